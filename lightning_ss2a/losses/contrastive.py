@@ -1,0 +1,341 @@
+"""Symmetric contrastive loss of Eq. 3 with the cross-modal contrastive mask regularisation (CCMR) of Eq. 6-7.
+
+Shapes: B rows of this rank, N rows of all ranks (N = B in one process), C rows of a chunk, D embedding width,
+V and A the widths of the raw visual and audio inputs.
+
+No rank ever forms more than its own rows: [B, N] matrices in the plain formula, [C, N] in the chunked one. The mask is
+symmetric, so one mask serves both directions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def contrastive_loss(
+    visual_embedding: Tensor,
+    audio_embedding: Tensor,
+    temperature: Tensor,
+    *,
+    visual: Tensor | None = None,
+    audio: Tensor | None = None,
+    ccmr_alpha: float = 0.0,
+    mask_diagonal: bool = True,
+    chunk_size: int | None = None,
+    gather: bool = True,
+) -> Tensor:
+    r"""Contrastive loss over the global batch (Eq. 3), with similarities weakened by the CCMR mask (Eq. 7).
+
+    .. math::
+        C^*_{ij} = \tau \cos(e^{visual}_i, e^{audio}_j) M_{ij}, \qquad
+        L_c = -\frac{1}{2N} \sum_i
+              \left[\log \mathrm{softmax}_j(C^*)_{ii} + \log \mathrm{softmax}_j(C^{*\top})_{ii}\right]
+
+    Eq. 3 is printed without the minus sign; the loss is the cross-entropy, minimised. Embeddings are L2-normalised
+    here. Everything is computed in float32 or wider, also under autocast.
+
+    With several processes, each passes its own rows, the same number on every rank (pass ``gather=False`` where that
+    cannot be promised). The value is the mean over this rank's rows; its gradients, once *averaged* over ranks as
+    DistributedDataParallel does, are those of one process holding the global batch.
+
+    Args:
+        visual_embedding: manifold embeddings of the visuals, ``[B, D]``, any norm.
+        audio_embedding: manifold embeddings of the matching audio, ``[B, D]``, any norm.
+        temperature: logit scale that multiplies the cosines (a scalar, about 1 to 100).
+        visual: raw visual inputs, ``[B, V]``, needed for the mask; no gradient flows to them.
+        audio: raw audio inputs, ``[B, A]``, needed for the mask; no gradient flows to them.
+        ccmr_alpha: α of Eq. 7, at least 0; 0 switches the mask off.
+        mask_diagonal: mask the matching pairs too, as Eq. 7 does; ``False`` leaves them at 1.
+        chunk_size: rows at a time, at least 1; memory grows with ``chunk_size * N`` instead of ``B * N``. The gradient
+            is computed along with the value, so that nothing is computed twice. ``None`` takes the plain formula.
+        gather: compare with the rows of all ranks, when torch.distributed runs with more than one.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If shapes disagree, ``ccmr_alpha`` is negative, ``chunk_size`` is not positive, or the mask is on
+            and ``visual`` or ``audio`` is missing.
+
+    Example:
+        >>> import torch
+        >>> from lightning_ss2a.losses import contrastive_loss
+        >>> embedding = torch.eye(4)
+        >>> contrastive_loss(embedding, embedding, torch.tensor(10.0))
+        tensor(0.0001)
+    """
+    _check_embeddings(visual_embedding, audio_embedding)
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1 or None, got {chunk_size}")
+    with torch.autocast(visual_embedding.device.type, enabled=False):
+        gather = gather and _world_size() > 1
+        visual_rows, audio_rows = unit_rows(visual_embedding), unit_rows(audio_embedding)
+        visual_columns = gather_with_gradient(visual_rows) if gather else visual_rows
+        audio_columns = gather_with_gradient(audio_rows) if gather else audio_rows
+        offset = dist.get_rank() * len(visual_rows) if gather else 0
+        mask = _build_mask(visual_rows, visual, audio, ccmr_alpha, mask_diagonal, offset, gather)
+        temperature = torch.as_tensor(temperature, dtype=visual_rows.dtype, device=visual_rows.device)
+        if chunk_size is None:
+            return _plain_loss(visual_rows, audio_rows, visual_columns, audio_columns, temperature, mask, offset)
+        return _ChunkedLoss.apply(
+            visual_rows, audio_rows, visual_columns, audio_columns, temperature, mask, offset, chunk_size
+        )
+
+
+@torch.no_grad()
+def ccmr_mask(
+    visual: Tensor,
+    audio: Tensor,
+    alpha: float,
+    *,
+    columns_visual: Tensor | None = None,
+    columns_audio: Tensor | None = None,
+    mask_diagonal: bool = True,
+    diagonal_offset: int = 0,
+) -> Tensor:
+    r"""Mask of the cross-modal contrastive mask regularisation (Eq. 6-7).
+
+    .. math::
+        M_{ij} = \exp\left(-\alpha\, \mathrm{clamp}_{[0, 1]}\left(\cos(v_i, v_j) \cos(a_i, a_j)\right)^{\alpha}\right)
+
+    It falls from 1 (unlike in sight or in sound) to exp(-α) (alike in both). At ``alpha=0`` it is exp(0) = 1
+    everywhere. As Eq. 7 says, the product is clamped: two *negative* cosines also weaken a pair.
+
+    Args:
+        visual: raw visual inputs of the rows, ``[N, V]``, any norm.
+        audio: raw audio inputs of the rows, ``[N, A]``, any norm.
+        alpha: α of Eq. 7, at least 0 (the published model uses 0.35).
+        columns_visual: raw visual inputs of the columns, ``[M, V]``; the rows themselves by default.
+        columns_audio: raw audio inputs of the columns, ``[M, A]``; the rows themselves by default.
+        mask_diagonal: mask the matching pairs too, as Eq. 7 does; ``False`` sets them to 1.
+        diagonal_offset: column that matches row 0, where the rows are a part of the columns.
+
+    Returns:
+        The mask, ``[N, M]``, values in [exp(-α), 1], without gradient.
+
+    Raises:
+        ValueError: If ``alpha`` is negative or rows and columns of the two modalities do not pair up.
+
+    Example:
+        >>> import torch
+        >>> from lightning_ss2a.losses import ccmr_mask
+        >>> ccmr_mask(torch.eye(2), torch.eye(2), alpha=0.35)
+        tensor([[0.7047, 1.0000],
+                [1.0000, 0.7047]])
+    """
+    _check_alpha(alpha)
+    columns_visual = visual if columns_visual is None else columns_visual
+    columns_audio = audio if columns_audio is None else columns_audio
+    if len(visual) != len(audio) or len(columns_visual) != len(columns_audio):
+        raise ValueError(
+            f"visual and audio must pair up, got {len(visual)} and {len(audio)} rows, "
+            f"{len(columns_visual)} and {len(columns_audio)} columns"
+        )
+    mask = _Mask(
+        unit_rows(visual),
+        unit_rows(audio),
+        unit_rows(columns_visual),
+        unit_rows(columns_audio),
+        alpha,
+        mask_diagonal,
+        diagonal_offset,
+    )
+    return mask.rows(0, len(visual))
+
+
+def gather_with_gradient(rows: Tensor) -> Tensor:
+    """Rows of all ranks in rank order, differentiable: each rank gets back the sum of all ranks' gradients.
+
+    Args:
+        rows: this rank's rows, ``[B, D]``, the same shape on every rank.
+
+    Returns:
+        ``[world * B, D]``; the rows themselves where torch.distributed does not run or runs alone.
+    """
+    return _GatherWithGradient.apply(rows) if _world_size() > 1 else rows
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """L2-normalised rows in float32 or wider; a zero row stays zero."""
+    return F.normalize(rows if rows.dtype == torch.float64 else rows.float(), dim=-1)
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    """All-gather whose backward is the reduce-scatter that belongs to it."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:
+        return _gather(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        own = gradient.new_empty(len(gradient) // _world_size(), *gradient.shape[1:])
+        dist.reduce_scatter_tensor(own, gradient.contiguous())
+        return own
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """The CCMR mask by rows, from unit rows (this rank) and unit columns (all ranks)."""
+
+    visual: Tensor  # [B, V]
+    audio: Tensor  # [B, A]
+    columns_visual: Tensor  # [N, V]
+    columns_audio: Tensor  # [N, A]
+    alpha: float
+    mask_diagonal: bool
+    offset: int
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows ``start:stop`` of the mask, ``[stop - start, N]``."""
+        with torch.no_grad():
+            mask = self.visual[start:stop] @ self.columns_visual.T
+            mask.mul_(self.audio[start:stop] @ self.columns_audio.T).clamp_(0, 1)
+            mask.pow_(self.alpha).mul_(-self.alpha).exp_()
+            if not self.mask_diagonal:
+                mask.diagonal(self.offset + start).fill_(1)
+            return mask
+
+
+def _build_mask(
+    embedding: Tensor,
+    visual: Tensor | None,
+    audio: Tensor | None,
+    alpha: float,
+    mask_diagonal: bool,
+    offset: int,
+    gather: bool,
+) -> _Mask | None:
+    """The mask of this rank's rows, or None where it is 1 everywhere."""
+    _check_alpha(alpha)
+    if alpha == 0:
+        return None
+    if visual is None or audio is None:
+        raise ValueError(f"ccmr_alpha={alpha} needs the raw inputs: pass visual and audio")
+    if not len(visual) == len(audio) == len(embedding):
+        raise ValueError(
+            f"visual and audio must have as many rows as the embeddings ({len(embedding)}), "
+            f"got {len(visual)} and {len(audio)}"
+        )
+    with torch.no_grad():
+        # In the embeddings' precision, so that the mask never widens or narrows the logits.
+        visual, audio = unit_rows(visual).to(embedding.dtype), unit_rows(audio).to(embedding.dtype)
+        columns_visual, columns_audio = (_gather(visual), _gather(audio)) if gather else (visual, audio)
+    return _Mask(visual, audio, columns_visual, columns_audio, alpha, mask_diagonal, offset)
+
+
+def _plain_loss(
+    visual_rows: Tensor,
+    audio_rows: Tensor,
+    visual_columns: Tensor,
+    audio_columns: Tensor,
+    temperature: Tensor,
+    mask: _Mask | None,
+    offset: int,
+) -> Tensor:
+    """Eq. 3 as it is written, for this rank's rows: two [B, N] matrices."""
+    visual_to_audio = temperature * (visual_rows @ audio_columns.T)  # [B, N]
+    audio_to_visual = temperature * (audio_rows @ visual_columns.T)  # [B, N]
+    if mask is not None:
+        rows = mask.rows(0, len(visual_rows))  # [B, N]
+        visual_to_audio, audio_to_visual = visual_to_audio * rows, audio_to_visual * rows
+    target = torch.arange(offset, offset + len(visual_rows), device=visual_rows.device)
+    return (F.cross_entropy(visual_to_audio, target) + F.cross_entropy(audio_to_visual, target)) / 2
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Eq. 3 in chunks of rows. The loss is a scalar, so forward makes the gradient too and keeps nothing of [C, N]."""
+
+    @staticmethod
+    def forward(ctx, visual_rows, audio_rows, visual_columns, audio_columns, temperature, mask, offset, chunk_size):
+        gradients = None
+        if any(ctx.needs_input_grad):
+            inputs = (visual_rows, audio_rows, visual_columns, audio_columns, temperature)
+            gradients = [torch.zeros_like(tensor) for tensor in inputs]
+        loss = torch.zeros_like(temperature)
+        scale = 0.5 / len(visual_rows)
+        for start in range(0, len(visual_rows), chunk_size):
+            stop = min(start + chunk_size, len(visual_rows))
+            mask_rows = None if mask is None else mask.rows(start, stop)
+            # (rows, columns) of the two directions, as positions in `gradients`.
+            for side, (rows, columns) in enumerate(((visual_rows, audio_columns), (audio_rows, visual_columns))):
+                targets = (gradients[side][start:stop], gradients[3 - side], gradients[4]) if gradients else None
+                loss += _chunk_loss(rows[start:stop], columns, temperature, mask_rows, offset + start, scale, targets)
+        if gradients:
+            ctx.save_for_backward(*gradients)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        return (*(gradient * saved for saved in ctx.saved_tensors), None, None, None)
+
+
+def _chunk_loss(
+    rows: Tensor,
+    columns: Tensor,
+    temperature: Tensor,
+    mask: Tensor | None,
+    offset: int,
+    scale: float,
+    gradients: tuple[Tensor, Tensor, Tensor] | None,
+) -> Tensor:
+    """Scaled sum of the rows' cross-entropies; adds to the gradients of rows, columns and temperature in place.
+
+    Args:
+        rows: unit rows, ``[C, D]``.
+        columns: unit columns, ``[N, D]``.
+        temperature: logit scale.
+        mask: rows of the CCMR mask, ``[C, N]``, or None.
+        offset: column that matches row 0.
+        scale: weight of each row's cross-entropy.
+        gradients: accumulators of the shapes of rows, columns and temperature, or None.
+    """
+    similarity = rows @ columns.T  # [C, N]
+    if mask is not None:
+        similarity *= mask
+    logits = similarity * temperature  # [C, N]
+    log_normaliser = logits.logsumexp(1, keepdim=True)  # [C, 1]
+    loss = scale * (log_normaliser.sum() - logits.diagonal(offset).sum())
+    if gradients is None:
+        return loss
+    rows_gradient, columns_gradient, temperature_gradient = gradients
+    gradient = logits.sub_(log_normaliser).exp_()  # softmax, and below the derivative by the logits, [C, N]
+    gradient.diagonal(offset).sub_(1)
+    gradient *= scale
+    temperature_gradient += similarity.mul_(gradient).sum()
+    if mask is not None:
+        gradient *= mask
+    gradient *= temperature
+    rows_gradient.addmm_(gradient, columns)
+    columns_gradient.addmm_(gradient.T, rows)
+    return loss
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _gather(rows: Tensor) -> Tensor:
+    """Rows of all ranks in rank order, without gradient, ``[world * B, D]``."""
+    gathered = rows.new_empty(_world_size() * len(rows), *rows.shape[1:])
+    dist.all_gather_into_tensor(gathered, rows.contiguous())
+    return gathered
+
+
+def _check_embeddings(visual_embedding: Tensor, audio_embedding: Tensor) -> None:
+    if visual_embedding.ndim != 2 or visual_embedding.shape != audio_embedding.shape:
+        raise ValueError(
+            "visual_embedding and audio_embedding must have one shape [rows, width], "
+            f"got {tuple(visual_embedding.shape)} and {tuple(audio_embedding.shape)}"
+        )
+
+
+def _check_alpha(alpha: float) -> None:
+    if not alpha >= 0:
+        raise ValueError(f"alpha of the CCMR mask must be at least 0, got {alpha}")

@@ -1,0 +1,7 @@
+"""Networks of the paper as plain torch modules."""
+
+from lightning_ss2a.models.gaussian import DiagonalGaussian
+from lightning_ss2a.models.manifold import Manifold
+from lightning_ss2a.models.variational_mlp import VariationalMLP
+
+__all__ = ["DiagonalGaussian", "Manifold", "VariationalMLP"]
