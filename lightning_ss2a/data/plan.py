@@ -60,8 +60,8 @@ class Draws:
 def draws(rows: int, weight: float, epoch: int) -> Draws:
     """The draws of one data set in an epoch.
 
-    The whole part of the weight is passes over all rows. The fractional part walks through one fixed cyclic order, epoch
-    after epoch, so that rows get their turn equally often and none comes twice in an epoch (weight <= 1).
+    The whole part of the weight is passes over all rows. The fractional part walks through one fixed cyclic order,
+    epoch after epoch, so that rows get their turn equally often and none comes twice in an epoch (weight <= 1).
     """
     exact = Fraction(str(weight))
     fraction = exact - math.floor(exact)
