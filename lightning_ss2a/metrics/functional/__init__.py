@@ -1,0 +1,21 @@
+"""Metrics as pure functions of tensors."""
+
+from lightning_ss2a.metrics.functional.clip_score import clip_score
+from lightning_ss2a.metrics.functional.cosine import mean_cosine
+from lightning_ss2a.metrics.functional.modality_gap import modality_gap
+from lightning_ss2a.metrics.functional.retrieval import median_rank, retrieval_ranks, retrieval_recall
+from lightning_ss2a.metrics.functional.ridge import CrossMoments, LinearMap, ridge_regression
+from lightning_ss2a.metrics.functional.ssms import sound_source_matching_score
+
+__all__ = [
+    "CrossMoments",
+    "LinearMap",
+    "clip_score",
+    "mean_cosine",
+    "median_rank",
+    "modality_gap",
+    "retrieval_ranks",
+    "retrieval_recall",
+    "ridge_regression",
+    "sound_source_matching_score",
+]
