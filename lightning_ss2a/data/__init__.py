@@ -1,0 +1,27 @@
+"""Data sets of embeddings: shards, their manifest, and batches for training.
+
+What needs Lightning (``ShardDataModule``) is imported on first use, so that reading and writing shards starts fast.
+"""
+
+from lightning_ss2a.data.columns import Ragged
+from lightning_ss2a.data.errors import ShardError
+from lightning_ss2a.data.kinds import FRAMES_PER_VIDEO, KINDS, ORIGINS, FieldSpec
+from lightning_ss2a.data.label_head import LabelHead
+from lightning_ss2a.data.manifest import Manifest, Shard, field_width
+from lightning_ss2a.data.reader import ShardReader
+from lightning_ss2a.data.writer import ShardWriter
+
+__all__ = [
+    "FRAMES_PER_VIDEO",
+    "KINDS",
+    "ORIGINS",
+    "FieldSpec",
+    "LabelHead",
+    "Manifest",
+    "Ragged",
+    "Shard",
+    "ShardError",
+    "ShardReader",
+    "ShardWriter",
+    "field_width",
+]

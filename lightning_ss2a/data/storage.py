@@ -1,0 +1,172 @@
+"""Local files and URLs, read the same way: whole files and byte ranges."""
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+import fsspec
+import webdataset
+from webdataset.gopen import Pipe
+
+from lightning_ss2a.data.errors import ShardError
+
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+"""Names that files of a data set may have: no separators, no ``..``, nothing that a shell reads (``pipe:`` URLs)."""
+
+_SKIP = 1 << 20
+
+
+def is_local(url: str | os.PathLike) -> bool:
+    """Whether it is a path of this machine's file system."""
+    return not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", os.fspath(url)) or Path(url).exists()
+
+
+def join_url(folder: str | os.PathLike, name: str) -> str:
+    """A file in a folder; the folder may be a URL, or ``pipe:COMMAND FOLDER``."""
+    return f"{os.fspath(folder).rstrip('/')}/{name}"
+
+
+class RangeReader:
+    """Byte ranges of one file, each in one read.
+
+    Streams that cannot seek (``pipe:``) are read through, so ask for ranges in order; going back opens them again.
+
+    Args:
+        url: a local path, ``pipe:COMMAND``, or any URL that fsspec opens (``s3://``, ``https://``, ``memory://``).
+        folder: local files must lie in this folder, links resolved. None: anywhere.
+
+    Raises:
+        ShardError: no such file, not a regular file, or a link out of the folder.
+    """
+
+    def __init__(self, url: str | os.PathLike, folder: str | os.PathLike | None = None) -> None:
+        self.url = os.fspath(url)
+        self._stream: BinaryIO | None = None
+        self._pipe: Pipe | None = None  # kept: it closes its stream when it goes
+        self._position = 0
+        self._remote: tuple[fsspec.AbstractFileSystem, str] | None = None
+        self.size: int | None = None
+        """Bytes, where known without reading."""
+        try:
+            if is_local(self.url):
+                self._stream, self.size = _open_local(self.url, folder)
+            elif not self.url.startswith("pipe:"):
+                self._remote = fsspec.core.url_to_fs(self.url)
+        except (OSError, ImportError, ValueError) as error:
+            raise _unreadable(self.url, error) from error
+
+    def __enter__(self) -> "RangeReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        if self._pipe is not None:
+            self._pipe.proc.wait()
+            self._pipe = None
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill a buffer with the bytes from an offset on; returns how many there were.
+
+        Raises:
+            ShardError: the file cannot be read.
+        """
+        try:
+            if self._remote is not None:
+                file_system, path = self._remote
+                found = file_system.cat_file(path, start=offset, end=offset + len(buffer))[: len(buffer)]
+                buffer[: len(found)] = found
+                return len(found)
+            if self.url.startswith("pipe:"):
+                self._skip_to(offset)
+            else:
+                self._stream.seek(offset)
+            return self._fill(buffer)
+        except (OSError, ImportError, ValueError) as error:
+            raise _unreadable(self.url, error) from error
+
+    def read_all(self) -> bytes:
+        """The whole file.
+
+        Raises:
+            ShardError: the file cannot be read.
+        """
+        try:
+            if self._remote is not None:
+                return self._remote[0].cat_file(self._remote[1])
+            if self.url.startswith("pipe:"):
+                self._skip_to(0)
+            else:
+                self._stream.seek(0)
+            content = self._stream.read()
+            self._position += len(content)
+            if self._pipe is not None and self._pipe.proc.wait():
+                raise OSError(f"the command ended with status {self._pipe.proc.returncode}")
+            return content
+        except (OSError, ImportError, ValueError) as error:
+            raise _unreadable(self.url, error) from error
+
+    def _fill(self, buffer: memoryview) -> int:
+        filled = 0
+        while filled < len(buffer):
+            found = self._stream.readinto(buffer[filled:])
+            if not found:
+                break
+            filled += found
+        self._position += filled
+        return filled
+
+    def _skip_to(self, offset: int) -> None:
+        if self._stream is None or offset < self._position:
+            self.close()
+            self._pipe = webdataset.gopen(self.url, "rb")
+            self._stream, self._position = self._pipe.stream, 0
+        while self._position < offset:
+            skipped = len(self._stream.read(min(_SKIP, offset - self._position)))
+            if not skipped:
+                break
+            self._position += skipped
+
+
+def open_url(url: str | os.PathLike) -> BinaryIO | Pipe:
+    """Open a local file, a ``pipe:COMMAND``, or any URL of fsspec to be read from its start to its end.
+
+    Raises:
+        ShardError: it cannot be opened.
+    """
+    url = os.fspath(url)
+    try:
+        if is_local(url):
+            return _open_local(url, None)[0]
+        return webdataset.gopen(url, "rb") if url.startswith("pipe:") else fsspec.open(url, "rb").open()
+    except (OSError, ImportError, ValueError) as error:
+        raise _unreadable(url, error) from error
+
+
+def _open_local(path: str, folder: str | os.PathLike | None) -> tuple[BinaryIO, int]:
+    if folder is not None and not leads_inside(path, folder):
+        raise ShardError(f"{path}: is a link out of the data set's folder; copy the file itself there")
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):  # opening a named pipe would wait forever
+        raise ShardError(f"{path}: is not a regular file")
+    return open(path, "rb", buffering=0), found.st_size
+
+
+def leads_inside(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Whether a path, links resolved, is in a folder."""
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())
+
+
+def _unreadable(url: str, error: Exception) -> ShardError:
+    if isinstance(error, ShardError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return ShardError(f"{url}: no such file")
+    return ShardError(f"{url}: cannot be read ({error})")
