@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -85,6 +86,11 @@ def count_batches(rows: Sequence[int], weights: Sequence[float], batch_size: int
     return drawn // batch_size
 
 
+def _identity(plan: "MemoryPlan | StreamPlan") -> dict[str, Any]:
+    rows, weights = list(plan.rows), list(plan.weights)
+    return {"batch_size": plan.batch_size, "seed": plan.seed, "rows": rows, "weights": weights}
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
     """The order of rows that are all in memory: one permutation of everything that an epoch draws.
@@ -105,6 +111,11 @@ class MemoryPlan:
     def batches(self) -> int:
         """Global batches an epoch."""
         return count_batches(self.rows, self.weights, self.batch_size)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What "batch 17 of epoch 3" depends on, in plain numbers."""
+        return _identity(self)
 
     def order(self, epoch: int) -> np.ndarray:
         """Row numbers of the epoch, int64 [batches * batch_size]; batch b is the b-th run of batch_size."""
@@ -164,6 +175,11 @@ class StreamPlan:
     def batches(self) -> int:
         """Global batches an epoch."""
         return count_batches(self.rows, self.weights, self.batch_size)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What "batch 17 of epoch 3" depends on, in plain numbers."""
+        return _identity(self)
 
     @property
     def windows(self) -> int:

@@ -1,0 +1,247 @@
+"""``ShardDataModule``: one or several data sets for Lightning."""
+
+from functools import cached_property
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_ss2a.data.agreement import as_list, load_manifests
+from lightning_ss2a.data.dataset import check_split
+from lightning_ss2a.data.files import ShardRows, columns_of
+from lightning_ss2a.data.label_head import LabelHead
+from lightning_ss2a.data.loader import EvaluationLoader, TrainingLoader, TrainingSource
+from lightning_ss2a.data.manifest import Manifest
+from lightning_ss2a.data.memory import MemoryRows, MemorySource
+from lightning_ss2a.data.plan import MemoryPlan, StreamPlan, rank_slice
+from lightning_ss2a.data.residency import Place, Residency, choose_residency
+from lightning_ss2a.data.rows import move
+from lightning_ss2a.data.stream import StreamRows, StreamSource
+from lightning_ss2a.errors import InputError
+
+Stage = Literal["train", "validation", "test", "predict"]
+
+
+class ShardDataModule(LightningDataModule):
+    """Batches from one or several data sets, the same on any number of processes and workers.
+
+    Training: an epoch's order depends on (seed, epoch) alone; rank r takes the r-th contiguous part of every global
+    batch; a row has at most ``ceil(weight)`` turns an epoch; less than one global batch is left out, other rows each
+    time; a run resumed from any checkpoint goes on with the next batch. Where a field has several views, training shows
+    one, drawn anew each time.
+
+    Evaluation: every row once, in order, batches dealt to the ranks in turn; where a rank has none left it gets a batch
+    of 0 rows. A field with several views is the mean of its views' embeddings as stored (not normalised).
+
+    Residency ``auto``: ``device`` if the rows take at most 25 % of the free memory of a CUDA device; else ``memory`` if
+    they take at most 50 % of the available memory, counted once for each process of the machine; else ``stream``.
+
+    Args:
+        datasets: folders or URLs of data sets of one kind, encoders and classes.
+        weights: times that a row of each data set is drawn an epoch, on average; 0.25: once in four epochs. None: 1.
+        batch_size: rows of a training batch over ALL processes; a process sees ``batch_size`` / processes of them.
+        evaluation_batch_size: rows of a validation, test or prediction batch of one process.
+        fold: validate (and test) on this fold of the manifest, from 0, train on all others. None: splits by name.
+        train_split: split to train on, without ``fold``.
+        validation_split: split to validate on, without ``fold``.
+        test_split: split to test on. None: the fold, or the split ``test``.
+        predict_split: split to predict. None: all splits.
+        residency: where rows stay, see above.
+        num_workers: processes that read ahead when streaming; 0: one thread. Unused otherwise.
+        shuffle_rows: when streaming, rows shuffled with each other; memory needed is about three times that many rows.
+        rows_per_group: ``all``, or ``one``: an epoch draws one random row of each group, and validation and test read
+            the first row of each group. Not when streaming.
+        shuffle_pairs: train each row with the audio of another, always the same other: the floor "trained on shuffled
+            pairs". Evaluation keeps the true pairs. Not when streaming.
+        seed: seed of all orders.
+
+    Raises:
+        InputError: options that contradict each other or the data.
+        ShardError: data sets that do not go together.
+    """
+
+    def __init__(
+        self,
+        datasets: str | list[str],
+        weights: list[float] | None = None,
+        batch_size: int = 1024,
+        evaluation_batch_size: int = 1024,
+        fold: int | None = None,
+        train_split: str = "train",
+        validation_split: str = "validation",
+        test_split: str | None = None,
+        predict_split: str | None = None,
+        residency: Residency = "auto",
+        num_workers: int = 0,
+        shuffle_rows: int = 65536,
+        rows_per_group: Literal["all", "one"] = "all",
+        shuffle_pairs: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.datasets = as_list(datasets)
+        self.weights = [1.0] * len(self.datasets) if weights is None else list(weights)
+        if len(self.weights) != len(self.datasets) or min(self.weights) < 0:
+            raise InputError(
+                f"data.weights needs one number of at least 0 for each of the {len(self.datasets)} data sets, "
+                f"found {self.weights}"
+            )
+        self._place: Place | None = None
+        self._tables: dict[str, MemoryRows] = {}
+
+    # ---------------------------------------------------------------- what the manifests say
+
+    @cached_property
+    def manifests(self) -> list[Manifest]:
+        """Manifest of each data set."""
+        return load_manifests(self.datasets)
+
+    @property
+    def manifest(self) -> Manifest:
+        """Manifest of the first data set; kind, fields and classes are those of all."""
+        return self.manifests[0]
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names."""
+        return list(self.manifest.classes)
+
+    @cached_property
+    def label_head(self) -> LabelHead | None:
+        """The label head that comes with the data, if any."""
+        for dataset, manifest in zip(self.datasets, self.manifests, strict=True):
+            if manifest.label_head is not None:
+                return manifest.load_label_head(dataset)
+        return None
+
+    def splits(self, stage: Stage) -> list[list[str]]:
+        """Names of the splits of each data set that a stage reads.
+
+        All data sets are trained on; those without a split for an evaluation are left out of it, if others have one.
+
+        Raises:
+            InputError: no such split or fold.
+        """
+        splits = [self._splits(stage, *pair) for pair in zip(self.datasets, self.manifests, strict=True)]
+        there = [[s for s in names if s in m.splits] for names, m in zip(splits, self.manifests, strict=True)]
+        if stage == "train" or not any(there):
+            for names, dataset, manifest in zip(splits, self.datasets, self.manifests, strict=True):
+                for name in names:
+                    check_split(name, dataset, list(manifest.splits), option=f"data.{stage}_split")
+        return there
+
+    def _splits(self, stage: Stage, dataset: str, manifest: Manifest) -> list[str]:
+        hparams = self.hparams
+        if stage == "predict":
+            return [hparams.predict_split] if hparams.predict_split is not None else list(manifest.splits)
+        if stage == "test" and hparams.test_split is not None:
+            return [hparams.test_split]
+        if hparams.fold is None:
+            return [{"train": hparams.train_split, "validation": hparams.validation_split, "test": "test"}[stage]]
+        folds = list(manifest.folds or [])
+        if not 0 <= hparams.fold < len(folds):
+            raise InputError(f"{dataset}: data.fold is {hparams.fold}, but the data set has {len(folds)} folds, from 0")
+        held_out = folds[hparams.fold]
+        return [fold for fold in folds if fold != held_out] if stage == "train" else [held_out]
+
+    # ---------------------------------------------------------------- Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        """Check the options against the data, and settle where rows stay."""
+        if stage == "fit":
+            rank_slice(self.hparams.batch_size, self._rank, self._world_size)
+            self.splits("train")
+            self.splits("validation")
+        self._settle_residency()
+
+    def train_dataloader(self) -> TrainingLoader:
+        """Training batches; stateful."""
+        loader = TrainingLoader(self._training_source(), self._trainer_position)
+        len(loader)  # too little data is an error now, not in the first epoch
+        return loader
+
+    def val_dataloader(self) -> EvaluationLoader:
+        """Validation batches."""
+        return self._evaluation_loader("validation")
+
+    def test_dataloader(self) -> EvaluationLoader:
+        """Test batches."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> EvaluationLoader:
+        """All rows of the splits to predict, whatever ``rows_per_group``."""
+        return self._evaluation_loader("predict")
+
+    def training_rows_loader(self) -> EvaluationLoader:
+        """All rows of the training split as evaluation sees them, in order, the same on every rank."""
+        return EvaluationLoader(self._rows("train"), self.hparams.evaluation_batch_size)
+
+    # ---------------------------------------------------------------- how it is done
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+
+    def _trainer_position(self) -> tuple[int, int] | None:
+        trainer = self.trainer
+        if trainer is None or not trainer.training:
+            return None
+        return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    def _settle_residency(self) -> Place:
+        if self._place is None:
+            size = sum(shard.bytes for m in self.manifests for shards in m.splits.values() for shard in shards)
+            local_ranks = self.trainer.num_devices if self.trainer is not None else 1
+            place, reason = choose_residency(self.hparams.residency, size, self._device, local_ranks)
+            if self.trainer is not None:  # free memory differs between ranks, their batches must not
+                place = self.trainer.strategy.broadcast(place)
+            for option, plain in (("rows_per_group", "all"), ("shuffle_pairs", False)):
+                if place == "stream" and self.hparams[option] != plain:
+                    raise InputError(f"data.{option}={self.hparams[option]} needs residency memory or device; {reason}")
+            rank_zero_info(reason)
+            self._place = place
+        return self._place
+
+    def _files(self, stage: Stage, evaluation: bool = True) -> ShardRows:
+        return ShardRows(self.datasets, self.manifests, self.splits(stage), columns_of(self.manifest, evaluation))
+
+    def _rows(self, stage: Stage) -> MemoryRows | StreamRows:
+        """The rows of a stage as evaluation reads them; tensors are loaded once."""
+        place = self._settle_residency()
+        if place == "stream":
+            return StreamRows(self._files(stage))
+        key = str(self.splits(stage))
+        if key not in self._tables:
+            files = self._files(stage)
+            device = self._device if place == "device" else torch.device("cpu")
+            self._tables[key] = MemoryRows(move(files.read_all(), device), files.views, files.bounds)
+        return self._tables[key]
+
+    def _evaluation_loader(self, stage: Stage) -> EvaluationLoader:
+        rows = self._rows(stage)
+        if self.hparams.rows_per_group == "one" and stage != "predict":
+            rows = rows.first_of_groups()
+        return EvaluationLoader(rows, self.hparams.evaluation_batch_size, self._rank, self._world_size)
+
+    def _training_source(self) -> TrainingSource:
+        hparams, place = self.hparams, self._settle_residency()
+        pin = self._device.type == "cuda" and place != "device"
+        if place == "stream":
+            files = self._files("train", evaluation=False)
+            plan = StreamPlan(files.chunks(), self.weights, hparams.batch_size, hparams.shuffle_rows, hparams.seed)
+            return StreamSource(files, plan, self._rank, self._world_size, hparams.num_workers, pin)
+        table = self._rows("train")
+        by_group = hparams.rows_per_group == "one"
+        plan = MemoryPlan(table.units(by_group), self.weights, hparams.batch_size, hparams.seed)
+        share = rank_slice(hparams.batch_size, self._rank, self._world_size)
+        return MemorySource(table, plan, share, by_group, hparams.shuffle_pairs, pin)

@@ -1,0 +1,147 @@
+"""The rows of some splits of some data sets, numbered through, read from their shards."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from lightning_ss2a.data.columns import Columns, Ragged, join_columns
+from lightning_ss2a.data.manifest import Manifest, Shard
+from lightning_ss2a.data.reader import ShardReader
+from lightning_ss2a.data.rows import Column, RaggedRows, Rows
+
+CHUNK_ROWS = 4096
+EVALUATION_COLUMNS = ("group", "key")
+UNUSED_COLUMNS = ("name",)
+
+
+def columns_of(manifest: Manifest, evaluation: bool) -> list[str]:
+    """Columns of a batch: embeddings, classes and origin; evaluation sees each row's key and group as well."""
+    skipped = UNUSED_COLUMNS if evaluation else UNUSED_COLUMNS + EVALUATION_COLUMNS
+    return [name for name in manifest.columns if name not in skipped]
+
+
+class ShardRows:
+    """Rows of the given splits, in the order of the data sets, their splits, shards and blocks.
+
+    Args:
+        datasets: folders or URLs.
+        manifests: manifest of each data set.
+        splits: names of the splits of each data set.
+        columns: columns to read.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[str],
+        manifests: Sequence[Manifest],
+        splits: Sequence[Sequence[str]],
+        columns: Sequence[str],
+    ) -> None:
+        self.columns = list(columns)
+        self.views = {name: f.views for name, f in manifests[0].fields.items() if f.views and name in self.columns}
+        self._specs = {name: manifests[0].columns[name] for name in self.columns}
+        self._dtypes = {
+            name: np.result_type(*(m.columns[name].dtype for m in manifests))
+            for name, spec in self._specs.items()
+            if not spec.is_text
+        }
+        self._readers = [ShardReader(*pair) for pair in zip(datasets, manifests, strict=True)]
+        # (data set, split, shard) of each shard, and (shard, first row in it) of each block, in order.
+        self._shards = [
+            (i, split, number, shard)
+            for i, manifest in enumerate(manifests)
+            for split in splits[i]
+            for number, shard in enumerate(manifest.shards(split))
+        ]
+        self._blocks = [
+            (number, int(first))
+            for number, (*_, shard) in enumerate(self._shards)
+            for first in _first_rows(shard)[: len(shard.blocks) or 1]
+        ]
+        shard_starts = np.cumsum([0] + [shard.rows for *_, shard in self._shards])
+        self._starts = np.array([shard_starts[n] + first for n, first in self._blocks] + [shard_starts[-1]])
+        owners = np.array([i for i, *_ in self._shards], dtype=np.int64)
+        self.bounds = shard_starts[np.searchsorted(owners, np.arange(len(datasets) + 1))]
+
+    @property
+    def total(self) -> int:
+        """Number of rows."""
+        return int(self._starts[-1])
+
+    def chunks(self) -> list[np.ndarray]:
+        """For each data set, runs of whole blocks of about 4,096 rows as row ranges [n, 2]; cheap to read."""
+        chunks: list[list[tuple[int, int]]] = [[] for _ in self._readers]
+        start = 0
+        for i, _, _, shard in self._shards:
+            firsts = _first_rows(shard)
+            cuts = firsts[np.searchsorted(firsts, np.arange(0, shard.rows, CHUNK_ROWS))]
+            chunks[i] += [(start + a, start + b) for a, b in pairwise(np.unique([0, *cuts, shard.rows])) if b > a]
+            start += shard.rows
+        return [np.array(c, dtype=np.int64).reshape(-1, 2) for c in chunks]
+
+    def read(self, ranges: np.ndarray) -> Rows:
+        """The rows of ranges [n, 2], laid end to end."""
+        pieces = list(self._pieces(ranges))
+        rows = self._allocate(sum(stop - start for _, start, stop in pieces))
+        loose: dict[str, list] = {name: [] for name in self.columns if name not in rows}
+        filled = 0
+        # Without rows, a block is asked for none of its: that tells the types of text and ragged columns.
+        for block, start, stop in pieces or [(0, 0, 0)]:
+            columns = self._read_block(block, start, stop)
+            for name, column in columns.items():
+                if name in loose:
+                    loose[name].append(_copy(column))
+                else:
+                    rows[name][filled : filled + len(column)] = column
+            filled += stop - start
+        columns = {**rows, **{name: join_columns(parts) for name, parts in loose.items()}}
+        return {name: _as_column(columns[name]) for name in self.columns}
+
+    def read_all(self) -> Rows:
+        """All rows."""
+        return self.read(np.array([[0, self.total]]))
+
+    def _allocate(self, rows: int) -> dict[str, np.ndarray]:
+        """Arrays for the columns of fixed shape: filled piece by piece, so that memory holds the rows only once."""
+        return {
+            name: np.empty((rows, *spec.inner), self._dtypes[name])
+            for name, spec in self._specs.items()
+            if not (spec.ragged or spec.is_text)
+        }
+
+    def _pieces(self, ranges: np.ndarray) -> Iterator[tuple[int, int, int]]:
+        """(block, start, stop) of each stretch within one block."""
+        for start, stop in ranges:
+            first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
+            for block in range(first, last + 1) if stop > start else ():
+                offset, end = self._starts[block : block + 2]
+                lower, upper = int(max(start, offset) - offset), int(min(stop, end) - offset)
+                if upper > lower:
+                    yield block, lower, upper
+
+    def _read_block(self, block: int, start: int, stop: int) -> Columns:
+        number, first = self._blocks[block]
+        i, split, shard, _ = self._shards[number]
+        return self._readers[i].read(split, shard, first + start, first + stop, self.columns)
+
+
+def _first_rows(shard: Shard) -> np.ndarray:
+    """First row of each block, and the number of rows; a shard without blocks is one."""
+    return np.cumsum([0] + ([block.rows for block in shard.blocks] or [shard.rows]))
+
+
+def _copy(column: np.ndarray | Ragged) -> np.ndarray | Ragged:
+    """Not a view: that would keep all bytes of its block in memory."""
+    return Ragged(column.values.copy(), column.offsets.copy()) if isinstance(column, Ragged) else column.copy()
+
+
+def _as_column(column: np.ndarray | Ragged) -> Column:
+    if isinstance(column, Ragged):
+        return RaggedRows(_as_tensor(column.values), _as_tensor(column.offsets))
+    return column if column.dtype.kind == "S" else _as_tensor(column)
+
+
+def _as_tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.require(array, requirements="W"))

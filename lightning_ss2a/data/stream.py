@@ -1,0 +1,150 @@
+"""Batches read from shards as training goes on: windows of rows in a vectorised shuffle."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_ss2a.data.files import ShardRows
+from lightning_ss2a.data.loader import ahead
+from lightning_ss2a.data.memory import evaluation_batch
+from lightning_ss2a.data.plan import StreamPlan, rank_slice, view_choices
+from lightning_ss2a.data.rows import Batch, Rows, between, count, take, take_view, to_batch
+
+
+class StreamRows:
+    """Rows of some splits, read in order from their shards; what evaluation reads where memory does not hold them.
+
+    Args:
+        files: the rows.
+    """
+
+    def __init__(self, files: ShardRows) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return self.files.total
+
+    def read(self, start: int, stop: int) -> Batch:
+        """An evaluation batch: rows start to stop, the mean of the embeddings of all views of each."""
+        rows = self.files.read(np.array([[start, stop]]))
+        return evaluation_batch(rows, self.files.views, torch.arange(start, stop))
+
+
+class Windows(Dataset):
+    """A rank's rows of a window, already in the order of its batches; read here or in a worker process.
+
+    Args:
+        files: the rows.
+        plan: the order of rows.
+        rank: this process.
+        world_size: number of processes.
+    """
+
+    def __init__(self, files: ShardRows, plan: StreamPlan, rank: int, world_size: int) -> None:
+        self.files = files
+        self.plan = plan
+        self.rank = rank
+        self.world_size = world_size
+        self._sequence: tuple[int, np.ndarray] | None = None
+
+    def __getitem__(self, item: tuple[int, int]) -> Rows:
+        """Rows of (epoch, window): batch after batch, one view of each row."""
+        epoch, window = item
+        if self._sequence is None or self._sequence[0] != epoch:
+            self._sequence = epoch, self.plan.sequence(epoch)
+        ranges = self.plan.window_rows(self._sequence[1], window, self.rank, self.world_size)
+        order = torch.from_numpy(self.plan.window_order(epoch, window, self.rank, self.world_size).reshape(-1))
+        rows = self.files.read(ranges)
+        rows["index"] = torch.from_numpy(np.concatenate([np.arange(a, b) for a, b in ranges]))
+        shown = {
+            name: take_view(rows.pop(name), order, self._view_choices(name, epoch, window)) for name in self.files.views
+        }
+        return {**take(rows, order), **shown}
+
+    def _view_choices(self, name: str, epoch: int, window: int) -> torch.Tensor:
+        batches, views, plan = self.plan.window_batches(window), self.files.views, self.plan
+        chosen = view_choices(
+            plan.seed,
+            epoch,
+            views[name],
+            sorted(views).index(name),
+            start=batches.start,
+            stop=batches.stop,
+            batch_size=plan.batch_size,
+        )
+        share = rank_slice(plan.batch_size, self.rank, self.world_size)
+        return torch.from_numpy(np.ascontiguousarray(chosen[:, share]).reshape(-1))
+
+
+class StreamSource:
+    """Training batches cut from windows that are read ahead.
+
+    Args:
+        files: the rows.
+        plan: the order of rows.
+        rank: this process.
+        world_size: number of processes.
+        num_workers: worker processes that read windows; 0: one thread.
+        pin: page-locked batches, for asynchronous copies to a GPU.
+    """
+
+    def __init__(
+        self,
+        files: ShardRows,
+        plan: StreamPlan,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        pin: bool = False,
+    ) -> None:
+        self.plan = plan
+        self.pin = pin
+        self._windows = Windows(files, plan, rank, world_size)
+        self.num_workers = num_workers
+
+    @property
+    def batches(self) -> int:
+        """Batches an epoch."""
+        return self.plan.batches
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What batch numbers depend on."""
+        return {"order": "windows", "shuffle_rows": self.plan.shuffle_rows, **self.plan.identity}
+
+    def iterate(self, epoch: int, first: int) -> Iterator[Batch]:
+        """Batches ``first`` and on of an epoch; windows before are not read."""
+        if first >= self.batches:
+            return
+        window = self.plan.window_of(first)
+        skipped = first - self.plan.window_batches(window).start
+        for rows in self._read([(epoch, w) for w in range(window, self.plan.windows)]):
+            yield from self._cut(rows, len(self.plan.window_batches(window)), skipped)
+            window, skipped = window + 1, 0
+
+    def _read(self, windows: list[tuple[int, int]]) -> Iterator[Rows]:
+        """Windows in order, read ahead: window j by worker j modulo their number."""
+        if not self.num_workers:
+            return ahead(self._windows.__getitem__, windows)
+        workers = DataLoader(
+            self._windows,
+            batch_size=None,
+            sampler=windows,
+            num_workers=self.num_workers,
+            collate_fn=_as_is,
+            prefetch_factor=1,
+        )
+        return iter(workers)
+
+    def _cut(self, rows: Rows, batches: int, skipped: int) -> Iterator[Batch]:
+        size = count(rows) // batches
+        for b in range(skipped, batches):
+            batch = to_batch(between(rows, b * size, (b + 1) * size))
+            yield {name: x.pin_memory() for name, x in batch.items()} if self.pin else batch
+
+
+def _as_is(rows: Rows) -> Rows:
+    return rows
