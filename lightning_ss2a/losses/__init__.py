@@ -1,6 +1,7 @@
 """Losses of the paper as pure functions of tensors (Eq. 3-7)."""
 
-from lightning_ss2a.losses.contrastive import ccmr_mask, contrastive_loss, gather_with_gradient
+from lightning_ss2a.losses.contrastive import ccmr_mask, contrastive_loss
+from lightning_ss2a.losses.gather import gather_with_gradient
 from lightning_ss2a.losses.kl import kl_divergence
 from lightning_ss2a.losses.reconstruction import cosine_distance_loss, reconstruction_loss
 

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lightning_ss2a.losses.gather import gather_rows, gather_with_gradient, world_size
+
 
 def contrastive_loss(
     visual_embedding: Tensor,
@@ -72,7 +74,7 @@ def contrastive_loss(
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1 or None, got {chunk_size}")
     with torch.autocast(visual_embedding.device.type, enabled=False):
-        gather = gather and _world_size() > 1
+        gather = gather and world_size() > 1
         visual_rows, audio_rows = unit_rows(visual_embedding), unit_rows(audio_embedding)
         visual_columns = gather_with_gradient(visual_rows) if gather else visual_rows
         audio_columns = gather_with_gradient(audio_rows) if gather else audio_rows
@@ -81,7 +83,7 @@ def contrastive_loss(
         temperature = torch.as_tensor(temperature, dtype=visual_rows.dtype, device=visual_rows.device)
         if chunk_size is None:
             return _plain_loss(visual_rows, audio_rows, visual_columns, audio_columns, temperature, mask, offset)
-        return _ChunkedLoss.apply(
+        return _chunked_loss(
             visual_rows, audio_rows, visual_columns, audio_columns, temperature, mask, offset, chunk_size
         )
 
@@ -147,36 +149,9 @@ def ccmr_mask(
     return mask.rows(0, len(visual))
 
 
-def gather_with_gradient(rows: Tensor) -> Tensor:
-    """Rows of all ranks in rank order, differentiable: each rank gets back the sum of all ranks' gradients.
-
-    Args:
-        rows: this rank's rows, ``[B, D]``, the same shape on every rank.
-
-    Returns:
-        ``[world * B, D]``; the rows themselves where torch.distributed does not run or runs alone.
-    """
-    return _GatherWithGradient.apply(rows) if _world_size() > 1 else rows
-
-
 def unit_rows(rows: Tensor) -> Tensor:
     """L2-normalised rows in float32 or wider; a zero row stays zero."""
     return F.normalize(rows if rows.dtype == torch.float64 else rows.float(), dim=-1)
-
-
-class _GatherWithGradient(torch.autograd.Function):
-    """All-gather whose backward is the reduce-scatter that belongs to it."""
-
-    @staticmethod
-    def forward(ctx, rows: Tensor) -> Tensor:
-        return _gather(rows)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        own = gradient.new_empty(len(gradient) // _world_size(), *gradient.shape[1:])
-        dist.reduce_scatter_tensor(own, gradient.contiguous())
-        return own
 
 
 @dataclass(frozen=True)
@@ -225,7 +200,7 @@ def _build_mask(
     with torch.no_grad():
         # In the embeddings' precision, so that the mask never widens or narrows the logits.
         visual, audio = unit_rows(visual).to(embedding.dtype), unit_rows(audio).to(embedding.dtype)
-        columns_visual, columns_audio = (_gather(visual), _gather(audio)) if gather else (visual, audio)
+        columns_visual, columns_audio = (gather_rows(visual), gather_rows(audio)) if gather else (visual, audio)
     return _Mask(visual, audio, columns_visual, columns_audio, alpha, mask_diagonal, offset)
 
 
@@ -239,13 +214,31 @@ def _plain_loss(
     offset: int,
 ) -> Tensor:
     """Eq. 3 as it is written, for this rank's rows: two [B, N] matrices."""
-    visual_to_audio = temperature * (visual_rows @ audio_columns.T)  # [B, N]
-    audio_to_visual = temperature * (audio_rows @ visual_columns.T)  # [B, N]
+    visual_to_audio = temperature * _Similarity.apply(visual_rows, audio_columns)  # [B, N]
+    audio_to_visual = temperature * _Similarity.apply(audio_rows, visual_columns)  # [B, N]
     if mask is not None:
         rows = mask.rows(0, len(visual_rows))  # [B, N]
         visual_to_audio, audio_to_visual = visual_to_audio * rows, audio_to_visual * rows
     target = torch.arange(offset, offset + len(visual_rows), device=visual_rows.device)
     return (F.cross_entropy(visual_to_audio, target) + F.cross_entropy(audio_to_visual, target)) / 2
+
+
+class _Similarity(torch.autograd.Function):
+    """``rows @ columns.T`` whose backward keeps its precision too, when it runs inside autocast.
+
+    Lightning's manual optimisation calls backward there.
+    """
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, columns: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, columns)
+        return rows @ columns.T
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        rows, columns = ctx.saved_tensors
+        with torch.autocast(gradient.device.type, enabled=False):
+            return gradient @ columns, gradient.T @ rows
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -274,6 +267,11 @@ class _ChunkedLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         return (*(gradient * saved for saved in ctx.saved_tensors), None, None, None)
+
+
+# torch.compile (2.11) traces the in-place sums of this function to wrong gradients without a word; the matrix products
+# that it consists of gain nothing from being compiled.
+_chunked_loss = torch.compiler.disable(_ChunkedLoss.apply)
 
 
 def _chunk_loss(
@@ -315,17 +313,6 @@ def _chunk_loss(
     rows_gradient.addmm_(gradient, columns)
     columns_gradient.addmm_(gradient.T, rows)
     return loss
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _gather(rows: Tensor) -> Tensor:
-    """Rows of all ranks in rank order, without gradient, ``[world * B, D]``."""
-    gathered = rows.new_empty(_world_size() * len(rows), *rows.shape[1:])
-    dist.all_gather_into_tensor(gathered, rows.contiguous())
-    return gathered
 
 
 def _check_embeddings(visual_embedding: Tensor, audio_embedding: Tensor) -> None:

@@ -1,0 +1,47 @@
+"""Collecting rows of all ranks for losses over the global batch."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def world_size() -> int:
+    """Number of ranks, 1 where torch.distributed does not run."""
+    return dist.getworld_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@torch.compiler.disable  # collectives into a buffer are left to the eager interpreter
+def gather_rows(rows: Tensor) -> Tensor:
+    """Rows of all ranks in rank order, without gradient, ``[world * B, D]``."""
+    gathered = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
+    dist.all_gather_into_tensor(gathered, rows.contiguous())
+    return gathered
+
+
+@torch.compiler.disable  # collectives into a buffer are left to the eager interpreter
+def gather_with_gradient(rows: Tensor) -> Tensor:
+    """Rows of all ranks in rank order, differentiable: each rank gets back the sum of all ranks' gradients.
+
+    Args:
+        rows: this rank's rows, ``[B, D]``, the same shape on every rank.
+
+    Returns:
+        ``[world * B, D]``; the rows themselves where torch.distributed does not run or runs alone.
+    """
+    return _GatherWithGradient.apply(rows) if world_size() > 1 else rows
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    """All-gather whose backward is the reduce-scatter that belongs to it."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:
+        return gather_rows(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        own = gradient.new_empty(len(gradient) // world_size(), *gradient.shape[1:])
+        dist.reduce_scatter_tensor(own, gradient.contiguous())
+        return own

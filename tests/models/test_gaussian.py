@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from lightning_ss2a.losses import kl_divergence
+from lightning_ss2a.models import DiagonalGaussian
+
+
+def test_sample_has_the_stated_moments():
+    gaussian = DiagonalGaussian(torch.full((200_000, 1), 3.0), torch.full((200_000, 1), 4.0).log())
+    for draws in (1, 16):
+        sample = gaussian.sample(draws, generator=torch.Generator().manual_seed(0))
+        assert sample.mean().item() == pytest.approx(3, abs=0.02)
+        assert sample.std().item() == pytest.approx(2 / draws**0.5, rel=0.01)
+    assert torch.allclose(gaussian.std, torch.tensor(2.0))
+
+
+def test_closed_form_has_the_distribution_of_averaged_draws():
+    gaussian = DiagonalGaussian(torch.zeros(20_000), torch.zeros(20_000))
+    averaged = torch.stack([gaussian.sample() for _ in range(9)]).mean(0)
+    assert averaged.std().item() == pytest.approx(gaussian.sample(9).std().item(), rel=0.03)
+
+
+def test_generator_makes_samples_repeatable():
+    gaussian = DiagonalGaussian(torch.zeros(4, 3), torch.zeros(4, 3))
+    first, second = (gaussian.sample(generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_sample_is_reparameterised():
+    mean, log_variance = torch.zeros(4, 3, requires_grad=True), torch.zeros(4, 3, requires_grad=True)
+    DiagonalGaussian(mean, log_variance).sample().sum().backward()
+    assert torch.equal(mean.grad, torch.ones(4, 3))
+    assert log_variance.grad.norm() > 0
+
+
+def test_kl_is_the_loss():
+    mean, log_variance = torch.randn(2, 5, 7)
+    torch.testing.assert_close(DiagonalGaussian(mean, log_variance).kl(), kl_divergence(mean, log_variance))
+
+
+def test_arguments_are_checked():
+    with pytest.raises(ValueError, match=r"one shape, got \(2,\) and \(3,\)"):
+        DiagonalGaussian(torch.zeros(2), torch.zeros(3))
+    with pytest.raises(ValueError, match="draws must be at least 1, got 0"):
+        DiagonalGaussian(torch.zeros(2), torch.zeros(2)).sample(0)
