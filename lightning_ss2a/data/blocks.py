@@ -46,14 +46,22 @@ def decode_block(
     Raises:
         ShardError: anything but what the manifest says.
     """
-    arrays = _members(buffer, specs, f"{number:06d}", where)
+    arrays = block_members(buffer, specs, number, where)
     columns: Columns = {}
     for name in specs if wanted is None else wanted:
-        spec, prefix = specs[name], f"{where}, field {name}"
-        parts = [npy.decode(arrays[f"{name}.{suffix}"], prefix) for suffix in _suffixes(spec)]
-        columns[name] = Ragged(*parts) if spec.ragged else parts[0]
-        check_column(columns[name], spec, rows, where, name)
+        columns[name] = block_column(arrays, specs[name], name, where)
+        check_column(columns[name], specs[name], rows, where, name)
     return columns
+
+
+def block_column(members: Mapping[str, memoryview], spec: ColumnSpec, name: str, where: str) -> Column:
+    """A column from the members of its block, not checked yet.
+
+    Raises:
+        ShardError: it is not an ``.npy`` file.
+    """
+    parts = [npy.decode(members[f"{name}.{suffix}"], f"{where}, field {name}") for suffix in _suffixes(spec)]
+    return Ragged(*parts) if spec.ragged else parts[0]
 
 
 def check_column(column: Column, spec: ColumnSpec, rows: int, where: str, name: str) -> None:
@@ -71,7 +79,15 @@ def _suffixes(spec: ColumnSpec) -> tuple[str, ...]:
     return ("values.npy", "offsets.npy") if spec.ragged else ("npy",)
 
 
-def _members(buffer: memoryview, specs: Mapping[str, ColumnSpec], key: str, where: str) -> dict[str, memoryview]:
+def block_members(
+    buffer: memoryview, specs: Mapping[str, ColumnSpec], number: int, where: str
+) -> dict[str, memoryview]:
+    """The members of a block by suffix (``visual.npy``), all of them and no others.
+
+    Raises:
+        ShardError: damaged, or other members than expected.
+    """
+    key = f"{number:06d}"
     expected = {f"{name}.{suffix}" for name, spec in specs.items() for suffix in _suffixes(spec)}
     found = {}
     for member, content in read_entries(buffer, where):

@@ -33,6 +33,13 @@ class Ragged:
         """The items of one row."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
+    def take(self, index: np.ndarray) -> "Ragged":
+        """The rows with these numbers, in this order."""
+        starts, lengths = self.offsets[index], np.diff(self.offsets)[index]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        items = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Ragged(self.values[items], offsets)
+
     @classmethod
     def from_rows(cls, rows: Sequence[np.ndarray], inner: tuple[int, ...], dtype: np.dtype) -> "Ragged":
         """From a list of arrays [items, ...], one a row."""

@@ -166,19 +166,29 @@ class Manifest:
         Raises:
             ShardError: see :meth:`load`.
         """
-        content = load_json(data, where)
+        manifest, problems = cls.examine(data, where)
+        for message in problems:
+            raise ShardError(message)
+        return manifest
+
+    @classmethod
+    def examine(cls, data: bytes, where: str = MANIFEST) -> tuple["Manifest", list[str]]:
+        """Like :meth:`from_bytes`, but with all messages about what contradicts itself instead of the first.
+
+        Raises:
+            ShardError: not a manifest at all, or of another version.
+        """
+        content, problems = load_json(data, where), []
         if isinstance(content, dict):
             _check_version(content.pop("format_version", None), where)
             checksum = content.pop("checksum", None)
             if checksum is not None and checksum != _checksum(content):
-                raise ShardError(
+                problems.append(
                     f"{where}: the checksum does not fit the content: damaged, or edited by hand (then delete the key "
                     "checksum)"
                 )
         manifest = parse(cls, content, where)
-        for path, message in manifest.problems():
-            raise ShardError(f"{where}: {path} {message}")
-        return manifest
+        return manifest, problems + [f"{where}: {path} {message}" for path, message in manifest.problems()]
 
     def to_bytes(self) -> bytes:
         """The JSON file."""

@@ -138,7 +138,7 @@ class ShardReader:
                 if first < stop and first + block.rows > start:
                     where = f"{self._where(shard)}: block {number}"
                     columns = decode_block(
-                        _read_block(file, block, where), self.columns, number, block.rows, where, wanted
+                        read_block(file, block, where), self.columns, number, block.rows, where, wanted
                     )
                     inside = max(start - first, 0), min(stop - first, block.rows)
                     yield columns if inside == (0, block.rows) else slice_columns(columns, *inside)
@@ -182,7 +182,12 @@ class _Filler:
         return self.whole if self.whole is not None else join_columns(self.parts)
 
 
-def _read_block(file: RangeReader, block: Block, where: str) -> memoryview:
+def read_block(file: RangeReader, block: Block, where: str) -> memoryview:
+    """The bytes of a block, checked against its crc32.
+
+    Raises:
+        ShardError: truncated or damaged.
+    """
     # np.empty, not bytearray: the bytes are overwritten at once, and the views into them are writable.
     buffer = memoryview(np.empty(block.bytes, np.uint8))
     if file.read_into(buffer, block.offset) != block.bytes:

@@ -54,7 +54,7 @@ def decode_samples(
     where: str,
     wanted: Collection[str] | None = None,
 ) -> Columns:
-    """The columns of a shard in layout ``samples``.
+    """The columns of a shard in layout ``samples``, checked.
 
     Args:
         data: the tar file.
@@ -67,6 +67,21 @@ def decode_samples(
     Raises:
         ShardError: anything but what the manifest says.
     """
+    columns = sample_columns(data, specs, classes, rows, where, wanted)
+    for name, column in columns.items():
+        check_column(column, specs[name], rows, where, name)
+    return columns
+
+
+def sample_columns(
+    data: bytes,
+    specs: Mapping[str, ColumnSpec],
+    classes: Sequence[str],
+    rows: int,
+    where: str,
+    wanted: Collection[str] | None = None,
+) -> Columns:
+    """Like :func:`decode_samples`, but values are not checked yet."""
     names = list(specs) if wanted is None else list(wanted)
     arrays = {name for name, spec in specs.items() if _is_array(spec)}
     values: dict[str, list[Any]] = {name: [] for name in names}
@@ -83,10 +98,7 @@ def decode_samples(
     found = len(values[names[0]]) if names else rows
     if found != rows:
         raise ShardError(f"{where}: holds {found} samples, the manifest says {rows}")
-    columns = {name: _column(values[name], specs[name], f"{where}, field {name}") for name in names}
-    for name, column in columns.items():
-        check_column(column, specs[name], rows, where, name)
-    return columns
+    return {name: _column(values[name], specs[name], f"{where}, field {name}") for name in names}
 
 
 def _is_array(spec: ColumnSpec) -> bool:

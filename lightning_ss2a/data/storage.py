@@ -16,11 +16,13 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """Names that files of a data set may have: no separators, no ``..``, nothing that a shell reads (``pipe:`` URLs)."""
 
 _SKIP = 1 << 20
+_END_OF_TAR = 1024
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 
 
 def is_local(url: str | os.PathLike) -> bool:
     """Whether it is a path of this machine's file system."""
-    return not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", os.fspath(url)) or Path(url).exists()
+    return not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", os.fspath(url)) or os.path.exists(url)
 
 
 def join_url(folder: str | os.PathLike, name: str) -> str:
@@ -54,7 +56,7 @@ class RangeReader:
                 self._stream, self.size = _open_local(self.url, folder)
             elif not self.url.startswith("pipe:"):
                 self._remote = fsspec.core.url_to_fs(self.url)
-        except (OSError, ImportError, ValueError) as error:
+        except Exception as error:  # file systems of fsspec raise what they like
             raise _unreadable(self.url, error) from error
 
     def __enter__(self) -> "RangeReader":
@@ -81,7 +83,9 @@ class RangeReader:
         try:
             if self._remote is not None:
                 file_system, path = self._remote
-                found = file_system.cat_file(path, start=offset, end=offset + len(buffer))[: len(buffer)]
+                found = file_system.cat_file(path, start=offset, end=offset + len(buffer))
+                if len(found) > len(buffer):  # a web server that knows no ranges sends everything
+                    found = found[offset : offset + len(buffer)]
                 buffer[: len(found)] = found
                 return len(found)
             if self.url.startswith("pipe:"):
@@ -89,7 +93,7 @@ class RangeReader:
             else:
                 self._stream.seek(offset)
             return self._fill(buffer)
-        except (OSError, ImportError, ValueError) as error:
+        except Exception as error:  # file systems of fsspec raise what they like
             raise _unreadable(self.url, error) from error
 
     def read_all(self) -> bytes:
@@ -110,7 +114,7 @@ class RangeReader:
             if self._pipe is not None and self._pipe.proc.wait():
                 raise OSError(f"the command ended with status {self._pipe.proc.returncode}")
             return content
-        except (OSError, ImportError, ValueError) as error:
+        except Exception as error:  # file systems of fsspec raise what they like
             raise _unreadable(self.url, error) from error
 
     def _fill(self, buffer: memoryview) -> int:
@@ -135,19 +139,56 @@ class RangeReader:
             self._position += skipped
 
 
-def open_url(url: str | os.PathLike) -> BinaryIO | Pipe:
-    """Open a local file, a ``pipe:COMMAND``, or any URL of fsspec to be read from its start to its end.
+class WholeStream:
+    """A tar read from its start to its end; a context manager with ``read``, as tarfile needs it.
+
+    Args:
+        url: a local path, ``pipe:COMMAND``, or any URL of fsspec.
 
     Raises:
         ShardError: it cannot be opened.
     """
-    url = os.fspath(url)
-    try:
-        if is_local(url):
-            return _open_local(url, None)[0]
-        return webdataset.gopen(url, "rb") if url.startswith("pipe:") else fsspec.open(url, "rb").open()
-    except (OSError, ImportError, ValueError) as error:
-        raise _unreadable(url, error) from error
+
+    def __init__(self, url: str | os.PathLike) -> None:
+        self.url = os.fspath(url)
+        self._tail = self._head = b""
+        try:
+            if is_local(self.url):
+                self._stream = _open_local(self.url, None)[0]
+            elif self.url.startswith("pipe:"):
+                self._stream = webdataset.gopen(self.url, "rb")
+            else:
+                self._stream = fsspec.open(self.url, "rb").open()
+        except Exception as error:  # file systems of fsspec raise what they like
+            raise _unreadable(self.url, error) from error
+
+    def __enter__(self) -> "WholeStream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if isinstance(self._stream, Pipe):
+            self._stream.ignore_errors = True  # a command that is cut short ends with an error
+        self._stream.close()
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        data = self._stream.read(size)
+        self._head = self._head or data[:6]
+        self._tail = (self._tail + data)[-_END_OF_TAR:]
+        return data
+
+    def check_end(self) -> None:
+        """Check, after the last member, that the archive was not cut off between two members.
+
+        Raises:
+            ShardError: its end is missing, or the command failed.
+        """
+        while self.read(_SKIP):
+            pass
+        if isinstance(self._stream, Pipe) and self._stream.proc.wait():
+            raise ShardError(f"{self.url}: the command ended with status {self._stream.proc.returncode}")
+        if not self._head.startswith(_COMPRESSED) and (any(self._tail) or len(self._tail) < _END_OF_TAR):
+            raise ShardError(f"{self.url}: the end of the archive is missing; the file is truncated")
 
 
 def _open_local(path: str, folder: str | os.PathLike | None) -> tuple[BinaryIO, int]:
