@@ -3,6 +3,9 @@
 What needs Lightning (``ShardDataModule``) is imported on first use, so that reading and writing shards starts fast.
 """
 
+from importlib import import_module
+from typing import Any
+
 from lightning_ss2a.data.columns import Ragged
 from lightning_ss2a.data.errors import ShardError
 from lightning_ss2a.data.kinds import FRAMES_PER_VIDEO, KINDS, ORIGINS, FieldSpec
@@ -25,3 +28,16 @@ __all__ = [
     "ShardWriter",
     "field_width",
 ]
+
+_ON_FIRST_USE = {
+    "ShardDataModule": "lightning_ss2a.data.datamodule",
+    "ShardDataset": "lightning_ss2a.data.dataset",
+    "manifest_of": "lightning_ss2a.data.agreement",
+}
+__all__ += sorted(_ON_FIRST_USE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ON_FIRST_USE[name]), name)

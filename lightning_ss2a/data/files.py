@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from lightning_ss2a.data.columns import Columns, Ragged, join_columns
+from lightning_ss2a.data.errors import ShardError
 from lightning_ss2a.data.manifest import Manifest, Shard
 from lightning_ss2a.data.reader import ShardReader
 from lightning_ss2a.data.rows import Column, RaggedRows, Rows
@@ -30,6 +31,9 @@ class ShardRows:
         manifests: manifest of each data set.
         splits: names of the splits of each data set.
         columns: columns to read.
+
+    Raises:
+        ShardError: there are no rows.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class ShardRows:
             for first in _first_rows(shard)[: len(shard.blocks) or 1]
         ]
         shard_starts = np.cumsum([0] + [shard.rows for *_, shard in self._shards])
+        if not shard_starts[-1]:
+            raise ShardError(f"{', '.join(map(str, datasets))}: no rows in the splits {', '.join(map(str, splits))}")
         self._starts = np.array([shard_starts[n] + first for n, first in self._blocks] + [shard_starts[-1]])
         owners = np.array([i for i, *_ in self._shards], dtype=np.int64)
         self.bounds = shard_starts[np.searchsorted(owners, np.arange(len(datasets) + 1))]

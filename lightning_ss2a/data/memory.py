@@ -19,7 +19,7 @@ from lightning_ss2a.data.plan import (
     one_row_per_group,
     view_choices,
 )
-from lightning_ss2a.data.rows import Batch, Rows, between, count, take, take_view, to_batch
+from lightning_ss2a.data.rows import Batch, Rows, between, count, gather, take, to_batch
 
 AUDIO_FIELDS = ("audio",)
 EVALUATION_ONLY = ("key", "group")
@@ -125,7 +125,11 @@ class MemorySource:
     @property
     def identity(self) -> dict[str, Any]:
         """What batch numbers depend on."""
-        return {"order": "permutation", "rows_per_group": "one" if self.by_group else "all", **self.plan.identity}
+        return {
+            "residency": "memory or device",
+            "rows_per_group": "one" if self.by_group else "all",
+            **self.plan.identity,
+        }
 
     def iterate(self, epoch: int, first: int) -> Iterator[Batch]:
         """Batches ``first`` and on of an epoch."""
@@ -163,14 +167,12 @@ class MemorySource:
         )
 
     def _gather(self, index: Tensor, views: dict[str, Tensor]) -> Batch:
-        rows: Rows = {}
-        for name, column in self._columns.items():
-            chosen = self._partner[index] if self._partner is not None and name in AUDIO_FIELDS else index
-            if name in views:
-                rows[name] = take_view(column, chosen, views[name])
-            else:
-                rows.update(take({name: column}, chosen))
-        return to_batch({**rows, "index": index})
+        batch = gather(self._columns, index, views)
+        if self._partner is not None:
+            audio = {name: self._columns[name] for name in AUDIO_FIELDS}
+            chosen = {name: view for name, view in views.items() if name in audio}
+            batch.update(gather(audio, self._partner[index], chosen))
+        return {**batch, "index": index}
 
 
 def number_groups(groups: np.ndarray) -> np.ndarray:

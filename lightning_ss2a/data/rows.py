@@ -75,9 +75,13 @@ def between(rows: Mapping[str, Column], start: int, stop: int) -> Rows:
     }
 
 
-def take_view(column: Tensor, index: Tensor, views: Tensor) -> Tensor:
-    """One view of each row taken: [rows, views, ...] -> [len(index), ...]."""
-    return column.flatten(0, 1).index_select(0, index * column.shape[1] + views)
+def gather(rows: Mapping[str, Column], index: Tensor, views: Mapping[str, Tensor]) -> Batch:
+    """A training batch: the rows with these numbers; of fields [rows, views, width] the view chosen for each."""
+    taken = take({name: column for name, column in rows.items() if name not in views}, index)
+    for name, chosen in views.items():
+        column = rows[name]
+        taken[name] = column.flatten(0, 1).index_select(0, index * column.shape[1] + chosen)
+    return to_batch(taken)
 
 
 def join(parts: Sequence[Mapping[str, Column]]) -> Rows:

@@ -1,17 +1,19 @@
 """Batches read from shards as training goes on: windows of rows in a vectorised shuffle."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_ss2a.data.files import ShardRows
 from lightning_ss2a.data.loader import ahead
 from lightning_ss2a.data.memory import evaluation_batch
 from lightning_ss2a.data.plan import StreamPlan, rank_slice, view_choices
-from lightning_ss2a.data.rows import Batch, Rows, between, count, take, take_view, to_batch
+from lightning_ss2a.data.rows import Batch, Rows, gather
 
 
 class StreamRows:
@@ -33,8 +35,28 @@ class StreamRows:
         return evaluation_batch(rows, self.files.views, torch.arange(start, stop))
 
 
+@dataclass(frozen=True)
+class Window:
+    """A rank's rows of a window as read, and what makes batches of them.
+
+    Attributes:
+        rows: the rows.
+        order: positions of the rows of each batch, int64 [batches, rows of a batch].
+        views: the view that each of them shows, int64 [batches, rows of a batch], of fields that have several.
+    """
+
+    rows: Rows
+    order: Tensor
+    views: dict[str, Tensor]
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """Batches from the first on."""
+        for b in range(first, len(self.order)):
+            yield gather(self.rows, self.order[b], {name: chosen[b] for name, chosen in self.views.items()})
+
+
 class Windows(Dataset):
-    """A rank's rows of a window, already in the order of its batches; read here or in a worker process.
+    """All windows of all epochs, read here or in a worker process.
 
     Args:
         files: the rows.
@@ -50,21 +72,18 @@ class Windows(Dataset):
         self.world_size = world_size
         self._sequence: tuple[int, np.ndarray] | None = None
 
-    def __getitem__(self, item: tuple[int, int]) -> Rows:
-        """Rows of (epoch, window): batch after batch, one view of each row."""
+    def __getitem__(self, item: tuple[int, int]) -> Window:
+        """The window (epoch, number)."""
         epoch, window = item
         if self._sequence is None or self._sequence[0] != epoch:
             self._sequence = epoch, self.plan.sequence(epoch)
         ranges = self.plan.window_rows(self._sequence[1], window, self.rank, self.world_size)
-        order = torch.from_numpy(self.plan.window_order(epoch, window, self.rank, self.world_size).reshape(-1))
         rows = self.files.read(ranges)
         rows["index"] = torch.from_numpy(np.concatenate([np.arange(a, b) for a, b in ranges]))
-        shown = {
-            name: take_view(rows.pop(name), order, self._view_choices(name, epoch, window)) for name in self.files.views
-        }
-        return {**take(rows, order), **shown}
+        order = torch.from_numpy(self.plan.window_order(epoch, window, self.rank, self.world_size))
+        return Window(rows, order, {name: self._view_choices(name, epoch, window) for name in self.files.views})
 
-    def _view_choices(self, name: str, epoch: int, window: int) -> torch.Tensor:
+    def _view_choices(self, name: str, epoch: int, window: int) -> Tensor:
         batches, views, plan = self.plan.window_batches(window), self.files.views, self.plan
         chosen = view_choices(
             plan.seed,
@@ -75,8 +94,7 @@ class Windows(Dataset):
             stop=batches.stop,
             batch_size=plan.batch_size,
         )
-        share = rank_slice(plan.batch_size, self.rank, self.world_size)
-        return torch.from_numpy(np.ascontiguousarray(chosen[:, share]).reshape(-1))
+        return torch.from_numpy(chosen[:, rank_slice(plan.batch_size, self.rank, self.world_size)])
 
 
 class StreamSource:
@@ -113,7 +131,7 @@ class StreamSource:
     @property
     def identity(self) -> dict[str, Any]:
         """What batch numbers depend on."""
-        return {"order": "windows", "shuffle_rows": self.plan.shuffle_rows, **self.plan.identity}
+        return {"residency": "stream", "shuffle_rows": self.plan.shuffle_rows, **self.plan.identity}
 
     def iterate(self, epoch: int, first: int) -> Iterator[Batch]:
         """Batches ``first`` and on of an epoch; windows before are not read."""
@@ -121,11 +139,12 @@ class StreamSource:
             return
         window = self.plan.window_of(first)
         skipped = first - self.plan.window_batches(window).start
-        for rows in self._read([(epoch, w) for w in range(window, self.plan.windows)]):
-            yield from self._cut(rows, len(self.plan.window_batches(window)), skipped)
-            window, skipped = window + 1, 0
+        for part in self._read([(epoch, w) for w in range(window, self.plan.windows)]):
+            for batch in part.batches(skipped):
+                yield {name: x.pin_memory() for name, x in batch.items()} if self.pin else batch
+            skipped = 0
 
-    def _read(self, windows: list[tuple[int, int]]) -> Iterator[Rows]:
+    def _read(self, windows: list[tuple[int, int]]) -> Iterator[Window]:
         """Windows in order, read ahead: window j by worker j modulo their number."""
         if not self.num_workers:
             return ahead(self._windows.__getitem__, windows)
@@ -139,12 +158,6 @@ class StreamSource:
         )
         return iter(workers)
 
-    def _cut(self, rows: Rows, batches: int, skipped: int) -> Iterator[Batch]:
-        size = count(rows) // batches
-        for b in range(skipped, batches):
-            batch = to_batch(between(rows, b * size, (b + 1) * size))
-            yield {name: x.pin_memory() for name, x in batch.items()} if self.pin else batch
 
-
-def _as_is(rows: Rows) -> Rows:
-    return rows
+def _as_is(window: Window) -> Window:
+    return window

@@ -40,6 +40,7 @@ def write_pairs(
     classes: tuple[str, ...] = ("cat", "dog", "owl"),
     folds: list[str] | None = None,
     shard_rows: int = 40,
+    layout: str = "blocks",
 ) -> str:
     """Pairs in small blocks and shards; rows are numbered through the splits from ``first``, never within a group."""
     fields = {
@@ -54,6 +55,7 @@ def write_pairs(
         origin="made for a test",
         licence="CC0",
         folds=folds,
+        layout=layout,
         block_rows=8,
         shard_rows=shard_rows,
     ) as writer:

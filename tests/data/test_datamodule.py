@@ -279,3 +279,41 @@ def test_epoch_order_does_not_depend_on_residency_memory_or_device(tmp_path: Pat
     path = write_pairs(tmp_path)
     order = MemoryPlan([100], [1.0], 16, seed=0).order(2).reshape(-1, 16).tolist()
     assert epoch_rows(module(path, **MEMORY), 2) == epoch_rows(module(path, **DEVICE), 2) == order
+
+
+@EVERYWHERE
+def test_one_sample_an_entry_gives_the_same_rows(tmp_path: Path, place):
+    blocks = module(write_pairs(tmp_path / "blocks", visual_views=2), **place)
+    samples = module(write_pairs(tmp_path / "samples", visual_views=2, layout="samples"), **place)
+    for ours, theirs in zip(blocks.val_dataloader(), samples.val_dataloader(), strict=True):
+        assert ours["key"] == theirs["key"]
+        assert torch.equal(ours["visual"], theirs["visual"])
+    rows = torch.cat([batch["visual"][:, 0] for batch in samples.train_dataloader()])
+    assert len(rows.unique()) == 96
+
+
+def test_data_sets_at_urls(tmp_path: Path):
+    write_pairs(tmp_path)
+    data = module(f"file://{tmp_path}", **STREAM)
+    assert len(list(data.train_dataloader())) == 6
+    assert sum(len(batch["key"]) for batch in data.val_dataloader()) == 23
+
+
+def test_residency_is_said_once(tmp_path: Path, caplog):
+    with caplog.at_level("INFO"):
+        data = module(write_pairs(tmp_path))
+        data.setup("fit")
+        data.train_dataloader()
+        data.val_dataloader()
+    lines = [record.message for record in caplog.records if "residency" in record.message]
+    assert len(lines) == 1
+    assert "residency memory" in lines[0]
+
+
+def test_the_label_head_comes_with_the_data(tmp_path: Path):
+    assert module(write_pairs(tmp_path), **MEMORY).label_head is None
+    assert module(str(tmp_path)).classes == ["cat", "dog", "owl"]
+
+
+def test_options_are_hyperparameters(tmp_path: Path):
+    assert module(write_pairs(tmp_path)).hparams["rows_per_group"] == "all"
