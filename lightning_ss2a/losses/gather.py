@@ -8,10 +8,10 @@ from torch.autograd.function import once_differentiable
 
 def world_size() -> int:
     """Number of ranks, 1 where torch.distributed does not run."""
-    return dist.getworld_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-@torch.compiler.disable  # collectives into a buffer are left to the eager interpreter
+@torch.compiler.disable  # a collective into a buffer is no work for a compiler
 def gather_rows(rows: Tensor) -> Tensor:
     """Rows of all ranks in rank order, without gradient, ``[world * B, D]``."""
     gathered = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
@@ -19,7 +19,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     return gathered
 
 
-@torch.compiler.disable  # collectives into a buffer are left to the eager interpreter
+@torch.compiler.disable  # a collective into a buffer is no work for a compiler
 def gather_with_gradient(rows: Tensor) -> Tensor:
     """Rows of all ranks in rank order, differentiable: each rank gets back the sum of all ranks' gradients.
 
