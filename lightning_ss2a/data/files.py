@@ -1,6 +1,7 @@
 """The rows of some splits of some data sets, numbered through, read from their shards."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from lightning_ss2a.data.reader import ShardReader
 from lightning_ss2a.data.rows import Column, RaggedRows, Rows
 
 CHUNK_ROWS = 4096
+READ_THREADS = 2
 EVALUATION_COLUMNS = ("group", "key")
 UNUSED_COLUMNS = ("name",)
 
@@ -52,6 +54,8 @@ class ShardRows:
             if not spec.is_text
         }
         self._readers = [ShardReader(*pair) for pair in zip(datasets, manifests, strict=True)]
+        # Reading, checksums and copies leave Python's lock; decoding single samples does not.
+        self._threads = READ_THREADS if all(m.layout == "blocks" for m in manifests) else 1
         # (data set, split, shard) of each shard, and (shard, first row in it) of each block, in order.
         self._shards = [
             (i, split, number, shard)
@@ -89,20 +93,22 @@ class ShardRows:
 
     def read(self, ranges: np.ndarray) -> Rows:
         """The rows of ranges [n, 2], laid end to end."""
-        pieces = list(self._pieces(ranges))
-        rows = self._allocate(sum(stop - start for _, start, stop in pieces))
-        loose: dict[str, list] = {name: [] for name in self.columns if name not in rows}
-        filled = 0
         # Without rows, a block is asked for none of its: that tells the types of text and ragged columns.
-        for block, start, stop in pieces or [(0, 0, 0)]:
-            columns = self._read_block(block, start, stop)
-            for name, column in columns.items():
-                if name in loose:
-                    loose[name].append(_copy(column))
-                else:
-                    rows[name][filled : filled + len(column)] = column
-            filled += stop - start
-        columns = {**rows, **{name: join_columns(parts) for name, parts in loose.items()}}
+        pieces = list(self._pieces(ranges)) or [(0, 0, 0)]
+        places = np.cumsum([0] + [stop - start for _, start, stop in pieces]).tolist()
+        rows = self._allocate(places[-1])
+
+        def fill(piece: tuple[int, int, int], place: int) -> Columns:
+            """Put the columns of fixed shape where they belong, and return the others."""
+            columns = self._read_block(*piece)
+            for name, column in rows.items():
+                part = columns.pop(name)
+                column[place : place + len(part)] = part
+            return {name: _copy(column) for name, column in columns.items()}
+
+        with ThreadPoolExecutor(self._threads) as threads:
+            others = list(threads.map(fill, pieces, places))
+        columns = {**rows, **{name: join_columns([part[name] for part in others]) for name in others[0]}}
         return {name: _as_column(columns[name]) for name in self.columns}
 
     def read_all(self) -> Rows:
