@@ -3,7 +3,8 @@
 The peer is what WebDataset's documentation recommends for samples in tar files: one sample an entry, shuffle, decode,
 to_tuple, batched, in a torch DataLoader, with 0 or 2 workers, whichever is faster. All of them deliver shuffled float32
 batches of the same size from the same kind of rows (768 + 512 float16 numbers); all files are in the page cache.
-PyTorch computes with one thread, as torchrun sets it and as worker processes do. Rates are over whole epochs for at least a second, the best of a few, taken in turns in one process.
+PyTorch computes with one thread, as torchrun sets it and as worker processes do. Rates are over whole epochs for at
+least a second, the best of a few, taken in turns in one process.
 
     python benchmarks/loader.py [--rows 102400] [--batch-size 1024]
 """
@@ -124,9 +125,7 @@ def main() -> None:
             for name, batches in candidates.items():
                 rates[name] = max(rates[name], rows_per_second(batches))
     base = max(rate for name, rate in rates.items() if name.startswith("webdataset"))
-    print(
-        f"{options.rows} rows of 768 + 512 float16, batches of {options.batch_size}, {torch.get_num_threads()} threads"
-    )
+    print(f"{options.rows} rows of 768 + 512 float16, batches of {options.batch_size}, one compute thread")
     for name, rate in rates.items():
         print(f"{name:24s}{rate:12,.0f} rows/s {rate / base:8.1f} x")
     results = {name: {"ratio": round(rates[name] / base, 1), "goal": goal} for name, goal in GOALS.items()}
