@@ -97,9 +97,7 @@ class SoundSourceMatchingScore(Metric):
     def _check_classes(self, class_index: Tensor | None, matches: Tensor) -> Tensor:
         if class_index is None or class_index.shape != matches.shape:
             found = "nothing" if class_index is None else tuple(class_index.shape)
-            raise ValueError(
-                f"class_index must have shape {tuple(matches.shape)} where num_classes is set, got {found}"
-            )
+            raise ValueError(f"num_classes is set, so class_index must be [{len(matches)}] classes, got {found}")
         outside = class_index[(class_index < 0) | (class_index >= self.num_classes)]
         if len(outside):
             raise ValueError(f"class_index must be in 0..{self.num_classes - 1}, got {int(outside[0])}")

@@ -72,7 +72,7 @@ def sound_source_matching_score(
     """
     if reduction not in ("mean", "none"):
         raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
-    score = SSMS_SCALE / top_n * matching_labels(predicted_scores, target_scores, top_n).double()
+    score = matching_labels(predicted_scores, target_scores, top_n).double() * SSMS_SCALE / top_n
     finite = predicted_scores.isfinite().all(1) & target_scores.isfinite().all(1)
     score = score.masked_fill(~finite, torch.nan)
     return (score.mean() if reduction == "mean" else score).float()
