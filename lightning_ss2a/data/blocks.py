@@ -21,8 +21,13 @@ def encode_block(columns: Mapping[str, Column], number: int) -> bytes:
             sample[f"{name}.values.npy"] = npy.encode(column.values)
             sample[f"{name}.offsets.npy"] = npy.encode(column.offsets)
         else:
-            sample[f"{name}.npy"] = npy.encode(column)
+            sample[f"{name}.npy"] = npy.encode(_narrowest(column) if column.dtype.kind == "S" else column)
     return write_entries([sample])
+
+
+def _narrowest(text: np.ndarray) -> np.ndarray:
+    """Text as wide as the longest of this block, so that equal rows are equal bytes however they were put together."""
+    return text.astype(f"S{max(1, *map(len, text.tolist()))}")
 
 
 def decode_block(

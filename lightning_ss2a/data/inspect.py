@@ -84,11 +84,11 @@ def inspect_dataset(path: str | os.PathLike, width: int = TABLE_WIDTH) -> str:
             statistics.update(columns)
             for name, field_statistics in fields.items():
                 field_statistics.update(columns[name])
-    console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(_heading(path, manifest), highlight=False, markup=False)
+    console = Console(file=io.StringIO(), width=width, force_terminal=False, markup=False, emoji=False, highlight=False)
+    console.print(_heading(path, manifest))
     for table in (_split_table(manifest, splits), _class_table(manifest, splits), _field_table(manifest, fields)):
         console.print(table)
-    console.print(_label_head_line(path, manifest), highlight=False, markup=False)
+    console.print(_label_head_line(path, manifest))
     return console.file.getvalue()
 
 

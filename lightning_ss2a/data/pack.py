@@ -186,9 +186,8 @@ def foreign_samples(sources: Sequence[str]) -> Iterator[dict[str, Any]]:
             except (tarfile.TarError, OSError, ValueError, EOFError, zlib.error) as error:
                 if isinstance(error, ShardError):
                     raise
-                raise ShardError(
-                    f"{source}: not a tar of samples ({error.args[0] if error.args else error})"
-                ) from error
+                raise ShardError(f"{source}: damaged, or not a tar of samples ({error.args[0]})") from error
+            stream.check_end()
 
 
 def _reraise(error: Exception) -> bool:

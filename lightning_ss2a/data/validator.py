@@ -165,14 +165,14 @@ class _Validator:
 def _file_problems(file: RangeReader, shard: Shard) -> Iterator[Problem]:
     """Size and sha256, in constant memory."""
     sha256, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(_CHUNK))
-    while found := file.read_into(buffer[: max(1, min(_CHUNK, shard.bytes + 1 - size))], size):
+    if file.size not in (None, shard.bytes):
+        yield Problem(shard.file, f"has {file.size} bytes, the manifest says {shard.bytes}")
+        return
+    while size < shard.bytes and (found := file.read_into(buffer[: shard.bytes - size], size)):
         sha256.update(buffer[:found])
         size += found
-        if size > shard.bytes:
-            break
     if size != shard.bytes:
-        actual = file.size if file.size is not None else "more" if size > shard.bytes else size
-        yield Problem(shard.file, f"has {actual} bytes, the manifest says {shard.bytes}")
+        yield Problem(shard.file, f"has {size} bytes, the manifest says {shard.bytes}")
     elif sha256.hexdigest() != shard.sha256:
         yield Problem(shard.file, "sha256 is not the manifest's")
 
