@@ -1,5 +1,6 @@
 """``.npy`` without copies and without pickles."""
 
+import ast
 import io
 from functools import lru_cache
 
@@ -8,6 +9,7 @@ import numpy as np
 from lightning_ss2a.data.errors import ShardError
 
 _MAGIC = b"\x93NUMPY"
+_LONGEST_HEADER = 4096
 
 
 def encode(array: np.ndarray) -> bytes:
@@ -25,9 +27,9 @@ def decode(data: memoryview, where: str) -> np.ndarray:
     """
     length_bytes = 2 if bytes(data[6:7]) == b"\x01" else 4
     start = 8 + length_bytes + int.from_bytes(data[8 : 8 + length_bytes], "little")
-    if bytes(data[:6]) != _MAGIC or start > min(len(data), 10_000):
+    if bytes(data[:6]) != _MAGIC or start > min(len(data), _LONGEST_HEADER):
         raise ShardError(f"{where}: not an .npy file")
-    parsed = _parse_header(bytes(data[:start]))
+    parsed = _parse_header(bytes(data[8 + length_bytes : start]))
     if isinstance(parsed, str):
         raise ShardError(f"{where}: {parsed}")
     shape, dtype = parsed
@@ -42,18 +44,19 @@ def decode(data: memoryview, where: str) -> np.ndarray:
 
 @lru_cache(maxsize=1024)
 def _parse_header(header: bytes) -> tuple[tuple[int, ...], np.dtype] | str:
-    """Shape and dtype, or what is wrong. Cached: blocks of one data set have the same few headers."""
-    stream = io.BytesIO(header)
+    """Shape and dtype, or what is wrong. Cached: blocks of one data set have the same few headers.
+
+    numpy's own reader also repairs headers of Python 2, by a tokenizer that fails in ways of its own.
+    """
     try:
-        version = np.lib.format.read_magic(stream)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran_order, dtype = read(stream)
+        facts = ast.literal_eval(header.decode("latin1").strip())
+        dtype, fortran_order, shape = np.dtype(facts["descr"]), facts["fortran_order"], facts["shape"]
+        if not isinstance(facts["descr"], str) or not all(type(size) is int and size >= 0 for size in shape):
+            raise ValueError("structured or negative")
     except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError):
         return "damaged .npy header"
     if dtype.hasobject:
         return "holds pickled Python objects, which are never loaded"
     if fortran_order and len(shape) > 1:
         return "is in Fortran order, needs C order"
-    if any(size < 0 for size in shape) or dtype.itemsize == 0:
-        return "damaged .npy header"
-    return shape, dtype
+    return (tuple(shape), dtype) if dtype.itemsize else "damaged .npy header"

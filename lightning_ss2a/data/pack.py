@@ -186,7 +186,9 @@ def foreign_samples(sources: Sequence[str]) -> Iterator[dict[str, Any]]:
             except (tarfile.TarError, OSError, ValueError, EOFError, zlib.error) as error:
                 if isinstance(error, ShardError):
                     raise
-                raise ShardError(f"{source}: damaged, or not a tar of samples ({error.args[0]})") from error
+                raise ShardError(
+                    f"{source}: damaged, or not a tar of samples ({(error.args or [error])[0]})"
+                ) from error
             stream.check_end()
 
 

@@ -89,9 +89,12 @@ class _Validator:
     def _shard(self, manifest: Manifest, split: str, shard: Shard) -> Iterator[Problem]:
         try:
             with RangeReader(join_url(self.path, shard.file), self.folder) as file:
-                yield from _file_problems(file, shard)
-                found = self._samples if manifest.layout == "samples" else self._blocks
-                yield from _shortened(found(manifest, split, shard, file))
+                damage = list(_file_problems(file, shard))
+                yield from damage
+                if manifest.layout == "blocks":
+                    yield from _shortened(self._blocks(manifest, split, shard, file))
+                elif not damage:
+                    yield from _shortened(self._samples(manifest, split, shard, file))
         except ShardError as error:
             yield Problem(shard.file, self._short(error, shard))
 
