@@ -1,0 +1,17 @@
+"""Lightning callbacks: what is watched, drawn and written while a module trains."""
+
+from lightning_ss2a.callbacks.figures import ManifoldFigures
+from lightning_ss2a.callbacks.hyperparameters import HyperparameterBoard
+from lightning_ss2a.callbacks.interrupt import GracefulInterrupt
+from lightning_ss2a.callbacks.predictions import CMSSShardWriter
+from lightning_ss2a.callbacks.summary import RunSummary
+from lightning_ss2a.callbacks.throughput import Throughput
+
+__all__ = [
+    "CMSSShardWriter",
+    "GracefulInterrupt",
+    "HyperparameterBoard",
+    "ManifoldFigures",
+    "RunSummary",
+    "Throughput",
+]

@@ -1,0 +1,48 @@
+"""TensorBoard's HParams tab."""
+
+import math
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class HyperparameterBoard(Callback):
+    """Fills the HParams tab: the run's hyperparameters beside the metrics that judge it.
+
+    The tab knows only metrics that were named when the run began, and reads their values from the scalars.
+
+    Args:
+        metrics: names of the scalars shown beside the hyperparameters.
+    """
+
+    def __init__(
+        self,
+        metrics: tuple[str, ...] = (
+            "val/ssms",
+            "val/clip_score",
+            "val/reconstruction_cosine",
+            "val/recall@1/visual_to_audio",
+            "val/recall@5/visual_to_audio",
+            "val/modality_gap",
+        ),
+    ) -> None:
+        self.metrics = tuple(metrics)
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Register hyperparameters and metric names."""
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                hyperparameters = {**_flat(pl_module.hparams), **_flat(getattr(trainer.datamodule, "hparams", {}))}
+                logger.log_hyperparams(hyperparameters, dict.fromkeys(self.metrics, math.nan))
+
+
+def _flat(hyperparameters: dict) -> dict:
+    """Values that TensorBoard can show: numbers, booleans and short texts."""
+    shown = {}
+    for name, value in hyperparameters.items():
+        if name.startswith("_"):
+            continue
+        shown[name] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return shown

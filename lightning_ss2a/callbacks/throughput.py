@@ -1,0 +1,46 @@
+"""Pairs per second, and an early stop for a loss that is no number any more."""
+
+import math
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_ss2a.errors import InputError
+
+
+class Throughput(Callback):
+    """Logs ``train/pairs_per_second`` (all ranks together) and stops when ``train/loss`` is not finite.
+
+    The rate is a mean over the steps since the last log, by the wall clock, validation left out. Nothing is read from
+    the GPU: the clock is looked at only where the logger reads the loss anyway.
+
+    Raises:
+        InputError: the loss at a logging step is NaN or infinite.
+    """
+
+    def __init__(self) -> None:
+        self._start = 0.0
+        self._pairs = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restart the clock, so that validation and set-up do not count."""
+        self._start, self._pairs = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict, batch_idx: int
+    ) -> None:
+        """Count the batch; log at the trainer's logging steps and at the end of an epoch."""
+        self._pairs += len(batch["visual"]) * trainer.world_size
+        last = batch_idx + 1 == trainer.num_training_batches
+        if (batch_idx + 1) % trainer.log_every_n_steps != 0 and not last:
+            return
+        loss = trainer.callback_metrics.get("train/loss")
+        if loss is not None and not math.isfinite(loss):
+            raise InputError(
+                f"train/loss is {float(loss)} in epoch {trainer.current_epoch}, batch {batch_idx}: lower "
+                "model.learning_rate, set model.gradient_clip_norm, or look at the data with `ss2a shards validate`"
+            )
+        seconds = time.perf_counter() - self._start
+        pl_module.log("train/pairs_per_second", self._pairs / seconds, rank_zero_only=True)
+        self._start, self._pairs = time.perf_counter(), 0

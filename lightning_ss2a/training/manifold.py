@@ -1,0 +1,348 @@
+"""Training of the Cross-Modal Sound Source (CMSS) manifold: L_fold = L_c + L_r + kl_weight * L_kl (paper, Eq. 5)."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor, nn
+
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.losses import contrastive_loss, reconstruction_loss
+from lightning_ss2a.models import DiagonalGaussian, Manifold
+from lightning_ss2a.training.optimization import (
+    Schedule,
+    average_gradients,
+    build_adamw,
+    build_schedule,
+    clip_gradients,
+)
+from lightning_ss2a.training.statistics import TrainingStatistics, fit_training_statistics
+from lightning_ss2a.training.validation import ManifoldValidation
+
+Batch = dict[str, Tensor]
+
+
+class ManifoldModule(LightningModule):
+    """Learns the projectors and the reconstructor of a :class:`~lightning_ss2a.models.Manifold` from pairs.
+
+    Each step optimises in turn (paper, "Manifold Learning"): the projectors on the whole of L_fold with the
+    reconstructor held fixed, then the reconstructor on its share of L_fold, with the projectors held fixed. The
+    contrastive loss does not depend on the reconstructor, so its turn leaves that out.
+
+    ``global_step``, ``max_steps`` and ``every_n_train_steps`` count batches stepped, not optimisers.
+
+    Args:
+        visual_width: width of the visual embeddings; linked from the data's manifest.
+        audio_width: width of the audio embeddings; linked from the data's manifest.
+        manifold_width: width of the CMSS embeddings.
+        projector_widths: layer widths of the visual and the audio projector.
+        reconstructor_widths: layer widths of the audio reconstructor.
+        dropout: dropout probability after each layer.
+        input_scaling: bring inputs to unit variance a coordinate (see ``models.VariationalMLP``).
+        initial_log_variance: log-variance that the variance heads start at.
+        variant: layer order, the paper's or the published weights'.
+        embedding: what the losses see of an embedding's Gaussian: a ``sample`` or its ``mean``.
+        draws: samples averaged into one embedding, in closed form.
+        ccmr_alpha: alpha of the CCMR mask, Eq. 7; 0 switches the mask off.
+        ccmr_mask_diagonal: whether the mask also weakens the matching pairs, as Eq. 7 is written.
+        kl_weight: lambda_1, weight of the summed KL divergences.
+        contrastive_chunk_size: rows of the similarity matrix held at a time; None: all. Saves memory for large batches.
+        alternation: ``exact``: the reconstructor sees the projectors as just updated (a second projector pass without
+            gradients); ``shared_forward``: both steps use the gradients of one pass, cheaper and off by one update.
+        learning_rate: peak learning rate of both AdamW optimisers.
+        weight_decay: decoupled weight decay of the weight matrices.
+        warmup_steps: optimiser steps of linear warm-up.
+        schedule: learning rate after the warm-up.
+        gradient_clip_norm: largest gradient norm, for the projectors and for the reconstructor; None: no clipping.
+        accumulate_batches: batches whose gradients are averaged into one step. Negatives stay within a batch.
+        compile_model: compile the three networks with ``torch.compile``.
+        top_n: labels a side that SSMS compares (N of the paper).
+        translator_checkpoint: safetensors file with a linear audio-to-visual map (``weight``, ``bias``) for the CLIP
+            score; None: a ridge regression fitted on the training split.
+    """
+
+    def __init__(
+        self,
+        visual_width: int,
+        audio_width: int,
+        manifold_width: int = 768,
+        projector_widths: Sequence[int] = (768, 768, 1536, 1536, 3072, 3072),
+        reconstructor_widths: Sequence[int] = (768, 768, 896, 896, 1024, 1024, 2048, 2048),
+        dropout: float = 0.2,
+        input_scaling: bool = True,
+        initial_log_variance: float = -4.0,
+        variant: Literal["paper", "published"] = "paper",
+        embedding: Literal["sample", "mean"] = "sample",
+        draws: int = 1,
+        ccmr_alpha: float = 0.35,
+        ccmr_mask_diagonal: bool = True,
+        kl_weight: float = 5e-5,
+        contrastive_chunk_size: int | None = None,
+        alternation: Literal["exact", "shared_forward"] = "exact",
+        learning_rate: float = 1e-4,
+        weight_decay: float = 1e-2,
+        warmup_steps: int = 0,
+        schedule: Schedule = "constant",
+        gradient_clip_norm: float | None = None,
+        accumulate_batches: int = 1,
+        compile_model: bool = False,
+        top_n: int = 10,
+        translator_checkpoint: str | None = None,
+    ) -> None:
+        super().__init__()
+        _check_at_least("accumulate_batches", accumulate_batches, 1)
+        _check_at_least("draws", draws, 1)
+        _check_at_least("kl_weight", kl_weight, 0)
+        _check_at_least("warmup_steps", warmup_steps, 0)
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.manifold = Manifold(
+            visual_width,
+            audio_width,
+            manifold_width=manifold_width,
+            projector_widths=list(projector_widths),
+            reconstructor_widths=list(reconstructor_widths),
+            dropout=dropout,
+            input_scaling=input_scaling,
+            initial_log_variance=initial_log_variance,
+            variant=variant,
+        )
+        self.statistics: TrainingStatistics | None = None
+        self.validation: ManifoldValidation | None = None
+        self.last_ssms_per_class: Tensor | None = None
+        self._pending: list[Batch] = []
+
+    # ---------------------------------------------------------------- set-up
+
+    def configure_model(self) -> None:
+        """Compile the networks in place, so that checkpoints keep their names."""
+        if self.hparams.compile_model:
+            for network in self.manifold.children():
+                network.compile()
+
+    def configure_optimizers(self) -> tuple[list, list]:
+        """One AdamW for the projectors and the temperature, one for the reconstructor, each with its schedule."""
+        hparams = self.hparams
+        optimizers = [
+            build_adamw(parameters, hparams.learning_rate, hparams.weight_decay)
+            for parameters in (self.projector_parameters, self.reconstructor_parameters)
+        ]
+        steps = self.trainer.estimated_stepping_batches / hparams.accumulate_batches
+        schedulers = [build_schedule(o, hparams.warmup_steps, steps, hparams.schedule) for o in optimizers]
+        return optimizers, schedulers
+
+    @property
+    def has_pending_batches(self) -> bool:
+        """Whether batches wait for the step they belong to; a checkpoint taken now would lose them."""
+        return bool(self._pending)
+
+    @property
+    def projector_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the projectors' turn: both projectors and the temperature."""
+        reconstructor = {id(p) for p in self.manifold.audio_reconstructor.parameters()}
+        return [p for p in self.manifold.parameters() if id(p) not in reconstructor]
+
+    @property
+    def reconstructor_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the reconstructor's turn."""
+        return list(self.manifold.audio_reconstructor.parameters())
+
+    def setup(self, stage: str) -> None:
+        """Fit the floors on the training split (unless a checkpoint brought them) and make the metrics.
+
+        Raises:
+            InputError: the data's widths are not the model's.
+        """
+        if self.trainer.precision == "16-mixed":
+            raise InputError("trainer.precision: 16-mixed needs loss scaling, which is not supported; use bf16-mixed")
+        if stage == "predict" or self.validation is not None:
+            return
+        data = self.trainer.datamodule
+        if self.statistics is None:
+            self.statistics = fit_training_statistics(data.training_rows_loader())
+            self._check_widths()
+        if self.hparams.translator_checkpoint is not None:
+            self.statistics = self.statistics.with_translator(self.hparams.translator_checkpoint)
+        self._label_head = data.label_head
+        with_ssms = self._label_head is not None
+        self.validation = ManifoldValidation(self.hparams.top_n, len(data.classes) or None, with_ssms).to(self.device)
+
+    def _check_widths(self) -> None:
+        visual_width, audio_width = self.statistics.audio_to_visual_weight.shape
+        for name, found in (("visual_width", visual_width), ("audio_width", audio_width)):
+            if self.hparams[name] != found:
+                raise InputError(f"model.{name} is {self.hparams[name]}, but the data's embeddings have width {found}")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the floors' closed-form maps with the weights: validation elsewhere needs no training data."""
+        if self.statistics is not None:
+            checkpoint["training_statistics"] = self.statistics.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the closed-form maps back."""
+        if "training_statistics" in checkpoint:
+            self.statistics = TrainingStatistics(**checkpoint["training_statistics"])
+
+    # ---------------------------------------------------------------- training
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect batches until a step is due, then step the projectors and the reconstructor in turn."""
+        self._seed_step(batch_idx)
+        self._pending.append(batch)
+        if len(self._pending) < self.hparams.accumulate_batches and not self._is_last(batch_idx):
+            return
+        batches, self._pending = self._pending, []
+        if self.hparams.alternation == "exact":
+            terms = self._projector_turn(batches)
+            self._reconstructor_turn(batches)
+        else:
+            terms = self._shared_turn(batches)
+        for scheduler in self.lr_schedulers():
+            scheduler.step()
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0 or self._is_last(batch_idx):
+            self._log_training(terms)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of L_fold for a batch: ``contrastive``, ``reconstruction``, ``kl`` and their sum ``loss``."""
+        visual, audio = self.manifold.project_visual(batch["visual"]), self.manifold.project_audio(batch["audio"])
+        visual_embedding, audio_embedding = self._embed(visual), self._embed(audio)
+        contrastive = contrastive_loss(
+            visual_embedding,
+            audio_embedding,
+            self.manifold.temperature,
+            visual=batch["visual"],
+            audio=batch["audio"],
+            ccmr_alpha=self.hparams.ccmr_alpha,
+            mask_diagonal=self.hparams.ccmr_mask_diagonal,
+            chunk_size=self.hparams.contrastive_chunk_size,
+        )
+        reconstruction, reconstruction_kl = self._reconstruct(batch["audio"], audio_embedding, visual_embedding)
+        kl = visual.kl() + audio.kl() + reconstruction_kl
+        loss = contrastive + reconstruction + self.hparams.kl_weight * kl
+        return {"loss": loss, "contrastive": contrastive, "reconstruction": reconstruction, "kl": kl}
+
+    def reconstructor_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of L_fold that depend on the reconstructor; nothing flows back to the projectors."""
+        with torch.no_grad():
+            visual_embedding = self._embed(self.manifold.project_visual(batch["visual"]))
+            audio_embedding = self._embed(self.manifold.project_audio(batch["audio"]))
+        reconstruction, kl = self._reconstruct(batch["audio"], audio_embedding, visual_embedding)
+        loss = reconstruction + self.hparams.kl_weight * kl
+        return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
+
+    def _reconstruct(self, audio: Tensor, audio_embedding: Tensor, visual_embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """L_r and the reconstructor's KL, from both modalities in one pass."""
+        reconstructed = self.manifold.reconstruct_audio(torch.cat([audio_embedding, visual_embedding]))
+        from_audio, from_visual = self._embed(reconstructed).chunk(2)
+        return reconstruction_loss(audio, from_audio, from_visual), reconstructed.kl()
+
+    def _embed(self, gaussian: DiagonalGaussian) -> Tensor:
+        return gaussian.mean if self.hparams.embedding == "mean" else gaussian.sample(self.hparams.draws)
+
+    def _projector_turn(self, batches: list[Batch]) -> dict[str, Tensor]:
+        projectors, _ = self.optimizers()
+        with projectors.toggle_model(sync_grad=False):  # the reconstructor's parameters need no gradients here
+            terms = self._backward(batches, self.losses)
+        terms["gradient_norm_projectors"] = self._step(0)
+        return terms
+
+    def _reconstructor_turn(self, batches: list[Batch]) -> None:
+        _, reconstructor = self.optimizers()
+        with reconstructor.toggle_model(sync_grad=False):
+            self._backward(batches, self.reconstructor_losses)
+        self._step(1)
+
+    def _shared_turn(self, batches: list[Batch]) -> dict[str, Tensor]:
+        strategy = self.trainer.strategy
+        with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
+            terms = self._backward(batches, self.losses)
+        terms["gradient_norm_projectors"] = self._step(0)
+        self._step(1)
+        return terms
+
+    def _backward(self, batches: list[Batch], losses: Callable[[Batch], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Accumulate the gradients of the mean loss over the batches; returns the detached means of its terms."""
+        totals: dict[str, Tensor] = {}
+        for batch in batches:
+            terms = losses(batch)
+            self.manual_backward(terms["loss"] / len(batches))
+            for name, value in terms.items():
+                totals[name] = totals.get(name, 0) + value.detach() / len(batches)
+        return totals
+
+    def _step(self, which: int) -> Tensor:
+        """Average, clip, step and clear one optimiser's gradients; returns the gradient norm before clipping."""
+        optimizer = self.optimizers()[which]
+        parameters = (self.projector_parameters, self.reconstructor_parameters)[which]
+        average_gradients(parameters)
+        norm = clip_gradients(parameters, self.hparams.gradient_clip_norm)
+        if which == 0:
+            optimizer.step()
+        else:
+            # Past Lightning's counter: a batch is one global step, though two optimisers move.
+            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None, self)
+        optimizer.zero_grad()
+        return norm
+
+    def _seed_step(self, batch_idx: int) -> None:
+        """Make dropout and sampling a function of (seed, epoch, batch, rank), so that a resumed run repeats them."""
+        run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        torch.manual_seed(hash((run_seed, self.current_epoch, batch_idx, self.global_rank)) % 2**63)
+
+    def _is_last(self, batch_idx: int) -> bool:
+        return batch_idx + 1 == self.trainer.num_training_batches
+
+    def _log_training(self, terms: dict[str, Tensor]) -> None:
+        self.log("train/loss", terms["loss"], prog_bar=True)
+        self.log_dict({f"train/loss_{name}": terms[name] for name in ("contrastive", "reconstruction", "kl")})
+        self.log("train/temperature", self.manifold.temperature.detach())
+        self.log("train/gradient_norm_projectors", terms["gradient_norm_projectors"])
+        self.log("train/learning_rate", self.optimizers()[0].param_groups[0]["lr"])
+
+    # ---------------------------------------------------------------- evaluation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Measure a batch; returns the means of its embeddings for the figures."""
+        return self._measure(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The same on the test split."""
+        return self._measure(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/*`` with its floors beside it."""
+        self._log_validation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/*`` with its floors beside it."""
+        self._log_validation("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """CMSS embeddings (means, [rows, manifold width]) under ``visual`` and ``audio``; the other fields unchanged."""
+        visual, audio = self.manifold.project_visual(batch["visual"]), self.manifold.project_audio(batch["audio"])
+        return {**batch, "visual": visual.mean.float(), "audio": audio.mean.float()}
+
+    def _measure(self, batch: Batch) -> dict[str, Tensor]:
+        visual = self.manifold.project_visual(batch["visual"]).mean
+        audio = self.manifold.project_audio(batch["audio"]).mean
+        predicted = self.manifold.reconstruct_audio(visual).mean
+        self.validation.update(
+            batch, visual, audio, predicted, self.statistics.to(self.device), self._label_head
+        )
+        return {"visual_embedding": visual, "audio_embedding": audio}
+
+    def _log_validation(self, prefix: str) -> None:
+        values = self.validation.compute()
+        self.last_ssms_per_class = self.validation.ssms_per_class()
+        self.validation.reset()
+        # Every rank holds the same numbers already: the metrics gathered them.
+        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, sync_dist=False)
+
+
+def _check_at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise InputError(f"model.{name} must be at least {least}, found {value}")

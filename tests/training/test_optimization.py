@@ -1,0 +1,50 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_ss2a.training.optimization import build_adamw, build_schedule, clip_gradients, learning_rate_factor
+
+
+def test_learning_rate_factor_warms_up_linearly_then_follows_the_cosine():
+    factors = [learning_rate_factor(step, 4, 14, "cosine") for step in range(15)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert factors[4] == 1.0
+    assert factors[9] == pytest.approx(0.5 * (1 + math.cos(math.pi * 0.5)))
+    assert factors[14] == pytest.approx(0.0)
+
+
+def test_learning_rate_factor_constant_ignores_the_length_of_the_run():
+    assert learning_rate_factor(10_000, 0, math.inf, "constant") == 1.0
+    assert learning_rate_factor(10_000, 0, math.inf, "cosine") == 1.0
+
+
+def test_schedule_sets_the_rate_of_every_group():
+    optimizer = build_adamw(nn.Linear(3, 2).parameters(), learning_rate=0.5, weight_decay=0.1)
+    scheduler = build_schedule(optimizer, warmup_steps=2, total_steps=10, schedule="constant")
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+    optimizer.step()
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5]
+
+
+def test_weight_decay_touches_matrices_only():
+    layer = nn.Linear(3, 2)
+    optimizer = build_adamw(layer.parameters(), learning_rate=0.1, weight_decay=0.5)
+    before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    for p in layer.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    torch.testing.assert_close(layer.weight, before["weight"] * (1 - 0.1 * 0.5))
+    torch.testing.assert_close(layer.bias, before["bias"])
+
+
+def test_clip_gradients_reports_the_norm_before():
+    p = nn.Parameter(torch.zeros(2))
+    p.grad = torch.tensor([3.0, 4.0])
+    assert clip_gradients([p], 1.0) == pytest.approx(5.0)
+    assert p.grad.norm() == pytest.approx(1.0, abs=1e-5)
+    p.grad = torch.tensor([3.0, 4.0])
+    assert clip_gradients([p], None) == pytest.approx(5.0)
+    assert p.grad.norm() == pytest.approx(5.0)
