@@ -1,0 +1,47 @@
+# make fit: train the manifold on the real demo.  make test: what CI runs.  Both set up .venv first, once.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export HF_HUB_OFFLINE = 1
+
+.PHONY: fit test test-slow lint bench demo-shards setup help
+
+help:
+	@echo "make fit          train the manifold on the demo shards (sets up $(VENV) first)"
+	@echo "make test         lint, import contracts, tests"
+	@echo "make test-slow    the long tests"
+	@echo "make bench        every benchmark; each ends with one JSON line"
+	@echo "make demo-shards  build shards/demo again from Debian's packages"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "[setup] virtual environment in $(VENV), with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "[setup] installing the tested versions (several GB, most of it PyTorch; a few minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,media]'
+	@touch $@
+	@echo "[setup] done"
+
+fit: setup
+	@echo "[fit] lightning fit -c configs/manifold.yaml"
+	@$(BIN)/lightning fit -c configs/manifold.yaml
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow" -q
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow -q
+
+bench: setup
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+demo-shards: setup
+	$(BIN)/ss2a shards demo
