@@ -47,7 +47,11 @@ def train_fold(task: tuple[int, int, bool, list[str]]) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         arguments = ["-c", str(CONFIG), f"--data.fold={fold}", f"--seed_everything={seed}", f"--data.seed={seed}"]
-        arguments += [f"--data.shuffle_pairs={str(shuffled).lower()}", "--trainer.callbacks=[]", "--trainer.logger=false"]
+        arguments += [
+            f"--data.shuffle_pairs={str(shuffled).lower()}",
+            "--trainer.callbacks=[]",
+            "--trainer.logger=false",
+        ]
         arguments += ["--trainer.enable_progress_bar=false", "--trainer.enable_checkpointing=false"]
         arguments += [f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu", *overrides]
         cli = build_cli(arguments, run=False)

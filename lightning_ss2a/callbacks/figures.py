@@ -143,7 +143,9 @@ def map_figure(rows: dict[str, Tensor], names: list[str]) -> "Figure":
     colours = rows["class_index"].numpy()
     axes.plot(*torch.stack([visual, audio]).permute(2, 0, 1).numpy(), color="lightgrey", linewidth=0.5, zorder=0)
     for points, marker, label in ((visual, "o", "visual"), (audio, "x", "audio")):
-        axes.scatter(*points.T.numpy(), c=colours, cmap="tab20", marker=marker, s=18, label=label, vmin=0, vmax=len(names))
+        axes.scatter(
+            *points.T.numpy(), c=colours, cmap="tab20", marker=marker, s=18, label=label, vmin=0, vmax=len(names)
+        )
     modality_legend = axes.legend(loc="upper right")
     if len(names) <= 20:
         axes.add_artist(modality_legend)

@@ -67,7 +67,9 @@ class CMSSShardWriter(Callback):
         """Close the data set; its manifest is written last."""
         if self._writer is not None:
             self._writer.close()
-            rank_zero_info(f"CMSS embeddings: {self._writer.folder}. Look at them: ss2a shards inspect {self._writer.folder}")
+            rank_zero_info(
+                f"CMSS embeddings: {self._writer.folder}. Look at them: ss2a shards inspect {self._writer.folder}"
+            )
             self._writer = None
 
 

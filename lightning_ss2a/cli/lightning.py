@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-import lightning_ss2a.callbacks  # noqa: F401  (short class names in configs)
+import lightning_ss2a.callbacks
 import lightning_ss2a.training  # noqa: F401
 from lightning_ss2a.cli.errors import run_reporting_errors
 from lightning_ss2a.data import field_width

@@ -120,4 +120,3 @@ def _open_svg(data: bytes, name: str) -> Any:
         raise
     except Exception as error:  # cairosvg passes on whatever its parser, cairo or the file's numbers raise
         raise InputError(f"{name}: not an SVG picture that can be drawn ({error})") from error
-

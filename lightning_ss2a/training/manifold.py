@@ -322,7 +322,7 @@ class ManifoldModule(LightningModule):
         self._log_validation("test")
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """CMSS embeddings (means, [rows, manifold width]) under ``visual`` and ``audio``; the other fields unchanged."""
+        """CMSS embeddings (means, [rows, manifold width]) under ``visual`` and ``audio``; other fields unchanged."""
         visual, audio = self.manifold.project_visual(batch["visual"]), self.manifold.project_audio(batch["audio"])
         return {**batch, "visual": visual.mean.float(), "audio": audio.mean.float()}
 
@@ -330,9 +330,7 @@ class ManifoldModule(LightningModule):
         visual = self.manifold.project_visual(batch["visual"]).mean
         audio = self.manifold.project_audio(batch["audio"]).mean
         predicted = self.manifold.reconstruct_audio(visual).mean
-        self.validation.update(
-            batch, visual, audio, predicted, self.statistics.to(self.device), self._label_head
-        )
+        self.validation.update(batch, visual, audio, predicted, self.statistics.to(self.device), self._label_head)
         return {"visual_embedding": visual, "audio_embedding": audio}
 
     def _log_validation(self, prefix: str) -> None:

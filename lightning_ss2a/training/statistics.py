@@ -23,8 +23,9 @@ class TrainingStatistics:
         mean_audio: mean unit-norm audio embedding, [audio width].
         audio_norm: mean norm of the audio embeddings as stored, scalar. A prediction has a direction only; a label
             head with a bias needs a length too, and gets this one.
-        audio_samples: audio embeddings of training rows spread over the split, [<= 512, audio width]: the floor "chance".
-        visual_to_audio_weight: ridge regression of unit-norm visual on unit-norm audio embeddings, [audio, visual width].
+        audio_samples: audio embeddings of training rows spread over the split, [<= 512, audio width]; for the floor
+            "chance".
+        visual_to_audio_weight: ridge regression of audio on visual directions, [audio, visual width].
         visual_to_audio_bias: its bias, [audio width].
         audio_to_visual_weight: the translator of the CLIP score, audio to visual, [visual, audio width].
         audio_to_visual_bias: its bias, [visual width].
@@ -55,7 +56,7 @@ class TrainingStatistics:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def with_translator(self, path: str) -> "TrainingStatistics":
-        """Use the linear translator of a safetensors file (``weight`` [visual, audio width], ``bias``) instead of ridge.
+        """The same, with the linear translator of a safetensors file (``weight`` [visual, audio width], ``bias``).
 
         Raises:
             InputError: the file is missing, or has other names or widths than needed.
@@ -115,5 +116,3 @@ def _spread(rows: Tensor, count: int) -> Tensor:
     """At most ``count`` rows at even distances."""
     positions = torch.linspace(0, len(rows) - 1, min(count, len(rows)), device=rows.device).round().long()
     return rows[positions].clone()
-
-

@@ -15,7 +15,8 @@ RECALL_AT = (1, 5, 10)
 class LabelScorer(Protocol):
     """What stands in for an audio tagger: label scores [rows, labels] of audio embeddings [rows, width]."""
 
-    def scores(self, audio: Tensor) -> Tensor: ...
+    def scores(self, audio: Tensor) -> Tensor:
+        """Label scores, [rows, labels]."""
 
 
 class PredictedAudioMetrics(nn.Module):
@@ -142,7 +143,7 @@ class ManifoldValidation(nn.Module):
         statistics: TrainingStatistics,
         head: LabelScorer | None,
     ) -> None:
-        """Add a batch of pairs with its CMSS embeddings [rows, width] and the audio [rows, audio width] made from sight."""
+        """Add a batch of pairs: CMSS embeddings [rows, width], and the audio [rows, audio width] made from sight."""
         if len(batch["index"]) == 0:  # a rank that got one batch less than the others
             return
         self.predicted.update(predicted_audio, batch, statistics, head)
@@ -151,7 +152,7 @@ class ManifoldValidation(nn.Module):
             self.floors.update(batch, statistics, head)
 
     def compute(self) -> dict[str, Tensor]:
-        """Values by metric name; a collective call, so every rank has to make it. Floors follow as ``METRIC_floor/NAME``."""
+        """Values by metric name, floors as ``METRIC_floor/NAME``; a collective call, so every rank has to make it."""
         values = self.predicted.compute() | self.alignment.compute()
         if self.floor_values is None:
             self.floor_values = self.floors.compute(int(self.alignment.retrieval.rows))

@@ -1,0 +1,204 @@
+"""``ss2a shards VERB``: build, pack, inspect and validate data sets."""
+
+import glob
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from lightning_ss2a.data.inspect import TABLE_WIDTH, inspect_dataset
+from lightning_ss2a.data.manifest import MANIFEST
+from lightning_ss2a.data.pack import SampleMapping, pack_samples, repack_dataset
+from lightning_ss2a.data.validator import validate_dataset
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.perception import AudioEncoder, ImageEncoder, build_demo, build_pairs
+
+DTypeName = Literal["float16", "float32"]
+"""Storage types of an embedding."""
+
+
+def build(
+    source: str,
+    output: str,
+    image_encoder: ImageEncoder | None = None,
+    audio_encoder: AudioEncoder | None = None,
+    media_root: str | None = None,
+    cache: str | None = None,
+    image_views: int = 8,
+    audio_views: int = 6,
+    folds: int = 0,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    dtype: DTypeName = "float16",
+    origin: str = "",
+    licence: str = "",
+    skip_bad: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Build a data set of pairs from pictures and their sounds.
+
+    Args:
+        source: CSV file with the columns image, sound and optionally name, class, group, origin; or a folder in which a
+            picture and a sound of the same name are a pair and each sub-folder is a class.
+        output: folder of the data set.
+        image_encoder: turns pictures into embeddings; see configs/perception/.
+        audio_encoder: turns sounds into embeddings; its label head, if any, is stored as well.
+        media_root: folder that relative paths start from; default: the CSV file's, or the folder.
+        cache: folder of embeddings encoded before; default: .cache/embeddings.
+        image_views: views of each picture: itself, then random crops, mirrored and recoloured.
+        audio_views: views of each sound: itself, then random segments, louder or quieter.
+        folds: number of folds (splits fold0, fold1, ...); 0: splits train and validation.
+        validation_fraction: part of the groups in validation, without folds.
+        seed: of splits and views.
+        dtype: of the embeddings as stored.
+        origin: where the media come from, for the manifest.
+        licence: licence of the media, for the manifest.
+        skip_bad: leave out rows whose media cannot be used, instead of stopping.
+        overwrite: replace a data set in the output folder; other files there stay.
+    """
+    if image_encoder is None or audio_encoder is None:
+        missing = "image_encoder" if image_encoder is None else "audio_encoder"
+        raise InputError(f"{missing} is missing: name both encoders, for example with -c configs/perception/lite.yaml")
+    report = build_pairs(
+        source,
+        output,
+        image_encoder,
+        audio_encoder,
+        media_root=media_root,
+        cache=cache,
+        image_views=image_views,
+        audio_views=audio_views,
+        folds=folds,
+        validation_fraction=validation_fraction,
+        seed=seed,
+        dtype=dtype,
+        origin=origin,
+        licence=licence,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+    )
+    print(f"{output}: {report}")
+    print(f"Look at it: ss2a shards inspect {output}")
+
+
+def demo(output: str = "shards/demo", cache: str = ".cache/demo", pairs: str = "shards/demo/pairs.csv") -> None:
+    """Build the demo shards again from the media of three Debian packages (needs apt-get, dpkg and a network).
+
+    Args:
+        output: folder of the data set; a data set in it is replaced, other files stay.
+        cache: keeps packages, media and embeddings; about 700 MB.
+        pairs: list of the pairs and their credits.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    print(f"{output}: {build_demo(Path(output), Path(cache), Path(pairs))}")
+
+
+def pack(
+    sources: str | list[str],
+    output: str,
+    fields: dict[str, str] | None = None,
+    encoders: dict[str, str] | None = None,
+    class_from: str | None = None,
+    group_from: str | None = None,
+    name_from: str | None = None,
+    key_from: str | None = None,
+    row_origin: Literal["annotated", "curated", "translated"] = "annotated",
+    dtype: DTypeName = "float16",
+    split: str = "train",
+    classes: list[str] | None = None,
+    origin: str = "",
+    licence: str = "",
+    layout: Literal["blocks", "samples"] = "blocks",
+    shuffle_seed: int | None = None,
+    block_rows: int = 1024,
+    shard_rows: int = 65536,
+    overwrite: bool = False,
+) -> None:
+    """Convert one-sample-per-entry tars of other tools, or copy data sets of ours into one of another layout or order.
+
+    A source that is a data set (has a manifest) is copied with all its splits; the options from ``fields`` to
+    ``licence`` then do not apply. Facts are written as the member that holds them and, for .json, the path in it: cls,
+    txt, json:label, json:video.id.
+
+    Args:
+        sources: tars (a path, a pattern such as 'tars/*.tar', a URL, or a list) or folders of data sets.
+        output: folder of the data set.
+        fields: member of each embedding field: '{visual: clip.npy, audio: clap.npy}'.
+        encoders: encoder of each field: '{visual: clip-vit-l-14, audio: clap}'; data trained together must agree.
+        class_from: fact that is the class: a name, or with cls a number. None: one class, unlabelled.
+        group_from: fact that rows of one group share (same video, same recording). None: each row is its own group.
+        name_from: fact that is the name of the object.
+        key_from: fact that is the row's key. None: the sample's own key.
+        row_origin: origin of all rows.
+        dtype: of the embeddings as stored.
+        split: name of the split.
+        classes: names of the classes. None: those that occur, sorted; the sources are then read twice.
+        origin: where the media come from.
+        licence: licence of the media.
+        layout: many rows in each tar entry, or one; data sets of ours only.
+        shuffle_seed: shuffle the rows of each split, which must fit in memory; data sets of ours only.
+        block_rows: rows in a block.
+        shard_rows: rows in a shard.
+        overwrite: replace a data set in the output folder; other files there stay.
+    """
+    found = _expand([sources] if isinstance(sources, str) else sources)
+    sizes: dict[str, Any] = {"block_rows": block_rows, "shard_rows": shard_rows, "overwrite": overwrite}
+    if all((Path(source) / MANIFEST).exists() for source in found):
+        if fields or encoders:
+            raise InputError("fields and encoders are for tars of other tools; these sources have a manifest")
+        manifest = repack_dataset(found, output, layout=layout, shuffle_seed=shuffle_seed, **sizes)
+    else:
+        if not fields or not encoders:
+            raise InputError(
+                "fields and encoders are missing: say what the tars hold, for example --fields '{visual: clip.npy, "
+                "audio: clap.npy}' --encoders '{visual: clip-vit-l-14, audio: clap-htsat}'"
+            )
+        if layout != "blocks" or shuffle_seed is not None:
+            raise InputError("layout and shuffle_seed are for data sets of ours: pack the tars first, then pack again")
+        mapping = SampleMapping(fields, encoders, class_from, group_from, name_from, key_from, row_origin, dtype)
+        manifest = pack_samples(
+            found, output, mapping, split=split, classes=classes, origin=origin, licence=licence, **sizes
+        )
+    rows = ", ".join(f"{name} {manifest.rows(name):,}" for name in manifest.splits)
+    print(f"{output}: {manifest.rows():,} rows ({rows}), {len(manifest.classes)} classes")
+
+
+def inspect(dataset: str, width: int | None = None) -> None:
+    """Print a data set as tables: splits, classes, origins, fields with norms and duplicates, label head.
+
+    Args:
+        dataset: folder or URL of the data set.
+        width: characters in a line; default: the terminal's.
+    """
+    print(inspect_dataset(dataset, width or max(TABLE_WIDTH, Console().width)), end="")
+
+
+def validate(dataset: str) -> int:
+    """Check a data set: every file, block, row and field. Prints all problems; exit status 1 if there are any.
+
+    Args:
+        dataset: folder or URL of the data set.
+    """
+    problems = validate_dataset(dataset)
+    for problem in problems:
+        print(problem)
+    print(f"{dataset}: {len(problems)} problems" if problems else f"{dataset}: good")
+    return 1 if problems else 0
+
+
+SHARD_VERBS = {"build": build, "pack": pack, "inspect": inspect, "validate": validate, "demo": demo}
+
+
+def _expand(sources: list[str]) -> list[str]:
+    """Patterns as the files they match, in order; URLs and paths that exist as they are."""
+    expanded: list[str] = []
+    for source in sources:
+        if not glob.has_magic(source) or Path(source).exists() or ":" in source:
+            expanded.append(source)
+            continue
+        matches = sorted(glob.glob(source))
+        if not matches:
+            raise InputError(f"{source}: no file matches")
+        expanded += matches
+    return expanded
