@@ -52,8 +52,8 @@ class ManifoldFigures(Callback):
         if self._is_due(trainer):
             self._rows.append({name: (outputs | batch)[name].detach() for name in COLLECTED})
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw."""
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, now that the module has computed its metrics."""
         if not self._is_due(trainer) or not self._rows:
             return
         self._latest = self._gather()

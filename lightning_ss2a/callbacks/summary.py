@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
 LOWER_IS_BETTER = ("median_rank", "modality_gap")
+TABLE_WIDTH = 120
 
 
 class RunSummary(Callback):
@@ -19,8 +20,8 @@ class RunSummary(Callback):
     def __init__(self) -> None:
         self._best: dict[str, tuple[float, int]] = {}
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the best value of each metric and its epoch."""
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the best value of each metric and its epoch; on_validation_epoch_end would see the epoch before."""
         if trainer.sanity_checking:
             return
         for name, value in trainer.callback_metrics.items():
@@ -46,7 +47,8 @@ class RunSummary(Callback):
             return
         from rich.console import Console  # only a run's end needs it
 
-        console = Console(soft_wrap=True)
+        console = Console()
+        console.width = max(console.width, TABLE_WIDTH)  # a log file has no width; names must not be cut
         console.print(summary_table(self._best, {k: float(v) for k, v in trainer.callback_metrics.items()}))
         checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
         for line in next_commands(trainer, checkpoint):

@@ -1,12 +1,28 @@
 """How both commands fail: one clear line, exit status 2; the traceback only with ``--debug``."""
 
+import argparse
+import inspect
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
 from typing import TypeVar
+
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
 from lightning_ss2a.errors import InputError
 
 Result = TypeVar("Result")
+
+_NOISE = re.compile(r"Does not validate|Subtypes:|Errors:$|.*<class 'NoneType'>$|Given value( type)?:")
+"""Lines of the parser's messages that tell a user nothing."""
+_WRONG_NAME = re.compile(
+    r"Option '(?P<option>[^']+)' is not accepted|accept option '(?P<key>[^']+)'"
+    r"|[Uu]nrecognized arguments: (?P<argument>--[^\s=]+)|dot import path string: (?P<class>\S+)"
+)
+_OWNER = re.compile(r"class_path '(?P<path>[^']+)'")
 
 
 def run_reporting_errors(command: str, call: Callable[[list[str]], Result], args: Sequence[str] | None) -> Result:
@@ -27,3 +43,53 @@ def run_reporting_errors(command: str, call: Callable[[list[str]], Result], args
             raise
         print(f"{command}: error: {error} (traceback: --debug)", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def explain(error: argparse.ArgumentError, parser: argparse.ArgumentParser, arguments: Sequence[str]) -> str:
+    """A parser's message as one line: with the nearest right name for one that is wrong, and the file that holds it."""
+    # An error that a link to the data's manifest met says everything itself.
+    text = re.sub(r"Call to compute_fn of link .* failed: ", "", str(error), flags=re.DOTALL)
+    lines = [line.strip(" -") for line in text.splitlines()]
+    line = " ".join(line for line in lines if not _NOISE.match(line)).strip()
+    wrong = _WRONG_NAME.search(text)
+    if wrong is None:
+        return line
+    name = next(filter(None, wrong.groups())).removeprefix("--")
+    known = list(_class_names() if wrong["class"] else _options(parser) if not wrong["option"] else _arguments(text))
+    # Options of classes may be written without "init_args".
+    nearest = get_close_matches(name.replace(".init_args", ""), known, n=1)
+    advice = f"did you mean {nearest[0]}?" if nearest else "--help lists what there is"
+    files = [argument for argument in arguments if _mentions(argument, name.rpartition(".")[2])]
+    return "".join(f"{file}: " for file in files[-1:]) + f"{line}; {advice}"
+
+
+def _mentions(argument: str, name: str) -> bool:
+    """Whether an argument is a configuration file with this word in it."""
+    path = Path(argument)
+    return path.suffix in (".yaml", ".yml", ".json") and path.is_file() and name in path.read_text(errors="replace")
+
+
+def _arguments(text: str) -> Iterator[str]:
+    """Arguments of the class that the message names."""
+    owner = _OWNER.search(text)
+    if owner is not None:
+        module, _, name = owner["path"].rpartition(".")
+        yield from inspect.signature(getattr(import_module(module), name)).parameters
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Options of a parser and of all its subcommands."""
+    for action in parser._actions:
+        yield from (option.removeprefix("--") for option in action.option_strings if option.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            for subparser in action.choices.values():
+                yield from _options(subparser)
+
+
+def _class_names() -> Iterator[str]:
+    """Names of the classes that a config may name."""
+    pending: list[type] = [Callback, LightningDataModule, LightningModule]
+    while pending:
+        subclasses = pending.pop().__subclasses__()
+        yield from (subclass.__name__ for subclass in subclasses)
+        pending += subclasses

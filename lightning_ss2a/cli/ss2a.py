@@ -3,10 +3,11 @@
 import inspect
 from collections.abc import Callable, Sequence
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 
-from lightning_ss2a.cli.errors import run_reporting_errors
+from lightning_ss2a.cli.errors import explain, run_reporting_errors
 from lightning_ss2a.cli.shards import SHARD_VERBS
+from lightning_ss2a.errors import InputError
 
 Verb = Callable[..., int | None]
 VERBS: dict[str, dict[str, Verb]] = {"shards": SHARD_VERBS}
@@ -15,7 +16,8 @@ SUMMARIES = {"shards": "Data sets of embeddings: build, pack, inspect, validate.
 
 def build_parser() -> ArgumentParser:
     """The parser of ``ss2a NOUN VERB ARGUMENT --option ...``."""
-    parser = ArgumentParser(prog="ss2a", description="Sound-source-aware audio generation: everything but training.")
+    summary = "Sound-source-aware audio generation: everything but training."
+    parser = ArgumentParser(prog="ss2a", description=summary, exit_on_error=False)
     nouns = parser.add_subcommands(dest="noun", metavar="NOUN")
     for noun, verbs in VERBS.items():
         noun_parser = ArgumentParser(description=SUMMARIES[noun])
@@ -31,9 +33,17 @@ def build_parser() -> ArgumentParser:
 
 
 def run(arguments: list[str]) -> int | None:
-    """Parse and call the verb; returns its exit status."""
+    """Parse and call the verb; returns its exit status.
+
+    Raises:
+        InputError: arguments or input are wrong.
+    """
     parser = build_parser()
-    options = parser.instantiate_classes(parser.parse_args(arguments))
+    try:
+        options = parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise InputError(explain(error, parser, arguments)) from error
+    options = parser.instantiate_classes(options)
     given = options[options.noun]
     verb, given = given.verb, given[given.verb]
     given.pop("config", None)

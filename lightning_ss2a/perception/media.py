@@ -82,7 +82,8 @@ def load_audio(data: bytes, name: str, sample_rate: int) -> np.ndarray:
     try:
         channels, rate = media_package("soundfile").read(io.BytesIO(data), dtype="float32", always_2d=True)
     except RuntimeError as error:
-        raise InputError(f"{name}: not a sound file ({error})") from error
+        reason = getattr(error, "error_string", error)  # the whole message names an address in memory
+        raise InputError(f"{name}: not a sound file ({reason})") from error
     waveform = channels.mean(axis=1)
     if not len(waveform):
         raise InputError(f"{name}: the sound is empty")

@@ -72,7 +72,7 @@ class YAMNet:
         pixels = steps.clip(0, 255).astype(np.uint8)[:, None, None]  # [patches, 1, 1, 96, 64]: its batch is fixed at 1
         return torch.cat([torch.from_numpy(self._session.run([_EMBEDDING], {"audio": p})[0]) for p in pixels])
 
-    def label_head(self) -> LabelHead:
+    def label_head(self) -> LabelHead | None:  # the protocol's signature, which the command line compares
         """YAMNet's last layer, with AudioSet's names of the 521 labels."""
         text = _read(self._folder / CLASSES_FILE).decode()
         return LabelHead(*self._head, tuple(row["display_name"] for row in csv.DictReader(io.StringIO(text))))
