@@ -196,7 +196,8 @@ class ShardDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is None or not trainer.training:
             return None
-        return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        epoch = 0 if trainer.overfit_batches else trainer.current_epoch  # to overfit is to see the same batches again
+        return epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def _settle_residency(self) -> Place:
         if self._place is None:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors
@@ -42,6 +42,10 @@ class LabelHead:
     def width(self) -> int:
         """Width of the audio embeddings that it scores."""
         return self.weight.shape[1]
+
+    def to(self, device: torch.device) -> "LabelHead":
+        """The same head on another device."""
+        return replace(self, weight=self.weight.to(device), bias=self.bias.to(device))
 
     def scores(self, audio: Tensor) -> Tensor:
         """Logits of all labels: [..., width] -> [..., labels], float32."""

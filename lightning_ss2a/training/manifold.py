@@ -1,13 +1,14 @@
 """Training of the Cross-Modal Sound Source (CMSS) manifold: L_fold = L_c + L_r + kl_weight * L_kl (paper, Eq. 5)."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lightning_ss2a.errors import InputError
@@ -16,14 +17,32 @@ from lightning_ss2a.models import DiagonalGaussian, Manifold
 from lightning_ss2a.training.optimization import (
     Schedule,
     average_gradients,
+    average_over_ranks,
     build_adamw,
     build_schedule,
+    check_trainer,
     clip_gradients,
+    count_optimizer_steps,
 )
+from lightning_ss2a.training.resume import global_batch, mix_seed, rank_share
 from lightning_ss2a.training.statistics import TrainingStatistics, fit_training_statistics
 from lightning_ss2a.training.validation import ManifoldValidation
 
 Batch = dict[str, Tensor]
+
+MINIMA = {
+    "draws": 1,
+    "ccmr_alpha": 0,
+    "kl_weight": 0,
+    "contrastive_chunk_size": 1,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "warmup_steps": 0,
+    "gradient_clip_norm": 0,
+    "accumulate_batches": 1,
+    "top_n": 1,
+}
+"""Least values of the numbers that nothing else checks."""
 
 
 class ManifoldModule(LightningModule):
@@ -94,29 +113,39 @@ class ManifoldModule(LightningModule):
         translator_checkpoint: str | None = None,
     ) -> None:
         super().__init__()
-        _check_at_least("accumulate_batches", accumulate_batches, 1)
-        _check_at_least("draws", draws, 1)
-        _check_at_least("kl_weight", kl_weight, 0)
-        _check_at_least("warmup_steps", warmup_steps, 0)
         self.save_hyperparameters()
+        _check_minima(self.hparams)
         self.automatic_optimization = False
-        self.manifold = Manifold(
-            visual_width,
-            audio_width,
-            manifold_width=manifold_width,
-            projector_widths=list(projector_widths),
-            reconstructor_widths=list(reconstructor_widths),
-            dropout=dropout,
-            input_scaling=input_scaling,
-            initial_log_variance=initial_log_variance,
-            variant=variant,
-        )
+        try:
+            self.manifold = Manifold(
+                visual_width,
+                audio_width,
+                manifold_width=manifold_width,
+                projector_widths=list(projector_widths),
+                reconstructor_widths=list(reconstructor_widths),
+                dropout=dropout,
+                input_scaling=input_scaling,
+                initial_log_variance=initial_log_variance,
+                variant=variant,
+            )
+        except ValueError as error:
+            raise InputError(f"model: {error}") from error
         self.statistics: TrainingStatistics | None = None
         self.validation: ManifoldValidation | None = None
         self.last_ssms_per_class: Tensor | None = None
         self._pending: list[Batch] = []
+        self._latest_terms: dict[str, Tensor] | None = None
 
     # ---------------------------------------------------------------- set-up
+
+    def configure_callbacks(self) -> list:
+        """No callbacks: the first hook that sees the trainer, and refuses what cannot work before Lightning does.
+
+        Raises:
+            InputError: a switch of the trainer that has another name here, or that is not supported.
+        """
+        check_trainer(self.trainer)
+        return []
 
     def configure_model(self) -> None:
         """Compile the networks in place, so that checkpoints keep their names."""
@@ -131,13 +160,13 @@ class ManifoldModule(LightningModule):
             build_adamw(parameters, hparams.learning_rate, hparams.weight_decay)
             for parameters in (self.projector_parameters, self.reconstructor_parameters)
         ]
-        steps = self.trainer.estimated_stepping_batches / hparams.accumulate_batches
+        steps = count_optimizer_steps(self.trainer, hparams.accumulate_batches)
         schedulers = [build_schedule(o, hparams.warmup_steps, steps, hparams.schedule) for o in optimizers]
         return optimizers, schedulers
 
     @property
     def has_pending_batches(self) -> bool:
-        """Whether batches wait for the step they belong to; a checkpoint taken now would lose them."""
+        """Whether batches wait for the step they belong to; a checkpoint taken now carries them."""
         return bool(self._pending)
 
     @property
@@ -152,40 +181,72 @@ class ManifoldModule(LightningModule):
         return list(self.manifold.audio_reconstructor.parameters())
 
     def setup(self, stage: str) -> None:
-        """Fit the floors on the training split (unless a checkpoint brought them) and make the metrics.
+        """Check the model against the data and make the metrics, new ones each run: floors belong to one split.
 
         Raises:
-            InputError: the data's widths are not the model's.
+            InputError: the data's widths are not the model's, or the label head has too few labels.
         """
-        if self.trainer.precision == "16-mixed":
-            raise InputError("trainer.precision: 16-mixed needs loss scaling, which is not supported; use bf16-mixed")
-        if stage == "predict" or self.validation is not None:
+        self._pending, self._latest_terms = [], None
+        if stage == "predict":
             return
+        if stage == "fit":
+            self.statistics = None  # those of another run, if any; a checkpoint to resume from brings its own later
         data = self.trainer.datamodule
-        if self.statistics is None:
-            self.statistics = fit_training_statistics(data.training_rows_loader())
-            self._check_widths()
-        if self.hparams.translator_checkpoint is not None:
-            self.statistics = self.statistics.with_translator(self.hparams.translator_checkpoint)
+        self._check_data(data)
         self._label_head = data.label_head
         with_ssms = self._label_head is not None
-        self.validation = ManifoldValidation(self.hparams.top_n, len(data.classes) or None, with_ssms).to(self.device)
+        self.validation = ManifoldValidation(self.hparams.top_n, len(data.classes) or None, with_ssms)
 
-    def _check_widths(self) -> None:
-        visual_width, audio_width = self.statistics.audio_to_visual_weight.shape
-        for name, found in (("visual_width", visual_width), ("audio_width", audio_width)):
-            if self.hparams[name] != found:
-                raise InputError(f"model.{name} is {self.hparams[name]}, but the data's embeddings have width {found}")
+    def _check_data(self, data: LightningDataModule) -> None:
+        for field in ("visual", "audio"):
+            width, found = self.hparams[f"{field}_width"], data.manifest.fields[field].width
+            if width != found:
+                raise InputError(f"model.{field}_width is {width}, but the data's embeddings have width {found}")
+        head = data.label_head
+        if head is not None and len(head.labels) < self.hparams.top_n:
+            raise InputError(
+                f"model.top_n is {self.hparams.top_n}, but the data's label head has only {len(head.labels)} labels"
+            )
+
+    def on_fit_start(self) -> None:
+        """Get ready to measure; take this rank's share of batches that a checkpoint left waiting for their step."""
+        self._prepare_measuring()
+        self._pending = [rank_share(self, batch) for batch in self._pending]
+
+    def on_validation_start(self) -> None:
+        """Get ready to measure, unless fitting has."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self._prepare_measuring()
+
+    def on_test_start(self) -> None:
+        """Get ready to measure."""
+        self._prepare_measuring()
+
+    def _prepare_measuring(self) -> None:
+        """Fit the floors on the training split, unless a checkpoint brought them; bring all to the device, once a run.
+
+        Setup would be too early: Lightning restores checkpoints after it.
+        """
+        if self.statistics is None:
+            self.statistics = fit_training_statistics(self.trainer.datamodule.training_rows_loader())
+        if self.hparams.translator_checkpoint is not None:
+            self.statistics = self.statistics.with_translator(self.hparams.translator_checkpoint)
+        self.statistics = self.statistics.to(self.device)
+        if self._label_head is not None:
+            self._label_head = self._label_head.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the floors' closed-form maps with the weights: validation elsewhere needs no training data."""
         if self.statistics is not None:
-            checkpoint["training_statistics"] = self.statistics.state_dict()
+            checkpoint["training_statistics"] = self.statistics.to(torch.device("cpu")).state_dict()
+        if self._pending:
+            checkpoint["pending_batches"] = [global_batch(self, batch) for batch in self._pending]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the closed-form maps back."""
+        """Take the closed-form maps back, and global batches that waited for their step."""
         if "training_statistics" in checkpoint:
             self.statistics = TrainingStatistics(**checkpoint["training_statistics"])
+        self._pending = checkpoint.get("pending_batches", [])
 
     # ---------------------------------------------------------------- training
 
@@ -193,8 +254,13 @@ class ManifoldModule(LightningModule):
         """Collect batches until a step is due, then step the projectors and the reconstructor in turn."""
         self._seed_step(batch_idx)
         self._pending.append(batch)
-        if len(self._pending) < self.hparams.accumulate_batches and not self._is_last(batch_idx):
-            return
+        if len(self._pending) >= self.hparams.accumulate_batches or self._is_last(batch_idx):
+            self._latest_terms = self._optimize()
+        if self._latest_terms is not None and (self._is_logged() or self._is_last(batch_idx)):
+            self._log_training(self._latest_terms)
+
+    def _optimize(self) -> dict[str, Tensor]:
+        """Step on the pending batches; returns the detached terms of the loss, means over the batches."""
         batches, self._pending = self._pending, []
         if self.hparams.alternation == "exact":
             terms = self._projector_turn(batches)
@@ -203,8 +269,7 @@ class ManifoldModule(LightningModule):
             terms = self._shared_turn(batches)
         for scheduler in self.lr_schedulers():
             scheduler.step()
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0 or self._is_last(batch_idx):
-            self._log_training(terms)
+        return terms
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of L_fold for a batch: ``contrastive``, ``reconstruction``, ``kl`` and their sum ``loss``."""
@@ -291,12 +356,18 @@ class ManifoldModule(LightningModule):
     def _seed_step(self, batch_idx: int) -> None:
         """Make dropout and sampling a function of (seed, epoch, batch, rank), so that a resumed run repeats them."""
         run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        torch.manual_seed(hash((run_seed, self.current_epoch, batch_idx, self.global_rank)) % 2**63)
+        torch.manual_seed(mix_seed(run_seed, self.current_epoch, batch_idx, self.global_rank))
 
     def _is_last(self, batch_idx: int) -> bool:
         return batch_idx + 1 == self.trainer.num_training_batches
 
+    def _is_logged(self) -> bool:
+        """Whether loggers write at this batch; Lightning counts batches through all epochs."""
+        interval = self.trainer.log_every_n_steps
+        return interval > 0 and (self.trainer.fit_loop.epoch_loop.total_batch_idx + 1) % interval == 0
+
     def _log_training(self, terms: dict[str, Tensor]) -> None:
+        terms = average_over_ranks(terms)  # each rank's loss is that of its own rows
         self.log("train/loss", terms["loss"], prog_bar=True)
         self.log_dict({f"train/loss_{name}": terms[name] for name in ("contrastive", "reconstruction", "kl")})
         self.log("train/temperature", self.manifold.temperature.detach())
@@ -330,17 +401,19 @@ class ManifoldModule(LightningModule):
         visual = self.manifold.project_visual(batch["visual"]).mean
         audio = self.manifold.project_audio(batch["audio"]).mean
         predicted = self.manifold.reconstruct_audio(visual).mean
-        self.validation.update(batch, visual, audio, predicted, self.statistics.to(self.device), self._label_head)
+        self.validation.update(batch, visual, audio, predicted, self.statistics, self._label_head)
         return {"visual_embedding": visual, "audio_embedding": audio}
 
     def _log_validation(self, prefix: str) -> None:
         values = self.validation.compute()
         self.last_ssms_per_class = self.validation.ssms_per_class()
-        self.validation.reset()
+        self.validation.reset(floors=self.trainer.sanity_checking)  # which sees a part of the rows only
         # Every rank holds the same numbers already: the metrics gathered them.
         self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, sync_dist=False)
 
 
-def _check_at_least(name: str, value: float, least: float) -> None:
-    if value < least:
-        raise InputError(f"model.{name} must be at least {least}, found {value}")
+def _check_minima(hparams: Mapping[str, Any]) -> None:
+    for name, least in MINIMA.items():
+        value = hparams[name]
+        if value is not None and value < least:
+            raise InputError(f"model.{name} must be at least {least}, found {value}")

@@ -1,15 +1,45 @@
-"""Optimiser, schedule and gradient averaging shared by the training modules."""
+"""Optimiser, schedule, gradient averaging and the trainer's switches, shared by the training modules."""
 
 import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_ss2a.errors import InputError
+
 Schedule = Literal["constant", "cosine"]
+
+OWN_SWITCHES = {"gradient_clip_val": (None, "gradient_clip_norm"), "accumulate_grad_batches": (1, "accumulate_batches")}
+"""The trainer's switches that Lightning refuses with two optimisers: the value that is off, and our name for it."""
+
+
+def check_trainer(trainer: Trainer) -> None:
+    """Refuse switches of the trainer that cannot work here.
+
+    Raises:
+        InputError: the switch has another name here, or is not supported.
+    """
+    for switch, (off, ours) in OWN_SWITCHES.items():
+        value = getattr(trainer, switch)
+        if trainer.state.fn == TrainerFn.FITTING and value and value != off:
+            raise InputError(f"trainer.{switch}={value} does not reach two optimisers: use model.{ours}={value}")
+    if trainer.precision == "16-mixed":
+        raise InputError("trainer.precision: 16-mixed needs loss scaling, which is not supported; use bf16-mixed")
+
+
+def count_optimizer_steps(trainer: Trainer, accumulate_batches: int) -> float:
+    """Optimiser steps of the whole run; the last step of an epoch may have fewer batches than the others."""
+    steps = trainer.estimated_stepping_batches  # loads the training data; knows nothing of accumulate_batches
+    if trainer.max_epochs == -1:
+        return steps  # max_steps, which counts optimiser steps, or infinity
+    by_epochs = math.ceil(trainer.num_training_batches / accumulate_batches) * max(trainer.max_epochs, 1)
+    return by_epochs if trainer.max_steps == -1 else min(by_epochs, trainer.max_steps)
 
 
 def build_adamw(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> AdamW:
@@ -71,6 +101,16 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     flat /= world_size
     pieces = flat.split([g.numel() for g in gradients])
     torch._foreach_copy_(gradients, [piece.view_as(g) for piece, g in zip(pieces, gradients, strict=True)])
+
+
+@torch.no_grad()
+def average_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Means over the ranks of scalars, in one all-reduce; the same keys on every rank."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return values
+    stacked = torch.stack(list(values.values()))
+    torch.distributed.all_reduce(stacked)
+    return dict(zip(values, stacked / torch.distributed.get_world_size(), strict=True))
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:

@@ -87,8 +87,7 @@ def fit_training_statistics(batches: Iterable[dict[str, Tensor]]) -> TrainingSta
         InputError: there is no row.
     """
     forward = backward = None
-    norms: list[Tensor] = []
-    samples: list[Tensor] = []
+    norms, samples = 0.0, _SpreadSample(PRIOR_SAMPLES)
     for batch in batches:
         visual, audio = normalize(batch["visual"].double(), dim=-1), normalize(batch["audio"].double(), dim=-1)
         if forward is None:
@@ -96,15 +95,15 @@ def fit_training_statistics(batches: Iterable[dict[str, Tensor]]) -> TrainingSta
             backward = CrossMoments(audio.shape[-1], visual.shape[-1], device=visual.device)
         forward.update(visual, audio)
         backward.update(audio, visual)
-        norms.append(batch["audio"].double().norm(dim=-1))
-        samples.append(_spread(batch["audio"], PRIOR_SAMPLES))
-    if forward is None or backward is None:
+        norms = norms + batch["audio"].double().norm(dim=-1).sum()
+        samples.update(batch["audio"])
+    if forward is None or backward is None or forward.count == 0:
         raise InputError("the training split has no rows: no floor or translator can be fitted")
     to_audio, to_visual = (ridge_regression(moments, penalty="gcv") for moments in (forward, backward))
     return TrainingStatistics(
         mean_audio=(forward.sum_y / forward.count).float(),
-        audio_norm=torch.cat(norms).mean().float(),
-        audio_samples=_spread(torch.cat(samples), PRIOR_SAMPLES),
+        audio_norm=(norms / forward.count).float(),
+        audio_samples=samples.rows(),
         visual_to_audio_weight=to_audio.weight.float(),
         visual_to_audio_bias=to_audio.bias.float(),
         audio_to_visual_weight=to_visual.weight.float(),
@@ -112,7 +111,25 @@ def fit_training_statistics(batches: Iterable[dict[str, Tensor]]) -> TrainingSta
     )
 
 
-def _spread(rows: Tensor, count: int) -> Tensor:
-    """At most ``count`` rows at even distances."""
-    positions = torch.linspace(0, len(rows) - 1, min(count, len(rows)), device=rows.device).round().long()
-    return rows[positions].clone()
+class _SpreadSample:
+    """At most ``count`` rows at even distances over a sequence of unknown length, in bounded memory."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._stride = 1
+        self._seen = 0
+        self._kept: list[Tensor] = []  # rows 0, stride, 2 * stride, ... of the sequence
+
+    def update(self, rows: Tensor) -> None:
+        """See the next rows of the sequence."""
+        self._kept.append(rows[-self._seen % self._stride :: self._stride].clone())  # a view would keep the batch
+        self._seen += len(rows)
+        while -(-self._seen // self._stride) > 2 * self._count:
+            self._kept = [torch.cat(self._kept)[::2]]
+            self._stride *= 2
+
+    def rows(self) -> Tensor:
+        """The sample, [<= count, width]."""
+        kept = torch.cat(self._kept)
+        positions = torch.linspace(0, len(kept) - 1, min(self._count, len(kept)), device=kept.device).round().long()
+        return kept[positions]

@@ -165,8 +165,10 @@ class ManifoldValidation(nn.Module):
         ssms = self.predicted.ssms
         return None if ssms is None or ssms.num_classes is None else ssms.per_class().cpu()
 
-    def reset(self) -> None:
-        """Forget the epoch; the floors stay."""
+    def reset(self, floors: bool = False) -> None:
+        """Forget the epoch; the floors stay, unless they are to be measured again."""
+        if floors:
+            self.floor_values = None
         for module in self.modules():
             if module is not self and hasattr(module, "add_state"):
                 module.reset()

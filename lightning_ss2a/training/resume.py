@@ -1,0 +1,29 @@
+"""What a run needs to go on exactly where it stopped: seeds by step, and batches that wait for theirs."""
+
+import numpy as np
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lightning_ss2a.data.plan import rank_slice
+
+
+def mix_seed(*numbers: int) -> int:
+    """One 64-bit seed from several numbers of at least 0, the same on every machine.
+
+    numpy promises that ``SeedSequence`` mixes the same numbers to the same seed in every version; Python promises
+    nothing of the kind for ``hash``.
+    """
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def global_batch(module: LightningModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The global batch that this rank has a share of, on the CPU; a collective call."""
+    if module.trainer.world_size > 1:
+        batch = {name: rows.flatten(0, 1) for name, rows in module.all_gather(batch).items()}
+    return {name: rows.cpu() for name, rows in batch.items()}
+
+
+def rank_share(module: LightningModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """This rank's share of a global batch, on its device."""
+    share = rank_slice(len(batch["index"]), module.global_rank, module.trainer.world_size)
+    return {name: rows[share].to(module.device) for name, rows in batch.items()}
