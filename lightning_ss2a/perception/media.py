@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,18 @@ import numpy as np
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.qt_resources import open_resources
+from lightning_ss2a.perception.svg import BITMAP_FORMATS, MOST_PIXELS, draw_svg, is_too_large
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".svg")
 SOUND_SUFFIXES = (".wav", ".ogg", ".oga", ".flac", ".mp3")
 LONGEST_SIDE = 512
-"""Pixels of a picture's longer side, at most (SVG: exactly): about twice what small encoders see, for sharp crops."""
+"""Pixels of a picture's longer side, at most (an SVG is drawn as large): about twice what small encoders see, so that
+crops are sharp."""
+
+MOST_SAMPLES = 1 << 28
+"""Of all channels of a sound: 50 minutes of stereo at 44.1 kHz, 1 GB once unpacked."""
+SAMPLE_RATES = (1_000, 768_000)
+"""Samples per second of a sound; others are damage, and would make its resampled form or the filter huge."""
 
 _VISIBLE_ALPHA = 8
 """Of 255; fainter pixels are the soft edge of a shadow, not the thing."""
@@ -35,10 +43,15 @@ def read_media(root: Path, reference: str) -> bytes:
     outer, inside, inner = reference.partition("!")
     if inside and outer.endswith(".rcc"):
         return open_resources(root / outer).read(inner)
+    path = root / reference
     try:
-        return (root / reference).read_bytes()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{root / reference}: cannot be read ({getattr(error, 'strerror', error)})") from error
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: not a file")  # a folder; or a pipe or device, which may never end
+        return path.read_bytes()
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', error)})") from error
+    except ValueError as error:
+        raise InputError(f"{str(path)!r}: cannot be read ({error})") from error
 
 
 def load_image(data: bytes, name: str) -> np.ndarray:
@@ -54,7 +67,7 @@ def load_image(data: bytes, name: str) -> np.ndarray:
     Raises:
         InputError: it is not a picture, or entirely transparent.
     """
-    image = _open_svg(data, name) if name.lower().endswith(".svg") else _open_bitmap(data, name)
+    image = _open_bitmap(_drawn(data, name) if name.lower().endswith(".svg") else data, name)
     box = image.getchannel("A").point(lambda alpha: 255 * (alpha >= _VISIBLE_ALPHA)).getbbox()
     if box is None:
         raise InputError(f"{name}: the picture is entirely transparent")
@@ -79,11 +92,18 @@ def load_audio(data: bytes, name: str, sample_rate: int) -> np.ndarray:
     Raises:
         InputError: it is not a sound, empty, silent (no sample above -80 dB), or holds numbers that are not finite.
     """
+    soundfile = media_package("soundfile")
     try:
-        channels, rate = media_package("soundfile").read(io.BytesIO(data), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            rate, samples = file.samplerate, file.frames * file.channels
+            if samples > MOST_SAMPLES:  # by the header, which soundfile trusts when it asks for memory
+                raise InputError(f"{name}: the sound has {samples} samples, more than {MOST_SAMPLES}; cut it")
+            channels = file.read(dtype="float32", always_2d=True)
     except RuntimeError as error:
         reason = getattr(error, "error_string", error)  # the whole message names an address in memory
         raise InputError(f"{name}: not a sound file ({reason})") from error
+    if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
+        raise InputError(f"{name}: {rate} samples per second, needs {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]}")
     waveform = channels.mean(axis=1)
     if not len(waveform):
         raise InputError(f"{name}: the sound is empty")
@@ -98,26 +118,30 @@ def load_audio(data: bytes, name: str, sample_rate: int) -> np.ndarray:
     return resampled.astype(np.float32)
 
 
+def _drawn(data: bytes, name: str) -> bytes:
+    try:
+        return draw_svg(data, LONGEST_SIDE)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
 def _open_bitmap(data: bytes, name: str) -> Any:
+    """A bitmap in RGBA, turned as its camera was held (EXIF); of an animated one the first frame."""
     pillow = media_package("PIL.Image")
     try:
-        return pillow.open(io.BytesIO(data)).convert("RGBA")
-    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError) as error:
-        raise InputError(f"{name}: not a picture ({error})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about its own limit of pixels, and about camera notes that are damaged
+            image = pillow.open(io.BytesIO(data), formats=BITMAP_FORMATS)
+            if is_too_large(image):
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS}")
+            image = media_package("PIL.ImageOps").exif_transpose(image)
+            return (_eight_bits(image) if image.mode.startswith("I") else image).convert("RGBA")
+    except Exception as error:  # Pillow passes on whatever its decoders raise: struct.error, zlib.error, SyntaxError
+        unknown = isinstance(error, pillow.UnidentifiedImageError)
+        reason = "of no known type" if unknown else " ".join(str(error).split())
+        raise InputError(f"{name}: not a picture ({reason}); needs {', '.join(BITMAP_FORMATS)} or SVG") from error
 
 
-def _open_svg(data: bytes, name: str) -> Any:
-    """Draw an SVG so that its longer side has 512 pixels, whatever unit its size is in; nothing outside it is read."""
-    cairosvg = media_package("cairosvg")
-    try:
-        drawn = cairosvg.svg2png(bytestring=data)
-        image = _open_bitmap(drawn, name)
-        scale = LONGEST_SIDE / max(image.size)
-        if abs(scale - 1) > 0.01:
-            drawn = cairosvg.svg2png(bytestring=data, scale=scale)
-            image = _open_bitmap(drawn, name)
-        return image
-    except InputError:
-        raise
-    except Exception as error:  # cairosvg passes on whatever its parser, cairo or the file's numbers raise
-        raise InputError(f"{name}: not an SVG picture that can be drawn ({error})") from error
+def _eight_bits(image: Any) -> Any:
+    """A grey picture of 16 bits as one of 8, which Pillow would cut at 255 instead of scaling it."""
+    return media_package("PIL.Image").fromarray((np.asarray(image, np.float32) / 257).round().astype(np.uint8))
