@@ -11,6 +11,10 @@ from lightning_ss2a.errors import InputError
 MAGIC = b"qres"
 COMPRESSED_ZLIB, DIRECTORY, COMPRESSED_ZSTD = 1, 2, 4
 NEWEST_VERSION = 3
+LARGEST_FILE = 1 << 28
+"""Bytes of one file once unpacked."""
+LONGEST_PATH = 4096
+"""Characters of a path; a longer one is damage."""
 
 
 class QtResources:
@@ -34,9 +38,13 @@ class QtResources:
             magic, self._version, self._tree, self._data, self._names = struct.unpack_from(">4s4I", self._bytes)
             if magic != MAGIC or not 1 <= self._version <= NEWEST_VERSION:
                 raise InputError(f"{path}: not a Qt resource file of version 1 to {NEWEST_VERSION}")
-            self._positions = dict(self._walk(0, "", set()))
+            files = list(self._walk())
         except (OSError, struct.error, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read as a Qt resource file ({error})") from error
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{path}: cannot be read as a Qt resource file ({reason})") from error
+        self._positions = dict(files)
+        if len(self._positions) != len(files):
+            raise InputError(f"{path}: the Qt resource file is damaged (two files have the same path)")
 
     @property
     def names(self) -> list[str]:
@@ -60,30 +68,46 @@ class QtResources:
                 raise InputError(f"{self.path}: {name} is cut off")
             if flags & COMPRESSED_ZSTD:
                 raise InputError(f"{self.path}: {name} is compressed with zstd; unpack the file with Qt's own rcc")
-            # Qt puts the length of the unpacked data, four bytes, before the stream.
-            return zlib.decompress(content[4:]) if flags & COMPRESSED_ZLIB else content
+            return self._unpack(content, name) if flags & COMPRESSED_ZLIB else content
         except (struct.error, zlib.error) as error:
             raise InputError(f"{self.path}: {name} is damaged ({error})") from error
 
-    def _walk(self, node: int, prefix: str, seen: set[int]) -> Iterator[tuple[str, tuple[int, int]]]:
-        """(path, (position of the data, flags)) of each file below a node of the tree."""
-        if node in seen:
-            raise InputError(f"{self.path}: the tree of a damaged Qt resource file runs in a circle")
-        seen.add(node)
-        offset = self._tree + node * (14 if self._version == 1 else 22)
-        name_position, flags = struct.unpack_from(">IH", self._bytes, offset)
-        path = f"{prefix}/{self._name(name_position)}".lstrip("/") if node else ""
-        if flags & DIRECTORY:
+    def _unpack(self, content: bytes, name: str) -> bytes:
+        (length,) = struct.unpack_from(">I", content)  # Qt puts the length of the unpacked data before the stream
+        if length > LARGEST_FILE:
+            raise InputError(f"{self.path}: {name} is larger than {LARGEST_FILE} bytes")
+        unpacker = zlib.decompressobj()
+        unpacked = unpacker.decompress(content[4:], length + 1)  # a byte more, so that too much is seen
+        if len(unpacked) != length or not unpacker.eof:
+            raise InputError(f"{self.path}: {name} is damaged (it has another length than it says)")
+        return unpacked
+
+    def _walk(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """(path, (position of the data, flags)) of each file in the tree."""
+        seen, ahead = {0}, [(0, "")]
+        while ahead:
+            node, folder = ahead.pop()
+            offset = self._tree + node * (14 if self._version == 1 else 22)
+            name_position, flags = struct.unpack_from(">IH", self._bytes, offset)
+            path = f"{folder}/{self._name(name_position)}".lstrip("/") if node else ""
+            if len(path) > LONGEST_PATH:
+                raise InputError(f"{self.path}: the Qt resource file is damaged (a path is too long)")
+            if not flags & DIRECTORY and node:
+                yield path, (struct.unpack_from(">I", self._bytes, offset + 10)[0], flags)
+                continue
             count, first = struct.unpack_from(">II", self._bytes, offset + 6)
-            for child in range(first, first + count):
-                yield from self._walk(child, path, seen)
-        else:
-            yield path, (struct.unpack_from(">I", self._bytes, offset + 10)[0], flags)
+            if count > len(self._bytes) or not seen.isdisjoint(children := range(first, first + count)):
+                raise InputError(f"{self.path}: the Qt resource file is damaged (its tree is none)")
+            seen.update(children)
+            ahead += [(child, path) for child in children]
 
     def _name(self, position: int) -> str:
         (length,) = struct.unpack_from(">H", self._bytes, self._names + position)
         start = self._names + position + 6
-        return self._bytes[start : start + 2 * length].decode("utf-16-be")
+        name = self._bytes[start : start + 2 * length]
+        if len(name) != 2 * length:
+            raise InputError(f"{self.path}: the Qt resource file is cut off")
+        return name.decode("utf-16-be")
 
 
 @lru_cache(maxsize=2)
