@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_ss2a.errors import InputError
+
 VERSION = 1
 """Goes up when the preparation of media or their views change; older entries are then not found any more."""
 
@@ -16,11 +18,19 @@ class EmbeddingCache:
 
     Args:
         folder: made if need be.
+
+    Raises:
+        InputError: the folder cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be the folder of embeddings ({error.strerror}); name another"
+            ) from error
 
     def path(self, content: str, encoder: str, views: int, seed: int) -> Path:
         """File of the embeddings of a medium.
@@ -34,9 +44,28 @@ class EmbeddingCache:
         description = json.dumps([VERSION, content, encoder, views, seed])
         return self.folder / f"{hashlib.sha256(description.encode()).hexdigest()}.npy"
 
+    def holds(self, path: Path, shape: tuple[int, int]) -> bool:
+        """Whether good embeddings of this shape are kept there; damaged ones are as good as none."""
+        if not path.exists():
+            return False
+        try:
+            embeddings = np.load(path, allow_pickle=False)
+            return embeddings.shape == shape and embeddings.dtype == np.float32 and bool(np.isfinite(embeddings).all())
+        except Exception:  # numpy raises what its parser of headers does: SyntaxError, UnicodeError, TokenError, ...
+            return False
+
     def keep(self, path: Path, embeddings: np.ndarray) -> None:
-        """Keep embeddings [views, width] under a path that :meth:`path` gave."""
+        """Keep embeddings [views, width] under a path that :meth:`path` gave.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            np.save(file, embeddings, allow_pickle=False)
-        os.replace(temporary, path)
+        try:
+            with temporary.open("wb") as file:
+                np.save(file, embeddings, allow_pickle=False)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        finally:
+            temporary.unlink(missing_ok=True)

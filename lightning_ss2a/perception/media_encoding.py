@@ -105,7 +105,7 @@ def _encode(
             data = read_media(root, reference)
             content = hashlib.sha256(data).hexdigest()
             path = cache.path(content, encoder.name, views, seed)
-            if not path.exists():
+            if not cache.holds(path, (views, encoder.width)):
                 # Chance depends on the content alone: neither on the order of files nor on what was cached.
                 generator = np.random.default_rng([seed, int(content[:16], 16)])
                 cache.keep(path, _checked(encode(data, reference, generator), views, encoder))
