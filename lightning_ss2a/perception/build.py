@@ -94,9 +94,10 @@ def build_pairs(
     Raises:
         InputError: bad input; media that cannot be used are logged one by one, all of them, before it is raised.
     """
-    if min(image_views, audio_views) < 1 or folds < 0 or folds == 1 or not 0 < validation_fraction < 1:
+    if min(image_views, audio_views) < 1 or min(folds, seed) < 0 or folds == 1 or not 0 < validation_fraction < 1:
         raise InputError(
-            "image_views and audio_views need at least 1, folds 0 or at least 2, validation_fraction between 0 and 1"
+            "image_views and audio_views need at least 1, folds 0 or at least 2, validation_fraction between 0 and 1, "
+            "seed at least 0"
         )
     if (Path(output) / MANIFEST).exists() and not overwrite:
         raise InputError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
@@ -110,7 +111,7 @@ def build_pairs(
     if (problems and not skip_bad) or not pairs:
         raise InputError(
             f"{source}: {len(problems)} of {len(listed)} pairs cannot be used (each is named above), the first: "
-            f"{problems[0]}; mend them, or leave them out with skip_bad"
+            f"{problems[0]}; mend them" + (", or leave them out with skip_bad" if pairs else "")
         )
     groups = _groups(pairs, images, sounds)
     classes = sorted({pair.class_name for pair in pairs})

@@ -36,8 +36,9 @@ def build_demo(output: Path, cache: Path, pairs: Path) -> BuildReport:
         pairs: the list of pairs, with paths that start with a package's name, and the credits of each file.
 
     Raises:
-        InputError: a package cannot be had, or is not the one that the list was made for.
+        InputError: a package cannot be had, or is not the one that the list was made for; a row has no credits.
     """
+    licence = licence_text(pairs)
     for package, (version, sha256) in PACKAGES.items():
         unpack(fetch(package, version, sha256, cache / "debs"), cache / "media" / package)
     report = build_pairs(
@@ -53,7 +54,7 @@ def build_demo(output: Path, cache: Path, pairs: Path) -> BuildReport:
         licence="mixed (GPL, CC BY, CC BY-SA, CC0, public domain): LICENSE names author and licence of each row",
         overwrite=True,
     )
-    (output / "LICENSE").write_text(licence_text(pairs), encoding="utf-8")
+    (output / "LICENSE").write_text(licence, encoding="utf-8")
     return report
 
 
@@ -89,11 +90,19 @@ def unpack(package: Path, folder: Path) -> None:
 
 
 def licence_text(pairs: Path) -> str:
-    """The text of LICENSE: for each row its key, its files, and who made them under which licence."""
-    with pairs.open(newline="", encoding="utf-8") as file:
+    """The text of LICENSE: for each row its key, its files, and who made them under which licence.
+
+    Raises:
+        InputError: a row does not say who made its files.
+    """
+    listed = read_pairs(pairs)
+    with pairs.open(newline="", encoding="utf-8-sig") as file:
         credits = list(csv.DictReader(file))
     lines = [LICENCE_HEADER]
-    for pair, credit in zip(read_pairs(pairs), credits, strict=True):
+    for pair, credit in zip(listed, credits, strict=True):
+        for column in ("image_credit", "sound_credit"):
+            if not (credit.get(column) or "").strip():
+                raise InputError(f"{pair.place}: column {column} is missing or empty; say who made it, and the licence")
         lines.append(f"{pair.key} ({pair.name})")
         lines += [f"  picture  {pair.image}", f"           {credit['image_credit']}"]
         lines += [f"  sound    {pair.sound}", f"           {credit['sound_credit']}", ""]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.packages import media_package
 
 IMAGE_SIDE = 224
@@ -24,13 +25,15 @@ class EfficientNetLite:
         device: where it runs.
 
     Raises:
-        InputError: the packages are not installed.
+        InputError: the packages are not installed, or the batch size is below 1.
     """
 
     name = "efficientnet-lite0-imagenet"
     width = 1280
 
     def __init__(self, batch_size: int = 16, device: str = "cpu") -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}, needs at least 1")
         self.batch_size = batch_size
         self.device = device
         architecture = media_package("efficientnet_lite_pytorch")

@@ -51,6 +51,7 @@ def log_mel_spectrogram(waveform: Tensor) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # kept for callers that differentiate, whoever asks first
 def mel_matrix() -> Tensor:
     """Weight of each frequency in each band, [257, 64]: triangles on the mel scale, as TensorFlow draws them."""
     bins = _mel(torch.linspace(0, SAMPLE_RATE / 2, FFT // 2 + 1, dtype=torch.float64))[:, None]

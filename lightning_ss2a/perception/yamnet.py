@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_ss2a.data import LabelHead
+from lightning_ss2a.data import LabelHead, ShardError
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.log_mel import SAMPLE_RATE, log_mel_patches
 from lightning_ss2a.perception.onnx_outputs import add_outputs
@@ -74,8 +74,12 @@ class YAMNet:
 
     def label_head(self) -> LabelHead | None:  # the protocol's signature, which the command line compares
         """YAMNet's last layer, with AudioSet's names of the 521 labels."""
-        text = _read(self._folder / CLASSES_FILE).decode()
-        return LabelHead(*self._head, tuple(row["display_name"] for row in csv.DictReader(io.StringIO(text))))
+        path = self._folder / CLASSES_FILE
+        try:
+            rows = csv.DictReader(io.StringIO(_read(path).decode()))
+            return LabelHead(*self._head, tuple(row["display_name"] for row in rows))
+        except (KeyError, UnicodeDecodeError, csv.Error, ShardError) as error:
+            raise InputError(f"{path}: not the names of YAMNet's {len(self._head[1])} labels ({error})") from error
 
 
 def find_model_folder() -> Path:
