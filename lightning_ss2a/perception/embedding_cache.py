@@ -1,6 +1,7 @@
 """Embeddings of media that were encoded before, so that a build that stopped goes on where it was."""
 
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
@@ -49,8 +50,10 @@ class EmbeddingCache:
         if not path.exists():
             return False
         try:
-            embeddings = np.load(path, allow_pickle=False)
-            return embeddings.shape == shape and embeddings.dtype == np.float32 and bool(np.isfinite(embeddings).all())
+            file = io.BytesIO(path.read_bytes())
+            embeddings = np.load(file, allow_pickle=False)
+            whole = file.read(1) == b"" and embeddings.shape == shape and embeddings.dtype == np.float32
+            return whole and bool(np.isfinite(embeddings).all())
         except Exception:  # numpy raises what its parser of headers does: SyntaxError, UnicodeError, TokenError, ...
             return False
 

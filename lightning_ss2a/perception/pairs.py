@@ -86,7 +86,9 @@ def _from_csv(path: Path) -> Iterator[Pair]:
                     yield _pair(dict(zip(header, cells, strict=False)), f"{path} row {number}")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file or folder") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise InputError(f"{path} line {rows.line_num}: not a CSV file ({error})") from error
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
 
 

@@ -20,7 +20,7 @@ _NOTHING = b'<svg width="1" height="1"></svg>'
 
 
 def draw_svg(data: bytes, longest_side: int) -> bytes:
-    """Draw an SVG so that its longer side has this many pixels (or up to 1 % more or less, if it is so already).
+    """Draw an SVG so that its longer side has about this many pixels, up to the rounding of its own size.
 
     Args:
         data: the file, plain or gzipped.
@@ -35,6 +35,8 @@ def draw_svg(data: bytes, longest_side: int) -> bytes:
     surface = media_package("cairosvg.surface").PNGSurface
     try:
         text = _unpack(data) if data.startswith(_GZIP) else data
+        if not text:
+            raise ValueError("it is empty")
         scale = longest_side / max(_own_size(text, surface))
         if abs(scale - 1) <= 0.01:
             scale = 1
