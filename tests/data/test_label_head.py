@@ -3,9 +3,9 @@ import pickle
 import pytest
 import safetensors.torch
 import torch
-from shard_examples import make_dataset, make_label_head
 
 from lightning_ss2a.data import LabelHead, Manifest, ShardError
+from tests.data.shard_examples import make_dataset, make_label_head
 
 
 def test_scores_are_a_linear_layer():

@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from shard_examples import CLASSES, make_dataset, make_label_head
 
 from lightning_ss2a.data import Manifest, ShardError, field_width
 from lightning_ss2a.data.manifest import MANIFEST
+from tests.data.shard_examples import CLASSES, make_dataset, make_label_head
 
 
 @pytest.fixture

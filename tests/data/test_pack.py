@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
-from shard_examples import FIELDS, make_dataset, make_label_head, read_everything, same_data
 
 from lightning_ss2a.data import Manifest, Ragged, ShardError
 from lightning_ss2a.data import pack as pack_module
 from lightning_ss2a.data.pack import SampleMapping, pack_samples, repack_dataset
 from lightning_ss2a.data.validator import validate_dataset
+from tests.data.shard_examples import FIELDS, make_dataset, make_label_head, read_everything, same_data
 
 MAPPING = SampleMapping(
     fields={"visual": "clip.npy", "audio": "clap.npy"},

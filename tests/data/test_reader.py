@@ -7,9 +7,9 @@ import fsspec
 import numpy as np
 import pytest
 import webdataset
-from shard_examples import FIELDS, make_dataset, read_everything, same_column, same_data
 
 from lightning_ss2a.data import Manifest, ShardError, ShardReader
+from tests.data.shard_examples import FIELDS, make_dataset, read_everything, same_column, same_data
 
 BOTH = pytest.mark.parametrize("layout", ["blocks", "samples"])
 

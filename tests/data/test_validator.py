@@ -3,11 +3,11 @@ import os
 
 import numpy as np
 import pytest
-from shard_examples import CLASSES, FIELDS, make_dataset, make_label_head, random_columns
-from shard_forgery import forge_block, rewrite_manifest
 
 from lightning_ss2a.data import Manifest, ShardWriter
 from lightning_ss2a.data.validator import ROWS_NAMED, Problem, validate_dataset
+from tests.data.shard_examples import CLASSES, FIELDS, make_dataset, make_label_head, random_columns
+from tests.data.shard_forgery import forge_block, rewrite_manifest
 
 
 @pytest.mark.parametrize("layout", ["blocks", "samples"])

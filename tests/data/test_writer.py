@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shard_examples import CLASSES, FIELDS, make_dataset, random_columns, read_everything
 
 from lightning_ss2a.data import FieldSpec, Manifest, Ragged, ShardError, ShardReader, ShardWriter
 from lightning_ss2a.data.columns import all_finite
 from lightning_ss2a.data.writer import JOURNAL
+from tests.data.shard_examples import CLASSES, FIELDS, make_dataset, random_columns, read_everything
 
 KINDS_AND_LAYOUTS = [(kind, layout) for kind in FIELDS for layout in ("blocks", "samples")]
 
