@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -59,15 +60,20 @@ class TrainingStatistics:
         """The same, with the linear translator of a safetensors file (``weight`` [visual, audio width], ``bias``).
 
         Raises:
-            InputError: the file is missing, or has other names or widths than needed.
+            InputError: the file is missing or broken, or has other names or widths than needed.
         """
         if not Path(path).is_file():
             raise InputError(f"{path}: no such translator checkpoint; leave translator_checkpoint out for the ridge")
-        tensors = load_file(path)
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise InputError(f"{path}: not a safetensors file ({error})") from error
         for name, expected in (("weight", self.audio_to_visual_weight), ("bias", self.audio_to_visual_bias)):
             if name not in tensors or tensors[name].shape != expected.shape:
                 found = tuple(tensors[name].shape) if name in tensors else "nothing"
                 raise InputError(f"{path}: field {name!r} must have shape {tuple(expected.shape)}, found {found}")
+            if not tensors[name].isfinite().all():
+                raise InputError(f"{path}: field {name!r} holds NaN or infinite numbers")
         state = self.state_dict()
         state["audio_to_visual_weight"] = tensors["weight"].float()
         state["audio_to_visual_bias"] = tensors["bias"].float()

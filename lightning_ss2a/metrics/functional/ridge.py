@@ -11,6 +11,9 @@ from torch import Tensor
 
 GCV_PENALTIES = torch.logspace(-4, 3, 57, dtype=torch.float64)
 
+NO_VARIANCE = 1e-12
+"""Variance, relative to the mean square, that is only what rounding leaves of identical inputs."""
+
 
 class CrossMoments:
     """Float64 sums that determine a linear regression, in memory of X * (X + Y) whatever the number of rows.
@@ -142,7 +145,7 @@ def ridge_regression(moments: CrossMoments, penalty: float | Literal["gcv"]) -> 
     centred_xx = moments.sum_xx - moments.count * torch.outer(mean_x, mean_x)  # [X, X]
     centred_xy = moments.sum_xy - moments.count * torch.outer(mean_x, mean_y)  # [X, Y]
     mean_variance = float(centred_xx.diagonal().mean())
-    if mean_variance <= 0:
+    if mean_variance <= NO_VARIANCE * float(moments.sum_xx.diagonal().mean()):
         return LinearMap(torch.zeros_like(centred_xy.T), mean_y, 0.0)
     eigenvalues, eigenvectors = torch.linalg.eigh(centred_xx)  # [X], [X, X]
     eigenvalues = eigenvalues.clamp_min(0)

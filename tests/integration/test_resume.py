@@ -1,0 +1,180 @@
+"""A run that was killed and resumed ends with the same bits as one that was not."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from tests.manifold_examples import (
+    Recorder,
+    SaveAfterValidation,
+    largest_difference,
+    make_data,
+    make_module,
+    make_trainer,
+    parameters_of,
+    write_learnable_pairs,
+)
+
+ROOT = Path(__file__).parents[2]
+EPOCHS, BATCHES = 6, 6
+KILLED_AT = 2 * BATCHES + 4  # batches trained before the signal: in the middle of epoch 2
+
+RUNS: dict[str, dict[str, Any]] = {
+    "plain": {"steps": 15},
+    "one row a group": {"steps": 7, "data": {"rows_per_group": "one", "batch_size": 4}},
+    "stream": {"steps": 15, "data": {"residency": "stream", "shuffle_rows": 16}},
+    "accumulated": {"steps": 8, "module": {"accumulate_batches": 2}},
+    "accumulated unevenly": {"steps": 5, "module": {"accumulate_batches": 4, "alternation": "shared_forward"}},
+    "end of an epoch": {"steps": 12},
+}
+"""Optimiser step after which a checkpoint is taken (again at its multiples), and options of module and data."""
+
+
+def module_options(run: dict[str, Any]) -> dict[str, Any]:
+    """Dropout and sampling are on, as by default."""
+    return {"schedule": "cosine", "warmup_steps": 4, "gradient_clip_norm": 1.0, **run.get("module", {})}
+
+
+class Kill(Callback):
+    """Ends the process as a power cut would, after some batches."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.left -= 1
+        if self.left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_trainer(dataset: str, folder: Path, run: dict, callbacks: list, checkpoint: Path | None = None, **options):
+    recorder, module = Recorder(), make_module(**module_options(run))
+    every = ModelCheckpoint(folder / "checkpoints", "{step}", save_top_k=-1, every_n_train_steps=run["steps"])
+    plain = {"max_epochs": EPOCHS, "enable_checkpointing": True}
+    trainer = make_trainer(folder, callbacks=[every, recorder, *callbacks], **{**plain, **options})
+    trainer.fit(module, datamodule=make_data(dataset, **run.get("data", {})), ckpt_path=checkpoint, weights_only=True)
+    return trainer, module, recorder
+
+
+def state_of(trainer: Trainer, module: Any) -> dict[str, Any]:
+    return {
+        "parameters": parameters_of(module),
+        "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+        "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
+        "step": trainer.global_step,
+        "epoch": trainer.current_epoch,
+    }
+
+
+def assert_same_bits(found: Any, expected: Any, where: str = "") -> None:
+    assert type(found) is type(expected), where
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), where
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for name, value in expected.items():
+            assert_same_bits(found[name], value, f"{where}/{name}")
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), where
+        for i, value in enumerate(expected):
+            assert_same_bits(found[i], value, f"{where}/{i}")
+    else:
+        assert found == expected, where
+
+
+def train_until_killed(dataset: str, folder: Path) -> None:
+    """One process for each run, forked before torch has a thread; each dies by SIGKILL."""
+    code = f"from tests.integration.test_resume import kill_all; kill_all({dataset!r}, {str(folder)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120, capture_output=True)
+
+
+def kill_all(dataset: str, folder: str) -> None:
+    statuses = {}
+    for name, run in RUNS.items():
+        child = os.fork()
+        if child == 0:
+            try:
+                run_trainer(dataset, Path(folder, name), run, [Kill(KILLED_AT)])
+            finally:
+                os._exit(1)  # only where the signal did not come
+        statuses[name] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    Path(folder, "statuses").write_bytes(pickle.dumps(statuses))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_learnable_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def killed(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("killed")
+    train_until_killed(dataset, folder)
+    assert pickle.loads((folder / "statuses").read_bytes()) == dict.fromkeys(RUNS, -signal.SIGKILL)
+    return folder
+
+
+def checkpoint_of(folder: Path) -> Path:
+    return max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: int(path.stem.partition("=")[2]))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_killed_run_resumes_to_the_same_bits(name: str, dataset: str, killed: Path, tmp_path: Path):
+    run = RUNS[name]
+    trainer, module, recorder = run_trainer(dataset, tmp_path / "whole", run, [])
+    checkpoint = checkpoint_of(killed / name)
+    resumed_trainer, resumed_module, resumed = run_trainer(dataset, tmp_path / "resumed", run, [], checkpoint)
+    assert_same_bits(state_of(resumed_trainer, resumed_module), state_of(trainer, module))
+    assert_same_bits(resumed_module.statistics.state_dict(), module.statistics.state_dict())
+    assert 0 < len(resumed.training) < len(recorder.training) == EPOCHS * BATCHES
+    stepped = [batch for batch, terms in resumed.training.items() if terms]  # nothing to log before the first step
+    assert stepped == list(recorder.training)[-len(stepped) :]
+    assert [resumed.training[batch] for batch in stepped] == [recorder.training[batch] for batch in stepped]
+    assert len(stepped) > len(resumed.training) - run.get("module", {}).get("accumulate_batches", 1)
+    assert len(resumed.validation) >= EPOCHS - 3
+    assert recorder.validation[-len(resumed.validation) :] == resumed.validation
+    assert largest_difference(parameters_of(make_module()), parameters_of(module)) > 0.01
+
+
+def test_the_checkpoints_are_from_the_middle_of_an_epoch(killed: Path):
+    for name, batches in {"plain": 3, "stream": 3, "accumulated": 4, "accumulated unevenly": 4}.items():
+        checkpoint = torch.load(checkpoint_of(killed / name), weights_only=True)
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+        assert progress["ready"] == batches
+        assert checkpoint["epoch"] == 2
+
+
+@pytest.mark.parametrize(("interval", "accumulate"), [(2, 1), (3, 2), (5, 2), (1, 4), (5, 4)])
+def test_a_checkpoint_between_the_batches_of_a_step_keeps_them(dataset, tmp_path: Path, interval: int, accumulate: int):
+    """Validation in the middle of an epoch saves checkpoints wherever it falls; every one of them resumes exactly."""
+    run = {"steps": 10_000, "module": {"accumulate_batches": accumulate}}
+    saving = SaveAfterValidation(tmp_path / "validated")
+    options = {"val_check_interval": interval, "max_epochs": 2}
+    trainer, module, _ = run_trainer(dataset, tmp_path / "whole", run, [saving], **options)
+    checkpoints = sorted((tmp_path / "validated").glob("*.ckpt"))
+    assert len(checkpoints) == 2 * (BATCHES // interval)
+    pending = [len(torch.load(path, weights_only=True).get("pending_batches", [])) for path in checkpoints]
+    batches = [batch for batch in range(1, BATCHES + 1) if batch % interval == 0]
+    assert pending == 2 * [0 if batch == BATCHES else batch % accumulate for batch in batches]
+    for checkpoint in checkpoints[:: max(1, len(checkpoints) // 3)]:
+        resumed = run_trainer(dataset, tmp_path / "resumed", run, [], checkpoint, **options)
+        assert_same_bits(state_of(*resumed[:2]), state_of(trainer, module), checkpoint.name)
+
+
+def test_another_seed_is_another_run(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    modules = []
+    for seed in ("0", "1", "0"):
+        monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+        modules.append(run_trainer(dataset, tmp_path / seed, {"steps": 99}, [], max_epochs=1)[1])
+    first, other, again = (parameters_of(module) for module in modules)
+    assert largest_difference(first, again) == 0
+    assert largest_difference(first, other) > 1e-3
