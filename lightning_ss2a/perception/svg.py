@@ -86,7 +86,11 @@ def _embedded(url: str, resource_type: str) -> bytes:
     if content.startswith(_GZIP):
         raise ValueError("it embeds something gzipped")
     if resource_type == "image/*" and b"<svg" not in content:
-        with media_package("PIL.Image").open(io.BytesIO(content), formats=BITMAP_FORMATS) as image:
-            if is_too_large(image):
-                raise ValueError(f"it embeds a picture of {image.width} x {image.height} pixels")
+        pillow = media_package("PIL.Image")
+        try:
+            with pillow.open(io.BytesIO(content), formats=BITMAP_FORMATS) as image:
+                if is_too_large(image):
+                    raise ValueError(f"it embeds a picture of {image.width} x {image.height} pixels")
+        except pillow.UnidentifiedImageError:
+            raise ValueError("it embeds a picture of no known type") from None
     return content
