@@ -59,9 +59,7 @@ def mel_matrix() -> Tensor:
     edges = torch.linspace(lowest, highest, MEL_BANDS + 2, dtype=torch.float64)
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     rising, falling = (bins - lower) / (centre - lower), (upper - bins) / (upper - centre)
-    weights = torch.minimum(rising, falling).clamp(min=0)
-    weights[0] = 0  # the constant part is no sound
-    return weights.float()
+    return torch.minimum(rising, falling).clamp(min=0).float()
 
 
 def _mel(frequency: Tensor) -> Tensor:

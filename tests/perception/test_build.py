@@ -117,16 +117,18 @@ def test_folds(media):
 
 def test_rows_that_share_a_group_a_picture_or_a_sound_stay_together(media):
     (media / "copy.png").write_bytes((media / "4.png").read_bytes())  # the same picture under another name
+    (media / "copy.wav").write_bytes((media / "8.wav").read_bytes())
     rows = [listed(row) for row in range(ROWS)]
     rows[0]["group"] = rows[1]["group"] = "mine"
     rows[3]["sound"] = "2.wav"
     rows[5]["image"] = "copy.png"
     rows[6]["sound"] = "5.wav"  # linked to 4 through 5
+    rows[9]["sound"] = "copy.wav"
     write_list(media, rows)
     report = build(media, folds=5)
     found = read_rows(media.parent / "out")
     groups = [found[f"thing {row}"]["group"] for row in range(ROWS)]
-    together = [{0, 1}, {2, 3}, {4, 5, 6}, {7}, {8}, {9}, {10}, {11}]
+    together = [{0, 1}, {2, 3}, {4, 5, 6}, {7}, {8, 9}, {10}, {11}]
     assert report.groups == len(together)
     assert [{i for i in range(ROWS) if groups[i] == group} for group in dict.fromkeys(groups)] == together
     splits = {group: {row["split"] for row in found.values() if row["group"] == group} for group in groups}

@@ -35,6 +35,10 @@ def test_mel_matrix_equals_tensorflows_formula():
     np.testing.assert_allclose(mel_matrix().numpy(), reference_mel_matrix(), atol=1e-5)
 
 
+def test_the_constant_part_of_a_sound_is_not_heard():
+    assert not mel_matrix()[0].any()
+
+
 def test_spectrogram_equals_yamnets_features():
     rng = np.random.default_rng(0)
     waveform = 0.3 * rng.standard_normal(16_000) + 0.5 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)

