@@ -78,7 +78,7 @@ class ManifoldModule(LightningModule):
         schedule: learning rate after the warm-up.
         gradient_clip_norm: largest gradient norm, for the projectors and for the reconstructor; None: no clipping.
         accumulate_batches: batches whose gradients are averaged into one step. Negatives stay within a batch.
-        compile_model: compile the three networks with ``torch.compile``.
+        compile_model: compile the three networks with ``torch.compile``, for training.
         top_n: labels a side that SSMS compares (N of the paper).
         translator_checkpoint: safetensors file with a linear audio-to-visual map (``weight``, ``bias``) for the CLIP
             score; None: a ridge regression fitted on the training split.
@@ -392,11 +392,15 @@ class ManifoldModule(LightningModule):
         """Log ``test/*`` with its floors beside it."""
         self._log_validation("test")
 
+    @torch.compiler.set_stance("force_eager")
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """CMSS embeddings (means, [rows, manifold width]) under ``visual`` and ``audio``; other fields unchanged."""
         visual, audio = self.manifold.project_visual(batch["visual"]), self.manifold.project_audio(batch["audio"])
         return {**batch, "visual": visual.mean.float(), "audio": audio.mean.float()}
 
+    # Uncompiled: evaluation's batch sizes and grad modes would use up torch's limit of 8 variants of a function, after
+    # which training goes on uncompiled without an error. The six variants of a training step fit.
+    @torch.compiler.set_stance("force_eager")
     def _measure(self, batch: Batch) -> dict[str, Tensor]:
         visual = self.manifold.project_visual(batch["visual"]).mean
         audio = self.manifold.project_audio(batch["audio"]).mean
