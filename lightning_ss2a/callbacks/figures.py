@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLLECTED = ("visual_embedding", "audio_embedding", "class_index", "index")
+MOST_NAMED_CLASSES = 40
+MOST_LABELS = 30
+MOST_BARS = 60
 
 
 class ManifoldFigures(Callback):
@@ -30,6 +33,7 @@ class ManifoldFigures(Callback):
         self._next_epoch = 0
         self._rows: list[dict[str, Tensor]] = []
         self._latest: dict[str, Tensor] | None = None
+        self._class_counts: list[int] = []
 
     def state_dict(self) -> dict[str, Any]:
         """When the next figures are due."""
@@ -56,7 +60,7 @@ class ManifoldFigures(Callback):
         """Draw, now that the module has computed its metrics."""
         if not self._is_due(trainer) or not self._rows:
             return
-        self._latest = self._gather()
+        self._latest = self._gather(len(trainer.datamodule.classes))
         self._rows = []
         self._next_epoch = max(1, 2 * trainer.current_epoch)
         if trainer.is_global_zero:
@@ -79,11 +83,12 @@ class ManifoldFigures(Callback):
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
         return fitting and (last or trainer.current_epoch >= self._next_epoch)
 
-    def _gather(self) -> dict[str, Tensor]:
+    def _gather(self, classes: int) -> dict[str, Tensor]:
         """All ranks' rows in the order of the split, at most ``max_pairs``, on the CPU."""
         rows = {name: torch.cat([row[name] for row in self._rows]) for name in COLLECTED}
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rows = {name: torch.cat(gather_all_tensors(value)) for name, value in rows.items()}
+        self._class_counts = torch.bincount(rows["class_index"], minlength=classes).tolist()
         order = rows["index"].argsort()
         if len(order) > self.max_pairs:
             order = order[torch.linspace(0, len(order) - 1, self.max_pairs).round().long()]
@@ -97,7 +102,7 @@ class ManifoldFigures(Callback):
         writer.add_figure("figures/similarity", similarity_figure(rows, names), step)
         writer.add_figure("figures/map", map_figure(rows, names), step)
         if per_class is not None:
-            writer.add_figure("figures/ssms_by_class", class_bars_figure(per_class, names), step)
+            writer.add_figure("figures/ssms_by_class", class_bars_figure(per_class, self._class_counts, names), step)
 
 
 def _writers(trainer: Trainer) -> list:
@@ -105,10 +110,10 @@ def _writers(trainer: Trainer) -> list:
 
 
 def _axes(width: float, height: float) -> tuple["Figure", Any]:
-    """A figure without pyplot: no global state, no window system."""
+    """A figure without pyplot: no global state, no window system. Small and fine, so that thumbnails can be read."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     return figure, figure.subplots()
 
 
@@ -116,20 +121,23 @@ def similarity_figure(rows: dict[str, Tensor], names: list[str]) -> "Figure":
     """Cosine of every visual (rows) with every audio embedding (columns), ordered by class; matches on the diagonal."""
     order = rows["class_index"].argsort(stable=True)
     similarity = rows["visual_embedding"][order] @ rows["audio_embedding"][order].T
-    classes, counts = rows["class_index"][order].unique_consecutive(return_counts=True)
-    ends = counts.cumsum(0)
-    figure, axes = _axes(7, 6)
+    figure, axes = _axes(5.6, 4.8)
     image = axes.imshow(similarity.numpy(), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
     figure.colorbar(image, ax=axes, label="cosine")
-    if len(classes) <= 40:
-        centres = (ends - counts / 2 - 0.5).tolist()
-        labels = [names[c] for c in classes.tolist()]
-        axes.set_xticks(centres, labels, rotation=90)
-        axes.set_yticks(centres, labels)
+    classes, counts = rows["class_index"][order].unique_consecutive(return_counts=True)
+    ends = counts.cumsum(0)
+    if len(classes) <= MOST_NAMED_CLASSES:
         for end in ends[:-1].tolist():
             axes.axhline(end - 0.5, color="black", linewidth=0.5)
             axes.axvline(end - 0.5, color="black", linewidth=0.5)
-    axes.set(xlabel="audio", ylabel="visual", title="CMSS similarity of validation pairs")
+        centres = (ends - counts / 2 - 0.5).tolist()
+        shown = _with_room(centres, len(order))
+        places, labels = [centres[i] for i in shown], [names[classes[i]] for i in shown]
+        axes.set_xticks(places, labels, rotation=90, fontsize=8)
+        axes.set_yticks(places, labels, fontsize=8)
+    title = f"CMSS similarity of {len(order)} validation pairs\n(by class; matching pairs on the diagonal)"
+    axes.set(xlabel="audio", ylabel="visual")
+    axes.set_title(title, fontsize=10)
     return figure
 
 
@@ -137,33 +145,71 @@ def map_figure(rows: dict[str, Tensor], names: list[str]) -> "Figure":
     """First two principal components of both modalities; a line joins each pair, colour is the class."""
     both = torch.cat([rows["visual_embedding"], rows["audio_embedding"]])
     centred = both - both.mean(0)
-    directions = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
-    visual, audio = (centred @ directions.T).chunk(2)
-    figure, axes = _axes(8, 6)
-    colours = rows["class_index"].numpy()
-    axes.plot(*torch.stack([visual, audio]).permute(2, 0, 1).numpy(), color="lightgrey", linewidth=0.5, zorder=0)
-    for points, marker, label in ((visual, "o", "visual"), (audio, "x", "audio")):
-        axes.scatter(
-            *points.T.numpy(), c=colours, cmap="tab20", marker=marker, s=18, label=label, vmin=0, vmax=len(names)
-        )
-    modality_legend = axes.legend(loc="upper right")
-    if len(names) <= 20:
-        axes.add_artist(modality_legend)
-        from matplotlib.lines import Line2D
-
-        colour_of = axes.collections[0].to_rgba
-        handles = [Line2D([], [], marker="s", linestyle="", color=colour_of(c), label=n) for c, n in enumerate(names)]
-        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    axes.set(xlabel="first principal component", ylabel="second", title="CMSS embeddings: visual and audio")
+    _, strengths, directions = torch.linalg.svd(centred, full_matrices=False)
+    visual, audio = (centred @ directions[:2].T).chunk(2)
+    shares = (strengths[:2] ** 2 / (strengths**2).sum().clamp_min(1e-12) * 100).tolist()
+    figure, axes = _axes(6.2, 4.8)
+    axes.plot(*torch.stack([visual, audio]).permute(2, 0, 1).numpy(), color="lightgrey", linewidth=0.6, zorder=0)
+    colours = _class_colours(len(names))
+    of_row = [colours[c] for c in rows["class_index"].tolist()]
+    axes.scatter(*visual.T.numpy(), c=of_row, marker="o", s=16, linewidths=0)
+    axes.scatter(*audio.T.numpy(), c=of_row, marker="x", s=16, linewidths=1)
+    figure.legend(handles=_map_legend(rows, names, colours), loc="outside right upper", fontsize=8, frameon=False)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set(xlabel=f"first principal component ({shares[0]:.0f} % of variance)", ylabel=f"second ({shares[1]:.0f} %)")
+    axes.set_title(f"CMSS embeddings of {len(visual)} validation pairs", fontsize=10)
     return figure
 
 
-def class_bars_figure(per_class: Tensor, names: list[str]) -> "Figure":
-    """Mean SSMS of each class that the validation split has, highest first; at most 60 classes."""
-    present = [(float(v), n) for v, n in zip(per_class, names, strict=True) if not torch.isnan(v)]
-    shown = sorted(present, reverse=True)[:60]
-    figure, axes = _axes(7, 0.9 + 0.25 * len(shown))
-    axes.barh([name for _, name in shown], [value for value, _ in shown], color="tab:blue")
+def class_bars_figure(per_class: Tensor, counts: list[int], names: list[str]) -> "Figure":
+    """Mean SSMS of each class that the validation split has, highest first; at most 60 classes.
+
+    Args:
+        per_class: SSMS of each class, NaN where the split has none.
+        counts: validation pairs of each class; few pairs make a bar uncertain.
+        names: class names.
+    """
+    present = [(float(v), f"{n} ({c})") for v, c, n in zip(per_class, counts, names, strict=True) if not v.isnan()]
+    shown = sorted(present, reverse=True)[:MOST_BARS]
+    figure, axes = _axes(5.6, 1.1 + 0.22 * len(shown))
+    bars = axes.barh([name for _, name in shown], [value for value, _ in shown], color="tab:blue")
+    axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 10), xlabel="SSMS (F1 x 10)", title="Sound Source Matching Score by class")
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set(xlim=(0, 10), xlabel="SSMS (F1 × 10)")
+    rest = f"\nthe best {len(shown)} of {len(present)} classes" if len(shown) < len(present) else ""
+    axes.set_title(f"Sound Source Matching Score by class (pairs){rest}", fontsize=10)
     return figure
+
+
+def _with_room(centres: list[float], length: int) -> list[int]:
+    """Which labels fit along an axis of ``length`` rows without touching, from its start."""
+    shown: list[int] = []
+    for i, centre in enumerate(centres):
+        if not shown or centre - centres[shown[-1]] >= length / MOST_LABELS:
+            shown.append(i)
+    return shown
+
+
+def _class_colours(classes: int) -> list[Any]:
+    """As many colours that can be told apart as there are; along a rainbow where there are more classes."""
+    from matplotlib import colormaps
+
+    if classes <= 20:
+        return list(colormaps["tab10" if classes <= 10 else "tab20"].colors[:classes])
+    return [colormaps["turbo"](i / (classes - 1)) for i in range(classes)]
+
+
+def _map_legend(rows: dict[str, Tensor], names: list[str], colours: list[Any]) -> list[Any]:
+    """Handles: the modalities' markers and, where they can be told apart, the colours of the classes shown."""
+    from matplotlib.lines import Line2D
+
+    def handle(marker: str, colour: Any, label: str) -> Line2D:
+        return Line2D([], [], marker=marker, linestyle="", markersize=5, color=colour, label=label)
+
+    modalities = [handle("o", "dimgrey", "visual"), handle("x", "dimgrey", "audio")]
+    if len(names) > 20:
+        return modalities
+    shown = rows["class_index"].unique().tolist()
+    return modalities + [handle("s", colours[c], names[c]) for c in shown]

@@ -1,6 +1,7 @@
 """TensorBoard's HParams tab."""
 
 import math
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -10,7 +11,8 @@ from lightning.pytorch.utilities import rank_zero_only
 class HyperparameterBoard(Callback):
     """Fills the HParams tab: the run's hyperparameters beside the metrics that judge it.
 
-    The tab knows only metrics that were named when the run began, and reads their values from the scalars.
+    The tab knows only metrics that were named when the run began. Their values it reads from the scalars of the same
+    name, so that it shows the last value of each.
 
     Args:
         metrics: names of the scalars shown beside the hyperparameters.
@@ -32,13 +34,17 @@ class HyperparameterBoard(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Register hyperparameters and metric names."""
+        from torch.utils.tensorboard.summary import hparams
+
+        shown = {**_flat(pl_module.hparams), **_flat(getattr(trainer.datamodule, "hparams", {}))}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                hyperparameters = {**_flat(pl_module.hparams), **_flat(getattr(trainer.datamodule, "hparams", {}))}
-                logger.log_hyperparams(hyperparameters, dict.fromkeys(self.metrics, math.nan))
+                # Not logger.log_hyperparams: that also writes each metric as a scalar at step 0, a mark in every chart.
+                for summary in hparams(shown, dict.fromkeys(self.metrics, math.nan)):
+                    logger.experiment.file_writer.add_summary(summary)
 
 
-def _flat(hyperparameters: dict) -> dict:
+def _flat(hyperparameters: dict[str, Any]) -> dict[str, bool | int | float | str]:
     """Values that TensorBoard can show: numbers, booleans and short texts."""
     shown = {}
     for name, value in hyperparameters.items():

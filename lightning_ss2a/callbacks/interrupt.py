@@ -1,6 +1,8 @@
 """Ctrl-C that loses nothing."""
 
+import shlex
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,22 @@ class GracefulInterrupt(Callback):
 
     Lightning's own handling stops between two lines of Python: one optimiser may have moved and the other not. Here the
     signal only leaves a note, which is read where a step is complete, so that the checkpoint resumes exactly. A second
-    Ctrl-C stops at once.
+    Ctrl-C stops at once. During validation, the step is the first one after it.
+
+    Several processes agree at the trainer's logging steps, since to agree at each step would cost a wait at each step.
+    Where no signals can be had (a thread of a notebook, say), nothing is changed.
     """
 
     def __init__(self) -> None:
         self._asked = False
+        self._agreed = False
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen for the signals while training."""
+        self._asked = self._agreed = False
+        if threading.current_thread() is not threading.main_thread():
+            return
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._ask)
 
@@ -29,19 +38,22 @@ class GracefulInterrupt(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and stop, if asked to and no batch waits for its step."""
-        # A rank that was asked must not stop alone while the others wait in a collective.
-        asked = trainer.strategy.reduce_boolean_decision(self._asked, all=False)
-        if not asked or getattr(pl_module, "has_pending_batches", False):
+        last = batch_idx + 1 == trainer.num_training_batches
+        if trainer.world_size == 1 or last or (batch_idx + 1) % trainer.log_every_n_steps == 0:
+            # A rank that was asked must not stop alone while the others wait in a collective.
+            self._agreed = self._agreed or trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+        if not self._agreed or getattr(pl_module, "has_pending_batches", False):
             return
-        path = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "interrupted.ckpt"
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        path = folder / "checkpoints" / "interrupted.ckpt"
         trainer.save_checkpoint(path)
-        rank_zero_info(f"\nInterrupted. Go on with the same command and --ckpt_path {path}")
+        rank_zero_info(f"\nInterrupted. To go on:  {resume_command(folder, path)}")
         raise KeyboardInterrupt
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous.clear()
 
     def _ask(self, number: int, frame: Any) -> None:
@@ -49,3 +61,12 @@ class GracefulInterrupt(Callback):
             raise KeyboardInterrupt
         self._asked = True
         rank_zero_info("\nFinishing this step, then saving. Ctrl-C again stops at once.")
+
+
+def resume_command(folder: Path, checkpoint: Path) -> str:
+    """What to type to go on from a checkpoint; the configuration is the run's own where the command saved one."""
+    config = folder / "config.yaml"
+    arguments = shlex.join(["--ckpt_path", str(checkpoint)])
+    if not config.exists():
+        return f"the same command with {arguments}"
+    return f"lightning fit {shlex.join(['-c', str(config)])} {arguments}"

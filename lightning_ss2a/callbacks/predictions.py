@@ -1,5 +1,7 @@
 """``lightning predict``: CMSS embeddings into a data set of their own."""
 
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,44 +9,58 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
 from lightning_ss2a.data import FieldSpec, ShardWriter
+from lightning_ss2a.data.manifest import MANIFEST
+from lightning_ss2a.errors import InputError
 
 COLUMNS = ("visual", "audio", "class_index", "origin", "group")
+Columns = dict[str, np.ndarray]
 
 
 class CMSSShardWriter(Callback):
     """Writes the CMSS embeddings of ``predict_step`` as a data set of kind ``pairs``, float16, in the source's order.
 
-    Keys, classes, origins and groups are the source's. The fields are named ``visual`` and ``audio`` as there, and
-    their encoder is ``cmss:CHECKPOINT``, so that they are never taken for CLIP or CLAP embeddings.
+    Splits, folds, keys, classes, origins and groups are the source's. The fields are named ``visual`` and ``audio`` as
+    there, and their encoder is ``cmss:CHECKPOINT:DIGEST`` (of the manifold's weights), so that they are never taken for
+    CLIP or CLAP embeddings, nor for those of another manifold. There is no label head: it reads audio embeddings.
 
     Args:
-        output: folder of the data set; None: ``cmss`` in the run's folder. It must not exist yet.
-        split: name of the split written.
+        output: folder of the data set; None: ``cmss`` in the run's folder. It must not hold one yet; what an
+            interrupted run left there is replaced.
     """
 
-    def __init__(self, output: str | None = None, split: str = "predict") -> None:
+    def __init__(self, output: str | None = None) -> None:
         self.output = output
-        self.split = split
         self._writer: ShardWriter | None = None
+        self._written: set[str] = set()
+        self._splits: list[str] = []
+        self._ends = np.zeros(0, np.int64)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the data set on rank zero."""
+        """Open the data set on rank zero.
+
+        Raises:
+            InputError: the folder holds a data set.
+        """
+        run_folder = trainer.log_dir or trainer.default_root_dir  # a collective call, so every rank makes it
+        folder = Path(self.output or Path(run_folder) / "cmss")
+        if (folder / MANIFEST).exists():
+            raise InputError(f"{folder} holds a data set; remove it, or name another output of CMSSShardWriter")
+        self._written = set()
+        self._splits, self._ends = _splits_of_rows(trainer.datamodule)
         if not trainer.is_global_zero:
             return
-        folder = Path(self.output or Path(trainer.log_dir or trainer.default_root_dir) / "cmss")
-        encoder = f"cmss:{Path(trainer.ckpt_path).name if trainer.ckpt_path else 'untrained'}"
-        width = pl_module.hparams.manifold_width
         source = trainer.datamodule.manifest
+        spec = FieldSpec(width=pl_module.hparams.manifold_width, encoder=_encoder(trainer, pl_module))
         self._writer = ShardWriter(
             folder,
             kind="pairs",
-            fields={name: FieldSpec(width=width, encoder=encoder) for name in ("visual", "audio")},
+            fields=dict.fromkeys(("visual", "audio"), spec),
             classes=source.classes,
             origin=source.origin,
             licence=source.licence,
+            overwrite=True,
         )
 
     def on_predict_batch_end(
@@ -56,24 +72,58 @@ class CMSSShardWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the rows of all ranks; ranks hold consecutive batches, so their order is the source's."""
-        columns = {name: outputs[name].cpu().numpy() for name in COLUMNS}
+        """Write the rows of all ranks; batches are dealt to the ranks in turn, so their order is the source's."""
+        columns = {name: outputs[name].cpu().numpy() for name in (*COLUMNS, "index")}
         columns["key"] = np.array(outputs["key"], dtype=np.bytes_)
         for rank_columns in _from_all_ranks(columns, trainer.world_size):
-            if self._writer is not None and len(rank_columns["key"]):
-                self._writer.write(self.split, rank_columns)
+            if self._writer is not None:
+                for split, part in self._by_split(rank_columns):
+                    self._writer.write(split, part)
+                    self._written.add(split)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the data set; its manifest is written last."""
+        if self._writer is None:
+            return
+        folds = trainer.datamodule.manifest.folds
+        if folds and self._written.issuperset(folds):  # not where only some splits were predicted
+            self._writer.folds = tuple(folds)
+        self._writer.close()
+        folder, self._writer = self._writer.folder, None
+        rank_zero_info(f"CMSS embeddings: {folder}. Look at them: ss2a shards inspect {folder}")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no half-written shard; without a manifest nobody takes the folder for a data set."""
         if self._writer is not None:
-            self._writer.close()
-            rank_zero_info(
-                f"CMSS embeddings: {self._writer.folder}. Look at them: ss2a shards inspect {self._writer.folder}"
-            )
+            self._writer.abandon()
             self._writer = None
 
+    def _by_split(self, columns: Columns) -> Iterator[tuple[str, Columns]]:
+        """Consecutive rows, cut where a split ends."""
+        of_row = np.searchsorted(self._ends, columns.pop("index"), side="right")
+        for number in np.unique(of_row):
+            yield self._splits[number], {name: column[of_row == number] for name, column in columns.items()}
 
-def _from_all_ranks(columns: dict[str, np.ndarray | Tensor], world_size: int) -> list[dict[str, np.ndarray]]:
+
+def _splits_of_rows(data: Any) -> tuple[list[str], np.ndarray]:
+    """Splits in the order in which rows are numbered, and the number of the row after each."""
+    parts = [
+        (split, manifest.rows(split))
+        for manifest, splits in zip(data.manifests, data.splits("predict"), strict=True)
+        for split in splits
+    ]
+    return [split for split, _ in parts], np.cumsum([rows for _, rows in parts])
+
+
+def _encoder(trainer: Trainer, module: LightningModule) -> str:
+    checkpoint = Path(trainer.ckpt_path).name if trainer.ckpt_path else "untrained"
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.manifold.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return f"cmss:{checkpoint}:{digest.hexdigest()[:12]}"
+
+
+def _from_all_ranks(columns: Columns, world_size: int) -> list[Columns]:
     if world_size == 1:
         return [columns]
     gathered: list[Any] = [None] * world_size

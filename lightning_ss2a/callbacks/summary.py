@@ -1,36 +1,30 @@
 """The table that a run ends with."""
 
+import math
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_only
 
 LOWER_IS_BETTER = ("median_rank", "modality_gap")
+FLOORS = ("chance", "mean_audio", "ridge")
 TABLE_WIDTH = 120
+
+Best = dict[str, tuple[float, int]]
+"""Best value of each metric, and the epoch (from 0) that reached it first."""
 
 
 class RunSummary(Callback):
-    """Prints, at the end of ``fit``, each metric with its floors, its best epoch, the checkpoint and the next commands.
+    """Prints each metric with its floors; after ``fit`` also its best epoch, the checkpoint and what to do next.
 
     The column "last" is the model as it stands at the end. "best" is the best of all validation epochs, which a small
     validation split makes look better than the model is: compare runs by "last", or by means over folds.
     """
 
     def __init__(self) -> None:
-        self._best: dict[str, tuple[float, int]] = {}
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the best value of each metric and its epoch; on_validation_epoch_end would see the epoch before."""
-        if trainer.sanity_checking:
-            return
-        for name, value in trainer.callback_metrics.items():
-            if not name.startswith("val/") or "_floor/" in name:
-                continue
-            lower = any(word in name for word in LOWER_IS_BETTER)
-            best = self._best.get(name)
-            if best is None or (value < best[0] if lower else value > best[0]):
-                self._best[name] = (float(value), trainer.current_epoch)
+        self._best: Best = {}
 
     def state_dict(self) -> dict[str, Any]:
         """The best values so far, so that a resumed run knows them."""
@@ -40,47 +34,103 @@ class RunSummary(Callback):
         """Take the best values back."""
         self._best = {name: (value, epoch) for name, (value, epoch) in state_dict["best"].items()}
 
-    @rank_zero_only
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the best value of each metric and its epoch; on_validation_epoch_end would see the epoch before."""
+        if trainer.sanity_checking:
+            return
+        if trainer.state.fn == "validate":
+            _print_values(trainer, pl_module, "val/")
+        else:
+            self._best = better_of(self._best, metrics(trainer.callback_metrics, "val/"), trainer.current_epoch)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print what was measured."""
+        _print_values(trainer, pl_module, "test/")
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the table and what to do next."""
-        if not self._best:
+        folder = trainer.log_dir or trainer.default_root_dir  # a collective call, so every rank makes it
+        if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        from rich.console import Console  # only a run's end needs it
-
-        console = Console()
-        console.width = max(console.width, TABLE_WIDTH)  # a log file has no width; names must not be cut
-        console.print(summary_table(self._best, {k: float(v) for k, v in trainer.callback_metrics.items()}))
+        if self._best:
+            last = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            _print_table(trainer, pl_module, summary_table(self._best, last))
         checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
-        for line in next_commands(trainer, checkpoint):
-            console.print(line, highlight=False, markup=False)
+        # Not through rich: it would break a long command into lines that cannot be pasted.
+        print("\n".join(next_commands(str(folder), checkpoint, with_logger=bool(trainer.loggers))), flush=True)
 
 
-def summary_table(best: dict[str, tuple[float, int]], last: dict[str, float]) -> Any:
-    """A rich table: metric, last, best, best epoch, and each floor beside it."""
-    from rich.table import Table
+def metrics(values: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """The metrics of a stage among all logged values, without their floors."""
+    return {name: float(x) for name, x in values.items() if name.startswith(prefix) and "_floor/" not in name}
 
-    floors = ("chance", "mean_audio", "ridge")
-    table = Table(title="Validation (floors: what needs no training)")
-    for heading in ("metric", "last", "best", "best epoch", *(f"floor: {floor}" for floor in floors)):
+
+def better_of(best: Best, values: Mapping[str, float], epoch: int) -> Best:
+    """The best values, now that another epoch has been measured; NaN is never best."""
+    better = dict(best)
+    for name, value in values.items():
+        sign = -1 if any(word in name for word in LOWER_IS_BETTER) else 1
+        if not math.isnan(value) and (name not in best or sign * value > sign * best[name][0]):
+            better[name] = (value, epoch)
+    return better
+
+
+def summary_table(best: Best, last: Mapping[str, float]) -> Any:
+    """A rich table of a training: metric, last, best, best epoch, and each floor beside it."""
+    rows = {name: [_number(last.get(name)), _number(value), str(epoch)] for name, (value, epoch) in best.items()}
+    return _table("Validation", ["last", "best", "best epoch"], rows, last)
+
+
+def values_table(values: Mapping[str, float], prefix: str) -> Any:
+    """A rich table of one evaluation: metric, value, and each floor beside it."""
+    rows = {name: [_number(value)] for name, value in metrics(values, prefix).items()}
+    return _table({"val/": "Validation", "test/": "Test"}[prefix], ["value"], rows, values)
+
+
+def next_commands(folder: str, checkpoint: ModelCheckpoint | None, with_logger: bool = True) -> list[str]:
+    """Where the checkpoint is, and which commands use it."""
+    lines = []
+    path = checkpoint and (checkpoint.best_model_path or checkpoint.last_model_path)
+    if path:
+        options = shlex.join(["-c", f"{folder}/config.yaml", "--ckpt_path", path])
+        chosen = f" (best {checkpoint.monitor})" if checkpoint.monitor else ""
+        lines += [
+            f"Checkpoint{chosen}: {path}",
+            f"Measure it:  lightning test {options}",
+            f"Embed data:  lightning predict {options}",
+        ]
+    if with_logger:
+        lines.append(f"Look at it:  tensorboard --logdir {shlex.quote(folder)}")
+    return lines
+
+
+def _table(title: str, columns: list[str], rows: Mapping[str, list[str]], values: Mapping[str, float]) -> Any:
+    from rich.table import Table  # only a run's end needs it
+
+    table = Table(title=f"{title} (floors: what needs no training)")
+    for heading in ("metric", *columns, *(f"floor: {floor}" for floor in FLOORS)):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
-    for name, (value, epoch) in sorted(best.items()):
-        shown = [last.get(f"{name}_floor/{floor}") for floor in floors]
-        cells = ["" if floor is None else f"{floor:.3f}" for floor in shown]
-        table.add_row(name.removeprefix("val/"), f"{last[name]:.3f}", f"{value:.3f}", str(epoch), *cells)
+    for name, cells in sorted(rows.items()):
+        floors = [_number(values.get(f"{name}_floor/{floor}")) for floor in FLOORS]
+        table.add_row(name.partition("/")[2], *cells, *floors)
     return table
 
 
-def next_commands(trainer: Trainer, checkpoint: ModelCheckpoint | None) -> list[str]:
-    """Where the checkpoint is, and which commands use it."""
-    folder = trainer.log_dir or trainer.default_root_dir
-    lines = [f"TensorBoard: tensorboard --logdir {folder}"]
-    path = checkpoint and (checkpoint.best_model_path or checkpoint.last_model_path)
-    if path:
-        config = f"{folder}/config.yaml"
-        lines = [
-            f"Best checkpoint ({checkpoint.monitor}): {path}",
-            f"Measure it:  lightning test -c {config} --ckpt_path {path}",
-            f"Embed data:  lightning predict -c {config} --ckpt_path {path}",
-            *lines,
-        ]
-    return lines
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _print_values(trainer: Trainer, pl_module: LightningModule, prefix: str) -> None:
+    if trainer.is_global_zero:
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        _print_table(trainer, pl_module, values_table(values, prefix))
+
+
+def _print_table(trainer: Trainer, pl_module: LightningModule, table: Any) -> None:
+    from rich.console import Console
+
+    if trainer.progress_bar_callback is not None:  # it would be drawn again below the table
+        trainer.progress_bar_callback.teardown(trainer, pl_module, stage=trainer.state.fn)
+    console = Console()
+    console.width = max(console.width, TABLE_WIDTH)  # a log file has no width; names must not be cut
+    console.print(table)

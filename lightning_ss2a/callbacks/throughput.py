@@ -22,10 +22,19 @@ class Throughput(Callback):
     def __init__(self) -> None:
         self._start = 0.0
         self._pairs = 0
+        self._validation_start = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restart the clock, so that validation and set-up do not count."""
         self._start, self._pairs = time.perf_counter(), 0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock: validation may come in the middle of an epoch."""
+        self._validation_start = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on as if there had been no validation."""
+        self._start += time.perf_counter() - self._validation_start
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict, batch_idx: int

@@ -3,14 +3,18 @@
 import argparse
 import inspect
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
+import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_ss2a.errors import InputError
 
@@ -38,11 +42,16 @@ def run_reporting_errors(command: str, call: Callable[[list[str]], Result], args
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         return call(arguments)
-    except (InputError, FileNotFoundError) as error:
+    except (InputError, MisconfigurationException, OSError) as error:
+        if debug or isinstance(error, BrokenPipeError):
+            raise
+        print(f"{command}: error: {' '.join(str(error).split())} (traceback: --debug)", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
         if debug:
             raise
-        print(f"{command}: error: {error} (traceback: --debug)", file=sys.stderr)
-        raise SystemExit(2) from None
+        print(f"{command}: interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def explain(error: argparse.ArgumentError, parser: argparse.ArgumentParser, arguments: Sequence[str]) -> str:
@@ -50,10 +59,10 @@ def explain(error: argparse.ArgumentError, parser: argparse.ArgumentParser, argu
     # An error that a link to the data's manifest met says everything itself.
     text = re.sub(r"Call to compute_fn of link .* failed: ", "", str(error), flags=re.DOTALL)
     lines = [line.strip(" -") for line in text.splitlines()]
-    line = " ".join(line for line in lines if not _NOISE.match(line)).strip()
+    line = _shortened(" ".join(line for line in lines if not _NOISE.match(line)).strip())
     wrong = _WRONG_NAME.search(text)
     if wrong is None:
-        return line
+        return _named_broken_file(text, arguments) + line + _advice(text)
     name = next(filter(None, wrong.groups())).removeprefix("--")
     known = list(_class_names() if wrong["class"] else _options(parser) if not wrong["option"] else _arguments(text))
     # Options of classes may be written without "init_args".
@@ -63,10 +72,55 @@ def explain(error: argparse.ArgumentError, parser: argparse.ArgumentParser, argu
     return "".join(f"{file}: " for file in files[-1:]) + f"{line}; {advice}"
 
 
+def after_config_files(arguments: Sequence[str]) -> int:
+    """The place after the last configuration file: what stands there wins over all files, and loses to options."""
+    place = 1
+    for i, argument in enumerate(arguments):
+        if argument in ("-c", "--config"):
+            place = i + 2
+        elif argument.startswith("--config=") or (argument.startswith("-c") and not argument.startswith("--")):
+            place = i + 1
+    return place
+
+
+def _shortened(line: str) -> str:
+    """The keys of nested messages in one: ``model.kl_weight: Expected a float. Got value: abc``."""
+    line = re.sub(r"<class '([^']+)'>", r"\1", line).replace("typing.Literal", "one of ")
+    if line.count("Problem with given class_path") > 1:  # alternatives, not levels
+        return line
+    keys = re.findall(r'Parser key "([^"]+)":', line)
+    rest = re.sub(r"""Parser key "[^"]+":\s*|Problem with given class_path '[^']+':\s*""", "", line)
+    return f"{'.'.join(keys)}: {rest}" if keys else line
+
+
+def _advice(text: str) -> str:
+    no_model = re.search(r"arguments are required: \w+\.model", text)
+    return "; name a configuration, for example -c configs/manifold.yaml" if no_model else ""
+
+
+def _named_broken_file(text: str, arguments: Sequence[str]) -> str:
+    """The first configuration file that holds no mapping; the parser does not tell which."""
+    if not text.startswith(("Problems parsing config", "Unexpected config")):
+        return ""
+    for option, argument in pairwise(arguments):
+        if option in ("-c", "--config") and Path(argument).is_file() and not _holds_mapping(Path(argument)):
+            return f"{argument}: "
+    return ""
+
+
+def _holds_mapping(path: Path) -> bool:
+    try:
+        return isinstance(yaml.safe_load(path.read_bytes()), dict)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False
+
+
 def _mentions(argument: str, name: str) -> bool:
     """Whether an argument is a configuration file with this word in it."""
     path = Path(argument)
-    return path.suffix in (".yaml", ".yml", ".json") and path.is_file() and name in path.read_text(errors="replace")
+    if path.suffix not in (".yaml", ".yml", ".json") or not path.is_file():
+        return False
+    return re.search(rf"\b{re.escape(name)}\b", path.read_text(errors="replace")) is not None
 
 
 def _arguments(text: str) -> Iterator[str]:

@@ -1,17 +1,25 @@
 """``lightning fit|validate|test|predict``: training from YAML files and the command line."""
 
+import json
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from jsonargparse import ArgumentError
+import torch
+from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 import lightning_ss2a.callbacks
 import lightning_ss2a.data.datamodule
 import lightning_ss2a.training  # noqa: F401  (short class names in configs)
-from lightning_ss2a.cli.errors import explain, run_reporting_errors
+from lightning_ss2a.callbacks import RunSummary
+from lightning_ss2a.cli.errors import after_config_files, explain, run_reporting_errors
 from lightning_ss2a.data import field_width
 from lightning_ss2a.errors import InputError
+
+LINKED = ("visual_width", "audio_width")
+"""Parameters of a model that come from the data's manifest."""
 
 
 def _visual_width(datasets: str | list[str]) -> int:
@@ -22,11 +30,15 @@ def _audio_width(datasets: str | list[str]) -> int:
     return field_width(datasets, "audio")
 
 
+NAMED_CHECKPOINTS = ("best", "last", "hpc")
+"""What Lightning finds by itself."""
+
+
 class ShardCLI(LightningCLI):
     """LightningCLI whose model widths come from the data's manifest when the command line is parsed."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link what the manifest knows, so that nobody types it and the saved config shows it."""
+        """Link what the manifest knows, so that nobody types it."""
         links = {"model.init_args.visual_width": _visual_width, "model.init_args.audio_width": _audio_width}
         for target, width_of in links.items():
             parser.link_arguments("data.init_args.datasets", target, compute_fn=width_of)
@@ -37,10 +49,43 @@ class ShardCLI(LightningCLI):
         Raises:
             InputError: one line that says what is wrong and which name is nearest.
         """
+        self._arguments = list(args)
         try:
-            self.config = parser.parse_args(args)
+            self.config = parser.parse_args(self._arguments)
         except ArgumentError as error:
-            raise InputError(explain(error, parser, args)) from error
+            raise InputError(explain(error, parser, self._arguments)) from error
+
+    def before_validate(self) -> None:
+        """Print the numbers once: as a table with their floors, where a RunSummary does it."""
+        if any(isinstance(callback, RunSummary) for callback in self.trainer.callbacks):
+            self.config_init[self.subcommand].verbose = False
+
+    before_test = before_validate
+
+    def before_predict(self) -> None:
+        """Keep no predictions in memory: a callback has written them."""
+        self.config_init[self.subcommand].return_predictions = False
+
+    def _parse_ckpt_path(self) -> None:
+        """Evaluate a checkpoint with its own hyperparameters, except for those given on the command line.
+
+        Lightning's method (of this name) lets those of the checkpoint win over everything, while training too: a
+        changed option would silently not count.
+        """
+        subcommand = self.config.get("subcommand")
+        path = self.config[subcommand].get("ckpt_path") if subcommand else None
+        if path is None or path in NAMED_CHECKPOINTS or "://" in path or path.startswith("registry"):
+            return
+        hyperparameters = _checkpoint_hyperparameters(path)
+        class_path = hyperparameters.pop("_class_path", None)
+        own = {name: value for name, value in hyperparameters.items() if name != "_instantiator"}
+        if subcommand != "fit" and class_path is not None:
+            config = {
+                "model": {"class_path": class_path, "init_args": {n: v for n, v in own.items() if n not in LINKED}}
+            }
+            at = after_config_files(self._arguments)
+            self.parse_arguments(self.parser, [*self._arguments[:at], "-c", json.dumps(config), *self._arguments[at:]])
+        _check_shapes(self.config[subcommand].model.init_args, own, path)
 
 
 def build_cli(arguments: Sequence[str], run: bool = True) -> ShardCLI:
@@ -53,15 +98,40 @@ def build_cli(arguments: Sequence[str], run: bool = True) -> ShardCLI:
     Raises:
         InputError: arguments or input are wrong.
     """
+    set_parsing_settings(add_print_completion_argument=True)
     return ShardCLI(
         args=list(arguments),
         run=run,
         subclass_mode_model=True,
         subclass_mode_data=True,
+        auto_configure_optimizers=False,
         seed_everything_default=0,
         parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False},
         save_config_kwargs={"overwrite": True},
     )
+
+
+def _checkpoint_hyperparameters(path: str) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise InputError(f"--ckpt_path {path}: no such file")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return dict(checkpoint.get("hyper_parameters", {}))
+    except Exception as error:  # torch.load raises whatever the bytes make it do
+        raise InputError(f"--ckpt_path {path}: not a checkpoint of Lightning, or a damaged one") from error
+
+
+def _check_shapes(config: Any, checkpoint: dict[str, Any], path: str) -> None:
+    """Name the parameter that makes the weights not fit; torch would list every tensor of the model."""
+    for name, theirs in checkpoint.items():
+        ours = config.get(name, theirs)
+        if name.endswith(("width", "widths")) and _plain(ours) != _plain(theirs):
+            advice = "other data" if name in LINKED else f"--model.{name} {json.dumps(_plain(theirs))}"
+            raise InputError(f"{path} has model.{name} {_plain(theirs)}, here it is {_plain(ours)}; use {advice}")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
 
 
 def main(args: Sequence[str] | None = None) -> None:

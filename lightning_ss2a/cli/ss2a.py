@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from lightning_ss2a.cli.errors import explain, run_reporting_errors
 from lightning_ss2a.cli.shards import SHARD_VERBS
@@ -16,6 +16,7 @@ SUMMARIES = {"shards": "Data sets of embeddings: build, pack, inspect, validate.
 
 def build_parser() -> ArgumentParser:
     """The parser of ``ss2a NOUN VERB ARGUMENT --option ...``."""
+    set_parsing_settings(add_print_completion_argument=True)
     summary = "Sound-source-aware audio generation: everything but training."
     parser = ArgumentParser(prog="ss2a", description=summary, exit_on_error=False)
     nouns = parser.add_subcommands(dest="noun", metavar="NOUN")

@@ -1,0 +1,77 @@
+"""Throughput: right numbers, validation left out, NaN named, and no look at the loss between logging steps."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import lightning_ss2a.callbacks.throughput
+from lightning_ss2a.callbacks import Throughput
+from lightning_ss2a.errors import InputError
+from tests.manifold_examples import make_data, make_module, make_trainer, write_learnable_pairs
+
+
+class Untouchable:
+    """A loss on a GPU: to look at it is to wait for it."""
+
+    def get(self, name: str) -> None:
+        raise AssertionError(f"{name} was read outside a logging step")
+
+
+def trainer_of(callback_metrics, world_size: int = 1, every: int = 4, batches: int = 10) -> SimpleNamespace:
+    return SimpleNamespace(
+        world_size=world_size,
+        num_training_batches=batches,
+        log_every_n_steps=every,
+        current_epoch=3,
+        callback_metrics=callback_metrics,
+    )
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(lightning_ss2a.callbacks.throughput.time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+def test_rate_of_all_ranks_without_the_seconds_of_validation(clock):
+    logged, module = [], SimpleNamespace(log=lambda name, value, **_: logged.append((name, value)))
+    callback, trainer = Throughput(), trainer_of({"train/loss": torch.tensor(1.0)}, world_size=2)
+    callback.on_train_epoch_start(trainer, module)
+    for batch_idx in range(10):
+        clock.now += 0.5
+        callback.on_train_batch_end(trainer, module, None, {"visual": torch.zeros(16, 3)}, batch_idx)
+        if batch_idx == 5:
+            callback.on_validation_start(trainer, module)
+            clock.now += 1000
+            callback.on_validation_end(trainer, module)
+    # 4, 4 and the last 2 batches of 2 x 16 pairs in half a second each
+    assert logged == [("train/pairs_per_second", pytest.approx(64.0))] * 3
+
+
+def test_the_loss_is_read_at_logging_steps_only(clock):
+    module = SimpleNamespace(log=lambda *_, **__: None)
+    callback, trainer = Throughput(), trainer_of(Untouchable())
+    for batch_idx in (0, 1, 2, 4, 5, 6, 8):
+        clock.now += 1
+        callback.on_train_batch_end(trainer, module, None, {"visual": torch.zeros(16, 3)}, batch_idx)
+    with pytest.raises(AssertionError, match="train/loss was read"):
+        callback.on_train_batch_end(trainer, module, None, {"visual": torch.zeros(16, 3)}, 3)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_named_with_what_to_do(clock, bad):
+    trainer = trainer_of({"train/loss": torch.tensor(bad)})
+    message = rf"train/loss is {bad} in epoch 3, batch 3: lower model.learning_rate, set model.gradient_clip_norm"
+    with pytest.raises(InputError, match=message):
+        Throughput().on_train_batch_end(trainer, None, None, {"visual": torch.zeros(16, 3)}, 3)
+
+
+def test_a_training_that_explodes_stops(tmp_path: Path):
+    data = make_data(write_learnable_pairs(tmp_path / "pairs"))
+    trainer = make_trainer(tmp_path, callbacks=[Throughput()], max_epochs=50)
+    with pytest.raises(InputError, match="train/loss is"):
+        trainer.fit(make_module(learning_rate=1e20), datamodule=data)
+    assert trainer.current_epoch < 5
