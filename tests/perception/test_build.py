@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from media_files import Loudness, MeanColour, picture_file, plain_picture, sine, sound_file
 
 from lightning_ss2a.data import LabelHead, Manifest, ShardReader
 from lightning_ss2a.data.validator import validate_dataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception import AudioEncoder, ImageEncoder, build_pairs
+from tests.perception.media_files import Loudness, MeanColour, picture_file, plain_picture, sine, sound_file
 
 ROWS = 12
 CLASSES = ("bird", "car", "drum")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from media_files import Loudness, MeanColour, picture_file, plain_picture, sine, sound_file
 
 from lightning_ss2a.data import LabelHead, Manifest, ShardReader
 from lightning_ss2a.data.validator import validate_dataset
@@ -19,6 +18,7 @@ from lightning_ss2a.perception.media import load_audio, load_image, read_media
 from lightning_ss2a.perception.pairs import read_pairs
 from lightning_ss2a.perception.splits import assign_splits
 from lightning_ss2a.perception.views import audio_views, image_views
+from tests.perception.media_files import Loudness, MeanColour, picture_file, plain_picture, sine, sound_file
 
 ROOT = Path(__file__).parents[2]
 SHARDS, MEDIA = ROOT / "shards" / "demo", ROOT / ".cache" / "demo" / "media"

@@ -8,12 +8,12 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media_files import picture_file, plain_picture, result_or_error, sine, sound_file
 from PIL import Image
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception import media, svg
 from lightning_ss2a.perception.media import load_audio, load_image, read_media
+from tests.perception.media_files import picture_file, plain_picture, result_or_error, sine, sound_file
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 CORNERS = np.array([[RED, GREEN], [BLUE, (0, 0, 0)]], np.uint8).repeat(16, axis=0).repeat(16, axis=1)

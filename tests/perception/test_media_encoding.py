@@ -3,10 +3,10 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from media_files import Loudness, MeanColour, picture_file, plain_picture, sine, sound_file
 
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.media_encoding import encode_images, encode_sounds
+from tests.perception.media_files import Loudness, MeanColour, picture_file, plain_picture, sine, sound_file
 
 COLOURS = {"red.png": (255, 0, 0), "green.png": (0, 255, 0), "blue.png": (0, 0, 255)}
 

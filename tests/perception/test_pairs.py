@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media_files import result_or_error
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.pairs import read_pairs
+from tests.perception.media_files import result_or_error
 
 
 def write(folder: Path, text: str | bytes) -> Path:

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media_files import result_or_error
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception import qt_resources
 from lightning_ss2a.perception.media import read_media
 from lightning_ss2a.perception.qt_resources import COMPRESSED_ZLIB, COMPRESSED_ZSTD, DIRECTORY, QtResources
+from tests.perception.media_files import result_or_error
 
 CAT = bytes(range(256)) * 5
 FILES = {

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from media_files import picture_file, plain_picture, result_or_error
 from PIL import Image
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception import svg
 from lightning_ss2a.perception.media import load_image
 from lightning_ss2a.perception.svg import draw_svg
+from tests.perception.media_files import picture_file, plain_picture, result_or_error
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 NAMES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'

