@@ -1,12 +1,13 @@
 """Training of the Cross-Modal Sound Source (CMSS) manifold: L_fold = L_c + L_r + kl_weight * L_kl (paper, Eq. 5)."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -14,35 +15,21 @@ from torch import Tensor, nn
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import contrastive_loss, reconstruction_loss
 from lightning_ss2a.models import DiagonalGaussian, Manifold
+from lightning_ss2a.training.arguments import check_data, check_minima, check_trainer
 from lightning_ss2a.training.optimization import (
     Schedule,
     average_gradients,
     average_over_ranks,
     build_adamw,
     build_schedule,
-    check_trainer,
     clip_gradients,
     count_optimizer_steps,
 )
-from lightning_ss2a.training.resume import global_batch, mix_seed, rank_share
+from lightning_ss2a.training.resume import global_batch, mix_seed, rank_share, seed_device
 from lightning_ss2a.training.statistics import TrainingStatistics, fit_training_statistics
 from lightning_ss2a.training.validation import ManifoldValidation
 
 Batch = dict[str, Tensor]
-
-MINIMA = {
-    "draws": 1,
-    "ccmr_alpha": 0,
-    "kl_weight": 0,
-    "contrastive_chunk_size": 1,
-    "learning_rate": 0,
-    "weight_decay": 0,
-    "warmup_steps": 0,
-    "gradient_clip_norm": 0,
-    "accumulate_batches": 1,
-    "top_n": 1,
-}
-"""Least values of the numbers that nothing else checks."""
 
 
 class ManifoldModule(LightningModule):
@@ -114,7 +101,7 @@ class ManifoldModule(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        _check_minima(self.hparams)
+        check_minima(self.hparams)
         self.automatic_optimization = False
         try:
             self.manifold = Manifold(
@@ -169,13 +156,13 @@ class ManifoldModule(LightningModule):
         """Whether batches wait for the step they belong to; a checkpoint taken now carries them."""
         return bool(self._pending)
 
-    @property
+    @cached_property  # asked for twice a step; collecting them costs as much as a small layer
     def projector_parameters(self) -> list[nn.Parameter]:
         """Parameters of the projectors' turn: both projectors and the temperature."""
         reconstructor = {id(p) for p in self.manifold.audio_reconstructor.parameters()}
         return [p for p in self.manifold.parameters() if id(p) not in reconstructor]
 
-    @property
+    @cached_property
     def reconstructor_parameters(self) -> list[nn.Parameter]:
         """Parameters of the reconstructor's turn."""
         return list(self.manifold.audio_reconstructor.parameters())
@@ -192,21 +179,10 @@ class ManifoldModule(LightningModule):
         if stage == "fit":
             self.statistics = None  # those of another run, if any; a checkpoint to resume from brings its own later
         data = self.trainer.datamodule
-        self._check_data(data)
+        check_data(self.hparams, data)
         self._label_head = data.label_head
         with_ssms = self._label_head is not None
         self.validation = ManifoldValidation(self.hparams.top_n, len(data.classes) or None, with_ssms)
-
-    def _check_data(self, data: LightningDataModule) -> None:
-        for field in ("visual", "audio"):
-            width, found = self.hparams[f"{field}_width"], data.manifest.fields[field].width
-            if width != found:
-                raise InputError(f"model.{field}_width is {width}, but the data's embeddings have width {found}")
-        head = data.label_head
-        if head is not None and len(head.labels) < self.hparams.top_n:
-            raise InputError(
-                f"model.top_n is {self.hparams.top_n}, but the data's label head has only {len(head.labels)} labels"
-            )
 
     def on_fit_start(self) -> None:
         """Get ready to measure; take this rank's share of batches that a checkpoint left waiting for their step."""
@@ -356,7 +332,7 @@ class ManifoldModule(LightningModule):
     def _seed_step(self, batch_idx: int) -> None:
         """Make dropout and sampling a function of (seed, epoch, batch, rank), so that a resumed run repeats them."""
         run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        torch.manual_seed(mix_seed(run_seed, self.current_epoch, batch_idx, self.global_rank))
+        seed_device(self.device, mix_seed(run_seed, self.current_epoch, batch_idx, self.global_rank))
 
     def _is_last(self, batch_idx: int) -> bool:
         return batch_idx + 1 == self.trainer.num_training_batches
@@ -414,10 +390,3 @@ class ManifoldModule(LightningModule):
         self.validation.reset(floors=self.trainer.sanity_checking)  # which sees a part of the rows only
         # Every rank holds the same numbers already: the metrics gathered them.
         self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, sync_dist=False)
-
-
-def _check_minima(hparams: Mapping[str, Any]) -> None:
-    for name, least in MINIMA.items():
-        value = hparams[name]
-        if value is not None and value < least:
-            raise InputError(f"model.{name} must be at least {least}, found {value}")

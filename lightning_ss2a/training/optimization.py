@@ -6,31 +6,11 @@ from typing import Literal
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_ss2a.errors import InputError
-
 Schedule = Literal["constant", "cosine"]
-
-OWN_SWITCHES = {"gradient_clip_val": (None, "gradient_clip_norm"), "accumulate_grad_batches": (1, "accumulate_batches")}
-"""The trainer's switches that Lightning refuses with two optimisers: the value that is off, and our name for it."""
-
-
-def check_trainer(trainer: Trainer) -> None:
-    """Refuse switches of the trainer that cannot work here.
-
-    Raises:
-        InputError: the switch has another name here, or is not supported.
-    """
-    for switch, (off, ours) in OWN_SWITCHES.items():
-        value = getattr(trainer, switch)
-        if trainer.state.fn == TrainerFn.FITTING and value and value != off:
-            raise InputError(f"trainer.{switch}={value} does not reach two optimisers: use model.{ours}={value}")
-    if trainer.precision == "16-mixed":
-        raise InputError("trainer.precision: 16-mixed needs loss scaling, which is not supported; use bf16-mixed")
 
 
 def count_optimizer_steps(trainer: Trainer, accumulate_batches: int) -> float:

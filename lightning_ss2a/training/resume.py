@@ -1,6 +1,7 @@
 """What a run needs to go on exactly where it stopped: seeds by step, and batches that wait for theirs."""
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
@@ -14,6 +15,16 @@ def mix_seed(*numbers: int) -> int:
     nothing of the kind for ``hash``.
     """
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed the generators that a step draws from: the CPU's and, where it is another, the device's.
+
+    ``torch.manual_seed`` seeds every kind of device, and takes 0.3 ms for one that was never used.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 def global_batch(module: LightningModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:
