@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ class CMSSShardWriter(Callback):
             self._writer.folds = tuple(folds)
         self._writer.close()
         folder, self._writer = self._writer.folder, None
-        rank_zero_info(f"CMSS embeddings: {folder}. Look at them: ss2a shards inspect {folder}")
+        rank_zero_info(f"CMSS embeddings: {folder}. Look at them:  ss2a shards inspect {quote(str(folder))}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no half-written shard; without a manifest nobody takes the folder for a data set."""

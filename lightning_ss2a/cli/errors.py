@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import yaml
-from lightning.pytorch import Callback, LightningDataModule, LightningModule
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_ss2a.errors import InputError
 
@@ -42,7 +40,7 @@ def run_reporting_errors(command: str, call: Callable[[list[str]], Result], args
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         return call(arguments)
-    except (InputError, MisconfigurationException, OSError) as error:
+    except _errors_of_input() as error:
         if debug or isinstance(error, BrokenPipeError):
             raise
         print(f"{command}: error: {' '.join(str(error).split())} (traceback: --debug)", file=sys.stderr)
@@ -52,6 +50,15 @@ def run_reporting_errors(command: str, call: Callable[[list[str]], Result], args
             raise
         print(f"{command}: interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
+
+
+def _errors_of_input() -> tuple[type[Exception], ...]:
+    errors = (InputError, OSError)
+    if "lightning.pytorch" not in sys.modules:  # ss2a does without, where it can: it starts seconds faster
+        return errors
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    return (*errors, MisconfigurationException)
 
 
 def explain(error: argparse.ArgumentError, parser: argparse.ArgumentParser, arguments: Sequence[str]) -> str:
@@ -142,6 +149,8 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def _class_names() -> Iterator[str]:
     """Names of the classes that a config may name."""
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule
+
     pending: list[type] = [Callback, LightningDataModule, LightningModule]
     while pending:
         subclasses = pending.pop().__subclasses__()

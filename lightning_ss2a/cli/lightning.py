@@ -55,6 +55,19 @@ class ShardCLI(LightningCLI):
         except ArgumentError as error:
             raise InputError(explain(error, parser, self._arguments)) from error
 
+    def before_fit(self) -> None:
+        """Tell before the first epoch, not after it, that a metric will be missing.
+
+        Raises:
+            InputError: a callback monitors SSMS, and the data have no label head.
+        """
+        monitored = {getattr(callback, "monitor", None) for callback in self.trainer.callbacks}
+        if "val/ssms" in monitored and getattr(self.datamodule, "label_head", ...) is None:
+            raise InputError(
+                f"{', '.join(self.datamodule.datasets)}: no label head, so there is no val/ssms for ModelCheckpoint to "
+                "monitor; in a copy of the configuration, set its monitor to val/reconstruction_cosine"
+            )
+
     def before_validate(self) -> None:
         """Print the numbers once: as a table with their floors, where a RunSummary does it."""
         if any(isinstance(callback, RunSummary) for callback in self.trainer.callbacks):
@@ -106,7 +119,7 @@ def build_cli(arguments: Sequence[str], run: bool = True) -> ShardCLI:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
-        parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False},
+        parser_kwargs={"prog": "lightning", "parser_mode": "omegaconf", "exit_on_error": False},
         save_config_kwargs={"overwrite": True},
     )
 

@@ -3,6 +3,7 @@
 import glob
 import logging
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 from rich.console import Console
@@ -79,7 +80,7 @@ def build(
         overwrite=overwrite,
     )
     print(f"{output}: {report}")
-    print(f"Look at it: ss2a shards inspect {output}")
+    print(f"Look at it:  ss2a shards inspect {quote(output)}")
 
 
 def demo(output: str = "shards/demo", cache: str = ".cache/demo", pairs: str = "shards/demo/pairs.csv") -> None:
@@ -122,7 +123,8 @@ def pack(
     txt, json:label, json:video.id.
 
     Args:
-        sources: tars (a path, a pattern such as 'tars/*.tar', a URL, or a list) or folders of data sets.
+        sources: tars (a path, a pattern such as 'tars/*.tar', a URL, both also with braces as in 'tars/{000..127}.tar',
+            or a list) or folders of data sets.
         output: folder of the data set.
         fields: member of each embedding field: '{visual: clip.npy, audio: clap.npy}'.
         encoders: encoder of each field: '{visual: clip-vit-l-14, audio: clap}'; data trained together must agree.
@@ -191,14 +193,17 @@ SHARD_VERBS = {"build": build, "pack": pack, "inspect": inspect, "validate": val
 
 
 def _expand(sources: list[str]) -> list[str]:
-    """Patterns as the files they match, in order; URLs and paths that exist as they are."""
+    """Braces and patterns as the files they mean, in order; URLs and paths that exist as they are."""
+    from braceexpand import braceexpand  # comes with webdataset, whose habit this is
+
     expanded: list[str] = []
     for source in sources:
-        if not glob.has_magic(source) or Path(source).exists() or ":" in source:
-            expanded.append(source)
-            continue
-        matches = sorted(glob.glob(source))
-        if not matches:
-            raise InputError(f"{source}: no file matches")
-        expanded += matches
+        for name in [source] if Path(source).exists() else braceexpand(source):
+            if not glob.has_magic(name) or Path(name).exists() or ":" in name:
+                expanded.append(name)
+                continue
+            matches = sorted(glob.glob(name))
+            if not matches:
+                raise InputError(f"{name}: no file matches")
+            expanded += matches
     return expanded
