@@ -1,0 +1,124 @@
+"""GracefulInterrupt: signals sent for real; what is left resumes as if nothing had happened."""
+
+import os
+import shlex
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import CSVLogger
+
+from lightning_ss2a.callbacks import GracefulInterrupt
+from lightning_ss2a.callbacks.interrupt import resume_command
+from tests.manifold_examples import (
+    largest_difference,
+    make_data,
+    make_module,
+    make_trainer,
+    parameters_of,
+    write_learnable_pairs,
+)
+
+
+class Send(Callback):
+    """Sends signals to this process when a number of batches has been trained, or in a validation."""
+
+    def __init__(self, number: int, at_batch: int | None = None, in_validation: bool = False, times: int = 1) -> None:
+        self.number, self.at_batch, self.in_validation, self.times = number, at_batch, in_validation, times
+        self.batches = 0
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.batches += 1
+        if self.batches == self.at_batch:
+            self.send()
+
+    def on_validation_batch_start(self, *_) -> None:
+        if self.in_validation:
+            self.in_validation = False
+            self.send()
+
+    def send(self) -> None:
+        for _ in range(self.times):
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> str:
+    return write_learnable_pairs(tmp_path / "pairs")
+
+
+def interrupt(folder: Path, dataset: str, send: Send, **options) -> Path:
+    """Train until the signal; returns where the checkpoint must be."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with pytest.raises(SystemExit):  # Lightning's answer to KeyboardInterrupt
+            fit(folder, dataset, [send, GracefulInterrupt()], **options)
+    finally:
+        now = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
+    assert now[1] == handlers[1]
+    return folder / "checkpoints" / "interrupted.ckpt"
+
+
+def fit(folder: Path, dataset: str, callbacks: list[Callback], ckpt_path: Path | None = None, **options):
+    module = make_module(accumulate_batches=options.pop("accumulate_batches", 1))
+    trainer = make_trainer(folder, callbacks=callbacks, max_epochs=3, **options)
+    trainer.fit(module, datamodule=make_data(dataset), ckpt_path=ckpt_path)
+    return parameters_of(module)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("batch", "accumulate"), [(1, 1), (6, 1), (9, 1), (8, 2), (9, 2), (11, 4)])
+def test_resuming_gives_what_an_uninterrupted_run_gives(tmp_path: Path, dataset, number, batch, accumulate):
+    options = {"accumulate_batches": accumulate}
+    whole = fit(tmp_path / "whole", dataset, [], **options)
+    checkpoint = interrupt(tmp_path, dataset, Send(number, at_batch=batch), **options)
+    state = torch.load(checkpoint, weights_only=True)
+    # Six batches an epoch; a step takes ``accumulate`` of them, and what is left at its end.
+    done = next(n for n in range(batch, 99) if (n % 6) % accumulate == 0 or n % 6 == 0)
+    assert state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"] == done
+    assert largest_difference(fit(tmp_path / "resumed", dataset, [], checkpoint, **options), whole) == 0.0
+
+
+def test_during_validation_the_next_step_is_the_last(tmp_path: Path, dataset):
+    whole = fit(tmp_path / "whole", dataset, [])
+    checkpoint = interrupt(tmp_path, dataset, Send(signal.SIGINT, in_validation=True))
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 7
+    assert largest_difference(fit(tmp_path / "resumed", dataset, [], checkpoint), whole) == 0.0
+
+
+def test_in_the_last_validation_the_run_just_ends(tmp_path: Path, dataset):
+    send = Send(signal.SIGTERM, in_validation=True)
+    fit(tmp_path, dataset, [send, GracefulInterrupt()], check_val_every_n_epoch=3)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path, dataset):
+    checkpoint = interrupt(tmp_path, dataset, Send(signal.SIGINT, at_batch=2, times=2))
+    assert not checkpoint.exists()
+
+
+def test_a_trainer_in_a_thread_trains(tmp_path: Path, dataset):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(fit(tmp_path, dataset, [GracefulInterrupt()])))
+    thread.start()
+    thread.join(timeout=60)
+    assert largest_difference(results[0], fit(tmp_path / "again", dataset, [])) == 0.0
+
+
+def test_the_run_folder_gets_the_checkpoint_and_the_command_can_be_pasted(tmp_path: Path, dataset, caplog):
+    logger = CSVLogger(tmp_path / "my runs", name="run", version=3)
+    folder = tmp_path / "my runs" / "run" / "version_3"
+    with caplog.at_level("INFO"):
+        interrupt(tmp_path, dataset, Send(signal.SIGINT, at_batch=2), logger=logger)
+    checkpoint = folder / "checkpoints" / "interrupted.ckpt"
+    assert checkpoint.exists()
+    line = next(message for message in caplog.messages if "Interrupted" in message)
+    assert shlex.split(line)[-2:] == ["--ckpt_path", str(checkpoint)]
+    assert "the same command with" in line  # no command line has saved its configuration here
+    (folder / "config.yaml").touch()
+    words = shlex.split(resume_command(folder, checkpoint))
+    assert words == ["lightning", "fit", "-c", str(folder / "config.yaml"), "--ckpt_path", str(checkpoint)]

@@ -1,0 +1,87 @@
+"""What a user sees when something is wrong: one line, exit status 2, the nearest right name."""
+
+import argparse
+import signal
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_ss2a.cli.errors import after_config_files, explain, run_reporting_errors
+from lightning_ss2a.errors import InputError
+
+
+def fail_with(error: BaseException, arguments: list[str], capsys) -> tuple[int, str]:
+    def call(_: list[str]) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as exit_:
+        run_reporting_errors("ss2a", call, arguments)
+    return exit_.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("pairs.csv: no rows"),
+        MisconfigurationException("No GPU\n  is there"),
+        FileNotFoundError(2, "No such file", "x.yaml"),
+        PermissionError(13, "Permission denied", "/out"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(error, capsys):
+    code, printed = fail_with(error, [], capsys)
+    assert code == 2
+    assert printed.count("\n") == 1
+    assert printed.startswith("ss2a: error: ")
+    assert " ".join(str(error).split()) in printed
+
+
+def test_ctrl_c_is_no_traceback(capsys):
+    assert fail_with(KeyboardInterrupt(), [], capsys) == (128 + signal.SIGINT, "ss2a: interrupted\n")
+
+
+@pytest.mark.parametrize("error", [InputError("x"), KeyboardInterrupt()])
+def test_debug_shows_the_traceback_and_is_no_argument(error):
+    def call(arguments: list[str]) -> None:
+        assert arguments == ["inspect"]
+        raise error
+
+    with pytest.raises(type(error)):
+        run_reporting_errors("ss2a", call, ["inspect", "--debug"])
+
+
+def test_our_own_mistakes_are_not_hidden():
+    def call(_: list[str]) -> None:
+        raise TypeError("a bug")
+
+    with pytest.raises(TypeError, match="a bug"):
+        run_reporting_errors("ss2a", call, [])
+
+
+def test_a_result_is_passed_on():
+    assert run_reporting_errors("ss2a", lambda arguments: arguments, ["a", "b"]) == ["a", "b"]
+
+
+def test_the_file_that_holds_no_mapping_is_named(tmp_path: Path):
+    for name, content in (("good.yaml", b"a: 1"), ("broken.yaml", b"a: ["), ("zeros.yaml", b"\0\1")):
+        (tmp_path / name).write_bytes(content)
+    parser = argparse.ArgumentParser()
+    for bad in ("broken.yaml", "zeros.yaml"):
+        arguments = ["fit", "-c", str(tmp_path / "good.yaml"), "--config", str(tmp_path / bad)]
+        error = argparse.ArgumentError(None, "Problems parsing config:\n  here")
+        assert explain(error, parser, arguments) == f"{tmp_path / bad}: Problems parsing config: here"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["fit"], 1),
+        (["fit", "--x", "1"], 1),
+        (["fit", "-c", "a.yaml", "--x", "1"], 3),
+        (["fit", "-c", "a.yaml", "--x", "1", "--config=b.yaml", "--y=2"], 6),
+        (["fit", "-ca.yaml", "--y=2"], 2),
+    ],
+)
+def test_the_place_after_the_last_file(arguments, place):
+    assert after_config_files(arguments) == place

@@ -1,0 +1,259 @@
+"""The `lightning` command: configs, checkpoints, messages; parsed as a user's command line is."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lightning_ss2a.cli.lightning import build_cli, main
+from lightning_ss2a.data import FieldSpec, LabelHead, ShardWriter
+from lightning_ss2a.training import ManifoldModule
+from tests.manifold_examples import AUDIO_WIDTH, VISUAL_WIDTH, write_learnable_pairs
+
+ROOT = Path(__file__).parents[2]
+CONFIG = str(ROOT / "configs" / "manifold.yaml")
+PAPER = str(ROOT / "configs" / "paper" / "manifold.yaml")
+TINY = """
+model:
+  init_args: {manifold_width: 6, projector_widths: [8, 8], reconstructor_widths: [8, 8], top_n: 3}
+data:
+  init_args: {batch_size: 8, residency: memory, fold: null, rows_per_group: all}
+trainer: {accelerator: cpu, devices: 1, enable_progress_bar: false, check_val_every_n_epoch: 1, log_every_n_steps: 1}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder with a data set `pairs` and an overlay `tiny.yaml`."""
+    monkeypatch.chdir(tmp_path)
+    write_learnable_pairs(tmp_path / "pairs")
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return tmp_path
+
+
+def command(*arguments: str, config: str = CONFIG) -> list[str]:
+    return [arguments[0], "-c", config, "-c", "tiny.yaml", "--data.datasets=pairs", *arguments[1:]]
+
+
+def printed_config(arguments: list[str], capsys) -> dict:
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments, "--print_config"])
+    assert exit_.value.code in (0, None)
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def error_of(arguments: list[str], capsys) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    return line
+
+
+def trained(*arguments: str) -> Path:
+    build_cli(command("fit", "--trainer.max_epochs=1", *arguments))
+    return sorted(Path("runs/manifold").glob("version_*"))[-1]
+
+
+# -------------------------------------------------------------------- configs
+
+
+def test_the_widths_of_the_data_reach_the_model(folder: Path):
+    cli = build_cli(command("fit")[1:], run=False)
+    assert (cli.model.hparams.visual_width, cli.model.hparams.audio_width) == (VISUAL_WIDTH, AUDIO_WIDTH)
+
+
+def test_paper_config_with_widths_of_clip_and_clap(folder: Path):
+    fields = {"visual": FieldSpec(768, "clip"), "audio": FieldSpec(512, "clap")}
+    random = torch.Generator().manual_seed(0)
+    head = LabelHead(torch.randn(20, 512, generator=random), torch.zeros(20), tuple(f"label{i}" for i in range(20)))
+    with ShardWriter("vggs3", "pairs", fields, ["dog"], label_head=head) as writer:
+        for split, rows in (("train", 24), ("validation", 6)):
+            columns = {name: torch.randn(rows, spec.width, generator=random).numpy() for name, spec in fields.items()}
+            writer.write(split, {"key": [f"{split}{i}" for i in range(rows)], **columns})
+    options = ["-c", PAPER, "--data.datasets=vggs3", "--trainer.accelerator=cpu", "--trainer.devices=1"]
+    manifold = build_cli(options, run=False).model.manifold
+    # The paper's sizes, from the parameters themselves.
+    first = next(p for p in manifold.visual_projector.parameters() if p.ndim == 2)
+    assert tuple(first.shape) == (768, 768)
+    assert {p.shape[0] for p in manifold.audio_projector.parameters() if p.ndim == 2} == {768, 1536, 3072}
+    sizes = {p.shape[0] for p in manifold.audio_reconstructor.parameters() if p.ndim == 2}
+    assert sizes == {768, 896, 1024, 2048, 512}
+
+    tiny = ["--model.manifold_width=8", "--model.projector_widths=[8,8]", "--model.reconstructor_widths=[8,8]"]
+    cli = build_cli(["fit", *options, *tiny, "--data.batch_size=12", "--trainer.max_epochs=1"])
+    assert cli.trainer.global_step == 2
+    assert cli.trainer.precision == "bf16-mixed"
+    assert {"val/clip_score", "val/modality_gap"} <= cli.trainer.callback_metrics.keys()
+
+
+@pytest.mark.parametrize("config", [CONFIG, PAPER])
+def test_a_printed_config_gives_itself(folder: Path, capsys, config):
+    printed = printed_config(command("fit", "--model.kl_weight=0.5", config=config), capsys)
+    Path("again.yaml").write_text(yaml.safe_dump(printed))
+    assert printed_config(["fit", "-c", "again.yaml"], capsys) == printed
+    assert printed["model"]["init_args"]["kl_weight"] == 0.5
+    assert printed["model"]["init_args"]["manifold_width"] == 6  # the later file wins
+    written = yaml.safe_load(Path(config).read_text())["model"]["init_args"]
+    assert printed["model"]["init_args"]["dropout"] == written["dropout"]
+
+
+def test_a_saved_config_runs_again_and_gives_the_same(folder: Path):
+    first = trained()
+    build_cli(["fit", "-c", str(first / "config.yaml")])
+    second = first.with_name("version_1")
+    one, other = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in (first, second)
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# -------------------------------------------------------------------- checkpoints
+
+
+def test_a_checkpoint_loads_without_config_or_data(folder: Path):
+    run = trained("--model.kl_weight=0.5")
+    module = ManifoldModule.load_from_checkpoint(run / "checkpoints" / "best.ckpt", map_location="cpu")
+    assert module.hparams.kl_weight == 0.5
+    assert module.manifold.project_visual(torch.zeros(2, VISUAL_WIDTH)).mean.shape == (2, 6)
+
+
+def test_an_evaluation_uses_the_checkpoints_hyperparameters_except_for_those_on_the_command_line(folder: Path, capsys):
+    run = trained("--model.manifold_width=5", "--model.kl_weight=0.5")
+    path = str(run / "checkpoints" / "last.ckpt")
+    options = ["--data.test_split=validation", "--model.top_n=2", f"--ckpt_path={path}"]
+    cli = build_cli(command("test", *options))  # tiny.yaml says width 6
+    hparams = cli.model.hparams
+    assert (hparams.manifold_width, hparams.kl_weight, hparams.top_n) == (5, 0.5, 2)
+    state = torch.load(path, weights_only=True)["state_dict"]
+    assert all(torch.equal(state[name], value) for name, value in cli.model.state_dict().items() if name in state)
+    printed = capsys.readouterr().out
+    assert "Test (floors" in printed  # our table, and not Lightning's beside it
+    assert "DataLoader 0" not in printed
+
+
+def test_training_goes_on_with_the_options_given_now(folder: Path):
+    run = trained("--model.kl_weight=0.5")
+    checkpoint = f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"
+    cli = build_cli(command("fit", "--trainer.max_epochs=2", "--model.kl_weight=0.25", checkpoint))
+    assert cli.model.hparams.kl_weight == 0.25
+    assert cli.trainer.current_epoch == 2
+
+
+def test_checkpoints_that_do_not_fit(folder: Path, capsys):
+    run = trained()
+    path = str(run / "checkpoints" / "last.ckpt")
+    line = error_of(command("fit", "--model.projector_widths=[8,4]", f"--ckpt_path={path}"), capsys)
+    assert f"{path} has model.projector_widths [8, 8], here it is [8, 4]; use --model.projector_widths [8, 8]" in line
+    fields = {"visual": FieldSpec(VISUAL_WIDTH + 1, "eye"), "audio": FieldSpec(AUDIO_WIDTH, "ear")}
+    with ShardWriter("others", "pairs", fields, ["a"]) as writer:
+        columns = {name: torch.ones(3, spec.width).numpy() for name, spec in fields.items()}
+        writer.write("validation", {"key": ["a", "b", "c"], **columns})
+    line = error_of(
+        ["validate", "-c", str(run / "config.yaml"), "--data.datasets=others", f"--ckpt_path={path}"], capsys
+    )
+    assert f"model.visual_width {VISUAL_WIDTH}, here it is {VISUAL_WIDTH + 1}; use other data" in line
+    assert "nowhere.ckpt: no such file" in error_of(command("test", "--ckpt_path=nowhere.ckpt"), capsys)
+    assert "tiny.yaml: not a checkpoint" in error_of(command("fit", "--ckpt_path=tiny.yaml"), capsys)
+
+
+# -------------------------------------------------------------------- messages
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.kl_wieght=1"], "model: Option 'kl_wieght' is not accepted; did you mean kl_weight?"),
+        (["--data.batchsize=1"], "did you mean batch_size?"),
+        (["--trainer.max_epoks=1"], "did you mean trainer.max_epochs?"),
+        (["--model=ManifoldModul"], "did you mean ManifoldModule?"),
+        (["--trainer.callbacks+=RunSumary"], "did you mean RunSummary?"),
+        (["--model.kl_weight=much"], "model.kl_weight: Expected a float. Got value: much"),
+        (["--model.schedule=linear"], "model.schedule: Expected a one of ['constant', 'cosine']. Got value: linear"),
+        (["--data.datasets=nowhere"], "nowhere/manifest.json: missing"),
+        (["--data.fold=7"], "data.fold is 7, but the data set has 0 folds"),
+        (["--data.batch_size=4096"], "data.batch_size is 4096 rows, but an epoch draws only 53"),
+        (["-c", "nowhere.yaml"], "File does not exist"),
+        (["-c", "broken.yaml"], "broken.yaml: Problems parsing config"),
+        (["-c", "text.yaml"], "text.yaml: Unexpected config: hello"),
+        (["-c", "typo.yaml"], "typo.yaml: "),
+        (["--data.datasets=future"], "future/manifest.json"),
+        (["--trainer.devices=9", "--trainer.accelerator=gpu"], "gpu"),
+        (["--optimizer=AdamW"], "unrecognized arguments: --optimizer"),
+    ],
+)
+def test_wrong_input_is_one_line(folder: Path, capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    Path("broken.yaml").write_text("model: [")
+    Path("text.yaml").write_text("hello")
+    Path("typo.yaml").write_text("model: {init_args: {kl_wieght: 1}}")
+    write_learnable_pairs(folder / "future")
+    manifest = (folder / "future" / "manifest.json").read_text()
+    (folder / "future" / "manifest.json").write_text(re.sub(r'"format_version": \d+', '"format_version": 99', manifest))
+    line = error_of(command("fit", "--trainer.max_epochs=1", *arguments), capsys)
+    assert message in line
+    assert line.startswith("lightning: error: ")
+    assert line.endswith("(traceback: --debug)")
+
+
+def test_data_without_a_label_head_cannot_be_monitored_by_ssms(folder: Path, capsys):
+    write_learnable_pairs(folder / "plain", with_head=False)
+    line = error_of(command("fit", "--data.datasets=plain"), capsys)
+    assert "plain: no label head, so there is no val/ssms for ModelCheckpoint to monitor" in line
+
+
+def test_a_verb_without_a_config_says_how_to_name_one(folder: Path, capsys):
+    assert "name a configuration, for example -c configs/manifold.yaml" in error_of(["fit"], capsys)
+
+
+@pytest.mark.parametrize("verb", [[], ["fit"], ["validate"], ["test"], ["predict"]])
+def test_help_of_every_verb(capsys, verb):
+    with pytest.raises(SystemExit) as exit_:
+        main([*verb, "--help"])
+    assert exit_.value.code in (0, None)
+    assert ("--trainer.max_epochs" if verb else "predict") in capsys.readouterr().out
+
+
+# -------------------------------------------------------------------- around the command
+
+
+def test_tab_completion_completes_in_a_bash(tmp_path: Path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--print_completion", "shtab-bash"])
+    (tmp_path / "lightning.bash").write_text(capsys.readouterr().out)
+    script = """
+    source lightning.bash
+    function=$(complete -p lightning | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+    COMP_WORDS=(lightning "$@"); COMP_CWORD=$#
+    $function lightning "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+    printf '%s\\n' "${COMPREPLY[@]}"
+    """
+
+    def complete(*words: str) -> list[str]:
+        shell = ["bash", "-c", script, "bash", *words]
+        return subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
+
+    assert complete("pre") == ["predict"]
+    assert complete("fit", "--model.kl") == ["--model.kl_weight"]
+    assert complete("fit", "--data.wei") == ["--data.weights"]
+    assert complete("fit", "-c", "light") == ["lightning.bash"]
+
+
+def test_starting_imports_nothing_heavy_beyond_what_lightning_imports():
+    listing = "import sys; print('\\n'.join(sys.modules))"
+    bare, ours = (
+        set(subprocess.run([sys.executable, "-c", f"{start}; {listing}"], capture_output=True, text=True, check=True,
+                           env=os.environ | {"HF_HUB_OFFLINE": "1"}).stdout.split())
+        for start in ("import torch, lightning.pytorch", "import lightning_ss2a.cli.lightning")
+    )  # fmt: skip
+    assert "lightning_ss2a.cli.lightning" in ours
+    heavy = ("PIL", "soundfile", "onnxruntime", "cairosvg", "scipy", "sklearn", "matplotlib", "pandas", "tensorboard")
+    added = {name.partition(".")[0] for name in ours - bare}
+    assert not added & set(heavy)
+    assert not any(name.startswith("lightning_ss2a.perception") for name in ours)
