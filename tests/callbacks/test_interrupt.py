@@ -5,6 +5,7 @@ import shlex
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -122,3 +123,38 @@ def test_the_run_folder_gets_the_checkpoint_and_the_command_can_be_pasted(tmp_pa
     (folder / "config.yaml").touch()
     words = shlex.split(resume_command(folder, checkpoint))
     assert words == ["lightning", "fit", "-c", str(folder / "config.yaml"), "--ckpt_path", str(checkpoint)]
+
+
+class TwoRanks:
+    """A strategy in which the other rank was asked to stop; counts how often the ranks had to wait for each other."""
+
+    decisions = 0
+
+    def reduce_boolean_decision(self, decision: bool, all: bool) -> bool:
+        assert not all
+        self.decisions += 1
+        return True
+
+
+def test_ranks_agree_at_logging_steps_only_and_stop_together_when_a_step_is_complete(tmp_path: Path):
+    strategy, saved = TwoRanks(), []
+    trainer = SimpleNamespace(
+        world_size=2,
+        num_training_batches=10,
+        log_every_n_steps=3,
+        strategy=strategy,
+        log_dir=str(tmp_path),
+        default_root_dir=".",
+        save_checkpoint=saved.append,
+    )
+    callback, module = GracefulInterrupt(), SimpleNamespace(has_pending_batches=False)
+    for batch_idx in (0, 1):
+        callback.on_train_batch_end(trainer, module, None, None, batch_idx)
+    assert strategy.decisions == 0
+    module.has_pending_batches = True  # a batch waits for the other half of its step
+    callback.on_train_batch_end(trainer, module, None, None, 2)
+    assert (strategy.decisions, saved) == (1, [])
+    module.has_pending_batches = False
+    with pytest.raises(KeyboardInterrupt):
+        callback.on_train_batch_end(trainer, module, None, None, 3)
+    assert (strategy.decisions, saved) == (1, [tmp_path / "checkpoints" / "interrupted.ckpt"])
