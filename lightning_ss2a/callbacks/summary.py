@@ -93,7 +93,7 @@ def next_commands(folder: str, checkpoint: ModelCheckpoint | None, with_logger: 
     path = checkpoint and (checkpoint.best_model_path or checkpoint.last_model_path)
     if path:
         options = shlex.join(["-c", f"{folder}/config.yaml", "--ckpt_path", path])
-        chosen = f" (best {checkpoint.monitor})" if checkpoint.monitor else ""
+        chosen = f" (best {checkpoint.monitor})" if checkpoint.monitor and checkpoint.best_model_path else ""
         lines += [
             f"Checkpoint{chosen}: {path}",
             f"Measure it:  lightning test {options}",

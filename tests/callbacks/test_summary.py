@@ -125,5 +125,7 @@ def test_commands_can_be_pasted_whatever_the_folder():
 def test_commands_claim_nothing_that_is_not_there():
     assert next_commands("runs", None) == ["Look at it:  tensorboard --logdir runs"]
     assert next_commands("runs", None, with_logger=False) == []
-    unmonitored = SimpleNamespace(best_model_path="", last_model_path="l.ckpt", monitor=None)
-    assert next_commands("runs", unmonitored)[0] == "Checkpoint: l.ckpt"
+    unmonitored = SimpleNamespace(best_model_path="b.ckpt", last_model_path="l.ckpt", monitor=None)
+    assert next_commands("runs", unmonitored)[0] == "Checkpoint: b.ckpt"
+    unvalidated = SimpleNamespace(best_model_path="", last_model_path="l.ckpt", monitor="val/ssms")
+    assert next_commands("runs", unvalidated)[0] == "Checkpoint: l.ckpt"
