@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentError, set_parsing_settings
+from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 import lightning_ss2a.callbacks
@@ -34,11 +34,19 @@ NAMED_CHECKPOINTS = ("best", "last", "hpc")
 """What Lightning finds by itself."""
 
 
+class ShardArgumentParser(LightningArgumentParser):
+    """A parser whose saved configuration also shows what links have set: the widths of the run's model."""
+
+    def save(self, namespace: Namespace, path: str, skip_unset: bool = True, **_: Any) -> None:
+        """Write the configuration to one file."""
+        Path(path).write_text(self.dump(namespace, skip_unset=skip_unset, skip_link_targets=False), encoding="utf-8")
+
+
 class ShardCLI(LightningCLI):
     """LightningCLI whose model widths come from the data's manifest when the command line is parsed."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link what the manifest knows, so that nobody types it."""
+        """Link what the manifest knows, so that nobody types it and the saved config shows it."""
         links = {"model.init_args.visual_width": _visual_width, "model.init_args.audio_width": _audio_width}
         for target, width_of in links.items():
             parser.link_arguments("data.init_args.datasets", target, compute_fn=width_of)
@@ -120,6 +128,7 @@ def build_cli(arguments: Sequence[str], run: bool = True) -> ShardCLI:
         auto_configure_optimizers=False,
         seed_everything_default=0,
         parser_kwargs={"prog": "lightning", "parser_mode": "omegaconf", "exit_on_error": False},
+        parser_class=ShardArgumentParser,
         save_config_kwargs={"overwrite": True},
     )
 
