@@ -3,7 +3,7 @@
 Trains the shipped config on every fold of shards/demo (folds never share a group), then again on shuffled pairs, and
 prints the mean and spread over folds of the *last* epoch (no epoch is picked by what it scored) beside every floor.
 
-    python benchmarks/demo_folds.py [--seeds 3] [--model.ccmr_alpha 0 ...]
+    python benchmarks/demo_folds.py [--seeds 3] [--model.ccmr_alpha=0 ...]
 """
 
 import argparse
@@ -66,7 +66,7 @@ def mean_and_spread(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=1, help="training seeds a fold")
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds a fold")
     options, overrides = parser.parse_known_args()
     start = time.perf_counter()
     real = [(fold, seed, False, overrides) for seed in range(options.seeds) for fold in range(FOLDS)]

@@ -51,7 +51,8 @@ def contrastive_loss(
         visual: raw visual inputs, ``[B, V]``, needed for the mask; no gradient flows to them.
         audio: raw audio inputs, ``[B, A]``, needed for the mask; no gradient flows to them.
         ccmr_alpha: α of Eq. 7, at least 0; 0 switches the mask off.
-        mask_diagonal: mask the matching pairs too, as Eq. 7 does; ``False`` leaves them at 1.
+        mask_diagonal: mask the matching pairs too, as Eq. 7 does; ``False`` leaves them at 1. Masked, matching pairs
+            are weakened most, and opposite modalities (all cosines -1) have a lower loss than equal ones.
         chunk_size: rows at a time, at least 1; memory grows with ``chunk_size * N`` instead of ``B * N``. The gradient
             is computed along with the value, so that nothing is computed twice. ``None`` takes the plain formula.
         gather: compare with the rows of all ranks, when torch.distributed runs with more than one.
