@@ -87,7 +87,8 @@ def test_paper_config_with_widths_of_clip_and_clap(folder: Path):
     assert sizes == {768, 896, 1024, 2048, 512}
 
     tiny = ["--model.manifold_width=8", "--model.projector_widths=[8,8]", "--model.reconstructor_widths=[8,8]"]
-    cli = build_cli(["fit", *options, *tiny, "--data.batch_size=12", "--trainer.max_epochs=1"])
+    short = ["--data.batch_size=12", "--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1"]
+    cli = build_cli(["fit", *options, *tiny, *short])
     assert cli.trainer.global_step == 2
     assert cli.trainer.precision == "bf16-mixed"
     assert {"val/clip_score", "val/modality_gap"} <= cli.trainer.callback_metrics.keys()
