@@ -15,7 +15,8 @@ class GracefulInterrupt(Callback):
 
     Lightning's own handling stops between two lines of Python: one optimiser may have moved and the other not. Here the
     signal only leaves a note, which is read where a step is complete, so that the checkpoint resumes exactly. A second
-    Ctrl-C stops at once. During validation, the step is the first one after it.
+    Ctrl-C stops at once. During validation, the step is the first one after it; after the last step of an epoch comes
+    its validation, which a resumed run would leave out.
 
     Several processes agree at the trainer's logging steps, since to agree at each step would cost a wait at each step.
     Where no signals can be had (a thread of a notebook, say), nothing is changed.
@@ -38,12 +39,19 @@ class GracefulInterrupt(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and stop, if asked to and no batch waits for its step."""
-        last = batch_idx + 1 == trainer.num_training_batches
-        if trainer.world_size == 1 or last or (batch_idx + 1) % trainer.log_every_n_steps == 0:
+        last, interval = batch_idx + 1 == trainer.num_training_batches, trainer.log_every_n_steps
+        if trainer.world_size == 1 or last or (interval > 0 and (batch_idx + 1) % interval == 0):
             # A rank that was asked must not stop alone while the others wait in a collective.
             self._agreed = self._agreed or trainer.strategy.reduce_boolean_decision(self._asked, all=False)
-        if not self._agreed or getattr(pl_module, "has_pending_batches", False):
-            return
+        if self._agreed and not last and not getattr(pl_module, "has_pending_batches", False):
+            self._stop(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save and stop after the validation, if the step to finish was the last of its epoch."""
+        if self._agreed:
+            self._stop(trainer)
+
+    def _stop(self, trainer: Trainer) -> None:
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         path = folder / "checkpoints" / "interrupted.ckpt"
         trainer.save_checkpoint(path)

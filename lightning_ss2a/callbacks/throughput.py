@@ -24,6 +24,10 @@ class Throughput(Callback):
         self._pairs = 0
         self._validation_start = 0.0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; a run resumed in the middle of an epoch sees no start of that epoch."""
+        self._start, self._pairs = time.perf_counter(), 0
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restart the clock, so that validation and set-up do not count."""
         self._start, self._pairs = time.perf_counter(), 0
@@ -41,8 +45,8 @@ class Throughput(Callback):
     ) -> None:
         """Count the batch; log at the trainer's logging steps and at the end of an epoch."""
         self._pairs += len(batch["visual"]) * trainer.world_size
-        last = batch_idx + 1 == trainer.num_training_batches
-        if (batch_idx + 1) % trainer.log_every_n_steps != 0 and not last:
+        last, interval = batch_idx + 1 == trainer.num_training_batches, trainer.log_every_n_steps
+        if not last and (interval == 0 or (batch_idx + 1) % interval != 0):
             return
         loss = trainer.callback_metrics.get("train/loss")
         if loss is not None and not math.isfinite(loss):

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning_ss2a.callbacks import GracefulInterrupt
 from lightning_ss2a.callbacks.interrupt import resume_command
 from tests.manifold_examples import (
+    Recorder,
     largest_difference,
     make_data,
     make_module,
@@ -51,12 +52,12 @@ def dataset(tmp_path: Path) -> str:
     return write_learnable_pairs(tmp_path / "pairs")
 
 
-def interrupt(folder: Path, dataset: str, send: Send, **options) -> Path:
+def interrupt(folder: Path, dataset: str, send: Send, others: list[Callback] | None = None, **options) -> Path:
     """Train until the signal; returns where the checkpoint must be."""
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
         with pytest.raises(SystemExit):  # Lightning's answer to KeyboardInterrupt
-            fit(folder, dataset, [send, GracefulInterrupt()], **options)
+            fit(folder, dataset, [send, GracefulInterrupt(), *(others or [])], **options)
     finally:
         now = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
@@ -89,6 +90,19 @@ def test_during_validation_the_next_step_is_the_last(tmp_path: Path, dataset):
     checkpoint = interrupt(tmp_path, dataset, Send(signal.SIGINT, in_validation=True))
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 7
     assert largest_difference(fit(tmp_path / "resumed", dataset, [], checkpoint), whole) == 0.0
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_after_the_last_step_of_an_epoch_its_validation_is_done(tmp_path: Path, dataset, every: int):
+    """Otherwise nobody would ever do it: a resumed run begins with the next epoch."""
+    whole, first, second = Recorder(), Recorder(), Recorder()
+    expected = fit(tmp_path / "whole", dataset, [whole], check_val_every_n_epoch=every)
+    send = Send(signal.SIGINT, at_batch=6)
+    checkpoint = interrupt(tmp_path, dataset, send, [first], check_val_every_n_epoch=every)
+    resumed = fit(tmp_path / "resumed", dataset, [second], checkpoint, check_val_every_n_epoch=every)
+    assert largest_difference(resumed, expected) == 0.0
+    assert len(first.validation) == 2 - every
+    assert first.validation + second.validation == whole.validation
 
 
 def test_in_the_last_validation_the_run_just_ends(tmp_path: Path, dataset):
@@ -158,3 +172,13 @@ def test_ranks_agree_at_logging_steps_only_and_stop_together_when_a_step_is_comp
     with pytest.raises(KeyboardInterrupt):
         callback.on_train_batch_end(trainer, module, None, None, 3)
     assert (strategy.decisions, saved) == (1, [tmp_path / "checkpoints" / "interrupted.ckpt"])
+
+
+def test_without_logging_steps_ranks_agree_at_the_end_of_an_epoch():
+    strategy = TwoRanks()
+    trainer = SimpleNamespace(world_size=2, num_training_batches=3, log_every_n_steps=0, strategy=strategy)
+    callback = GracefulInterrupt()
+    for batch_idx in range(3):
+        assert strategy.decisions == 0
+        callback.on_train_batch_end(trainer, SimpleNamespace(), None, None, batch_idx)
+    assert strategy.decisions == 1

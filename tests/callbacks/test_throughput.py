@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 import lightning_ss2a.callbacks.throughput
 from lightning_ss2a.callbacks import Throughput
@@ -59,6 +60,40 @@ def test_the_loss_is_read_at_logging_steps_only(clock):
         callback.on_train_batch_end(trainer, module, None, {"visual": torch.zeros(16, 3)}, batch_idx)
     with pytest.raises(AssertionError, match="train/loss was read"):
         callback.on_train_batch_end(trainer, module, None, {"visual": torch.zeros(16, 3)}, 3)
+
+
+def test_no_logging_steps_at_all(clock):
+    logged, module = [], SimpleNamespace(log=lambda name, value, **_: logged.append(value))
+    callback, trainer = Throughput(), trainer_of({}, every=0, batches=3)
+    callback.on_train_start(trainer, module)
+    for batch_idx in range(3):
+        clock.now += 0.5
+        callback.on_train_batch_end(trainer, module, None, {"visual": torch.zeros(16, 3)}, batch_idx)
+    assert logged == [pytest.approx(32.0)]  # at the end of the epoch
+
+
+def test_a_run_resumed_in_the_middle_of_an_epoch_starts_its_clock(tmp_path: Path):
+    """Lightning calls no on_train_epoch_start there, and the clock of the machine runs since it was started."""
+    data, checkpoint = write_learnable_pairs(tmp_path / "pairs"), tmp_path / "middle.ckpt"
+
+    class Middle(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+            if batch_idx == 2:
+                trainer.save_checkpoint(checkpoint)
+
+    class Rates(Callback):
+        def __init__(self) -> None:
+            self.rates: list[float] = []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+            self.rates.append(float(trainer.callback_metrics["train/pairs_per_second"]))
+
+    rates = Rates()
+    make_trainer(tmp_path, callbacks=[Middle()], max_epochs=1).fit(make_module(), datamodule=make_data(data))
+    trainer = make_trainer(tmp_path, callbacks=[Throughput(), rates], max_epochs=1, log_every_n_steps=1)
+    trainer.fit(make_module(), datamodule=make_data(data), ckpt_path=checkpoint)
+    assert len(rates.rates) == 3
+    assert min(rates.rates) > 1
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
