@@ -63,6 +63,17 @@ class ShardCLI(LightningCLI):
         except ArgumentError as error:
             raise InputError(explain(error, parser, self._arguments)) from error
 
+    def instantiate_classes(self) -> None:
+        """Make trainer, model and data.
+
+        Raises:
+            InputError: one of them refuses its arguments; in its own words, without the parser's around them.
+        """
+        try:
+            super().instantiate_classes()
+        except (ValueError, ImportError) as error:
+            raise InputError(_refusal(error)) from error
+
     def before_fit(self) -> None:
         """Tell before the first epoch, not after it, that a metric will be missing.
 
@@ -131,6 +142,16 @@ def build_cli(arguments: Sequence[str], run: bool = True) -> ShardCLI:
         parser_class=ShardArgumentParser,
         save_config_kwargs={"overwrite": True},
     )
+
+
+def _refusal(error: BaseException) -> str:
+    """What our own classes said, where they are the cause; else the error itself."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return str(cause)
+        cause = cause.__cause__
+    return str(error)
 
 
 def _checkpoint_hyperparameters(path: str) -> dict[str, Any]:

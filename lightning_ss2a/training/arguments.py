@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_ss2a.errors import InputError
@@ -24,6 +25,9 @@ MINIMA = {
 
 OWN_SWITCHES = {"gradient_clip_val": (None, "gradient_clip_norm"), "accumulate_grad_batches": (1, "accumulate_batches")}
 """The trainer's switches that Lightning refuses with two optimisers: the value that is off, and our name for it."""
+
+
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 def check_minima(hparams: Mapping[str, Any]) -> None:
@@ -65,5 +69,12 @@ def check_trainer(trainer: Trainer) -> None:
         value = getattr(trainer, switch)
         if trainer.state.fn == TrainerFn.FITTING and value and value != off:
             raise InputError(f"trainer.{switch}={value} does not reach two optimisers: use model.{ours}={value}")
-    if trainer.precision == "16-mixed":
-        raise InputError("trainer.precision: 16-mixed needs loss scaling, which is not supported; use bf16-mixed")
+    if trainer.precision not in PRECISIONS:
+        raise InputError(
+            f"trainer.precision: {trainer.precision} is not supported; use {' or '.join(PRECISIONS)} "
+            "(float16 would need loss scaling, and the metrics need embeddings in float32)"
+        )
+    strategy = trainer.strategy
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy) or isinstance(strategy, DeepSpeedStrategy):
+        # Gradients are averaged over ranks that each hold the whole model; sharded ones would be mixed up silently.
+        raise InputError(f"trainer.strategy: {type(strategy).__name__} is not supported; use auto or ddp")

@@ -122,6 +122,7 @@ class ManifoldModule(LightningModule):
         self.last_ssms_per_class: Tensor | None = None
         self._pending: list[Batch] = []
         self._latest_terms: dict[str, Tensor] | None = None
+        self._latest_learning_rate = 0.0
 
     # ---------------------------------------------------------------- set-up
 
@@ -243,6 +244,7 @@ class ManifoldModule(LightningModule):
             self._reconstructor_turn(batches)
         else:
             terms = self._shared_turn(batches)
+        self._latest_learning_rate = self.optimizers()[0].param_groups[0]["lr"]
         for scheduler in self.lr_schedulers():
             scheduler.step()
         return terms
@@ -348,7 +350,7 @@ class ManifoldModule(LightningModule):
         self.log_dict({f"train/loss_{name}": terms[name] for name in ("contrastive", "reconstruction", "kl")})
         self.log("train/temperature", self.manifold.temperature.detach())
         self.log("train/gradient_norm_projectors", terms["gradient_norm_projectors"])
-        self.log("train/learning_rate", self.optimizers()[0].param_groups[0]["lr"])
+        self.log("train/learning_rate", self._latest_learning_rate)
 
     # ---------------------------------------------------------------- evaluation
 

@@ -4,10 +4,12 @@ import csv
 import math
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.nn.functional import normalize
@@ -17,6 +19,7 @@ from lightning_ss2a.callbacks import Throughput
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models import Manifold
 from lightning_ss2a.training import ManifoldModule
+from lightning_ss2a.training.arguments import check_trainer
 from lightning_ss2a.training.resume import mix_seed
 from tests.manifold_examples import (
     AUDIO_WIDTH,
@@ -335,6 +338,16 @@ def test_logged_terms_are_those_of_the_loss(tmp_path: Path, dataset: str):
     assert [terms["train/learning_rate"] for terms in recorder.training.values()] == pytest.approx([3e-3] * 6)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_logged_learning_rate_is_the_one_that_the_step_used(tmp_path: Path, dataset: str, accumulate: int):
+    module = make_module(accumulate_batches=accumulate, warmup_steps=4, schedule="cosine")
+    recorder = fit(tmp_path, dataset, module, max_epochs=2)
+    logged = [terms.get("train/learning_rate") for terms in recorder.training.values()]
+    stepped = slice(accumulate - 1, None, accumulate)
+    assert logged[stepped] == pytest.approx(recorder.learning_rates[stepped])
+    assert logged[stepped][0] == pytest.approx(3e-3 / 4)
+
+
 def test_no_logging_at_all(tmp_path: Path, dataset: str):
     recorder = fit(tmp_path, dataset, make_module(), max_epochs=1, log_every_n_steps=0)
     assert recorder.trainer.global_step == 6
@@ -417,6 +430,25 @@ def test_compiled_training_equals_eager(tmp_path, dataset, alternation: str, pre
 def test_switches_of_the_trainer_that_have_another_name_here(tmp_path: Path, dataset: str, switch: dict, message: str):
     with pytest.raises(InputError, match=message):
         fit(tmp_path, dataset, make_module(), **switch)
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true", "64-true"])
+def test_precisions_that_metrics_cannot_use_are_refused_before_training(tmp_path: Path, dataset: str, precision: str):
+    with pytest.raises(InputError, match=f"trainer.precision: {precision} is not supported; use 32-true or bf16-mixed"):
+        fit(tmp_path, dataset, make_module(), precision=precision)
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy, DeepSpeedStrategy])
+def test_sharded_strategies_are_refused(strategy: type):
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(fn="fit"),
+        gradient_clip_val=None,
+        accumulate_grad_batches=1,
+        precision="32-true",
+        strategy=object.__new__(strategy),
+    )
+    with pytest.raises(InputError, match=f"trainer.strategy: {strategy.__name__} is not supported; use auto or ddp"):
+        check_trainer(trainer)
 
 
 @pytest.mark.parametrize(
