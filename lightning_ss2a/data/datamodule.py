@@ -1,7 +1,8 @@
 """``ShardDataModule``: one or several data sets for Lightning."""
 
+import math
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -21,6 +22,10 @@ from lightning_ss2a.data.stream import StreamRows, StreamSource
 from lightning_ss2a.errors import InputError
 
 Stage = Literal["train", "validation", "test", "predict"]
+RowsPerGroup = Literal["all", "one"]
+
+_LEAST = {"batch_size": 1, "evaluation_batch_size": 1, "num_workers": 0, "shuffle_rows": 1, "seed": 0}
+_CHOICES = {"residency": get_args(Residency), "rows_per_group": get_args(RowsPerGroup)}
 
 
 class ShardDataModule(LightningDataModule):
@@ -75,7 +80,7 @@ class ShardDataModule(LightningDataModule):
         residency: Residency = "auto",
         num_workers: int = 0,
         shuffle_rows: int = 65536,
-        rows_per_group: Literal["all", "one"] = "all",
+        rows_per_group: RowsPerGroup = "all",
         shuffle_pairs: bool = False,
         seed: int = 0,
     ) -> None:
@@ -83,11 +88,19 @@ class ShardDataModule(LightningDataModule):
         self.save_hyperparameters()
         self.datasets = as_list(datasets)
         self.weights = [1.0] * len(self.datasets) if weights is None else list(weights)
-        if len(self.weights) != len(self.datasets) or min(self.weights) < 0:
+        if not self.datasets:
+            raise InputError("data.datasets is empty; name at least one folder with a manifest.json")
+        if len(self.weights) != len(self.datasets) or not all(0 <= weight < math.inf for weight in self.weights):
             raise InputError(
                 f"data.weights needs one number of at least 0 for each of the {len(self.datasets)} data sets, "
                 f"found {self.weights}"
             )
+        for option, least in _LEAST.items():
+            if self.hparams[option] < least:
+                raise InputError(f"data.{option} is {self.hparams[option]}, needs at least {least}")
+        for option, choices in _CHOICES.items():
+            if self.hparams[option] not in choices:
+                raise InputError(f"data.{option} is {self.hparams[option]!r}, needs one of {', '.join(choices)}")
         self._place: Place | None = None
         self._tables: dict[str, MemoryRows] = {}
 

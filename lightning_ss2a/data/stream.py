@@ -14,6 +14,7 @@ from lightning_ss2a.data.loader import ahead
 from lightning_ss2a.data.memory import evaluation_batch
 from lightning_ss2a.data.plan import StreamPlan, rank_slice, view_choices
 from lightning_ss2a.data.rows import Batch, Rows, gather
+from lightning_ss2a.errors import InputError
 
 
 class StreamRows:
@@ -148,16 +149,35 @@ class StreamSource:
         """Windows in order, read ahead: window j by worker j modulo their number."""
         if not self.num_workers:
             return ahead(self._windows.__getitem__, windows)
+        return self._read_by_workers(windows)
+
+    def _read_by_workers(self, windows: list[tuple[int, int]]) -> Iterator[Window]:
         workers = DataLoader(
-            self._windows,
+            _WindowsOrErrors(self._windows),
             batch_size=None,
             sampler=windows,
             num_workers=self.num_workers,
             collate_fn=_as_is,
             prefetch_factor=1,
         )
-        return iter(workers)
+        for window in workers:
+            if isinstance(window, InputError):
+                raise window
+            yield window
 
 
-def _as_is(window: Window) -> Window:
+class _WindowsOrErrors(Dataset):
+    """Errors of input as results: raised in a worker, they would come with the worker's traceback as their message."""
+
+    def __init__(self, windows: Windows) -> None:
+        self.windows = windows
+
+    def __getitem__(self, item: tuple[int, int]) -> Window | InputError:
+        try:
+            return self.windows[item]
+        except InputError as error:
+            return error
+
+
+def _as_is(window: Window | InputError) -> Window | InputError:
     return window

@@ -273,6 +273,42 @@ def test_bad_options_are_named(tmp_path: Path):
         module(path, train_split="trian", **MEMORY).setup("fit")
     with pytest.raises(InputError, match=r"data.weights needs one number"):
         module(path, weights=[1.0, 2.0])
+    with pytest.raises(InputError, match=r"data.datasets is empty"):
+        module([])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "data.batch_size is 0, needs at least 1"),
+        ({"evaluation_batch_size": -5}, "data.evaluation_batch_size is -5, needs at least 1"),
+        ({"num_workers": -1}, "data.num_workers is -1, needs at least 0"),
+        ({"shuffle_rows": 0}, "data.shuffle_rows is 0, needs at least 1"),
+        ({"seed": -1}, "data.seed is -1, needs at least 0"),
+        ({"weights": [float("nan")]}, "data.weights needs one number of at least 0"),
+        ({"weights": [float("inf")]}, "data.weights needs one number of at least 0"),
+        ({"residency": "disk"}, "data.residency is 'disk', needs one of auto, device, memory, stream"),
+        ({"rows_per_group": "two"}, "data.rows_per_group is 'two', needs one of all, one"),
+    ],
+)
+def test_options_out_of_range_are_named_before_anything_is_read(options, message):
+    with pytest.raises(InputError, match=message):
+        ShardDataModule("nowhere", **options)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_damage_met_while_streaming_is_one_clear_line_whoever_reads(tmp_path: Path, workers):
+    path = write_pairs(tmp_path)
+    data = module(path, num_workers=workers, **STREAM)
+    loader = data.train_dataloader()
+    shard = tmp_path / "train-000001.tar"
+    content = bytearray(shard.read_bytes())
+    content[3000] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(ShardError) as caught:
+        list(loader)
+    assert str(caught.value).startswith(f"{shard}: block 0: crc32 is not the manifest's")
+    assert "\n" not in str(caught.value)
 
 
 def test_epoch_order_does_not_depend_on_residency_memory_or_device(tmp_path: Path):
