@@ -92,7 +92,10 @@ def _text(value: Any) -> np.ndarray:
     for row, text in enumerate(texts):
         if not isinstance(text, str | bytes):
             raise _Bad(row, f"is {type(text).__name__}, needs text")
-        encoded.append(text.encode() if isinstance(text, str) else text)
+        try:
+            encoded.append(text.encode() if isinstance(text, str) else text)
+        except UnicodeEncodeError:
+            raise _Bad(row, f"is not UTF-8 text: {text!r}") from None
         if b"\0" in encoded[-1]:
             raise _Bad(row, "holds a NUL character")
     longest = max(map(len, encoded), default=1)

@@ -1,10 +1,12 @@
 """Foreign shards, and our own in another layout, order or number of files, into a block-packed data set."""
 
+import json
+import lzma
 import os
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +26,8 @@ from lightning_ss2a.data.strict_json import load_json
 from lightning_ss2a.data.writer import ShardWriter
 
 _ROWS_AT_ONCE = 1024
+_MOST_NUMBERED_CLASSES = 10_000
+"""Classes that are numbers become 0 to the greatest of them, up to here; greater ones are names like any other."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def pack_samples(
         block_rows=block_rows,
         shard_rows=shard_rows,
         overwrite=overwrite,
+        rows_from=json.dumps([[os.fspath(source) for source in sources], asdict(mapping), split]),
     ) as writer:
         done = writer.rows_written(split)
         rows: list[dict[str, Any]] = []
@@ -162,6 +167,7 @@ def repack_dataset(
         block_rows=block_rows,
         shard_rows=shard_rows,
         overwrite=overwrite,
+        rows_from=json.dumps([[manifest.to_bytes().decode() for manifest in manifests], shuffle_seed]),
     ) as writer:
         for split in dict.fromkeys(split for manifest in manifests for split in manifest.splits):
             holders = [reader for reader in readers if split in reader.manifest.splits]
@@ -183,13 +189,13 @@ def foreign_samples(sources: Sequence[str]) -> Iterator[dict[str, Any]]:
             members = tar_file_expander([{"url": os.fspath(source), "stream": stream}], handler=_reraise)
             try:
                 yield from group_by_keys(members, lcase=False, handler=_reraise)
-            except (tarfile.TarError, OSError, ValueError, EOFError, zlib.error) as error:
+                stream.check_end()
+            except (tarfile.TarError, OSError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
                 if isinstance(error, ShardError):
                     raise
                 raise ShardError(
                     f"{source}: damaged, or not a tar of samples ({(error.args or [error])[0]})"
                 ) from error
-            stream.check_end()
 
 
 def _reraise(error: Exception) -> bool:
@@ -227,28 +233,45 @@ def _fact(sample: dict[str, Any], source: str, what: str) -> str:
     member, _, path = source.partition(":")
     data = _member(sample, member, what)
     if not path:
-        return data.decode(errors="replace").strip()
+        return _text(sample, data.decode(errors="replace").strip(), what)
     value = load_json(data, f"{_place(sample)} .{member}")
     for step in path.split("."):
         if not isinstance(value, dict) or step not in value:
             raise ShardError(f"{_place(sample)}: {what} is missing: no {path} in .{member}")
         value = value[step]
-    return str(value)
+    if value is None or isinstance(value, dict | list):
+        raise ShardError(f"{_place(sample)}: {what} is {json.dumps(value)[:60]}, needs text or a number")
+    return _text(sample, str(value), what)
+
+
+def _text(sample: dict[str, Any], text: str, what: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ShardError(f"{_place(sample)}: {what} is not UTF-8 text: {text!r}") from None
+    if not text and what != "the name":
+        raise ShardError(f"{_place(sample)}: {what} is empty")
+    return text
 
 
 def _class_names(sources: Sequence[str], mapping: SampleMapping) -> tuple[str, ...]:
     if mapping.class_from is None:
         return ("unlabelled",)
     found = {_fact(sample, mapping.class_from, "the class") for sample in foreign_samples(sources)}
-    if all(name.isdecimal() for name in found):
+    if all(map(_is_number, found)):
         return tuple(str(number) for number in range(max(map(int, found)) + 1))
     return tuple(sorted(found))
+
+
+def _is_number(name: str) -> bool:
+    """Whether it is the number of a class, as one counts them."""
+    return name.isdecimal() and len(name) < 9 and name == str(int(name)) and int(name) < _MOST_NUMBERED_CLASSES
 
 
 def _row(
     sample: dict[str, Any], mapping: SampleMapping, classes: Sequence[str], fields: dict[str, FieldSpec]
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"key": sample["__key__"], "origin": ORIGINS.index(mapping.origin)}
+    row: dict[str, Any] = {"key": _text(sample, sample["__key__"], "the key"), "origin": ORIGINS.index(mapping.origin)}
     for name, spec in fields.items():
         row[name] = _embedding(sample, name, mapping)
         expected = (spec.width,) if spec.views is None else (spec.views, spec.width)
@@ -271,7 +294,7 @@ def _row(
 def _class_index(sample: dict[str, Any], name: str, mapping: SampleMapping, classes: Sequence[str]) -> int:
     if name in classes:
         return classes.index(name)
-    if mapping.class_from == "cls" and name.isdecimal() and int(name) < len(classes):
+    if mapping.class_from == "cls" and _is_number(name) and int(name) < len(classes):
         return int(name)
     raise ShardError(f"{_place(sample)}: class {name!r} is not one of the {len(classes)} classes given")
 

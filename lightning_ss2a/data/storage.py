@@ -1,5 +1,8 @@
 """Local files and URLs, read the same way: whole files and byte ranges."""
 
+import bz2
+import gzip
+import lzma
 import os
 import re
 import stat
@@ -17,7 +20,8 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 _SKIP = 1 << 20
 _END_OF_TAR = 1024
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
+_LONGEST_MARK = 6
+_UNPACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
 def is_local(url: str | os.PathLike) -> bool:
@@ -140,7 +144,9 @@ class RangeReader:
 
 
 class WholeStream:
-    """A tar read from its start to its end; a context manager with ``read``, as tarfile needs it.
+    """A tar, perhaps compressed, read from its start to its end; a context manager with ``read``, as tarfile needs it.
+
+    Unpacked here and not by tarfile, which takes a compressed file that is cut off for one that has ended.
 
     Args:
         url: a local path, ``pipe:COMMAND``, or any URL of fsspec.
@@ -151,7 +157,7 @@ class WholeStream:
 
     def __init__(self, url: str | os.PathLike) -> None:
         self.url = os.fspath(url)
-        self._tail = self._head = b""
+        self._tail = b""
         try:
             if is_local(self.url):
                 self._stream = _open_local(self.url, None)[0]
@@ -159,6 +165,11 @@ class WholeStream:
                 self._stream = webdataset.gopen(self.url, "rb")
             else:
                 self._stream = fsspec.open(self.url, "rb").open()
+            start = self._stream.read(_LONGEST_MARK)
+            unpack = next((unpack for mark, unpack in _UNPACKERS.items() if start.startswith(mark)), None)
+            self._content = _Rejoined(start, self._stream)
+            if unpack is not None:
+                self._content = unpack(self._content)
         except Exception as error:  # file systems of fsspec raise what they like
             raise _unreadable(self.url, error) from error
 
@@ -172,8 +183,7 @@ class WholeStream:
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes."""
-        data = self._stream.read(size)
-        self._head = self._head or data[:6]
+        data = self._content.read(size)
         self._tail = (self._tail + data)[-_END_OF_TAR:]
         return data
 
@@ -187,8 +197,23 @@ class WholeStream:
             pass
         if isinstance(self._stream, Pipe) and self._stream.proc.wait():
             raise ShardError(f"{self.url}: the command ended with status {self._stream.proc.returncode}")
-        if not self._head.startswith(_COMPRESSED) and (any(self._tail) or len(self._tail) < _END_OF_TAR):
+        if any(self._tail) or len(self._tail) < _END_OF_TAR:
             raise ShardError(f"{self.url}: the end of the archive is missing; the file is truncated")
+
+    def __str__(self) -> str:
+        return self.url  # WebDataset puts it into messages
+
+
+class _Rejoined:
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, start: bytes, rest: BinaryIO) -> None:
+        self._start, self._rest = start, rest
+
+    def read(self, size: int) -> bytes:
+        """At most so many bytes; none at the end."""
+        data, self._start = self._start[:size], self._start[size:]
+        return data or self._rest.read(size)
 
 
 def _open_local(path: str, folder: str | os.PathLike | None) -> tuple[BinaryIO, int]:
@@ -209,5 +234,6 @@ def _unreadable(url: str, error: Exception) -> ShardError:
     if isinstance(error, ShardError):
         return error
     if isinstance(error, FileNotFoundError):
-        return ShardError(f"{url}: no such file")
+        # fsspec says so of any server that it cannot reach, too.
+        return ShardError(f"{url}: no such file" + (f" ({error.__cause__})" if error.__cause__ else ""))
     return ShardError(f"{url}: cannot be read ({error})")

@@ -1,6 +1,7 @@
 """``ShardWriter``: rows into a data set folder, atomically and resumably, in constant memory."""
 
 import hashlib
+import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from lightning_ss2a.data.blocks import encode_block, slice_columns
 from lightning_ss2a.data.columns import Columns, join_columns
 from lightning_ss2a.data.convert import ColumnConverter
 from lightning_ss2a.data.errors import ShardError
+from lightning_ss2a.data.folder_lock import FolderLock
 from lightning_ss2a.data.kinds import KINDS, FieldSpec
 from lightning_ss2a.data.label_head import LabelHead
 from lightning_ss2a.data.manifest import MANIFEST, Block, FileReference, Manifest, Shard
@@ -97,9 +99,11 @@ class ShardWriter:
         block_rows: rows in a block.
         shard_rows: rows in a shard.
         overwrite: replace a data set (or an unfinished one) in the folder; other files there stay.
+        rows_from: what the rows come from and in which order; a build goes on only from the same.
 
     Raises:
-        ShardError: the folder holds a data set, or an unfinished one of another description.
+        ShardError: the folder holds a data set, or an unfinished one of another description, or another writer is at
+            work there.
     """
 
     def __init__(
@@ -117,6 +121,7 @@ class ShardWriter:
         block_rows: int = 1024,
         shard_rows: int = 65536,
         overwrite: bool = False,
+        rows_from: str = "",
     ) -> None:
         self.folder = Path(folder)
         self.block_rows = block_rows
@@ -130,18 +135,27 @@ class ShardWriter:
         self.manifest = Manifest(kind, dict(fields), tuple(classes), {}, layout=layout, origin=origin, licence=licence)
         for path, message in self.manifest.problems():
             raise ShardError(f"{folder}: {path} {message}")
+        # In the journal only: what decides which rows go into which shard, and in which order.
+        cut = json.dumps([block_rows, shard_rows, rows_from])
+        self._journal_mark = f"{self.manifest.created_by}, {hashlib.sha256(cut.encode()).hexdigest()}"
         self._convert = ColumnConverter(self.manifest.columns, len(self.manifest.classes))
         self._splits: dict[str, _Split] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._go_on(overwrite)
+        self._lock = FolderLock(self.folder)
+        try:
+            self._go_on(overwrite)
+        except BaseException:
+            self._lock.release()
+            raise
 
     def __enter__(self) -> "ShardWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
+        try:
+            if kind is None:
+                self.close()
+        finally:
             self.abandon()
 
     def rows_written(self, split: str) -> int:
@@ -188,6 +202,7 @@ class ShardWriter:
             raise ShardError(f"{self.folder}: {path} {message}")
         self.manifest.save(self.folder)
         (self.folder / JOURNAL).unlink(missing_ok=True)
+        self._lock.release()
 
     def abandon(self) -> None:
         """Stop without finishing; finished shards stay for a build that goes on."""
@@ -195,6 +210,7 @@ class ShardWriter:
             if state.shard is not None:
                 state.shard.abandon()
         self._splits.clear()
+        self._lock.release()
 
     def _go_on(self, overwrite: bool) -> None:
         manifest, journal = self.folder / MANIFEST, self.folder / JOURNAL
@@ -205,16 +221,17 @@ class ShardWriter:
             raise ShardError(f"{self.folder}: holds a finished data set; choose another folder, or overwrite it")
         if journal.exists():
             started = Manifest.from_bytes(journal.read_bytes(), str(journal))
-            if replace(started, splits={}) != self.manifest:
+            if replace(started, splits={}) != replace(self.manifest, created_by=self._journal_mark):
                 raise ShardError(
                     f"{self.folder}: holds the unfinished build of another data set (other kind, fields, classes, "
-                    "layout, origin or licence); go on with the same description, or overwrite it"
+                    "layout, sizes, origin or licence, or rows from elsewhere or in another order); go on with the "
+                    "same description, or overwrite it"
                 )
             for shard in (shard for shards in started.splits.values() for shard in shards):
                 file = self.folder / shard.file
                 if not file.is_file() or file.stat().st_size != shard.bytes:
                     raise ShardError(f"{file}: a finished shard is missing or changed; overwrite the data set")
-            self.manifest = started
+            self.manifest = replace(started, created_by=self.manifest.created_by)
         for leftover in self.folder.glob(".*.tar.tmp"):
             leftover.unlink()
 
@@ -256,7 +273,7 @@ class ShardWriter:
         state.shard = None
         shards = (*self.manifest.splits.get(split, ()), finished)
         self.manifest = replace(self.manifest, splits={**self.manifest.splits, split: shards})
-        self.manifest.save(self.folder, JOURNAL)
+        replace(self.manifest, created_by=self._journal_mark).save(self.folder, JOURNAL)
 
     def _save_label_head(self) -> FileReference:
         if self.label_head.width != self.manifest.fields["audio"].width:

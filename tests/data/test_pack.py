@@ -1,6 +1,8 @@
+import bz2
 import gzip
 import io
 import json
+import lzma
 import tarfile
 from pathlib import Path
 
@@ -96,6 +98,10 @@ def test_numbered_classes_and_views(tmp_path):
         ({"json": None}, r"b\.tar: sample '0007': the class is missing: no member \.json"),
         ({"json": {"label": "dog"}}, r"b\.tar: sample '0007': the group is missing: no video\.id in \.json"),
         ({"txt": None}, r"sample '0007': the name is missing"),
+        ({"json": {"label": None, "video": {"id": 1}}}, r"sample '0007': the class is null, needs text or a number"),
+        ({"json": {"label": ["dog"], "video": {"id": 1}}}, r"the class is \[\"dog\"\], needs text or a number"),
+        ({"json": {"label": "dog", "video": {"id": ""}}}, r"sample '0007': the group is empty"),
+        ({"json": {"label": "\ud800", "video": {"id": 1}}}, r"sample '0007': the class is not UTF-8 text"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, tars, change, message):
@@ -129,6 +135,63 @@ def test_truncated_tars(tmp_path, tars):
         Path(tars[1]).write_bytes(whole[:size])
         with pytest.raises(ShardError, match=r"b\.tar"):
             pack_samples(tars, tmp_path / "out", MAPPING, overwrite=True)
+
+
+@pytest.mark.parametrize("module", [gzip, bz2, lzma])
+def test_compressed_tars_that_are_cut_off_between_samples(tmp_path, module):
+    """As by a download that stopped: what is there unpacks well, and ends where a sample ends."""
+    write_foreign(tmp_path / "x.tar", [foreign_sample(i) for i in range(6)])
+    whole = (tmp_path / "x.tar").read_bytes()
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        end = next(member.offset for member in tar.getmembers() if member.name.startswith("0003"))
+    for data in (module.compress(whole[:end]), module.compress(whole)[:-9]):
+        (tmp_path / "x.tar.z").write_bytes(data)
+        with pytest.raises(ShardError, match=r"x\.tar\.z"):
+            pack_samples([str(tmp_path / "x.tar.z")], tmp_path / "out", MAPPING, overwrite=True)
+    (tmp_path / "x.tar.z").write_bytes(module.compress(whole))
+    assert pack_samples([str(tmp_path / "x.tar.z")], tmp_path / "out", MAPPING, overwrite=True).rows() == 6
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin1") as tar:
+        for member, value in (("clip.npy", np.ones(3)), ("clap.npy", np.ones(2))):
+            stream = io.BytesIO()
+            np.save(stream, value)
+            header = tarfile.TarInfo(f"caf\xe9.{member}")
+            header.size = len(stream.getvalue())
+            tar.addfile(header, io.BytesIO(stream.getvalue()))
+    mapping = SampleMapping(fields=MAPPING.fields, encoders=MAPPING.encoders)
+    with pytest.raises(ShardError, match="the key is not UTF-8 text"):
+        pack_samples([str(tmp_path / "x.tar")], tmp_path / "out", mapping)
+
+
+def test_large_numbers_and_padded_ones_are_names_of_classes(tmp_path):
+    for labels in ([12_345_678, 7], ["007", "010"], ["7" * 5000, "8"]):
+        samples = [foreign_sample(i) | {"json": {"label": label, "video": {"id": i}}} for i, label in enumerate(labels)]
+        source = write_foreign(tmp_path / "x.tar", samples)
+        manifest = pack_samples([source], tmp_path / "out", MAPPING, overwrite=True)
+        assert manifest.classes == tuple(sorted(map(str, labels)))
+
+
+def test_an_unfinished_copy_does_not_go_on_in_another_order(tmp_path, monkeypatch):
+    source, sizes = make_dataset(tmp_path / "in", splits={"train": 20}), {"block_rows": 2, "shard_rows": 4}
+    monkeypatch.setattr(pack_module, "_ROWS_AT_ONCE", 5)
+    write, calls = pack_module.ShardWriter.write, []
+
+    def write_twice(self, split, columns):
+        calls.append(split)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        write(self, split, columns)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pack_module.ShardWriter, "write", write_twice)
+        with pytest.raises(KeyboardInterrupt):
+            repack_dataset([source], tmp_path / "out", shuffle_seed=1, **sizes)
+    with pytest.raises(ShardError, match="unfinished build of another data set"):
+        repack_dataset([source], tmp_path / "out", shuffle_seed=2, **sizes)
+    repack_dataset([source], tmp_path / "out", shuffle_seed=1, **sizes)
+    assert validate_dataset(tmp_path / "out") == []
 
 
 def test_no_samples_and_no_file(tmp_path):

@@ -119,6 +119,33 @@ def test_another_description_does_not_go_on(tmp_path):
     writer.abandon()
     with pytest.raises(ShardError, match="unfinished build"):
         ShardWriter(tmp_path, "pairs", FIELDS["pairs"], ["other"])
+    for other in ({"shard_rows": 3}, {"shard_rows": 2, "block_rows": 1}, {"shard_rows": 2, "rows_from": "elsewhere"}):
+        with pytest.raises(ShardError, match="unfinished build"):
+            ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, **other)
+    assert ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, shard_rows=2).rows_written("train") == 4
+
+
+def test_one_writer_at_a_time(tmp_path):
+    first = ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, shard_rows=2)
+    first.write("train", random_columns("pairs", 3))
+    for overwrite in (False, True):
+        with pytest.raises(ShardError, match="another build writes there"):
+            ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, shard_rows=2, overwrite=overwrite)
+    first.close()
+    assert Manifest.load(tmp_path).rows() == 3
+    with ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, overwrite=True) as second:
+        second.write("train", random_columns("pairs", 5))
+    assert Manifest.load(tmp_path).rows() == 5
+
+
+def test_a_folder_is_free_after_its_writer_failed(tmp_path):
+    with (
+        pytest.raises(ShardError, match="no rows were written"),
+        ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES),
+    ):
+        pass
+    with ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES) as writer:
+        writer.write("train", random_columns("pairs", 1))
 
 
 def bad(name, change):
@@ -225,3 +252,12 @@ def test_all_finite_agrees_with_numpy(dtype):
     bits = np.arange(2**16, dtype=np.uint32)
     numbers = bits.astype(np.uint16).view(np.float16) if dtype == "float16" else (bits << 16).view(np.float32)
     assert [all_finite(number) for number in numbers.reshape(-1, 1)] == np.isfinite(numbers).tolist()
+
+
+def test_text_that_is_not_utf8_is_named(tmp_path):
+    columns = random_columns("pairs", 3) | {"key": ["a", "b\udce9", "c"]}
+    with (
+        pytest.raises(ShardError, match=r"row 1, field key is not UTF-8 text: 'b\\udce9'"),
+        ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES) as writer,
+    ):
+        writer.write("train", columns)
