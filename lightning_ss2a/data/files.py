@@ -117,11 +117,16 @@ class ShardRows:
 
     def _allocate(self, rows: int) -> dict[str, np.ndarray]:
         """Arrays for the columns of fixed shape: filled piece by piece, so that memory holds the rows only once."""
-        return {
-            name: np.empty((rows, *spec.inner), self._dtypes[name])
-            for name, spec in self._specs.items()
-            if not (spec.ragged or spec.is_text)
-        }
+        try:
+            return {
+                name: np.empty((rows, *spec.inner), self._dtypes[name])
+                for name, spec in self._specs.items()
+                if not (spec.ragged or spec.is_text)
+            }
+        except MemoryError as error:
+            raise ShardError(
+                f"{rows} rows do not fit in memory ({error}); use data.residency=stream, or less data.shuffle_rows"
+            ) from error
 
     def _pieces(self, ranges: np.ndarray) -> Iterator[tuple[int, int, int]]:
         """(block, start, stop) of each stretch within one block."""

@@ -1,7 +1,10 @@
 """What each kind of data set holds: the one place that knows names, types and shapes of columns."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 ORIGINS = ("annotated", "curated", "translated")
 """Where the audio of a row comes from; the column ``origin`` holds the position in this tuple."""
@@ -54,6 +57,13 @@ class ColumnSpec:
     min_items: int = 0
     below: int | None = None
     role: str = "column"
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that a row takes, at least."""
+        if self.is_text:
+            return self.min_items
+        return np.dtype(self.dtype).itemsize * math.prod(self.inner) * (self.min_items if self.ragged else 1)
 
     @property
     def is_text(self) -> bool:

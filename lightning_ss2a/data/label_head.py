@@ -77,7 +77,7 @@ class LabelHead:
             return cls(tensors["weight"].float(), tensors["bias"].float(), tuple(labels))
         except ShardError as error:
             raise ShardError(f"{where}: {error}") from None
-        except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise ShardError(
                 f"{where}: not a label head ({error}); it needs weight, bias and the metadata labels"
             ) from error

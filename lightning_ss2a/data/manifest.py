@@ -207,7 +207,8 @@ class Manifest:
         if self.kind not in KINDS:
             yield "kind", f"is {self.kind!r}, needs one of {', '.join(KINDS)}"
             return
-        yield from ((f"fields.{name}", message) for name, message in field_problems(self.kind, self.fields))
+        wrong_fields = list(field_problems(self.kind, self.fields))
+        yield from ((f"fields.{name}", message) for name, message in wrong_fields)
         if self.layout not in LAYOUTS:
             yield "layout", f"is {self.layout!r}, needs one of {', '.join(LAYOUTS)}"
         if not self.classes or len(set(self.classes)) != len(self.classes):
@@ -217,17 +218,21 @@ class Manifest:
                 yield "folds", f"names {fold!r}, which is not a split"
         if self.label_head is not None and not PLAIN_NAME.fullmatch(self.label_head.file):
             yield "label_head.file", f"is {self.label_head.file!r}, needs the plain name of a file in the folder"
+        # Memory is taken for as many rows as are stated here, before any of them is read.
+        row_bytes = 0 if wrong_fields else sum(spec.row_bytes for spec in self.columns.values())
         seen: set[str] = {MANIFEST}
         for split, shards in self.splits.items():
             for i, shard in enumerate(shards):
-                yield from self._shard_problems(shard, f"splits.{split}[{i}]", seen)
+                yield from self._shard_problems(shard, f"splits.{split}[{i}]", seen, row_bytes)
 
-    def _shard_problems(self, shard: Shard, path: str, seen: set[str]) -> Iterator[tuple[str, str]]:
+    def _shard_problems(self, shard: Shard, path: str, seen: set[str], row_bytes: int) -> Iterator[tuple[str, str]]:
         if not PLAIN_NAME.fullmatch(shard.file) or shard.file in seen:
             yield f"{path}.file", f"is {shard.file!r}, needs the plain name of a file in the folder, each only once"
         seen.add(shard.file)
         if shard.rows < 0 or shard.bytes < 0:
             yield path, "has a negative number of rows or bytes"
+        if shard.rows * row_bytes > shard.bytes:
+            yield f"{path}.rows", f"is {shard.rows}, which {shard.bytes} bytes cannot hold: a row takes {row_bytes}"
         if self.layout == "samples":
             if shard.blocks:
                 yield f"{path}.blocks", "must be empty in layout samples"

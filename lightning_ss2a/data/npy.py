@@ -39,7 +39,10 @@ def decode(data: memoryview, where: str) -> np.ndarray:
             f"{where}: {len(data) - start} bytes of numbers, but shape {list(shape)} of {dtype} needs "
             f"{count * dtype.itemsize}"
         )
-    return np.frombuffer(data, dtype, count, start).reshape(shape)
+    try:
+        return np.frombuffer(data, dtype, count, start).reshape(shape)
+    except (ValueError, OverflowError):  # too many axes, or an axis too long beside an empty one
+        raise ShardError(f"{where}: no array has {len(shape)} axes of sizes {str(list(shape))[:60]}") from None
 
 
 @lru_cache(maxsize=1024)

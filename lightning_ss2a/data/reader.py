@@ -188,8 +188,13 @@ def read_block(file: RangeReader, block: Block, where: str) -> memoryview:
     Raises:
         ShardError: truncated or damaged.
     """
+    if file.size is not None and block.offset + block.bytes > file.size:
+        raise ShardError(f"{where}: ends before its {block.bytes} bytes; the file is truncated")
     # np.empty, not bytearray: the bytes are overwritten at once, and the views into them are writable.
-    buffer = memoryview(np.empty(block.bytes, np.uint8))
+    try:
+        buffer = memoryview(np.empty(block.bytes, np.uint8))
+    except MemoryError:
+        raise ShardError(f"{where}: its {block.bytes} bytes do not fit in memory") from None
     if file.read_into(buffer, block.offset) != block.bytes:
         raise ShardError(f"{where}: ends before its {block.bytes} bytes; the file is truncated")
     if zlib.crc32(buffer) != block.crc32:

@@ -53,6 +53,7 @@ def test_damage_is_seen(tmp_path):
         ({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, {"labels": '["a"]'}, "1 labels do not go together"),
         ({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, {"labels": "2"}, "not a list of names"),
         ({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, None, "not a label head"),
+        ({"weight": torch.ones(2, 3), "bias": torch.ones(2)}, {"labels": "[" * 100_000}, "not a label head"),
         ({"weight": torch.full((2, 3), torch.nan), "bias": torch.ones(2)}, {"labels": '["a", "b"]'}, "NaN"),
     ],
 )

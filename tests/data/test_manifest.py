@@ -110,6 +110,7 @@ def delete(*path):
         (change(["splits", "train", 0, "rows"], 7), r"splits\.train\[0\]\.rows is 7, but its blocks have 8"),
         (change(["splits", "train", 0, "blocks", 1, "offset"], 0), r"splits\.train\[0\]\.blocks\[1\] overlaps"),
         (change(["splits", "train", 0, "blocks", 1, "bytes"], 1 << 60), r"blocks\[1\] overlaps"),
+        (change(["fields", "audio", "width"], 1 << 60), r"splits\.train\[0\]\.rows is 8, which \d+ bytes cannot hold"),
         (change(["splits", "train", 1, "file"], "train-000000.tar"), "each only once"),
         (change(["splits", "train", 0, "file"], "../train-000000.tar"), "needs the plain name"),
         (change(["splits", "train", 0, "file"], "/etc/passwd"), "needs the plain name"),

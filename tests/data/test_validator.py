@@ -20,6 +20,23 @@ def test_good_data_has_no_problems(tmp_path, kind, layout):
     assert validate_dataset(f"file://{tmp_path}") == []
 
 
+def test_a_block_that_is_said_to_be_huge(tmp_path):
+    make_dataset(tmp_path)
+
+    def change(content):
+        content["splits"]["train"][0]["bytes"] = content["splits"]["train"][0]["blocks"][-1]["bytes"] = 1 << 50
+        content["splits"]["train"][0]["blocks"][-1]["offset"] = (
+            content["splits"]["train"][0]["blocks"][-2]["offset"]
+            + (content["splits"]["train"][0]["blocks"][-2]["bytes"])
+        )
+        content["splits"]["train"][0]["bytes"] = 1 << 51
+
+    rewrite_manifest(tmp_path, change)
+    for path in (tmp_path, f"file://{tmp_path}"):
+        messages = [str(problem) for problem in validate_dataset(path)]
+        assert any("truncated" in message or "do not fit in memory" in message for message in messages)
+
+
 def test_everything_is_told_at_once(tmp_path):
     make_dataset(tmp_path, label_head=make_label_head())
 
