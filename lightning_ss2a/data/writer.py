@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -140,6 +141,7 @@ class ShardWriter:
         self._journal_mark = f"{self.manifest.created_by}, {hashlib.sha256(cut.encode()).hexdigest()}"
         self._convert = ColumnConverter(self.manifest.columns, len(self.manifest.classes))
         self._splits: dict[str, _Split] = {}
+        check_output_folder(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock(self.folder)
         try:
@@ -283,6 +285,21 @@ class ShardWriter:
             )
         self.label_head.save(self.folder / LABEL_HEAD)
         return FileReference(LABEL_HEAD, hashlib.sha256((self.folder / LABEL_HEAD).read_bytes()).hexdigest())
+
+
+def check_output_folder(folder: Path) -> None:
+    """See that a data set can be written to a folder, which need not exist and is not made.
+
+    Raises:
+        ShardError: it cannot.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())):
+            pass
+    except OSError as error:
+        raise ShardError(
+            f"{folder}: cannot be the folder of a data set ({error.strerror}); name a folder that can be written"
+        ) from error
 
 
 def _copy(columns: Columns) -> Columns:

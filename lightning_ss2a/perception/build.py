@@ -9,6 +9,7 @@ from typing import Any, Literal
 from lightning_ss2a.data import ORIGINS, FieldSpec, ShardWriter
 from lightning_ss2a.data.convert import group_of
 from lightning_ss2a.data.manifest import MANIFEST
+from lightning_ss2a.data.writer import check_output_folder
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.encoders import AudioEncoder, ImageEncoder
@@ -103,6 +104,7 @@ def build_pairs(
         raise InputError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
     listing = Path(source)
     listed = read_pairs(listing)
+    check_output_folder(Path(output))  # or hours of encoding end in an error
     root = Path(media_root) if media_root else listing if listing.is_dir() else listing.parent
     embeddings = EmbeddingCache(Path(cache or ".cache/embeddings"))
     images = encode_images((p.image for p in listed), root, image_encoder, image_views, embeddings, seed, progress)

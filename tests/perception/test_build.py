@@ -317,3 +317,12 @@ def test_the_manifest_is_strict_json_with_sizes_that_are_true(media):
     for shards in manifest["splits"].values():
         for shard in shards:
             assert (folder / shard["file"]).stat().st_size == shard["bytes"]
+
+
+def test_an_output_folder_that_cannot_be_is_named_before_anything_is_encoded(media, caplog):
+    (media.parent / "file").write_text("not a folder")
+    eye = MeanColour()
+    eye.encode = lambda images: pytest.fail("encoded")
+    for output in ("file", "file/out"):
+        with pytest.raises(InputError, match=rf"{output}: cannot be the folder of a data set \(Not a"):
+            build(media, output, eye)
