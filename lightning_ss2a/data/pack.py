@@ -6,7 +6,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -157,7 +157,7 @@ def repack_dataset(
     with ShardWriter(
         output,
         first.kind,
-        first.fields,
+        {name: _widest(name, manifests) for name in first.fields},
         first.classes,
         origin=_joined(m.origin for m in manifests),
         licence=_joined(m.licence for m in manifests),
@@ -301,6 +301,12 @@ def _class_index(sample: dict[str, Any], name: str, mapping: SampleMapping, clas
 
 def _as_columns(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _widest(field: str, manifests: Sequence[Manifest]) -> FieldSpec:
+    """A field as the first data set has it, in the dtype that holds the numbers of all."""
+    dtype = np.result_type(*(manifest.fields[field].dtype for manifest in manifests))
+    return replace(manifests[0].fields[field], dtype=dtype.name)
 
 
 def _joined(texts: Iterator[str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from lightning_ss2a.data import Manifest, Ragged, ShardError
+from lightning_ss2a.data import FieldSpec, Manifest, Ragged, ShardError, ShardWriter
 from lightning_ss2a.data import pack as pack_module
 from lightning_ss2a.data.pack import SampleMapping, pack_samples, repack_dataset
 from lightning_ss2a.data.validator import validate_dataset
@@ -253,6 +253,17 @@ def test_several_data_sets_into_one(tmp_path):
     sources = [make_dataset(tmp_path / "a"), make_dataset(tmp_path / "b", splits={"train": 5, "test": 2})]
     manifest = repack_dataset(sources, tmp_path / "out")
     assert {split: manifest.rows(split) for split in manifest.splits} == {"train": 25, "validation": 4, "test": 2}
+
+
+def test_a_copy_of_several_keeps_the_widest_numbers(tmp_path):
+    numbers = {"visual": [[1.0001, 2.0]], "audio": [[0.5]]}
+    for name in ("float16", "float32"):
+        fields = {"visual": FieldSpec(2, "eye", dtype=name), "audio": FieldSpec(1, "ear")}
+        with ShardWriter(tmp_path / name, "pairs", fields, ["cat"]) as writer:
+            writer.write("train", {**numbers, "key": [name]})
+    manifest = repack_dataset([tmp_path / "float16", tmp_path / "float32"], tmp_path / "out")
+    assert {name: spec.dtype for name, spec in manifest.fields.items()} == {"visual": "float32", "audio": "float16"}
+    assert read_everything(tmp_path / "out")["train"]["visual"][1, 0] == np.float32(1.0001)
 
 
 def test_a_damaged_source_is_not_copied(tmp_path):
