@@ -148,5 +148,7 @@ def field_problems(kind: str, fields: Mapping[str, FieldSpec]) -> Iterator[tuple
             yield name, f"views is {spec.views}, needs at least 1 (or null)"
         if name in rules.fields and spec.ragged != (name in rules.ragged):
             yield name, f"ragged is {spec.ragged}, but in kind {kind} it is {name in rules.ragged}"
+        if name not in rules.fields and spec.ragged:
+            yield name, "cannot be ragged: a batch has one mask, valid, which is that of the kind's own ragged field"
         if spec.views is not None and (spec.ragged or name in rules.sequences):
             yield name, "cannot have views"

@@ -241,6 +241,7 @@ def test_a_column_is_not_kept_alive_by_its_last_rows(tmp_path):
     {"visual": FieldSpec(4, "clip", ragged=True), "audio": FieldSpec(4, "clap")},
     {"visual": FieldSpec(4, ""), "audio": FieldSpec(4, "clap")},
     {"visual": FieldSpec(4, "c"), "audio": FieldSpec(4, "clap"), "key": FieldSpec(4, "c")},
+    {"visual": FieldSpec(4, "c"), "audio": FieldSpec(4, "clap"), "boxes": FieldSpec(4, "c", ragged=True)},
 ])  # fmt: skip
 def test_fields_that_a_kind_cannot_have(tmp_path, fields):
     with pytest.raises(ShardError, match="fields"):
