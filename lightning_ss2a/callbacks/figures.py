@@ -52,16 +52,17 @@ class ManifoldFigures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the embeddings, where a figure is due."""
-        if self._is_due(trainer):
+        """Keep the embeddings, until the next validation: training may end after any."""
+        if batch_idx == 0:
+            self._rows = []
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._rows.append({name: (outputs | batch)[name].detach() for name in COLLECTED})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, now that the module has computed its metrics."""
         if not self._is_due(trainer) or not self._rows:
             return
-        self._latest = self._gather(len(trainer.datamodule.classes))
-        self._rows = []
+        self._gather_latest(trainer)
         self._next_epoch = max(1, 2 * trainer.current_epoch)
         if trainer.is_global_zero:
             per_class = pl_module.last_ssms_per_class
@@ -70,6 +71,8 @@ class ManifoldFigures(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export the last embeddings to the projector."""
+        if self._rows:
+            self._gather_latest(trainer)  # a collective call, so every rank makes it
         if not trainer.is_global_zero or self._latest is None:
             return
         classes, names = self._latest["class_index"].tolist(), trainer.datamodule.classes
@@ -79,9 +82,12 @@ class ManifoldFigures(Callback):
             writer.add_embedding(both, metadata, metadata_header=["modality", "class"], tag="cmss", global_step=0)
 
     def _is_due(self, trainer: Trainer) -> bool:
-        last = trainer.max_epochs is not None and trainer.current_epoch + 1 >= trainer.max_epochs
+        last = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
         return fitting and (last or trainer.current_epoch >= self._next_epoch)
+
+    def _gather_latest(self, trainer: Trainer) -> None:
+        self._latest, self._rows = self._gather(len(trainer.datamodule.classes)), []
 
     def _gather(self, classes: int) -> dict[str, Tensor]:
         """All ranks' rows in the order of the split, at most ``max_pairs``, on the CPU."""

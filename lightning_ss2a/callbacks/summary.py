@@ -3,6 +3,7 @@
 import math
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -92,7 +93,9 @@ def next_commands(folder: str, checkpoint: ModelCheckpoint | None, with_logger: 
     lines = []
     path = checkpoint and (checkpoint.best_model_path or checkpoint.last_model_path)
     if path:
-        options = shlex.join(["-c", f"{folder}/config.yaml", "--ckpt_path", path])
+        # A trainer made in Python, not by the command, has no config.
+        config = f"{folder}/config.yaml"
+        options = shlex.join(["-c", config if Path(config).exists() else "CONFIG", "--ckpt_path", path])
         chosen = f" (best {checkpoint.monitor})" if checkpoint.monitor and checkpoint.best_model_path else ""
         lines += [
             f"Checkpoint{chosen}: {path}",

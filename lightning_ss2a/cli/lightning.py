@@ -106,6 +106,11 @@ class ShardCLI(LightningCLI):
         """
         subcommand = self.config.get("subcommand")
         path = self.config[subcommand].get("ckpt_path") if subcommand else None
+        if subcommand in ("validate", "test", "predict") and path in (None, *NAMED_CHECKPOINTS):
+            raise InputError(
+                f"lightning {subcommand} needs --ckpt_path FILE, such as runs/.../checkpoints/best.ckpt: "
+                "an untrained model tells nothing"
+            )
         if path is None or path in NAMED_CHECKPOINTS or "://" in path or path.startswith("registry"):
             return
         hyperparameters = _checkpoint_hyperparameters(path)

@@ -56,7 +56,7 @@ class ShardDataModule(LightningDataModule):
         num_workers: processes that read ahead when streaming; 0: one thread. Unused otherwise.
         shuffle_rows: when streaming, rows shuffled with each other; memory needed is about three times that many rows.
         rows_per_group: ``all``, or ``one``: an epoch draws one random row of each group, and validation and test read
-            the first row of each group. Not when streaming.
+            the first row of each group, and so do the floors. Not when streaming.
         shuffle_pairs: train each row with the audio of another, always the same other: the floor "trained on shuffled
             pairs". Evaluation keeps the true pairs. Not when streaming.
         seed: seed of all orders.
@@ -188,8 +188,11 @@ class ShardDataModule(LightningDataModule):
         return self._evaluation_loader("predict")
 
     def training_rows_loader(self) -> EvaluationLoader:
-        """All rows of the training split as evaluation sees them, in order, the same on every rank."""
-        return EvaluationLoader(self._rows("train"), self.hparams.evaluation_batch_size)
+        """The rows of the training split as evaluation sees them, in order, the same on every rank.
+
+        With ``rows_per_group=one`` the first of each group: rows of a group are alike, and count once in training too.
+        """
+        return EvaluationLoader(self._evaluated("train"), self.hparams.evaluation_batch_size)
 
     # ---------------------------------------------------------------- how it is done
 
@@ -241,11 +244,15 @@ class ShardDataModule(LightningDataModule):
             self._tables[key] = MemoryRows(move(files.read_all(), device), files.views, files.bounds)
         return self._tables[key]
 
-    def _evaluation_loader(self, stage: Stage) -> EvaluationLoader:
+    def _evaluated(self, stage: Stage) -> MemoryRows | StreamRows:
+        """The rows of a stage that are measured."""
         rows = self._rows(stage)
-        if self.hparams.rows_per_group == "one" and stage != "predict":
-            rows = rows.first_of_groups()
-        return EvaluationLoader(rows, self.hparams.evaluation_batch_size, self._rank, self._world_size)
+        return rows.first_of_groups() if self.hparams.rows_per_group == "one" and stage != "predict" else rows
+
+    def _evaluation_loader(self, stage: Stage) -> EvaluationLoader:
+        return EvaluationLoader(
+            self._evaluated(stage), self.hparams.evaluation_batch_size, self._rank, self._world_size
+        )
 
     def _training_source(self) -> TrainingSource:
         hparams, place = self.hparams, self._settle_residency()

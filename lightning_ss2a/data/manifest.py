@@ -13,7 +13,7 @@ from lightning_ss2a import __version__
 from lightning_ss2a.data.errors import ShardError
 from lightning_ss2a.data.kinds import KINDS, ColumnSpec, FieldSpec, column_specs, field_problems
 from lightning_ss2a.data.label_head import LabelHead
-from lightning_ss2a.data.storage import PLAIN_NAME, RangeReader, is_local, join_url
+from lightning_ss2a.data.storage import PLAIN_NAME, RangeReader, is_local, join_url, local_path
 from lightning_ss2a.data.strict_json import load_json, parse
 
 FORMAT_VERSION = 1
@@ -152,7 +152,7 @@ class Manifest:
         """
         local = is_local(folder)
         where = join_url(folder, MANIFEST)
-        if local and not Path(where).exists():
+        if local and not Path(local_path(where)).exists():
             raise ShardError(
                 f"{where}: missing; {os.fspath(folder)} is not a data set, or its build did not finish (run it again)"
             )

@@ -112,7 +112,7 @@ def pack_samples(
     ) as writer:
         done = writer.rows_written(split)
         rows: list[dict[str, Any]] = []
-        for number, sample in enumerate(foreign_samples(sources)):
+        for number, sample in enumerate(_with_keys_once(foreign_samples(sources), mapping)):
             if number >= done:
                 rows.append(_row(sample, mapping, names, fields))
             if len(rows) == _ROWS_AT_ONCE:
@@ -254,6 +254,26 @@ def _text(sample: dict[str, Any], text: str, what: str) -> str:
     return text
 
 
+def _key(sample: dict[str, Any], mapping: SampleMapping) -> str:
+    if mapping.key_from is not None:
+        return _fact(sample, mapping.key_from, "the key")
+    return _text(sample, sample["__key__"], "the key")
+
+
+def _with_keys_once(samples: Iterator[dict[str, Any]], mapping: SampleMapping) -> Iterator[dict[str, Any]]:
+    """The samples; a key that comes again is an error, since tars often number their samples from 0 each."""
+    seen: set[int] = set()
+    for sample in samples:
+        key = _key(sample, mapping)
+        number = group_of(key.encode())
+        if number in seen:
+            raise ShardError(
+                f"{_place(sample)}: key {key!r} came before; name a fact that is different in every sample (key_from)"
+            )
+        seen.add(number)
+        yield sample
+
+
 def _class_names(sources: Sequence[str], mapping: SampleMapping) -> tuple[str, ...]:
     if mapping.class_from is None:
         return ("unlabelled",)
@@ -271,7 +291,7 @@ def _is_number(name: str) -> bool:
 def _row(
     sample: dict[str, Any], mapping: SampleMapping, classes: Sequence[str], fields: dict[str, FieldSpec]
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"key": _text(sample, sample["__key__"], "the key"), "origin": ORIGINS.index(mapping.origin)}
+    row: dict[str, Any] = {"key": _key(sample, mapping), "origin": ORIGINS.index(mapping.origin)}
     for name, spec in fields.items():
         row[name] = _embedding(sample, name, mapping)
         expected = (spec.width,) if spec.views is None else (spec.views, spec.width)
@@ -279,8 +299,6 @@ def _row(
             raise ShardError(
                 f"{_place(sample)}, field {name} is {list(row[name].shape)}, the first sample's is {list(expected)}"
             )
-    if mapping.key_from is not None:
-        row["key"] = _fact(sample, mapping.key_from, "the key")
     if mapping.name_from is not None:
         row["name"] = _fact(sample, mapping.name_from, "the name")
     group = row["key"] if mapping.group_from is None else _fact(sample, mapping.group_from, "the group")

@@ -25,8 +25,14 @@ _UNPACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 
 def is_local(url: str | os.PathLike) -> bool:
-    """Whether it is a path of this machine's file system."""
-    return not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", os.fspath(url)) or os.path.exists(url)
+    """Whether it is a path of this machine's file system, or a ``file://`` URL."""
+    path = local_path(url)
+    return path != os.fspath(url) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path) or os.path.exists(path)
+
+
+def local_path(url: str | os.PathLike) -> str:
+    """The path that a ``file://`` URL stands for; anything else as it is."""
+    return os.fspath(url).removeprefix("file://")
 
 
 def join_url(folder: str | os.PathLike, name: str) -> str:
@@ -217,7 +223,8 @@ class _Rejoined:
 
 
 def _open_local(path: str, folder: str | os.PathLike | None) -> tuple[BinaryIO, int]:
-    if folder is not None and not leads_inside(path, folder):
+    path = local_path(path)
+    if folder is not None and not leads_inside(path, local_path(folder)):
         raise ShardError(f"{path}: is a link out of the data set's folder; copy the file itself there")
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):  # opening a named pipe would wait forever

@@ -16,7 +16,7 @@ from lightning_ss2a.data.errors import ShardError
 from lightning_ss2a.data.manifest import MANIFEST, Manifest, Shard
 from lightning_ss2a.data.reader import read_block
 from lightning_ss2a.data.samples import sample_columns
-from lightning_ss2a.data.storage import PLAIN_NAME, RangeReader, is_local, join_url
+from lightning_ss2a.data.storage import PLAIN_NAME, RangeReader, is_local, join_url, local_path
 
 ROWS_NAMED = 100
 """Rows that are named for one field of one file; more are counted."""
@@ -61,7 +61,7 @@ def validate_dataset(path: str | os.PathLike) -> list[Problem]:
 class _Validator:
     def __init__(self, path: str) -> None:
         self.path = path
-        self.folder = path if is_local(path) else None
+        self.folder = local_path(path) if is_local(path) else None
         self.keys: dict[str, list[np.ndarray]] = {}
         self.groups: dict[str, list[np.ndarray]] = {}
 

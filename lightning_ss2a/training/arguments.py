@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_ss2a.errors import InputError
 
@@ -40,6 +41,14 @@ def check_minima(hparams: Mapping[str, Any]) -> None:
         value = hparams[name]
         if value is not None and value < least:
             raise InputError(f"model.{name} must be at least {least}, found {value}")
+
+
+def warn_without_effect(hparams: Mapping[str, Any]) -> None:
+    """Warn of options that change nothing because of others."""
+    if hparams["draws"] > 1 and hparams["embedding"] == "mean":
+        rank_zero_warn(f"model.draws={hparams['draws']} has no effect with model.embedding=mean: nothing is drawn")
+    if not hparams["ccmr_mask_diagonal"] and hparams["ccmr_alpha"] == 0:
+        rank_zero_warn("model.ccmr_mask_diagonal=false has no effect with model.ccmr_alpha=0: there is no mask")
 
 
 def check_data(hparams: Mapping[str, Any], data: LightningDataModule) -> None:

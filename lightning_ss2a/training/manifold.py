@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import contrastive_loss, reconstruction_loss
 from lightning_ss2a.models import DiagonalGaussian, Manifold
-from lightning_ss2a.training.arguments import check_data, check_minima, check_trainer
+from lightning_ss2a.training.arguments import check_data, check_minima, check_trainer, warn_without_effect
 from lightning_ss2a.training.optimization import (
     Schedule,
     average_gradients,
@@ -102,6 +102,7 @@ class ManifoldModule(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         check_minima(self.hparams)
+        warn_without_effect(self.hparams)
         self.automatic_optimization = False
         try:
             self.manifold = Manifold(

@@ -79,15 +79,19 @@ class Floors(nn.Module):
     """What the same metrics say of predictions that need no training: chance, the mean audio, ridge regression.
 
     Chance predicts the embedding of some training row, whatever it sees; the mean audio predicts the mean training
-    embedding; ridge regresses audio on visual embeddings in closed form. They are measured on the first validation
-    epoch and kept.
+    embedding; ridge regresses audio on visual embeddings in closed form, and retrieves with the mean training embedding
+    taken off both sides. They are measured on the first validation epoch and kept.
+
+    The mean audio ranks the candidates in one order for every query, so its retrieval is chance; a modality gap needs
+    both modalities in one space, which only ridge gives without training.
     """
 
     def __init__(self, top_n: int, with_ssms: bool) -> None:
         super().__init__()
         predictors = ("chance", "mean_audio", "ridge")
         self.predicted = nn.ModuleDict({name: PredictedAudioMetrics(top_n, None, with_ssms) for name in predictors})
-        self.ridge_alignment = AlignmentMetrics()
+        self.ridge_retrieval = CrossModalRetrieval(ks=RECALL_AT)
+        self.ridge_gap = ModalityGap()
 
     def update(self, batch: dict[str, Tensor], statistics: TrainingStatistics, head: LabelScorer | None) -> None:
         """Add a batch of pairs."""
@@ -101,7 +105,10 @@ class Floors(nn.Module):
         }
         for name, predicted in predictions.items():
             self.predicted[name].update(predicted, batch, statistics, head)
-        self.ridge_alignment.update(ridge, normalize(audio, dim=-1), batch["index"])
+        # What all sounds have in common tells none from another, and would drown what does.
+        mean, direction = statistics.mean_audio, normalize(audio, dim=-1)
+        self.ridge_retrieval.update(ridge - mean, direction - mean, batch["index"])
+        self.ridge_gap.update(ridge, direction)
 
     def compute(self, rows: int) -> dict[str, dict[str, Tensor]]:
         """Floors by metric, then by floor; ``rows`` is the number of candidates that retrieval chooses from."""
@@ -109,8 +116,9 @@ class Floors(nn.Module):
         for name, metrics in self.predicted.items():
             for metric, value in metrics.compute().items():
                 floors.setdefault(metric, {})[name] = value
-        for metric, value in self.ridge_alignment.compute().items():
-            floors.setdefault(metric, {})["ridge"] = value
+        for metric, value in self.ridge_retrieval.compute().items():
+            floors[metric] = {"ridge": value}
+        floors["modality_gap"] = {"ridge": self.ridge_gap.compute()}
         for direction in ("visual_to_audio", "audio_to_visual"):
             for k in RECALL_AT:
                 floors[f"recall@{k}/{direction}"]["chance"] = torch.tensor(min(1.0, k / rows))

@@ -105,6 +105,23 @@ def test_figures_come_when_the_epoch_has_doubled_and_at_the_end_where_the_projec
     assert len((metadata.parent / "tensors.tsv").read_text().splitlines()) == 2 * 23
 
 
+def test_a_run_that_ends_by_steps_exports_its_last_validation(tmp_path: Path):
+    """max_epochs -1: no epoch is known to be the last, so figures keep to their rhythm and the export is fresh."""
+    logger, module = TensorBoardLogger(tmp_path, name="run", version=0), make_module()
+    data = make_data(write_learnable_pairs(tmp_path / "pairs"))
+    make_trainer(tmp_path, logger=logger, callbacks=[ManifoldFigures()], max_epochs=-1, max_steps=24).fit(
+        module, datamodule=data
+    )
+    folder = tmp_path / "run" / "version_0"
+    assert [event.step for event in events_of(folder).Images("figures/map")] == [6, 12, 18]  # not 24: epoch 3
+    (tensors,) = folder.rglob("tensors.tsv")
+    exported = torch.tensor([[float(x) for x in line.split("\t")] for line in tensors.read_text().splitlines()])
+    module.eval()
+    visual = torch.cat([batch["visual"] for batch in data.val_dataloader()])
+    expected = torch.nn.functional.normalize(module.manifold.project_visual(visual).mean, dim=-1)
+    assert torch.allclose(exported[:23], expected, atol=1e-5)
+
+
 def test_many_pairs_are_thinned_evenly_but_counted_whole(tmp_path: Path):
     figures = ManifoldFigures(max_pairs=5)
     order = torch.randperm(21)

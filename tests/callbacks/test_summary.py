@@ -111,14 +111,17 @@ def test_an_evaluation_prints_its_values_beside_their_floors(tmp_path: Path, dat
     assert ridge == pytest.approx(float(logged[f"{prefix}ssms_floor/ridge"]), abs=6e-4)
 
 
-def test_commands_can_be_pasted_whatever_the_folder():
+def test_commands_can_be_pasted_whatever_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    config = Path("runs/my runs; rm -rf/config.yaml")
+    config.parent.mkdir(parents=True)
+    config.touch()
     checkpoint = SimpleNamespace(best_model_path="runs/my runs/b.ckpt", last_model_path="l.ckpt", monitor="val/ssms")
     lines = next_commands("runs/my runs; rm -rf", checkpoint)
     assert lines[0] == "Checkpoint (best val/ssms): runs/my runs/b.ckpt"
     for line, verb in zip(lines[1:3], ("test", "predict"), strict=True):
         words = shlex.split(line.partition(":  ")[2])
-        config = "runs/my runs; rm -rf/config.yaml"
-        assert words == ["lightning", verb, "-c", config, "--ckpt_path", "runs/my runs/b.ckpt"]
+        assert words == ["lightning", verb, "-c", str(config), "--ckpt_path", "runs/my runs/b.ckpt"]
     assert shlex.split(lines[3].partition(":  ")[2]) == ["tensorboard", "--logdir", "runs/my runs; rm -rf"]
 
 
@@ -127,5 +130,6 @@ def test_commands_claim_nothing_that_is_not_there():
     assert next_commands("runs", None, with_logger=False) == []
     unmonitored = SimpleNamespace(best_model_path="b.ckpt", last_model_path="l.ckpt", monitor=None)
     assert next_commands("runs", unmonitored)[0] == "Checkpoint: b.ckpt"
+    assert next_commands("runs", unmonitored)[1] == "Measure it:  lightning test -c CONFIG --ckpt_path b.ckpt"
     unvalidated = SimpleNamespace(best_model_path="", last_model_path="l.ckpt", monitor="val/ssms")
     assert next_commands("runs", unvalidated)[0] == "Checkpoint: l.ckpt"

@@ -439,6 +439,9 @@ def test_links_in_the_folder(tmp_path):
         (folder / name).rename(tmp_path / name)
         (folder / name).symlink_to(tmp_path / name)
         check_error(folder, "is a link out of the data set's folder")
+        with pytest.raises(ShardError, match="is a link out of the data set's folder"):
+            read_everything(f"file://{folder}")
+        assert validate_dataset(f"file://{folder}")
         (folder / name).unlink()
         (tmp_path / name).rename(folder / name)
     (folder / "train-000000.tar").rename(folder / "elsewhere")

@@ -112,6 +112,13 @@ def test_what_is_missing_is_named(tmp_path, tars, change, message):
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
+def test_keys_that_come_again_in_another_tar(tmp_path):
+    tars = [write_foreign(tmp_path / f"{name}.tar", [foreign_sample(i) for i in range(3)]) for name in "ab"]
+    with pytest.raises(ShardError, match=r"b.tar: sample '0000': key '0000' came before; name a fact .*key_from"):
+        pack_samples(tars, tmp_path / "out", MAPPING)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
 def test_a_class_that_is_not_given(tmp_path, tars):
     with pytest.raises(ShardError, match=r"sample '0001': class 'cat' is not one of the 1 classes given"):
         pack_samples(tars, tmp_path / "out", MAPPING, classes=["dog"])

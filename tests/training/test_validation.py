@@ -149,8 +149,11 @@ def floors_by_numpy(example: Example) -> dict[str, dict[str, float]]:
         values = predicted_by_numpy(example, predicted)
         for name in ("ssms", "clip_score", "reconstruction_cosine"):
             expected.setdefault(name, {})[floor] = values[name]
-    aligned = alignment_by_numpy(as_unit(torch.from_numpy(ridge)), as_unit(example.batch["audio"]))
-    expected |= {name: {"ridge": value} for name, value in aligned.items()}
+    mean, audio = statistics.mean_audio.numpy(), as_unit(example.batch["audio"])
+    retrieved = alignment_by_numpy(as_unit(torch.from_numpy(ridge - mean)), as_unit(torch.from_numpy(audio - mean)))
+    expected |= {name: {"ridge": value} for name, value in retrieved.items()}
+    gap = alignment_by_numpy(as_unit(torch.from_numpy(ridge)), audio)["modality_gap"]
+    expected["modality_gap"] = {"ridge": gap}
     for direction in ("visual_to_audio", "audio_to_visual"):
         for k in (1, 5, 10):
             expected[f"recall@{k}/{direction}"]["chance"] = min(1.0, k / rows)
