@@ -24,18 +24,7 @@ def build(
     output: str,
     image_encoder: ImageEncoder | None = None,
     audio_encoder: AudioEncoder | None = None,
-    media_root: str | None = None,
-    cache: str | None = None,
-    image_views: int = 8,
-    audio_views: int = 6,
-    folds: int = 0,
-    validation_fraction: float = 0.1,
-    seed: int = 0,
-    dtype: DTypeName = "float16",
-    origin: str = "",
-    licence: str = "",
-    skip_bad: bool = False,
-    overwrite: bool = False,
+    **options: Any,  # the parser reads them, and their help, off build_pairs
 ) -> None:
     """Build a data set of pairs from pictures and their sounds.
 
@@ -45,42 +34,14 @@ def build(
         output: folder of the data set.
         image_encoder: turns pictures into embeddings; see configs/perception/.
         audio_encoder: turns sounds into embeddings; its label head, if any, is stored as well.
-        media_root: folder that relative paths start from; default: the CSV file's, or the folder.
-        cache: folder of embeddings encoded before; default: .cache/embeddings.
-        image_views: views of each picture: itself, then random crops, mirrored and recoloured.
-        audio_views: views of each sound: itself, then random segments, louder or quieter.
-        folds: number of folds (splits fold0, fold1, ...); 0: splits train and validation.
-        validation_fraction: part of the groups in validation, without folds.
-        seed: of splits and views.
-        dtype: of the embeddings as stored.
-        origin: where the media come from, for the manifest.
-        licence: licence of the media, for the manifest.
-        skip_bad: leave out rows whose media cannot be used, instead of stopping.
-        overwrite: replace a data set in the output folder; other files there stay.
+        options: see ``build_pairs``.
     """
     if image_encoder is None or audio_encoder is None:
         missing = "image_encoder" if image_encoder is None else "audio_encoder"
         raise InputError(f"{missing} is missing: name both encoders, for example with -c configs/perception/lite.yaml")
-    report = build_pairs(
-        source,
-        output,
-        image_encoder,
-        audio_encoder,
-        media_root=media_root,
-        cache=cache,
-        image_views=image_views,
-        audio_views=audio_views,
-        folds=folds,
-        validation_fraction=validation_fraction,
-        seed=seed,
-        dtype=dtype,
-        origin=origin,
-        licence=licence,
-        skip_bad=skip_bad,
-        overwrite=overwrite,
-    )
+    report = build_pairs(source, output, image_encoder, audio_encoder, **options)
     print(f"{output}: {report}")
-    print(f"Look at it:  ss2a shards inspect {quote(output)}")
+    print(f"Look at it: ss2a shards inspect {output}")
 
 
 def demo(output: str = "shards/demo", cache: str = ".cache/demo", pairs: str = "shards/demo/pairs.csv") -> None:
