@@ -41,7 +41,7 @@ def build(
         raise InputError(f"{missing} is missing: name both encoders, for example with -c configs/perception/lite.yaml")
     report = build_pairs(source, output, image_encoder, audio_encoder, **options)
     print(f"{output}: {report}")
-    print(f"Look at it: ss2a shards inspect {output}")
+    print(f"Look at it: ss2a shards inspect {quote(output)}")
 
 
 def demo(output: str = "shards/demo", cache: str = ".cache/demo", pairs: str = "shards/demo/pairs.csv") -> None:
