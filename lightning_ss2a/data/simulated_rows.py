@@ -231,7 +231,7 @@ def _frames(
     active = (start <= times[:, None]) & (times[:, None] < stop) & sources.filled[:, None]  # [R, T, S]
     visual = np.zeros((rows, slots, sources.visual.shape[1]), np.float32)
     visual[sources.filled] = sources.visual
-    frames = np.matmul((active * sources.sizes[:, None]).astype(np.float32), visual)
+    frames = np.einsum("rts,rsw->rtw", (active * sources.sizes[:, None]).astype(np.float32), visual)
     frames += _noise(world, frames.shape, random)
     frames[~active.any(2)] += world.visual.cone
     return normalise(frames)

@@ -170,7 +170,7 @@ class _Modality:
         x = random.standard_normal((len(classes), self.cone.size), dtype=np.float32)
         x *= self.noise
         x += self.class_means[classes]
-        x += latent @ self.instance
+        x += product_in_tiles(latent, self.instance)
         return normalise(x)
 
 
@@ -225,7 +225,7 @@ class World:
         ``LOGIT_SCALE`` (x - cone) p(c): the embedding's cosine with the class prototype, after the cone is taken off.
         """
         weight = LOGIT_SCALE * self.audio.prototypes.astype(np.float64)
-        bias = -weight @ self.audio.cone.astype(np.float64)
+        bias = -np.einsum("cw,w->c", weight, self.audio.cone.astype(np.float64))
         return LabelHead(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), self.classes)
 
 
@@ -234,6 +234,17 @@ def normalise(x: np.ndarray) -> np.ndarray:
     norm = np.sqrt(np.einsum("...i,...i->...", x, x))
     x /= np.maximum(norm, np.finfo(x.dtype).tiny)[..., None]
     return x
+
+
+def product_in_tiles(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """``x @ y`` to the same bit whatever the number of threads: in tiles so small that BLAS keeps each in one thread.
+
+    OpenBLAS, which numpy brings, splits products of more than 2^18 multiplications, and the split decides the last bit.
+    """
+    rows = max(2, 2**17 // y.size)
+    tiles = np.zeros((-(-len(x) // rows), rows, x.shape[1]), x.dtype)
+    tiles.reshape(-1, x.shape[1])[: len(x)] = x
+    return np.matmul(tiles, y).reshape(-1, y.shape[1])[: len(x)]
 
 
 def tree_prototypes(random: np.random.Generator, num_classes: int, width: int) -> np.ndarray:
@@ -250,7 +261,7 @@ def _modality(
     random: np.random.Generator, spec: ModalitySpec, instance_width: int, direction: np.ndarray, frequency: np.ndarray
 ) -> _Modality:
     prototypes = _centred(tree_prototypes(random, len(frequency), spec.width), direction, frequency)
-    basis = np.linalg.qr(random.standard_normal((spec.width, instance_width)))[0].T
+    basis = _orthonormal(random.standard_normal((instance_width, spec.width)))
     cone = math.sqrt(spec.cone) * direction
     means = cone + math.sqrt(spec.class_share) * prototypes
     floats = (array.astype(np.float32) for array in (cone, prototypes, means, math.sqrt(spec.instance_share) * basis))
@@ -259,11 +270,20 @@ def _modality(
 
 def _centred(prototypes: np.ndarray, direction: np.ndarray, frequency: np.ndarray) -> np.ndarray:
     """Unit prototypes of mean zero, orthogonal to the cone; each step undoes a little of the other: a few rounds."""
+    # einsum here and below: the last bit of a threaded product (@) depends on the number of threads.
     for _ in range(30 if len(prototypes) > 2 else 1):
-        prototypes = prototypes - frequency @ prototypes
-        prototypes -= np.outer(prototypes @ direction, direction)
+        prototypes = prototypes - np.einsum("c,cw->w", frequency, prototypes)
+        prototypes -= np.outer(np.einsum("cw,w->c", prototypes, direction), direction)
         prototypes = normalise(prototypes)
     return prototypes
+
+
+def _orthonormal(rows: np.ndarray) -> np.ndarray:
+    """Gram-Schmidt, in place."""
+    for i, row in enumerate(rows):
+        row -= np.einsum("rw,r->w", rows[:i], np.einsum("rw,w->r", rows[:i], row))
+        normalise(row)
+    return rows
 
 
 def _cone_directions(random: np.random.Generator, spec: WorldSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -272,6 +292,6 @@ def _cone_directions(random: np.random.Generator, spec: WorldSpec) -> tuple[np.n
     narrow = normalise(random.standard_normal(min(widths)))
     along = np.concatenate([narrow, np.zeros(max(widths) - min(widths))])
     across = random.standard_normal(max(widths))
-    across = normalise(across - (across @ along) * along)
+    across = normalise(across - np.sum(across * along) * along)
     wide = spec.cone_cosine * along + math.sqrt(1 - spec.cone_cosine**2) * across
     return (wide, narrow) if widths[0] >= widths[1] else (narrow, wide)
