@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,13 +20,16 @@ from lightning_ss2a.data.kinds import KINDS, FieldSpec
 from lightning_ss2a.data.manifest import Manifest
 from lightning_ss2a.data.plan import Purpose, generator
 from lightning_ss2a.data.simulated_rows import DRAW, Drawn, OriginMix
-from lightning_ss2a.data.simulation import World, WorldSpec
+from lightning_ss2a.data.simulation import ModalitySpec, World, WorldSpec
 from lightning_ss2a.data.storage import PLAIN_NAME
 from lightning_ss2a.data.writer import ShardWriter
 from lightning_ss2a.errors import InputError
 
 TRUTH = "truth"
 """Folder of the truth, beside the shards: ``SPLIT-000000.npz`` for the shard ``SPLIT-000000.tar``, row for row."""
+
+WORLD = "world.json"
+"""File in it that tells which world the rows come from."""
 
 SPLITS = {"train": 100_000, "validation": 5_000}
 ORIGINS = {"annotated": 0.2, "curated": 0.4, "translated": 0.4}
@@ -94,6 +97,7 @@ def simulate_dataset(
         if overwrite:
             for stale in (writer.folder / TRUTH).glob("*.npz"):
                 stale.unlink()
+        _save_world(writer.folder, {"seed": seed, "num_classes": num_classes, "spec": asdict(world)})
         for split, rows in splits.items():
             source = _Rows(drawn_world, mix, kind, dtype, seed, split)
             _write_split(writer, source, rows, threads or min(8, os.cpu_count() or 1))
@@ -130,6 +134,30 @@ def read_truth(dataset: str | os.PathLike, split: str) -> dict[str, np.ndarray]:
         with np.load(file, allow_pickle=False) as arrays:
             parts.append({name: arrays[name] for name in arrays.files})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def read_world(dataset: str | os.PathLike) -> World:
+    """The world of a simulated data set: its trees, cones and frequencies.
+
+    Args:
+        dataset: folder of a simulated data set.
+
+    Raises:
+        InputError: it is not simulated.
+    """
+    file = Path(dataset, TRUTH, WORLD)
+    if not file.is_file():
+        raise InputError(f"{file}: missing; only data sets that ss2a shards simulate made have a truth")
+    known = json.loads(file.read_bytes())
+    spec = known["spec"] | {name: ModalitySpec(**known["spec"][name]) for name in ("visual", "audio")}
+    return World(WorldSpec(**spec), known["num_classes"], known["seed"])
+
+
+def _save_world(folder: Path, known: Mapping[str, Any]) -> None:
+    (folder / TRUTH).mkdir(exist_ok=True)
+    temporary = folder / TRUTH / f"{WORLD}.tmp"
+    temporary.write_text(json.dumps(known, indent=1) + "\n")
+    os.replace(temporary, folder / TRUTH / WORLD)
 
 
 def _check(kind: str, splits: Mapping[str, int], world: World, counts: Mapping[str, int | None]) -> None:
@@ -241,7 +269,6 @@ class _TruthFiles:
     def save_rest(self) -> None:
         if not self.parts:
             return
-        self.folder.mkdir(exist_ok=True)
         file = self.folder / f"{self.split}-{self.number:06d}.npz"
         temporary = file.with_suffix(".npz.tmp")
         with open(temporary, "wb") as opened:

@@ -223,6 +223,7 @@ class World:
         """One label a class: the log-likelihood of its audio under equal spherical noise, up to scale and constant.
 
         ``LOGIT_SCALE`` (x - cone) p(c): the embedding's cosine with the class prototype, after the cone is taken off.
+        The labels that score next are the neighbours in the tree of sounds, as with the text prototypes of CLAP.
         """
         weight = LOGIT_SCALE * self.audio.prototypes.astype(np.float64)
         bias = -np.einsum("cw,w->c", weight, self.audio.cone.astype(np.float64))

@@ -14,7 +14,7 @@ import torch
 from lightning_ss2a.data import Manifest, ShardReader, ShardWriter
 from lightning_ss2a.data.kinds import FRAMES_PER_VIDEO, ORIGINS
 from lightning_ss2a.data.plan import Purpose, generator
-from lightning_ss2a.data.simulate import DRAWN_TOGETHER, read_truth, simulate_dataset
+from lightning_ss2a.data.simulate import DRAWN_TOGETHER, read_truth, read_world, simulate_dataset
 from lightning_ss2a.data.simulated_rows import (
     NO_SOURCE,
     OriginMix,
@@ -261,7 +261,9 @@ def test_data_sets_are_valid_and_as_designed(tmp_path: Path, kind):
         if kind == "pairs":
             assert np.array_equal(rows["class_index"], truth["visual_class"])
     truths = {file.stem for file in (folder / "truth").iterdir()}
-    assert truths == {Path(shard.file).stem for split in manifest.splits for shard in manifest.shards(split)}
+    assert truths == {"world"} | {
+        Path(shard.file).stem for split in manifest.splits for shard in manifest.shards(split)
+    }
 
 
 @pytest.mark.parametrize("kind", ROWS)
@@ -339,11 +341,20 @@ def test_overwriting_replaces_the_truth_too(tmp_path: Path):
     with pytest.raises(InputError, match="finished data set"):
         small(tmp_path)
     small(tmp_path, splits={"test": 3}, overwrite=True)
-    assert [file.name for file in (tmp_path / "truth").iterdir()] == ["test-000000.npz"]
+    assert sorted(file.name for file in (tmp_path / "truth").iterdir()) == ["test-000000.npz", "world.json"]
     assert len(read_truth(tmp_path, "test")["key"]) == 3
 
 
+def test_the_world_of_a_data_set_is_known(tmp_path: Path):
+    world, expected = read_world(small(tmp_path, seed=4)), World(SMALL, 12, 4)
+    assert world.spec == SMALL
+    assert np.array_equal(world.audio.prototypes, expected.audio.prototypes)
+    assert np.array_equal(world.frequency, expected.frequency)
+
+
 def test_no_truth_of_other_data_sets(tmp_path: Path):
+    with pytest.raises(InputError, match=r"truth/world\.json: missing"):
+        read_world(tmp_path)
     folder = small(tmp_path)
     (folder / "truth" / "train-000000.npz").unlink()
     with pytest.raises(InputError, match=r"truth/train-000000\.npz: missing"):
