@@ -50,6 +50,7 @@ def simulate_dataset(
     seed: int = 0,
     origins: dict[str, float] | None = None,
     mismatch: dict[str, float] | None = None,
+    clean_splits: list[str] | None = None,
     world: WorldSpec = WorldSpec(),  # noqa: B008 (frozen)
     dtype: Literal["float16", "float32"] = "float16",
     block_rows: int = 1024,
@@ -71,6 +72,7 @@ def simulate_dataset(
         seed: seed of the world and of its rows.
         origins: parts of the rows by origin. None: annotated 0.2, curated 0.4, translated 0.4.
         mismatch: parts of an origin's rows whose audio is of another class. None: curated 0.3, translated 0.3.
+        clean_splits: splits in which no row is mismatched, for example to validate on. None: none.
         world: numbers of the world.
         dtype: of the embeddings as stored.
         block_rows: rows in a block.
@@ -88,18 +90,23 @@ def simulate_dataset(
     mix = OriginMix(ORIGINS if origins is None else origins, MISMATCH if mismatch is None else mismatch)
     drawn_world = World(world, num_classes, seed)
     _check(kind, splits, drawn_world, {"block_rows": block_rows, "shard_rows": shard_rows, "threads": threads})
-    rows_from = json.dumps(["simulated 1", seed, asdict(world), dict(splits), mix.fractions, mix.mismatch])
+    clean = {} if clean_splits is None else dict.fromkeys(clean_splits, OriginMix(mix.fractions, {}))
+    if unknown := sorted(clean.keys() - splits.keys()):
+        raise InputError(f"clean_splits: {unknown[0]} is no split; splits are {', '.join(splits)}")
+    rows_from = json.dumps(
+        ["simulated 1", seed, asdict(world), dict(splits), mix.fractions, mix.mismatch, sorted(clean)]
+    )
     with ShardWriter(
         output, kind, simulated_fields(kind, world, dtype), drawn_world.classes, origin="simulated", licence="CC0",
         label_head=drawn_world.label_head(), block_rows=block_rows, shard_rows=shard_rows, overwrite=overwrite,
-        rows_from=rows_from,
+        rows_from=json.dumps(rows_from),
     ) as writer:  # fmt: skip
         if overwrite:
             for stale in (writer.folder / TRUTH).glob("*.npz"):
                 stale.unlink()
         _save_world(writer.folder, {"seed": seed, "num_classes": num_classes, "spec": asdict(world)})
         for split, rows in splits.items():
-            source = _Rows(drawn_world, mix, kind, dtype, seed, split)
+            source = _Rows(drawn_world, clean.get(split, mix), kind, dtype, seed, split)
             _write_split(writer, source, rows, threads or min(8, os.cpu_count() or 1))
     return Manifest.load(output)
 

@@ -336,6 +336,16 @@ def test_a_build_that_stops_goes_on(tmp_path: Path, monkeypatch):
     assert all_bytes(small(tmp_path / "stopped", shard_rows=100)) == whole
 
 
+def test_a_clean_split_is_the_same_but_for_its_mismatched_rows(tmp_path: Path):
+    noisy, clean = small(tmp_path / "noisy"), small(tmp_path / "clean", clean_splits=["test"])
+    mismatched = read_truth(noisy, "test")["mismatched"]
+    assert 0 < mismatched.sum() < 30
+    assert not read_truth(clean, "test")["mismatched"].any()
+    assert read_truth(clean, "train")["mismatched"].any()
+    for name in ("class_index", "origin", "key"):
+        assert np.array_equal(read(noisy, "test")[name], read(clean, "test")[name])
+
+
 def test_overwriting_replaces_the_truth_too(tmp_path: Path):
     small(tmp_path, shard_rows=100)
     with pytest.raises(InputError, match="finished data set"):
@@ -379,6 +389,7 @@ def modality(**changes) -> ModalitySpec:
         ({"block_rows": 0}, "block_rows is 0"),
         ({"origins": {"found": 1.0}}, "origins has no 'found': origins are annotated, curated, translated"),
         ({"origins": {"annotated": 0.5}}, "origins are parts of all rows and sum to 0.5"),
+        ({"clean_splits": ["validation"]}, "clean_splits: validation is no split; splits are train, test"),
         ({"mismatch": {"curated": 1.5}}, "mismatch: curated is 1.5"),
         ({"world": replace(SMALL, visual=modality(width=1))}, "world.visual.width is 1"),
         ({"world": replace(SMALL, audio=modality(class_share=-0.1))}, "world.audio.class_share is -0.1"),
