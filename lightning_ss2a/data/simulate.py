@@ -93,9 +93,7 @@ def simulate_dataset(
     clean = {} if clean_splits is None else dict.fromkeys(clean_splits, OriginMix(mix.fractions, {}))
     if unknown := sorted(clean.keys() - splits.keys()):
         raise InputError(f"clean_splits: {unknown[0]} is no split; splits are {', '.join(splits)}")
-    rows_from = json.dumps(
-        ["simulated 1", seed, asdict(world), dict(splits), mix.fractions, mix.mismatch, sorted(clean)]
-    )
+    rows_from = ["simulated 1", seed, asdict(world), dict(splits), mix.fractions, mix.mismatch, sorted(clean)]
     with ShardWriter(
         output, kind, simulated_fields(kind, world, dtype), drawn_world.classes, origin="simulated", licence="CC0",
         label_head=drawn_world.label_head(), block_rows=block_rows, shard_rows=shard_rows, overwrite=overwrite,
