@@ -1,4 +1,4 @@
-"""``ss2a shards VERB``: build, pack, inspect and validate data sets."""
+"""``ss2a shards VERB``: build, pack, simulate, inspect and validate data sets."""
 
 import glob
 import logging
@@ -11,6 +11,7 @@ from rich.console import Console
 from lightning_ss2a.data.inspect import TABLE_WIDTH, inspect_dataset
 from lightning_ss2a.data.manifest import MANIFEST
 from lightning_ss2a.data.pack import SampleMapping, pack_samples, repack_dataset
+from lightning_ss2a.data.simulate import TRUTH, simulate_dataset
 from lightning_ss2a.data.validator import validate_dataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception import AudioEncoder, ImageEncoder, build_demo, build_pairs
@@ -127,6 +128,19 @@ def pack(
     print(f"{output}: {manifest.rows():,} rows ({rows}), {len(manifest.classes)} classes")
 
 
+def simulate(output: str, **options: Any) -> None:  # the parser reads the options, and their help, off simulate_dataset
+    """Draw a data set of any size from a world whose truth is known. Simulated, never real data.
+
+    Args:
+        output: folder of the data set. The truth goes to ``truth/`` in it, which nothing reads in training.
+        options: see ``simulate_dataset``.
+    """
+    manifest = simulate_dataset(output, **options)
+    rows = ", ".join(f"{name} {manifest.rows(name):,}" for name in manifest.splits)
+    print(f"{output}: {manifest.rows():,} simulated {manifest.kind} ({rows}), {len(manifest.classes)} classes")
+    print(f"The truth of every row: {Path(output, TRUTH)}")
+
+
 def inspect(dataset: str, width: int | None = None) -> None:
     """Print a data set as tables: splits, classes, origins, fields with norms and duplicates, label head.
 
@@ -150,7 +164,14 @@ def validate(dataset: str) -> int:
     return 1 if problems else 0
 
 
-SHARD_VERBS = {"build": build, "pack": pack, "inspect": inspect, "validate": validate, "demo": demo}
+SHARD_VERBS = {
+    "build": build,
+    "pack": pack,
+    "simulate": simulate,
+    "inspect": inspect,
+    "validate": validate,
+    "demo": demo,
+}
 
 
 def _expand(sources: list[str]) -> list[str]:

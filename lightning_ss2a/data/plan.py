@@ -27,6 +27,8 @@ class Purpose(IntEnum):
     VIEWS = 6
     GROUPS = 7
     PAIRS = 8
+    SIMULATED_WORLD = 9
+    SIMULATED_ROWS = 10
 
 
 def generator(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:
