@@ -70,7 +70,7 @@ def fetch(package: str, version: str, sha256: str, folder: Path) -> Path:
         try:
             _run(["apt-get", "download", f"{package}={version}"], folder)
         except InputError as error:
-            raise InputError(f"{error}; or put {file.name} (snapshot.debian.org keeps it) into {folder}") from error
+            raise InputError(f"{error}; or put {file.name} into {folder}") from error
     if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
         raise InputError(f"{file}: missing, or not the package that the list of pairs was made for; remove it")
     return file
