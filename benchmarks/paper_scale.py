@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from step_overhead import AUDIO_WIDTH, VISUAL_WIDTH, StepTimes, write_data
+from step_overhead import AUDIO_WIDTH, VISUAL_WIDTH, StepTimes, frozen, write_data
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -94,11 +94,8 @@ def count_step(batch_size: int) -> tuple[Count, int]:
         halves = (module.projector_parameters, module.reconstructor_parameters)
         with Count() as count:
             for turn, losses in enumerate((module.losses, module.reconstructor_losses)):
-                for parameter in halves[1 - turn]:
-                    parameter.requires_grad_(False)
-                losses(batch)["loss"].backward()
-                for parameter in halves[1 - turn]:
-                    parameter.requires_grad_(True)
+                with frozen(halves[1 - turn]):
+                    losses(batch)["loss"].backward()
         return count, sum(p.numel() for half in halves for p in half)
 
 

@@ -14,6 +14,8 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -91,11 +93,8 @@ def bare_steps(data: ShardDataModule, steps: int, warm_up: int) -> list[float]:
     for _ in range(steps + warm_up + 1):
         batch = {name: value.to(device) for name, value in next(batches).items() if isinstance(value, torch.Tensor)}
         for turn, losses in enumerate((module.losses, module.reconstructor_losses)):
-            for parameter in halves[1 - turn]:
-                parameter.requires_grad_(False)
-            losses(batch)["loss"].backward()
-            for parameter in halves[1 - turn]:
-                parameter.requires_grad_(True)
+            with frozen(halves[1 - turn]):
+                losses(batch)["loss"].backward()
             clip_gradients(halves[turn], None)
             optimizers[turn].step()
             optimizers[turn].zero_grad()
@@ -103,6 +102,16 @@ def bare_steps(data: ShardDataModule, steps: int, warm_up: int) -> list[float]:
             torch.cuda.synchronize()
         ends.append(time.perf_counter())
     return [b - a for a, b in zip(ends[warm_up:], ends[warm_up + 1 :], strict=False)]
+
+
+@contextmanager
+def frozen(parameters: list[torch.nn.Parameter]) -> Iterator[None]:
+    """Parameters that need no gradients, as in the other half's turn."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    yield
+    for parameter in parameters:
+        parameter.requires_grad_(True)
 
 
 def endless(data: ShardDataModule):

@@ -26,11 +26,11 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; a run resumed in the middle of an epoch sees no start of that epoch."""
-        self._start, self._pairs = time.perf_counter(), 0
+        self._restart()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restart the clock, so that validation and set-up do not count."""
-        self._start, self._pairs = time.perf_counter(), 0
+        self._restart()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock: validation may come in the middle of an epoch."""
@@ -56,4 +56,7 @@ class Throughput(Callback):
             )
         seconds = time.perf_counter() - self._start
         pl_module.log("train/pairs_per_second", self._pairs / seconds, rank_zero_only=True)
+        self._restart()
+
+    def _restart(self) -> None:
         self._start, self._pairs = time.perf_counter(), 0

@@ -3,7 +3,6 @@
 import json
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import safetensors
 import safetensors.torch
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.data.errors import ShardError
-from lightning_ss2a.data.storage import RangeReader
+from lightning_ss2a.data.storage import RangeReader, write_whole
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,7 @@ class LabelHead:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a safetensors file."""
-        temporary = Path(f"{os.fspath(path)}.tmp")
-        temporary.write_bytes(self.to_bytes())
-        os.replace(temporary, path)
+        write_whole(path, self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """The safetensors file."""

@@ -13,7 +13,7 @@ from lightning_ss2a import __version__
 from lightning_ss2a.data.errors import ShardError
 from lightning_ss2a.data.kinds import KINDS, ColumnSpec, FieldSpec, column_specs, field_problems
 from lightning_ss2a.data.label_head import LabelHead
-from lightning_ss2a.data.storage import PLAIN_NAME, RangeReader, is_local, join_url, local_path
+from lightning_ss2a.data.storage import PLAIN_NAME, RangeReader, is_local, join_url, local_path, write_whole
 from lightning_ss2a.data.strict_json import load_json, parse
 
 FORMAT_VERSION = 1
@@ -197,10 +197,8 @@ class Manifest:
         return (json.dumps(whole, indent=1) + "\n").encode()
 
     def save(self, folder: str | os.PathLike, name: str = MANIFEST) -> None:
-        """Write the file, under a temporary name first."""
-        temporary = Path(folder) / f".{name}.tmp"
-        temporary.write_bytes(self.to_bytes())
-        os.replace(temporary, Path(folder) / name)
+        """Write the file, whole or not at all."""
+        write_whole(Path(folder) / name, self.to_bytes())
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """(JSON path, message) of everything that contradicts itself."""

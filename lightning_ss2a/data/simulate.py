@@ -21,7 +21,7 @@ from lightning_ss2a.data.manifest import Manifest
 from lightning_ss2a.data.plan import Purpose, generator
 from lightning_ss2a.data.simulated_rows import DRAW, Drawn, OriginMix
 from lightning_ss2a.data.simulation import ModalitySpec, World, WorldSpec
-from lightning_ss2a.data.storage import PLAIN_NAME
+from lightning_ss2a.data.storage import PLAIN_NAME, write_whole
 from lightning_ss2a.data.writer import ShardWriter
 from lightning_ss2a.errors import InputError
 
@@ -160,9 +160,7 @@ def read_world(dataset: str | os.PathLike) -> World:
 
 def _save_world(folder: Path, known: Mapping[str, Any]) -> None:
     (folder / TRUTH).mkdir(exist_ok=True)
-    temporary = folder / TRUTH / f"{WORLD}.tmp"
-    temporary.write_text(json.dumps(known, indent=1) + "\n")
-    os.replace(temporary, folder / TRUTH / WORLD)
+    write_whole(folder / TRUTH / WORLD, (json.dumps(known, indent=1) + "\n").encode())
 
 
 def _check(kind: str, splits: Mapping[str, int], world: World, counts: Mapping[str, int | None]) -> None:

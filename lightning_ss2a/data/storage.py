@@ -35,6 +35,13 @@ def local_path(url: str | os.PathLike) -> str:
     return os.fspath(url).removeprefix("file://")
 
 
+def write_whole(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file under a temporary name first, so that nobody ever reads half of it."""
+    temporary = Path(path).with_name(f".{Path(path).name}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
 def join_url(folder: str | os.PathLike, name: str) -> str:
     """A file in a folder; the folder may be a URL, or ``pipe:COMMAND FOLDER``."""
     return f"{os.fspath(folder).rstrip('/')}/{name}"
