@@ -1,9 +1,11 @@
 """``ShardDataModule``: one or several data sets for Lightning."""
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -17,12 +19,15 @@ from lightning_ss2a.data.manifest import Manifest
 from lightning_ss2a.data.memory import MemoryRows, MemorySource
 from lightning_ss2a.data.plan import MemoryPlan, StreamPlan, rank_slice
 from lightning_ss2a.data.residency import Place, Residency, choose_residency
-from lightning_ss2a.data.rows import move
+from lightning_ss2a.data.rows import Rows, move
+from lightning_ss2a.data.selection import checked_rows
 from lightning_ss2a.data.stream import StreamRows, StreamSource
 from lightning_ss2a.errors import InputError
 
 Stage = Literal["train", "validation", "test", "predict"]
 RowsPerGroup = Literal["all", "one"]
+
+Selectable = TypeVar("Selectable", MemoryRows, ShardRows)
 
 _LEAST = {"batch_size": 1, "evaluation_batch_size": 1, "num_workers": 0, "shuffle_rows": 1, "seed": 0}
 _CHOICES = {"residency": get_args(Residency), "rows_per_group": get_args(RowsPerGroup)}
@@ -103,6 +108,7 @@ class ShardDataModule(LightningDataModule):
                 raise InputError(f"data.{option} is {self.hparams[option]!r}, needs one of {', '.join(choices)}")
         self._place: Place | None = None
         self._tables: dict[str, MemoryRows] = {}
+        self._selected: np.ndarray | None = None
 
     # ---------------------------------------------------------------- what the manifests say
 
@@ -172,7 +178,13 @@ class ShardDataModule(LightningDataModule):
     def train_dataloader(self) -> TrainingLoader:
         """Training batches; stateful."""
         loader = TrainingLoader(self._training_source(), self._trainer_position)
-        len(loader)  # too little data is an error now, not in the first epoch
+        try:
+            len(loader)  # too little data is an error now, not in the first epoch
+        except InputError as error:
+            if self._selected is None:
+                raise
+            selected = f"{len(self._selected)} of {self._training_rows} training rows are selected"
+            raise InputError(f"{error}; {selected}") from None
         return loader
 
     def val_dataloader(self) -> EvaluationLoader:
@@ -194,7 +206,73 @@ class ShardDataModule(LightningDataModule):
         """
         return EvaluationLoader(self._evaluated("train"), self.hparams.evaluation_batch_size)
 
+    # ---------------------------------------------------------------- rows to train on, as callbacks choose them
+
+    @property
+    def selected_training_rows(self) -> np.ndarray | None:
+        """Numbers of the rows that training draws from, int64 [rows], increasing, read only; None: all."""
+        return self._selected
+
+    def select_training_rows(self, rows: np.ndarray | None) -> None:
+        """Draw from these training rows only, from the next ``train_dataloader()`` on.
+
+        An epoch is then what it would be of data that hold no other rows: order, weights, groups and shuffled pairs.
+        Needs the same rows on every rank. Whatever is not training reads all rows as ever.
+
+        Args:
+            rows: row numbers as in ``batch["index"]``, strictly increasing, int64 [rows]; None: all.
+
+        Raises:
+            InputError: no rows, or rows that do not exist or are not strictly increasing.
+        """
+        if rows is not None:
+            rows = checked_rows(rows, self._training_rows)
+            if not len(rows):
+                raise InputError("no training row is selected; select some, or None for all")
+        self._selected = rows
+
+    def training_columns(self, names: Sequence[str]) -> Rows:
+        """Columns of all training rows, selected or not, in the order of row numbers.
+
+        From memory where training rows are there already; else only these columns are read.
+
+        Args:
+            names: such as ``origin``, ``class_index``, ``key``, ``group``.
+
+        Returns:
+            Each column [rows, ...] in storage dtype on the CPU, text as numpy ``S``; not to be written to.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        for name in names:
+            if name not in self.manifest.columns:
+                raise InputError(f"{self.datasets[0]}: no column {name!r}, only {', '.join(self.manifest.columns)}")
+        table = self._tables.get(str(self.splits("train")))
+        if table is not None and all(name in table.rows for name in names):
+            return move({name: table.rows[name] for name in names}, torch.device("cpu"))
+        return ShardRows(self.datasets, self.manifests, self.splits("train"), names).read_all()
+
+    def training_rows_subset_loader(self, rows: np.ndarray) -> EvaluationLoader:
+        """These training rows as evaluation sees them, each once, in order, batches dealt to the ranks in turn.
+
+        Whatever is selected for training, and whatever ``rows_per_group``.
+
+        Args:
+            rows: row numbers, strictly increasing, int64 [rows]; the ``index`` of the batches; may be empty.
+
+        Raises:
+            InputError: rows that do not exist or are not strictly increasing.
+        """
+        subset = self._rows("train").select(checked_rows(rows, self._training_rows))
+        return EvaluationLoader(subset, self.hparams.evaluation_batch_size, self._rank, self._world_size)
+
     # ---------------------------------------------------------------- how it is done
+
+    @property
+    def _training_rows(self) -> int:
+        pairs = zip(self.manifests, self.splits("train"), strict=True)
+        return sum(shard.rows for manifest, splits in pairs for split in splits for shard in manifest.shards(split))
 
     @property
     def _rank(self) -> int:
@@ -258,11 +336,14 @@ class ShardDataModule(LightningDataModule):
         hparams, place = self.hparams, self._settle_residency()
         pin = self._device.type == "cuda" and place != "device"
         if place == "stream":
-            files = self._files("train", evaluation=False)
+            files = self._selection_of(self._files("train", evaluation=False))
             plan = StreamPlan(files.chunks(), self.weights, hparams.batch_size, hparams.shuffle_rows, hparams.seed)
             return StreamSource(files, plan, self._rank, self._world_size, hparams.num_workers, pin)
-        table = self._rows("train")
+        table = self._selection_of(self._rows("train"))
         by_group = hparams.rows_per_group == "one"
         plan = MemoryPlan(table.units(by_group), self.weights, hparams.batch_size, hparams.seed)
         share = rank_slice(hparams.batch_size, self._rank, self._world_size)
         return MemorySource(table, plan, share, by_group, hparams.shuffle_pairs, pin)
+
+    def _selection_of(self, rows: Selectable) -> Selectable:
+        return rows if self._selected is None else rows.select(self._selected)

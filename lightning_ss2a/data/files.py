@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from itertools import pairwise
 
 import numpy as np
@@ -27,6 +28,8 @@ def columns_of(manifest: Manifest, evaluation: bool) -> list[str]:
 
 class ShardRows:
     """Rows of the given splits, in the order of the data sets, their splits, shards and blocks.
+
+    After :meth:`select`, those that take part, numbered from 0 without gaps: a place. :meth:`row_numbers` maps back.
 
     Args:
         datasets: folders or URLs.
@@ -71,17 +74,48 @@ class ShardRows:
         shard_starts = np.cumsum([0] + [shard.rows for *_, shard in self._shards])
         if not shard_starts[-1]:
             raise ShardError(f"{', '.join(map(str, datasets))}: no rows in the splits {', '.join(map(str, splits))}")
-        self._starts = np.array([shard_starts[n] + first for n, first in self._blocks] + [shard_starts[-1]])
+        # Where each block starts: its row number, and its place among the rows that take part.
+        self._firsts = np.array([shard_starts[n] + first for n, first in self._blocks] + [shard_starts[-1]])
+        self._starts = self._firsts
+        self.numbers: np.ndarray | None = None
         owners = np.array([i for i, *_ in self._shards], dtype=np.int64)
         self.bounds = shard_starts[np.searchsorted(owners, np.arange(len(datasets) + 1))]
 
+    def select(self, numbers: np.ndarray) -> "ShardRows":
+        """Of all rows those with these numbers, int64 [rows that take part], increasing."""
+        assert self.numbers is None
+        selected = copy(self)
+        selected.numbers = numbers
+        selected._starts = np.searchsorted(numbers, self._firsts)
+        selected.bounds = np.searchsorted(numbers, self.bounds)
+        return selected
+
     @property
     def total(self) -> int:
-        """Number of rows."""
+        """Number of rows that take part."""
         return int(self._starts[-1])
 
+    @property
+    def all_rows(self) -> int:
+        """Number of rows, whether they take part or not."""
+        return int(self._firsts[-1])
+
+    def row_numbers(self, places: np.ndarray) -> np.ndarray:
+        """Row numbers of rows that take part, int64 [rows]."""
+        return places if self.numbers is None else self.numbers[places]
+
     def chunks(self) -> list[np.ndarray]:
-        """For each data set, runs of whole blocks of about 4,096 rows as row ranges [n, 2]; cheap to read."""
+        """For each data set, what takes part of runs of whole blocks of about 4,096 rows; cheap to read.
+
+        Returns:
+            Ranges of places, int64 [n, 2].
+        """
+        if self.numbers is None:
+            return self._all_chunks()
+        chunks = [np.searchsorted(self.numbers, rows) for rows in self._all_chunks()]
+        return [places[places[:, 1] > places[:, 0]] for places in chunks]
+
+    def _all_chunks(self) -> list[np.ndarray]:
         chunks: list[list[tuple[int, int]]] = [[] for _ in self._readers]
         start = 0
         for i, _, _, shard in self._shards:
@@ -92,7 +126,7 @@ class ShardRows:
         return [np.array(c, dtype=np.int64).reshape(-1, 2) for c in chunks]
 
     def read(self, ranges: np.ndarray) -> Rows:
-        """The rows of ranges [n, 2], laid end to end."""
+        """The rows of ranges of places [n, 2], laid end to end."""
         # Without rows, a block is asked for none of its: that tells the types of text and ragged columns.
         pieces = list(self._pieces(ranges)) or [(0, 0, 0)]
         places = np.cumsum([0] + [stop - start for _, start, stop in pieces]).tolist()
@@ -129,7 +163,7 @@ class ShardRows:
             ) from error
 
     def _pieces(self, ranges: np.ndarray) -> Iterator[tuple[int, int, int]]:
-        """(block, start, stop) of each stretch within one block."""
+        """(block, start, stop) of each stretch within one block; of its rows that take part, start to stop."""
         for start, stop in ranges:
             first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
             for block in range(first, last + 1) if stop > start else ():
@@ -141,12 +175,25 @@ class ShardRows:
     def _read_block(self, block: int, start: int, stop: int) -> Columns:
         number, first = self._blocks[block]
         i, split, shard, _ = self._shards[number]
-        return self._readers[i].read(split, shard, first + start, first + stop, self.columns)
+        if self.numbers is None or start == stop:
+            return self._readers[i].read(split, shard, first + start, first + stop, self.columns)
+        places = self._starts[block] + np.array([start, stop])
+        rows = self.numbers[slice(*places)] - self._firsts[block]
+        # A block is checked and decoded as a whole, so that all between the first and the last row costs nothing more.
+        begin, end = int(rows[0]), int(rows[-1]) + 1
+        columns = self._readers[i].read(split, shard, first + begin, first + end, self.columns)
+        if len(rows) == end - begin:
+            return columns
+        return {name: _taken(column, rows - begin) for name, column in columns.items()}
 
 
 def _first_rows(shard: Shard) -> np.ndarray:
     """First row of each block, and the number of rows; a shard without blocks is one."""
     return np.cumsum([0] + ([block.rows for block in shard.blocks] or [shard.rows]))
+
+
+def _taken(column: np.ndarray | Ragged, rows: np.ndarray) -> np.ndarray | Ragged:
+    return column.take(rows) if isinstance(column, Ragged) else column[rows]
 
 
 def _copy(column: np.ndarray | Ragged) -> np.ndarray | Ragged:

@@ -80,10 +80,13 @@ class TrainingLoader:
         Raises:
             InputError: the state is from the middle of an epoch that was cut into batches in another way.
         """
-        for name, now in self.source.identity.items():
-            if state["batch"] and state.get(name) != now:
+        identity = self.source.identity
+        # What the state was counted in besides, such as rows that were selected, counts as well.
+        for name in [*identity, *(state.keys() - identity.keys() - {"epoch", "batch"})]:
+            then, now = state.get(name), identity.get(name)
+            if state["batch"] and then != now:
                 raise InputError(
-                    f"the checkpoint is from batch {state['batch']} of an epoch with data {name}={state.get(name)}; "
+                    f"the checkpoint is from batch {state['batch']} of an epoch with data {name}={then}; "
                     f"now it is {now}: resume with the same value, or from a checkpoint taken at the end of an epoch"
                 )
         self._epoch, self._done = state["epoch"], state["batch"]

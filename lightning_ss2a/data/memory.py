@@ -20,6 +20,7 @@ from lightning_ss2a.data.plan import (
     view_choices,
 )
 from lightning_ss2a.data.rows import Batch, Rows, between, count, gather, take, to_batch
+from lightning_ss2a.data.selection import selection_identity
 
 AUDIO_FIELDS = ("audio",)
 EVALUATION_ONLY = ("key", "group")
@@ -33,7 +34,7 @@ class MemoryRows:
         rows: all columns.
         views: number of views of each field that has several; such columns are [rows, views, width].
         bounds: where each data set's rows start and the last one's end, int [data sets + 1].
-        subset: row numbers that evaluation reads; None: all.
+        subset: numbers of the rows that take part, increasing, int64 [rows that take part]; None: all.
     """
 
     rows: Rows
@@ -60,17 +61,32 @@ class MemoryRows:
             first = numbered[-1].max(initial=first - 1) + 1
         return np.concatenate(numbered)
 
+    @cached_property
+    def numbers(self) -> np.ndarray | None:
+        """``subset`` where plans are made."""
+        return None if self.subset is None else self.subset.numpy(force=True)
+
+    @property
+    def groups_that_take_part(self) -> np.ndarray:
+        """Group of each row that takes part, int64 [rows that take part]."""
+        return self.groups if self.numbers is None else self.groups[self.numbers]
+
     def units(self, of_groups: bool) -> list[int]:
-        """Number of rows, or of groups, of each data set."""
+        """Number of rows, or of groups, of each data set that take part."""
+        bounds = self.bounds if self.numbers is None else np.searchsorted(self.numbers, self.bounds)
         if not of_groups:
-            return np.diff(self.bounds).tolist()
-        return [len(np.unique(self.groups[start:stop])) for start, stop in pairwise(self.bounds)]
+            return np.diff(bounds).tolist()
+        groups = self.groups_that_take_part
+        return [len(np.unique(groups[start:stop])) for start, stop in pairwise(bounds)]
+
+    def select(self, numbers: np.ndarray) -> "MemoryRows":
+        """The same rows, of which those with these numbers take part; nothing is copied."""
+        return replace(self, subset=torch.from_numpy(np.array(numbers)).to(self.device))
 
     def first_of_groups(self) -> "MemoryRows":
-        """The same rows, of which evaluation reads the first of each group only."""
+        """The same rows, of which the first of each group takes part."""
         groups = self.groups
-        first = one_row_per_group(groups, np.zeros(groups.max(initial=-1) + 1))
-        return replace(self, subset=torch.from_numpy(first).to(self.device))
+        return self.select(one_row_per_group(groups, np.zeros(groups.max(initial=-1) + 1)))
 
     def __len__(self) -> int:
         return self.total if self.subset is None else len(self.subset)
@@ -97,7 +113,7 @@ class MemorySource:
 
     Args:
         table: the rows.
-        plan: the order of rows; of groups, if ``by_group``.
+        plan: the order of the rows that take part, numbered without gaps; of their groups, if ``by_group``.
         share: the part of a global batch that this rank takes.
         by_group: draw groups, and one random row of each group drawn, another each epoch.
         shuffle_pairs: pair each row with the audio of another, always the same other.
@@ -114,7 +130,8 @@ class MemorySource:
 
     def __post_init__(self) -> None:
         if self.shuffle_pairs:
-            self._partner = torch.from_numpy(derangement(self.table.total, self.plan.seed)).to(self.table.device)
+            self._partner = self._on_device(self._partners())
+        self._selection = selection_identity(self.table.numbers, self.table.total)
         self._columns = {name: c for name, c in self.table.rows.items() if name not in EVALUATION_ONLY}
 
     @property
@@ -129,6 +146,7 @@ class MemorySource:
             "residency": "memory or device",
             "rows_per_group": "one" if self.by_group else "all",
             **self.plan.identity,
+            **self._selection,
         }
 
     def iterate(self, epoch: int, first: int) -> Iterator[Batch]:
@@ -150,8 +168,19 @@ class MemorySource:
         order = self.plan.order(epoch)
         if self.by_group:
             choice = generator(self.plan.seed, Purpose.GROUPS, epoch).random(sum(self.plan.rows))
-            order = one_row_per_group(self.table.groups, choice)[order]
+            order = one_row_per_group(self.table.groups_that_take_part, choice)[order]
+        if self.table.numbers is not None:
+            order = self.table.numbers[order]
         return order.reshape(self.batches, self.plan.batch_size)
+
+    def _partners(self) -> np.ndarray:
+        """For each row number, the row whose audio it gets; of rows that take part, another that does."""
+        numbers, total = self.table.numbers, self.table.total
+        if numbers is None:
+            return derangement(total, self.plan.seed)
+        partner = np.arange(total)
+        partner[numbers] = numbers[derangement(len(numbers), self.plan.seed)]
+        return partner
 
     def _view_choices(self, name: str, epoch: int, first: int) -> np.ndarray:
         number = sorted(self.table.views).index(name)

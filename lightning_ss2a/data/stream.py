@@ -14,6 +14,7 @@ from lightning_ss2a.data.loader import ahead
 from lightning_ss2a.data.memory import evaluation_batch
 from lightning_ss2a.data.plan import StreamPlan, rank_slice, view_choices
 from lightning_ss2a.data.rows import Batch, Rows, gather
+from lightning_ss2a.data.selection import selection_identity
 from lightning_ss2a.errors import InputError
 
 
@@ -31,9 +32,14 @@ class StreamRows:
         return self.files.total
 
     def read(self, start: int, stop: int) -> Batch:
-        """An evaluation batch: rows start to stop, the mean of the embeddings of all views of each."""
+        """An evaluation batch: rows start to stop of those that take part, the mean of the embeddings of all views."""
         rows = self.files.read(np.array([[start, stop]]))
-        return evaluation_batch(rows, self.files.views, torch.arange(start, stop))
+        index = self.files.row_numbers(np.arange(start, stop))
+        return evaluation_batch(rows, self.files.views, torch.from_numpy(index))
+
+    def select(self, numbers: np.ndarray) -> "StreamRows":
+        """Of all rows those with these numbers, int64 [rows that take part], increasing."""
+        return StreamRows(self.files.select(numbers))
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Windows(Dataset):
 
     Args:
         files: the rows.
-        plan: the order of rows.
+        plan: the order of the places of rows.
         rank: this process.
         world_size: number of processes.
     """
@@ -80,7 +86,8 @@ class Windows(Dataset):
             self._sequence = epoch, self.plan.sequence(epoch)
         ranges = self.plan.window_rows(self._sequence[1], window, self.rank, self.world_size)
         rows = self.files.read(ranges)
-        rows["index"] = torch.from_numpy(np.concatenate([np.arange(a, b) for a, b in ranges]))
+        places = np.concatenate([np.arange(a, b) for a, b in ranges])
+        rows["index"] = torch.from_numpy(self.files.row_numbers(places))
         order = torch.from_numpy(self.plan.window_order(epoch, window, self.rank, self.world_size))
         return Window(rows, order, {name: self._view_choices(name, epoch, window) for name in self.files.views})
 
@@ -103,7 +110,7 @@ class StreamSource:
 
     Args:
         files: the rows.
-        plan: the order of rows.
+        plan: the order of the places of rows.
         rank: this process.
         world_size: number of processes.
         num_workers: worker processes that read windows; 0: one thread.
@@ -123,6 +130,7 @@ class StreamSource:
         self.pin = pin
         self._windows = Windows(files, plan, rank, world_size)
         self.num_workers = num_workers
+        self._selection = selection_identity(files.numbers, files.all_rows)
 
     @property
     def batches(self) -> int:
@@ -132,7 +140,8 @@ class StreamSource:
     @property
     def identity(self) -> dict[str, Any]:
         """What batch numbers depend on."""
-        return {"residency": "stream", "shuffle_rows": self.plan.shuffle_rows, **self.plan.identity}
+        own = {"residency": "stream", "shuffle_rows": self.plan.shuffle_rows}
+        return {**own, **self.plan.identity, **self._selection}
 
     def iterate(self, epoch: int, first: int) -> Iterator[Batch]:
         """Batches ``first`` and on of an epoch; windows before are not read."""
