@@ -1,5 +1,6 @@
 """Lightning callbacks: what is watched, drawn and written while a module trains."""
 
+from lightning_ss2a.callbacks.ema_teacher import EMATeacher
 from lightning_ss2a.callbacks.figures import ManifoldFigures
 from lightning_ss2a.callbacks.hyperparameters import HyperparameterBoard
 from lightning_ss2a.callbacks.interrupt import GracefulInterrupt
@@ -9,6 +10,7 @@ from lightning_ss2a.callbacks.throughput import Throughput
 
 __all__ = [
     "CMSSShardWriter",
+    "EMATeacher",
     "GracefulInterrupt",
     "HyperparameterBoard",
     "ManifoldFigures",

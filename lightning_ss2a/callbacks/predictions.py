@@ -119,7 +119,7 @@ def _splits_of_rows(data: Any) -> tuple[list[str], np.ndarray]:
 def _encoder(trainer: Trainer, module: LightningModule) -> str:
     checkpoint = Path(trainer.ckpt_path).name if trainer.ckpt_path else "untrained"
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.manifold.state_dict().items()):
+    for name, tensor in sorted(module.evaluated_manifold.state_dict().items()):
         digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
     return f"cmss:{checkpoint}:{digest.hexdigest()[:12]}"
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -14,6 +13,7 @@ import lightning_ss2a.callbacks
 import lightning_ss2a.data.datamodule
 import lightning_ss2a.training  # noqa: F401  (short class names in configs)
 from lightning_ss2a.callbacks import RunSummary
+from lightning_ss2a.callbacks.checkpoints import read_checkpoint
 from lightning_ss2a.cli.errors import after_config_files, explain, run_reporting_errors
 from lightning_ss2a.data import field_width
 from lightning_ss2a.errors import InputError
@@ -160,13 +160,7 @@ def _refusal(error: BaseException) -> str:
 
 
 def _checkpoint_hyperparameters(path: str) -> dict[str, Any]:
-    if not Path(path).is_file():
-        raise InputError(f"--ckpt_path {path}: no such file")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return dict(checkpoint.get("hyper_parameters", {}))
-    except Exception as error:  # torch.load raises whatever the bytes make it do
-        raise InputError(f"--ckpt_path {path}: not a checkpoint of Lightning, or a damaged one") from error
+    return dict(read_checkpoint(path, "--ckpt_path").get("hyper_parameters", {}))
 
 
 def _check_shapes(config: Any, checkpoint: dict[str, Any], path: str) -> None:

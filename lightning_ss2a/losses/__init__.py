@@ -1,5 +1,6 @@
 """Losses of the paper as pure functions of tensors (Eq. 3-7)."""
 
+from lightning_ss2a.losses.consistency import consistency_loss
 from lightning_ss2a.losses.contrastive import ccmr_mask, contrastive_loss
 from lightning_ss2a.losses.gather import gather_with_gradient
 from lightning_ss2a.losses.kl import kl_divergence
@@ -7,6 +8,7 @@ from lightning_ss2a.losses.reconstruction import cosine_distance_loss, reconstru
 
 __all__ = [
     "ccmr_mask",
+    "consistency_loss",
     "contrastive_loss",
     "cosine_distance_loss",
     "gather_with_gradient",

@@ -13,9 +13,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.losses import contrastive_loss, reconstruction_loss
-from lightning_ss2a.models import DiagonalGaussian, Manifold
+from lightning_ss2a.models import Manifold
+from lightning_ss2a.models.mean_teacher import frozen_copy
 from lightning_ss2a.training.arguments import check_data, check_minima, check_trainer, warn_without_effect
+from lightning_ss2a.training.manifold_losses import Batch, ManifoldLosses
 from lightning_ss2a.training.optimization import (
     Schedule,
     average_gradients,
@@ -23,13 +24,14 @@ from lightning_ss2a.training.optimization import (
     build_adamw,
     build_schedule,
     clip_gradients,
-    count_optimizer_steps,
+    run_progress,
 )
 from lightning_ss2a.training.resume import global_batch, mix_seed, rank_share, seed_device
 from lightning_ss2a.training.statistics import TrainingStatistics, fit_training_statistics
 from lightning_ss2a.training.validation import ManifoldValidation
 
-Batch = dict[str, Tensor]
+TEACHER = "teacher."
+LOSS_TERMS = ("contrastive", "reconstruction", "kl", "consistency")
 
 
 class ManifoldModule(LightningModule):
@@ -38,6 +40,9 @@ class ManifoldModule(LightningModule):
     Each step optimises in turn (paper, "Manifold Learning"): the projectors on the whole of L_fold with the
     reconstructor held fixed, then the reconstructor on its share of L_fold, with the projectors held fixed. The
     contrastive loss does not depend on the reconstructor, so its turn leaves that out.
+
+    The callback ``EMATeacher`` gives it a ``teacher``, a copy that follows it, and a ``consistency_weight``. The
+    teacher is a submodule, so that checkpoints hold it and devices move it, but no optimiser sees it.
 
     ``global_step``, ``max_steps`` and ``every_n_train_steps`` count batches stepped, not optimisers.
 
@@ -118,12 +123,17 @@ class ManifoldModule(LightningModule):
             )
         except ValueError as error:
             raise InputError(f"model: {error}") from error
+        self.teacher: Manifold | None = None
+        self.consistency_weight = 0.0
+        self.validate_teacher = False
+        self._losses = ManifoldLosses(self.manifold, self.hparams)
         self.statistics: TrainingStatistics | None = None
         self.validation: ManifoldValidation | None = None
         self.last_ssms_per_class: Tensor | None = None
         self._pending: list[Batch] = []
         self._latest_terms: dict[str, Tensor] | None = None
         self._latest_learning_rate = 0.0
+        self._batch_idx = 0
 
     # ---------------------------------------------------------------- set-up
 
@@ -142,6 +152,15 @@ class ManifoldModule(LightningModule):
             for network in self.manifold.children():
                 network.compile()
 
+    def start_teacher(self) -> None:
+        """Take a frozen copy of the manifold as the teacher."""
+        self.teacher = frozen_copy(self.manifold)
+
+    @property
+    def evaluated_manifold(self) -> Manifold:
+        """What validation, test and prediction see: the teacher if ``validate_teacher`` and there is one."""
+        return self.teacher if self.validate_teacher and self.teacher is not None else self.manifold
+
     def configure_optimizers(self) -> tuple[list, list]:
         """One AdamW for the projectors and the temperature, one for the reconstructor, each with its schedule."""
         hparams = self.hparams
@@ -149,8 +168,7 @@ class ManifoldModule(LightningModule):
             build_adamw(parameters, hparams.learning_rate, hparams.weight_decay)
             for parameters in (self.projector_parameters, self.reconstructor_parameters)
         ]
-        steps = count_optimizer_steps(self.trainer, hparams.accumulate_batches)
-        schedulers = [build_schedule(o, hparams.warmup_steps, steps, hparams.schedule) for o in optimizers]
+        schedulers = [build_schedule(o, hparams.warmup_steps, hparams.schedule, self._progress) for o in optimizers]
         return optimizers, schedulers
 
     @property
@@ -221,7 +239,9 @@ class ManifoldModule(LightningModule):
             checkpoint["pending_batches"] = [global_batch(self, batch) for batch in self._pending]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the closed-form maps back, and global batches that waited for their step."""
+        """Take the closed-form maps back, and global batches that waited for their step; make room for a teacher."""
+        if self.teacher is None and any(name.startswith(TEACHER) for name in checkpoint["state_dict"]):
+            self.start_teacher()
         if "training_statistics" in checkpoint:
             self.statistics = TrainingStatistics(**checkpoint["training_statistics"])
         self._pending = checkpoint.get("pending_batches", [])
@@ -230,11 +250,12 @@ class ManifoldModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect batches until a step is due, then step the projectors and the reconstructor in turn."""
+        self._batch_idx = batch_idx
         self._seed_step(batch_idx)
         self._pending.append(batch)
         if len(self._pending) >= self.hparams.accumulate_batches or self._is_last(batch_idx):
             self._latest_terms = self._optimize()
-        if self._latest_terms is not None and (self._is_logged() or self._is_last(batch_idx)):
+        if self._latest_terms is not None and (self.is_logged or self._is_last(batch_idx)):
             self._log_training(self._latest_terms)
 
     def _optimize(self) -> dict[str, Tensor]:
@@ -251,41 +272,12 @@ class ManifoldModule(LightningModule):
         return terms
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of L_fold for a batch: ``contrastive``, ``reconstruction``, ``kl`` and their sum ``loss``."""
-        visual, audio = self.manifold.project_visual(batch["visual"]), self.manifold.project_audio(batch["audio"])
-        visual_embedding, audio_embedding = self._embed(visual), self._embed(audio)
-        contrastive = contrastive_loss(
-            visual_embedding,
-            audio_embedding,
-            self.manifold.temperature,
-            visual=batch["visual"],
-            audio=batch["audio"],
-            ccmr_alpha=self.hparams.ccmr_alpha,
-            mask_diagonal=self.hparams.ccmr_mask_diagonal,
-            chunk_size=self.hparams.contrastive_chunk_size,
-        )
-        reconstruction, reconstruction_kl = self._reconstruct(batch["audio"], audio_embedding, visual_embedding)
-        kl = visual.kl() + audio.kl() + reconstruction_kl
-        loss = contrastive + reconstruction + self.hparams.kl_weight * kl
-        return {"loss": loss, "contrastive": contrastive, "reconstruction": reconstruction, "kl": kl}
+        """The terms of L_fold for a batch, see :class:`~lightning_ss2a.training.manifold_losses.ManifoldLosses`."""
+        return self._losses.all_terms(batch, self.teacher, self.consistency_weight)
 
     def reconstructor_losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of L_fold that depend on the reconstructor; nothing flows back to the projectors."""
-        with torch.no_grad():
-            visual_embedding = self._embed(self.manifold.project_visual(batch["visual"]))
-            audio_embedding = self._embed(self.manifold.project_audio(batch["audio"]))
-        reconstruction, kl = self._reconstruct(batch["audio"], audio_embedding, visual_embedding)
-        loss = reconstruction + self.hparams.kl_weight * kl
-        return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
-
-    def _reconstruct(self, audio: Tensor, audio_embedding: Tensor, visual_embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """L_r and the reconstructor's KL, from both modalities in one pass."""
-        reconstructed = self.manifold.reconstruct_audio(torch.cat([audio_embedding, visual_embedding]))
-        from_audio, from_visual = self._embed(reconstructed).chunk(2)
-        return reconstruction_loss(audio, from_audio, from_visual), reconstructed.kl()
-
-    def _embed(self, gaussian: DiagonalGaussian) -> Tensor:
-        return gaussian.mean if self.hparams.embedding == "mean" else gaussian.sample(self.hparams.draws)
+        return self._losses.reconstructor_terms(batch)
 
     def _projector_turn(self, batches: list[Batch]) -> dict[str, Tensor]:
         projectors, _ = self.optimizers()
@@ -340,7 +332,11 @@ class ManifoldModule(LightningModule):
     def _is_last(self, batch_idx: int) -> bool:
         return batch_idx + 1 == self.trainer.num_training_batches
 
-    def _is_logged(self) -> bool:
+    def _progress(self) -> float:
+        return run_progress(self.trainer, self._batch_idx + 1, self.hparams.accumulate_batches)
+
+    @property
+    def is_logged(self) -> bool:
         """Whether loggers write at this batch; Lightning counts batches through all epochs."""
         interval = self.trainer.log_every_n_steps
         return interval > 0 and (self.trainer.fit_loop.epoch_loop.total_batch_idx + 1) % interval == 0
@@ -348,7 +344,7 @@ class ManifoldModule(LightningModule):
     def _log_training(self, terms: dict[str, Tensor]) -> None:
         terms = average_over_ranks(terms)  # each rank's loss is that of its own rows
         self.log("train/loss", terms["loss"], prog_bar=True)
-        self.log_dict({f"train/loss_{name}": terms[name] for name in ("contrastive", "reconstruction", "kl")})
+        self.log_dict({f"train/loss_{name}": terms[name] for name in LOSS_TERMS if name in terms})
         self.log("train/temperature", self.manifold.temperature.detach())
         self.log("train/gradient_norm_projectors", terms["gradient_norm_projectors"])
         self.log("train/learning_rate", self._latest_learning_rate)
@@ -374,16 +370,17 @@ class ManifoldModule(LightningModule):
     @torch.compiler.set_stance("force_eager")
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """CMSS embeddings (means, [rows, manifold width]) under ``visual`` and ``audio``; other fields unchanged."""
-        visual, audio = self.manifold.project_visual(batch["visual"]), self.manifold.project_audio(batch["audio"])
+        manifold = self.evaluated_manifold
+        visual, audio = manifold.project_visual(batch["visual"]), manifold.project_audio(batch["audio"])
         return {**batch, "visual": visual.mean.float(), "audio": audio.mean.float()}
 
     # Uncompiled: evaluation's batch sizes and grad modes would use up torch's limit of 8 variants of a function, after
     # which training goes on uncompiled without an error. The six variants of a training step fit.
     @torch.compiler.set_stance("force_eager")
     def _measure(self, batch: Batch) -> dict[str, Tensor]:
-        visual = self.manifold.project_visual(batch["visual"]).mean
-        audio = self.manifold.project_audio(batch["audio"]).mean
-        predicted = self.manifold.reconstruct_audio(visual).mean
+        manifold = self.evaluated_manifold
+        visual, audio = manifold.project_visual(batch["visual"]).mean, manifold.project_audio(batch["audio"]).mean
+        predicted = manifold.reconstruct_audio(visual).mean
         self.validation.update(batch, visual, audio, predicted, self.statistics, self._label_head)
         return {"visual_embedding": visual, "audio_embedding": audio}
 

@@ -1,7 +1,7 @@
 """Optimiser, schedule, gradient averaging and the trainer's switches, shared by the training modules."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -13,13 +13,24 @@ from torch.optim.lr_scheduler import LambdaLR
 Schedule = Literal["constant", "cosine"]
 
 
-def count_optimizer_steps(trainer: Trainer, accumulate_batches: int) -> float:
-    """Optimiser steps of the whole run; the last step of an epoch may have fewer batches than the others."""
-    steps = trainer.estimated_stepping_batches  # loads the training data; knows nothing of accumulate_batches
-    if trainer.max_epochs == -1:
-        return steps  # max_steps, which counts optimiser steps, or infinity
-    by_epochs = math.ceil(trainer.num_training_batches / accumulate_batches) * max(trainer.max_epochs, 1)
-    return by_epochs if trainer.max_steps == -1 else min(by_epochs, trainer.max_steps)
+def run_progress(trainer: Trainer, batches_done: int, accumulate_batches: int) -> float:
+    """Part of a run that is done, in [0, 1]; 0 where nothing bounds the run.
+
+    Epochs count alike, however many batches each has: a mean teacher's first stage has shorter ones than the second,
+    and how many rows a filter will leave is not known beforehand.
+
+    Args:
+        trainer: a trainer that fits.
+        batches_done: batches done in the current epoch, up to an optimiser step.
+        accumulate_batches: batches a step; the last step of an epoch may have fewer.
+    """
+    by_epochs = by_steps = 0.0
+    if (trainer.max_epochs or 0) > 0:
+        steps = [math.ceil(n / accumulate_batches) for n in (batches_done, trainer.num_training_batches)]
+        by_epochs = (trainer.current_epoch + steps[0] / steps[1]) / trainer.max_epochs
+    if trainer.max_steps > 0:
+        by_steps = trainer.global_step / trainer.max_steps
+    return min(1.0, max(by_epochs, by_steps))
 
 
 def build_adamw(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> AdamW:
@@ -56,9 +67,19 @@ def learning_rate_factor(step: int, warmup_steps: int, total_steps: float, sched
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def build_schedule(optimizer: Optimizer, warmup_steps: int, total_steps: float, schedule: Schedule) -> LambdaLR:
-    """The schedule of :func:`learning_rate_factor` as a torch scheduler, stepped once an optimiser step."""
-    return LambdaLR(optimizer, lambda step: learning_rate_factor(step, warmup_steps, total_steps, schedule))
+def build_schedule(
+    optimizer: Optimizer, warmup_steps: int, schedule: Schedule, progress: Callable[[], float]
+) -> LambdaLR:
+    """The schedule of :func:`learning_rate_factor` as a torch scheduler, stepped once an optimiser step.
+
+    All steps of the run are those done over the part of it that is done; ``progress`` tells that part.
+    """
+
+    def factor(step: int) -> float:
+        done = progress() if step else 0.0
+        return learning_rate_factor(step, warmup_steps, step / done if done else math.inf, schedule)
+
+    return LambdaLR(optimizer, factor)
 
 
 @torch.no_grad()

@@ -1,0 +1,28 @@
+"""Read a checkpoint file, or say in one line why it cannot be."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_ss2a.errors import InputError
+
+
+def read_checkpoint(path: str, option: str) -> dict[str, Any]:
+    """A checkpoint of Lightning, on the CPU; its tensors are read from the file as they are used.
+
+    Args:
+        path: the file.
+        option: what named it, for messages.
+
+    Raises:
+        InputError: there is no such file, or it is none of Lightning's.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{option} {path}: no such file")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint["state_dict"]
+    except Exception as error:  # torch.load raises whatever the bytes make it do
+        raise InputError(f"{option} {path}: not a checkpoint of Lightning, or a damaged one") from error
+    return checkpoint

@@ -1,0 +1,80 @@
+"""The terms of L_fold (paper, Eq. 3-5) for a batch of pairs, and the teacher's word on it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_ss2a.losses import consistency_loss, contrastive_loss, reconstruction_loss
+from lightning_ss2a.models import DiagonalGaussian, Manifold
+
+Batch = dict[str, Tensor]
+
+
+class ManifoldLosses:
+    """Losses of a manifold, with the hyperparameters of :class:`~lightning_ss2a.training.ManifoldModule`.
+
+    Args:
+        manifold: the networks to train.
+        hparams: ``embedding``, ``draws``, ``ccmr_alpha``, ``ccmr_mask_diagonal``, ``contrastive_chunk_size``,
+            ``kl_weight``.
+    """
+
+    def __init__(self, manifold: Manifold, hparams: Mapping[str, Any]) -> None:
+        self.manifold = manifold
+        self.hparams = hparams
+
+    def all_terms(
+        self, batch: Batch, teacher: Manifold | None = None, consistency_weight: float = 0.0
+    ) -> dict[str, Tensor]:
+        """``contrastive``, ``reconstruction``, ``kl`` and their weighted sum ``loss``.
+
+        With a teacher and a weight above 0, ``consistency`` too, which is then part of the sum.
+        """
+        visual, audio = self.manifold.project_visual(batch["visual"]), self.manifold.project_audio(batch["audio"])
+        visual_embedding, audio_embedding = self.embed(visual), self.embed(audio)
+        contrastive = contrastive_loss(
+            visual_embedding,
+            audio_embedding,
+            self.manifold.temperature,
+            visual=batch["visual"],
+            audio=batch["audio"],
+            ccmr_alpha=self.hparams["ccmr_alpha"],
+            mask_diagonal=self.hparams["ccmr_mask_diagonal"],
+            chunk_size=self.hparams["contrastive_chunk_size"],
+        )
+        reconstruction, reconstruction_kl = self._reconstruct(batch["audio"], audio_embedding, visual_embedding)
+        kl = visual.kl() + audio.kl() + reconstruction_kl
+        loss = contrastive + reconstruction + self.hparams["kl_weight"] * kl
+        terms = {"loss": loss, "contrastive": contrastive, "reconstruction": reconstruction, "kl": kl}
+        if teacher is not None and consistency_weight > 0:
+            consistency = self._consistency(batch, teacher, visual_embedding, audio_embedding)
+            terms |= {"loss": loss + consistency_weight * consistency, "consistency": consistency}
+        return terms
+
+    def reconstructor_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of L_fold that depend on the reconstructor; nothing flows back to the projectors."""
+        with torch.no_grad():
+            visual_embedding = self.embed(self.manifold.project_visual(batch["visual"]))
+            audio_embedding = self.embed(self.manifold.project_audio(batch["audio"]))
+        reconstruction, kl = self._reconstruct(batch["audio"], audio_embedding, visual_embedding)
+        loss = reconstruction + self.hparams["kl_weight"] * kl
+        return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
+
+    def embed(self, gaussian: DiagonalGaussian) -> Tensor:
+        """What the losses see of a Gaussian: its mean, or a sample."""
+        return gaussian.mean if self.hparams["embedding"] == "mean" else gaussian.sample(self.hparams["draws"])
+
+    def _reconstruct(self, audio: Tensor, audio_embedding: Tensor, visual_embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """L_r and the reconstructor's KL, from both modalities in one pass."""
+        reconstructed = self.manifold.reconstruct_audio(torch.cat([audio_embedding, visual_embedding]))
+        from_audio, from_visual = self.embed(reconstructed).chunk(2)
+        return reconstruction_loss(audio, from_audio, from_visual), reconstructed.kl()
+
+    def _consistency(self, batch: Batch, teacher: Manifold, visual: Tensor, audio: Tensor) -> Tensor:
+        """Distance of what the student's other losses see, dropout and sampling included, from the teacher's means."""
+        with torch.no_grad():
+            teacher_visual = teacher.project_visual(batch["visual"]).mean
+            teacher_audio = teacher.project_audio(batch["audio"]).mean
+        return consistency_loss(visual, audio, teacher_visual, teacher_audio)
