@@ -216,8 +216,8 @@ class ShardDataModule(LightningDataModule):
     def select_training_rows(self, rows: np.ndarray | None) -> None:
         """Draw from these training rows only, from the next ``train_dataloader()`` on.
 
-        An epoch is then what it would be of data that hold no other rows: order, weights, groups and shuffled pairs.
-        Needs the same rows on every rank. Whatever is not training reads all rows as ever.
+        An epoch is then what it is of data without the other rows: weights count the rows selected, groups and partners
+        of shuffled pairs are drawn among them. Select the same rows on every rank. Evaluation reads all rows as ever.
 
         Args:
             rows: row numbers as in ``batch["index"]``, strictly increasing, int64 [rows]; None: all.
