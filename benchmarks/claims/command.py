@@ -1,0 +1,35 @@
+"""The command line of ``benchmarks/claims.py``."""
+
+import argparse
+import json
+
+from . import ccmr, depth, gap
+from .runs import ROOT, Results, make_runs
+from .tables import fill_page
+
+CLAIMS = {"gap": gap, "ccmr": ccmr, "depth": depth}
+PAGE = ROOT / "docs" / "claims.md"
+
+
+def main() -> None:
+    """Make the runs of a claim, or of all; then its tables and figure."""
+    parser = argparse.ArgumentParser(description="Measure a claim of docs/claims.md; see the page.")
+    parser.add_argument("claim", nargs="?", choices=[*CLAIMS, "all"], help="left out: only tables and figures, of all")
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds, and simulated worlds")
+    options = parser.parse_args()
+    blocks, runs_there, runs_wanted = {}, 0, 0
+    for name, claim in CLAIMS.items():
+        runs = claim.runs(options.seeds)
+        if options.claim in (name, "all"):
+            make_runs(runs, Results(claim.FILE))
+        if options.claim in (name, "all", None):
+            blocks |= claim.report(options.seeds)
+            runs_there += len(Results(claim.FILE).of(runs))
+            runs_wanted += len(runs)
+    for name, block in blocks.items():
+        print(f"\n{name}\n{block}")
+    if PAGE.is_file():
+        fill_page(PAGE, blocks)
+    ratio = round(runs_there / runs_wanted, 3)
+    result = {"benchmark": "claims", "ratio": ratio, "goal": "the numbers of every run are there"}
+    print(json.dumps(result | {"holds": ratio == 1}))

@@ -1,0 +1,37 @@
+"""What the figures of all claims share."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from .runs import FIGURES
+
+COLOURS = {"blue": "#1f6fb4", "orange": "#d9730d", "grey": "#7a7a7a", "green": "#2e8b57", "red": "#b5342b"}
+
+
+@contextmanager
+def figure(name: str, columns: int, width: float = 9.0, height: float = 3.2) -> Iterator[Any]:
+    """A row of axes, saved as ``docs/figures/NAME.png``."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10}
+    with plt.rc_context(style):
+        drawn, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", squeeze=False)
+        yield axes[0]
+        FIGURES.mkdir(parents=True, exist_ok=True)
+        drawn.savefig(FIGURES / f"{name}.png", dpi=100, metadata={"Software": None})
+        plt.close(drawn)
+
+
+def line(axis: Any, x: Sequence[float], samples: Sequence[Sequence[float]], **options: Any) -> None:
+    """Means with error bars of one standard deviation; places without a sample are left out."""
+    kept = [(at, values) for at, values in zip(x, samples, strict=True) if values]
+    if kept:
+        means = [np.mean(values) for _, values in kept]
+        spread = [np.std(values, ddof=1) if len(values) > 1 else 0.0 for _, values in kept]
+        axis.errorbar([at for at, _ in kept], means, spread, capsize=2, marker="o", markersize=4, **options)
