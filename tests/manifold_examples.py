@@ -26,8 +26,9 @@ def write_learnable_pairs(
     views: int | None = 2,
     classes: tuple[str, ...] = CLASSES,
     with_head: bool = True,
+    origins: int = 1,
 ) -> str:
-    """Pairs whose two sides are noisy linear images of one cause; groups of two rows; norms vary."""
+    """Pairs whose two sides are noisy linear images of one cause; groups of two rows, of one origin; norms vary."""
     random = np.random.default_rng(seed)
     to_visual, to_audio = random.normal(size=(4, VISUAL_WIDTH)), random.normal(size=(4, AUDIO_WIDTH))
     head = LabelHead(
@@ -52,7 +53,7 @@ def write_learnable_pairs(
                     "visual": noisy(random, np.repeat(visual[:, None], views, 1) if views else visual),
                     "audio": noisy(random, cause @ to_audio + 0.3),
                     "class_index": (number % len(classes)).astype(np.int32),
-                    "origin": np.zeros(count, np.uint8),
+                    "origin": (number // 2 % origins).astype(np.uint8),
                     "group": number // 2,
                     "key": np.array([f"row{n}" for n in number], dtype=np.bytes_),
                 },

@@ -139,6 +139,8 @@ class EMATeacher(Callback):
             self._follow(pl_module)
 
         self._hook = trainer.optimizers[-1].register_step_post_hook(follow)
+        # A checkpoint from the last batch of an epoch resumes in the next one, without on_train_epoch_start.
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin stage 2, when it is time."""

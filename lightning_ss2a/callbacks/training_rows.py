@@ -5,10 +5,10 @@ from lightning.pytorch import Trainer
 
 
 def train_on(trainer: Trainer, rows: np.ndarray | None) -> None:
-    """Train on these rows from the epoch that starts now; for ``on_fit_start`` and ``on_train_epoch_start``.
+    """Train on these rows from the epoch that starts now.
 
-    Lightning asks for the training loader before ``on_train_epoch_start``, so one that it already has is made anew:
-    an epoch over other rows has another number of batches.
+    For ``on_fit_start``, ``on_train_start`` and ``on_train_epoch_start``. Lightning asks for the training loader before,
+    so one that it already has is made anew: an epoch over other rows has another number of batches.
 
     Args:
         trainer: a trainer that fits, with a ``ShardDataModule``.
@@ -25,6 +25,10 @@ def train_on(trainer: Trainer, rows: np.ndarray | None) -> None:
     if loop._combined_loader is not None:
         loop._combined_loader = None  # otherwise Lightning reloads at fixed intervals only
         loop.setup_data()
+        progress = loop.epoch_loop.batch_progress
+        if loop.epoch_loop.restarted_on_train_batch_end and progress.is_last_batch:
+            # Resumed after the last batch of an epoch, which Lightning tells by the number of batches of the new one.
+            progress.current.completed = loop.max_batches - 1
 
 
 def _or_none(rows: np.ndarray | None) -> np.ndarray:

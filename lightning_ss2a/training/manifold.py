@@ -70,7 +70,7 @@ class ManifoldModule(LightningModule):
         schedule: learning rate after the warm-up.
         gradient_clip_norm: largest gradient norm, for the projectors and for the reconstructor; None: no clipping.
         accumulate_batches: batches whose gradients are averaged into one step. Negatives stay within a batch.
-        compile_model: compile the three networks with ``torch.compile``, for training.
+        compile_model: compile the three networks with ``torch.compile``, for training; a teacher is not compiled.
         top_n: labels a side that SSMS compares (N of the paper).
         translator_checkpoint: safetensors file with a linear audio-to-visual map (``weight``, ``bias``) for the CLIP
             score; None: a ridge regression fitted on the training split.
