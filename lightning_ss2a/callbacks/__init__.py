@@ -4,6 +4,7 @@ from lightning_ss2a.callbacks.ema_teacher import EMATeacher
 from lightning_ss2a.callbacks.figures import ManifoldFigures
 from lightning_ss2a.callbacks.hyperparameters import HyperparameterBoard
 from lightning_ss2a.callbacks.interrupt import GracefulInterrupt
+from lightning_ss2a.callbacks.pair_filter import PairFilter
 from lightning_ss2a.callbacks.predictions import CMSSShardWriter
 from lightning_ss2a.callbacks.summary import RunSummary
 from lightning_ss2a.callbacks.throughput import Throughput
@@ -14,6 +15,7 @@ __all__ = [
     "GracefulInterrupt",
     "HyperparameterBoard",
     "ManifoldFigures",
+    "PairFilter",
     "RunSummary",
     "Throughput",
 ]
