@@ -78,9 +78,10 @@ def kept_by(chosen: PairFilter) -> np.ndarray:
 # -------------------------------------------------------------------- what is dropped
 
 
-def test_dropped_rows_do_not_train_and_annotated_rows_do(tmp_path: Path, dataset: str, known: list[int]):
+@pytest.mark.parametrize("residency", ["memory", "stream"])
+def test_dropped_rows_do_not_train_and_annotated_rows_do(tmp_path: Path, dataset: str, known: list[int], residency):
     chosen = PairFilter()
-    recorder = fit(tmp_path, dataset, chosen)
+    recorder = fit(tmp_path, dataset, chosen, data={"residency": residency})
     kept, threshold = kept_by(chosen), chosen.state_dict()["threshold"]
     assert 0.4 < threshold < 0.75
     assert known == [1]
