@@ -69,6 +69,10 @@ def build_pairs(
     Every file is encoded once, however many rows it is in, and kept in the cache: a build that stopped goes on where it
     was, and one with more rows encodes only those. Embeddings are stored as the encoders give them.
 
+    In each split annotated rows come first, then curated, then translated ones. So the first row of a group, by which
+    evaluation judges with ``rows_per_group=one``, is an annotated one if the group has any; and pairs of other origins
+    that are added to a group change neither its number nor its split.
+
     Args:
         source: a CSV file with the columns image, sound and optionally name, class, group, origin; or a folder in which
             a picture and a sound of the same name are a pair and each sub-folder is a class.
@@ -109,7 +113,8 @@ def build_pairs(
     embeddings = EmbeddingCache(Path(cache or ".cache/embeddings"))
     images = encode_images((p.image for p in listed), root, image_encoder, image_views, embeddings, seed, progress)
     sounds = encode_sounds((p.sound for p in listed), root, audio_encoder, audio_views, embeddings, seed, progress)
-    pairs, problems = _usable(listed, images, sounds)
+    usable, problems = _usable(listed, images, sounds)
+    pairs = annotated_first(usable)
     if (problems and not skip_bad) or not pairs:
         raise InputError(
             f"{source}: {len(problems)} of {len(listed)} pairs cannot be used (each is named above), the first: "
@@ -142,6 +147,11 @@ def build_pairs(
             writer.write(split, {"visual": visual, "audio": sounds.embeddings(pairs[i].sound for i in part), **rows})
     counts = {split: splits.count(split) for split in sorted(set(splits))}
     return BuildReport(counts, len(set(groups)), len(classes), tuple(problems))
+
+
+def annotated_first(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs by origin, in the order of ``ORIGINS``; those of one origin keep their order."""
+    return sorted(pairs, key=lambda pair: ORIGINS.index(pair.origin))
 
 
 def _usable(listed: Sequence[Pair], images: EncodedMedia, sounds: EncodedMedia) -> tuple[list[Pair], list[str]]:

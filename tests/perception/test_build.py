@@ -326,3 +326,25 @@ def test_an_output_folder_that_cannot_be_is_named_before_anything_is_encoded(med
     for output in ("file", "file/out"):
         with pytest.raises(InputError, match=rf"{output}: cannot be the folder of a data set \(Not a"):
             build(media, output, eye)
+
+
+# Order of origins
+
+
+def test_annotated_rows_come_first_and_others_move_no_group(media):
+    annotated = [listed(row, group=str(row % 6), origin="annotated") for row in range(ROWS)]
+    write_list(media, annotated)
+    build(media, "before", folds=3)
+    others = [
+        listed(row, name=f"other {row}", image=f"{(row + 6) % ROWS}.png", group=str(row % 6), origin=origin)
+        for row, origin in enumerate(["translated", "curated"] * 3)
+    ]
+    write_list(media, others + annotated)
+    build(media, "after", folds=3)
+    before, after = ShardReader(media.parent / "before"), ShardReader(media.parent / "after")
+    for split in before.manifest.splits:
+        few, all_rows = before.read_split(split), after.read_split(split)
+        assert (np.diff(all_rows["origin"].astype(int)) >= 0).all()
+        rows = len(few["key"])
+        assert len(all_rows["key"]) > rows
+        assert all((few[name] == all_rows[name][:rows]).all() for name in few)
