@@ -113,6 +113,9 @@ LICENCE_HEADER = """\
 The embeddings in this folder were computed from pictures and sounds of three Debian packages. They go under the terms
 of their media, each row under those of its picture and its sound, apart from the licence of the program's code.
 
+Annotated rows come first: a picture and a sound that the media's authors made for each other. Curated rows follow:
+other pictures of the packages, paired by name alone with the sound of an annotated row; some of them are wrong.
+
 The list below gives for each row its key, its picture and its sound (paths that start with the package's name), and
 who made them under which licence. Credits come from the README beside the media where there is one, otherwise from the
 package's copyright file (usr/share/doc/PACKAGE/copyright).

