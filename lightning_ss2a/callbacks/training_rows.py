@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 def train_on(trainer: Trainer, rows: np.ndarray | None) -> None:
     """Train on these rows from the epoch that starts now.
 
-    For ``on_fit_start``, ``on_train_start`` and ``on_train_epoch_start``. Lightning asks for the training loader before,
+    For ``on_fit_start``, ``on_train_start`` and ``on_train_epoch_start``. Lightning asks for the loader before these,
     so one that it already has is made anew: an epoch over other rows has another number of batches.
 
     Args:

@@ -1,0 +1,82 @@
+"""What does a mean teacher cost? Steps of Trainer.fit with EMATeacher following, against the same fit without it.
+
+The paper's sizes, in stage 2 from the first step, consistency_weight 0 (the average alone); and, told beside it, with
+the consistency loss (two more forward passes). Timed in turns, in one process; the ratio is that of the throughputs,
+by the median steps.
+
+    python benchmarks/mean_teacher.py [--batch-size 1024] [--steps 4] [--turns 3]
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from step_overhead import AUDIO_WIDTH, VISUAL_WIDTH, StepTimes, write_data
+
+from lightning_ss2a.callbacks import EMATeacher
+from lightning_ss2a.data import ShardDataModule
+from lightning_ss2a.training import ManifoldModule
+
+GOAL = 0.9
+WARM_UP = 2
+
+
+def step_seconds(data: ShardDataModule, steps: int, callbacks: list[Callback]) -> list[float]:
+    """Seconds of each step after the warm-up."""
+    times = StepTimes()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            max_steps=steps + WARM_UP + 1,
+            max_epochs=-1,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+            callbacks=[*callbacks, times],
+        )
+        trainer.fit(ManifoldModule(VISUAL_WIDTH, AUDIO_WIDTH), datamodule=data)
+    return times.seconds(WARM_UP)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=4, help="timed steps a turn")
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    seed_everything(0, verbose=False)
+    arms = {
+        "without": lambda: [],
+        "average": lambda: [EMATeacher(teacher_epochs=0, consistency_weight=0.0)],
+        "average and consistency": lambda: [EMATeacher(teacher_epochs=0, consistency_rampup_epochs=0)],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    with tempfile.TemporaryDirectory() as folder:
+        write_data(Path(folder) / "data", rows=4 * options.batch_size)
+        data = ShardDataModule(f"{folder}/data", batch_size=options.batch_size, residency="memory")
+        for _ in range(options.turns):
+            for name, callbacks in arms.items():
+                seconds[name] += step_seconds(data, options.steps, callbacks())
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    ratio = median["without"] / median["average"]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    print(f"batch {options.batch_size}, paper sizes, {device}: {len(seconds['without'])} timed steps each")
+    for name, value in median.items():
+        print(f"{name:24} {value:.4f} s a step, {median['without'] / value:.3f} of the throughput without")
+    print(json.dumps({"benchmark": "mean_teacher", "ratio": round(ratio, 3), "goal": GOAL, "holds": ratio >= GOAL}))
+
+
+if __name__ == "__main__":
+    main()
