@@ -17,8 +17,12 @@ import time
 import warnings
 from pathlib import Path
 
+import yaml
+
 CONFIG = Path(__file__).parent.parent / "configs" / "manifold.yaml"
 FOLDS = 5
+PART_OF_TRAINING = ("EMATeacher", "PairFilter")
+"""Callbacks of the config that change what is trained; the others only watch."""
 SHOWN = (
     "ssms",
     "clip_score",
@@ -49,7 +53,7 @@ def train_fold(task: tuple[int, int, bool, list[str]]) -> dict[str, float]:
         arguments = ["-c", str(CONFIG), f"--data.fold={fold}", f"--seed_everything={seed}", f"--data.seed={seed}"]
         arguments += [
             f"--data.shuffle_pairs={str(shuffled).lower()}",
-            "--trainer.callbacks=[]",
+            f"--trainer.callbacks={json.dumps(training_callbacks())}",
             "--trainer.logger=false",
         ]
         arguments += ["--trainer.enable_progress_bar=false", "--trainer.enable_checkpointing=false"]
@@ -58,6 +62,12 @@ def train_fold(task: tuple[int, int, bool, list[str]]) -> dict[str, float]:
         cli.trainer.check_val_every_n_epoch = cli.trainer.max_epochs
         cli.trainer.fit(cli.model, cli.datamodule)
         return {name.removeprefix("val/"): float(value) for name, value in cli.trainer.callback_metrics.items()}
+
+
+def training_callbacks() -> list[dict]:
+    """Those callbacks of the config that are part of the training."""
+    callbacks = yaml.safe_load(CONFIG.read_text())["trainer"]["callbacks"]
+    return [callback for callback in callbacks if callback["class_path"] in PART_OF_TRAINING]
 
 
 def mean_and_spread(values: list[float]) -> str:
