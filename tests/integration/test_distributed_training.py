@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_ss2a.callbacks import EMATeacher, PairFilter
 from tests.distributed import run_distributed
 from tests.manifold_examples import (
     DETERMINISTIC,
@@ -45,11 +46,20 @@ RUNS: dict[str, dict[str, Any]] = {
 TWENTY_STEPS = {"max_steps": 20, "max_epochs": -1}
 
 
+TEACHER_RUN = {"accumulate_batches": 2}
+
+
+def teacher_options() -> dict[str, Any]:
+    callbacks = [EMATeacher(teacher_epochs=1, consistency_rampup_epochs=1), PairFilter(min_pairs=10)]
+    return {"callbacks": callbacks, "max_steps": -1, "max_epochs": 4}
+
+
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pairs")
     return {
         "uneven": write_learnable_pairs(folder / "uneven", ROWS),
+        "mixed": write_learnable_pairs(folder / "mixed", ROWS, origins=3),
         "few": write_learnable_pairs(folder / "few", FEWER_ROWS_THAN_RANKS_NEED),
     }
 
@@ -112,6 +122,8 @@ VALIDATIONS = [
 def train_and_validate(datasets: dict[str, str], folder: str) -> dict[str, Any]:
     trained = {name: train(datasets["uneven"], folder, options) for name, options in RUNS.items()}
     trained["sampled"] = train(datasets["uneven"], folder, {"embedding": "sample", "dropout": 0.2})
+    trained["teacher"] = train(datasets["mixed"], folder, {"embedding": "sample", **TEACHER_RUN}, **teacher_options())
+    trained["teacher, deterministic"] = train(datasets["mixed"], folder, TEACHER_RUN, **teacher_options())
     trained["few"] = train(datasets["few"], folder, {}, max_steps=-1, max_epochs=1)
     validated = [validate(datasets[name], folder, options) for name, options in VALIDATIONS]
     return {"trained": trained, "validated": validated, "resumed": train_and_save(datasets["uneven"], folder)}
@@ -159,6 +171,18 @@ def test_ranks_draw_their_own_dropout_and_samples_but_stay_together(one: dict, t
     parameters = [rank["trained"]["sampled"]["parameters"] for rank in two]
     assert largest_difference(*parameters) == 0
     assert largest_difference(parameters[0], one["trained"]["sampled"]["parameters"]) > 1e-4
+
+
+def test_teachers_are_the_same_on_every_rank(one: dict, two: list[dict]):
+    for name, tolerance in (("teacher", None), ("teacher, deterministic", 1e-5)):
+        alone, ranks = one["trained"][name], [rank["trained"][name] for rank in two]
+        teacher = [n for n in alone["parameters"] if n.startswith("teacher.")]
+        assert len(teacher) == len(alone["parameters"]) / 2
+        assert largest_difference(ranks[0]["parameters"], ranks[1]["parameters"]) == 0
+        assert ranks[0]["training"] == ranks[1]["training"]
+        assert max(terms.get("train/loss_consistency", 0) for terms in ranks[0]["training"].values()) > 0
+        difference = largest_difference(alone["parameters"], ranks[0]["parameters"])
+        assert difference <= tolerance if tolerance else difference > 1e-4
 
 
 @pytest.mark.parametrize("number", range(len(VALIDATIONS)))
