@@ -125,16 +125,19 @@ class EvaluationLoader:
 
 
 def ahead(function: Callable[[Any], Result], items: Iterable[Any]) -> Iterator[Result]:
-    """Like ``map``, with a thread that computes the next result while one is in use."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        pending = None
-        try:
-            for item in items:
-                following = thread.submit(function, item)
-                if pending is not None:
-                    yield pending.result()
-                pending = following
-            if pending is not None:
-                yield pending.result()
-        finally:
-            thread.shutdown(wait=True, cancel_futures=True)
+    """Like ``map``, with a thread that computes the next result while one is in use.
+
+    If the caller stops early, the thread finishes the result that it is at, and ends.
+    """
+    # It is not shut down, which would wait for the thread: the garbage collector may close an iterator that was left, in
+    # any thread, also in one that is just starting; that one holds a lock of ``threading`` which waiting for another
+    # thread takes as well, and would wait forever. A pool to which nobody refers any more ends its thread by itself.
+    thread = ThreadPoolExecutor(max_workers=1)
+    pending = None
+    for item in items:
+        following = thread.submit(function, item)
+        if pending is not None:
+            yield pending.result()
+        pending = following
+    if pending is not None:
+        yield pending.result()

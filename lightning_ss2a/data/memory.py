@@ -80,8 +80,9 @@ class MemoryRows:
         return [len(np.unique(groups[start:stop])) for start, stop in pairwise(bounds)]
 
     def select(self, numbers: np.ndarray) -> "MemoryRows":
-        """The same rows, of which those with these numbers take part; nothing is copied."""
-        return replace(self, subset=torch.from_numpy(np.array(numbers)).to(self.device))
+        """The same rows, of which those with these numbers take part; no column is copied."""
+        writable = np.array(numbers)  # PyTorch warns of others
+        return replace(self, subset=torch.from_numpy(writable).to(self.device))
 
     def first_of_groups(self) -> "MemoryRows":
         """The same rows, of which the first of each group takes part."""

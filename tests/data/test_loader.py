@@ -1,6 +1,7 @@
 """The loaders in a real Trainer: resume, epochs, processes."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,16 @@ def test_ahead_keeps_order_and_passes_errors_on():
     assert next(results) == 1
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_leaving_ahead_early_waits_for_nothing_and_its_thread_ends():
+    before, go_on = set(threading.enumerate()), threading.Event()
+    results = ahead(lambda x: x == 0 or go_on.wait(timeout=60), range(5))
+    assert next(results)
+    (thread,) = set(threading.enumerate()) - before
+    # The garbage collector may do this in a thread that holds locks; to wait for another thread would be for ever.
+    results.close()
+    assert thread.is_alive()
+    go_on.set()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
