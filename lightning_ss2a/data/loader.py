@@ -129,8 +129,8 @@ def ahead(function: Callable[[Any], Result], items: Iterable[Any]) -> Iterator[R
 
     If the caller stops early, the thread finishes the result that it is at, and ends.
     """
-    # It is not shut down, which would wait for the thread: the garbage collector may close an iterator that was left, in
-    # any thread, also in one that is just starting; that one holds a lock of ``threading`` which waiting for another
+    # It is not shut down, which would wait for the thread: the garbage collector may close an iterator that was left
+    # in any thread, also in one that is just starting; that one holds a lock of ``threading`` which waiting for another
     # thread takes as well, and would wait forever. A pool to which nobody refers any more ends its thread by itself.
     thread = ThreadPoolExecutor(max_workers=1)
     pending = None
