@@ -93,6 +93,9 @@ def after_config_files(arguments: Sequence[str]) -> int:
 def _shortened(line: str) -> str:
     """The keys of nested messages in one: ``model.kl_weight: Expected a float. Got value: abc``."""
     line = re.sub(r"<class '([^']+)'>", r"\1", line).replace("typing.Literal", "one of ")
+    # A list given as a whole, with what was tried for it and what any list may be.
+    line = re.sub(r"Expected a path but \[.*\] either not accessible or invalid ", "", line)
+    line = re.sub(r" Not a valid subclass of \w+ Subclass types expect one of:.*", "", line)
     if line.count("Problem with given class_path") > 1:  # alternatives, not levels
         return line
     keys = re.findall(r'Parser key "([^"]+)":', line)

@@ -14,6 +14,7 @@ import lightning_ss2a.data.datamodule
 import lightning_ss2a.training  # noqa: F401  (short class names in configs)
 from lightning_ss2a.callbacks import RunSummary
 from lightning_ss2a.callbacks.checkpoints import read_checkpoint
+from lightning_ss2a.cli.callback_options import with_callback_options
 from lightning_ss2a.cli.errors import after_config_files, explain, run_reporting_errors
 from lightning_ss2a.data import field_width
 from lightning_ss2a.errors import InputError
@@ -59,7 +60,7 @@ class ShardCLI(LightningCLI):
         """
         self._arguments = list(args)
         try:
-            self.config = parser.parse_args(self._arguments)
+            self.config = parser.parse_args(with_callback_options(parser, self._arguments))
         except ArgumentError as error:
             raise InputError(explain(error, parser, self._arguments)) from error
 
