@@ -3,11 +3,11 @@
 import argparse
 import json
 
-from . import ccmr, depth, gap
+from . import ccmr, depth, filter, gap, teacher
 from .runs import ROOT, Results, make_runs
 from .tables import fill_page
 
-CLAIMS = {"gap": gap, "ccmr": ccmr, "depth": depth}
+CLAIMS = {"gap": gap, "ccmr": ccmr, "depth": depth, "filter": filter, "teacher": teacher}
 PAGE = ROOT / "docs" / "claims.md"
 
 

@@ -126,3 +126,35 @@ def depth_measures(cli: Any, dataset: str, run: Any) -> dict[str, float]:
         rows = embed(cli.model, loader, limit=1000)
         numbers |= {f"{split}/{name}": value for name, value in prediction_metrics(cli.model, rows).items()}
     return numbers
+
+
+def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
+    """How often a positive is above a negative, ties half: the area under the ROC curve."""
+    ranks = _ranks(np.concatenate([positive, negative]))
+    above = ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
+    return float(above / (len(positive) * len(negative)))
+
+
+def precision_and_recall(dropped: np.ndarray, mismatched: np.ndarray) -> dict[str, float]:
+    """Of dropping mismatched pairs, and the part dropped; bool [pairs] each. What nothing defines is left out."""
+    right, found = int((dropped & mismatched).sum()), {"dropped": float(dropped.mean())}
+    if dropped.any():
+        found["precision"] = right / int(dropped.sum())
+    if mismatched.any():
+        found["recall"] = right / int(mismatched.sum())
+    return found
+
+
+def filter_measures(callbacks: list[Any], data: Any, mismatched: np.ndarray) -> dict[str, float]:
+    """Of the noisy training pairs: what the pair filter dropped against the truth; nothing without a pair filter."""
+    from lightning_ss2a.callbacks import PairFilter
+
+    states = [callback.state_dict() for callback in callbacks if isinstance(callback, PairFilter)]
+    if not states or states[0]["kept"] is None:
+        return {}
+    noisy = data.training_columns(["origin"])["origin"].numpy() != 0
+    numbers = precision_and_recall(~states[0]["kept"].numpy()[noisy], mismatched[noisy])
+    threshold = states[0]["threshold"]
+    return {f"filter/{n}": v for n, v in numbers.items()} | (
+        {} if threshold is None else {"filter/threshold": threshold}
+    )

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -66,6 +67,8 @@ class Run:
         """What identifies it in a file of results; the recipe changes with the configs and the overrides."""
         configs = [_parsed(self.config), _parsed(self.data) if self.data else None]
         recipe = json.dumps([configs, self.overrides, self.data_overrides, self.trained])
+        if self.data is None:
+            recipe += Path(_dataset(self.config), "manifest.json").read_text()
         fold = "" if self.fold is None else str(self.fold)
         return self.world, self.arm, str(self.seed), fold, hashlib.sha256(recipe.encode()).hexdigest()[:8]
 
@@ -125,26 +128,39 @@ def make_runs(runs: Sequence[Run], results: Results) -> None:
     missing = [run for run in runs if run.key not in results.rows]
     if not missing:
         return
-    print(f"{results.name}: {len(missing)} of {len(runs)} runs to make")
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        tasks = [(run, _simulate(run, folder)) for run in missing]
-        with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
-            for done, (run, numbers) in enumerate(pool.imap_unordered(_train, tasks), 1):
-                results.add(run, numbers)
-                what = f"{run.world} {run.arm}, seed {run.seed}"
-                print(f"{done}/{len(tasks)} {what}: {numbers['seconds']:.0f} s", flush=True)
+    print(f"{results.name}: {len(missing)} of {len(runs)} runs to make", flush=True)
+    start, done = time.perf_counter(), 0
+    # By seed, so that the data sets of one seed are on disk at a time; the demo last.
+    groups = sorted({(run.world == "demo", run.seed) for run in missing})
+    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+        for group in groups:
+            with tempfile.TemporaryDirectory() as folder:
+                chosen = [run for run in missing if (run.world == "demo", run.seed) == group]
+                tasks = [(run, _simulate(run, folder)) for run in chosen]
+                for run, numbers in pool.imap_unordered(_train, tasks):
+                    results.add(run, numbers)
+                    done += 1
+                    what = f"{run.world} {run.arm}, seed {run.seed}"
+                    print(f"{done}/{len(missing)} {what}: {numbers['seconds']:.0f} s", flush=True)
     print(f"{results.name}: {time.perf_counter() - start:.0f} s")
 
 
+@functools.cache
 def _parsed(config: str) -> Any:
-    return yaml.safe_load((CONFIGS / config).read_text())
+    """A config without its callbacks: a run has those of its overrides alone."""
+    parsed = yaml.safe_load((CONFIGS / config).read_text())
+    parsed.get("trainer", {}).pop("callbacks", None)
+    return parsed
+
+
+def _dataset(config: str) -> str:
+    return str(ROOT / _parsed(config)["data"]["init_args"]["datasets"])
 
 
 def _simulate(run: Run, folder: str) -> str:
     """Folder of the run's data set, drawn unless another run has."""
     if run.data is None:
-        return str(ROOT / _parsed(run.config)["data"]["init_args"]["datasets"])
+        return _dataset(run.config)
     arguments = [f"--seed={run.seed}", *run.data_overrides]
     name = hashlib.sha256(json.dumps([run.data, arguments]).encode()).hexdigest()[:8]
     output = Path(folder, name)
@@ -176,15 +192,16 @@ def _train(task: tuple[Run, str]) -> tuple[Run, dict[str, float]]:
         arguments += ["--trainer.callbacks=[]", "--trainer.logger=false", "--trainer.enable_checkpointing=false"]
         arguments += ["--trainer.enable_progress_bar=false", f"--trainer.default_root_dir={folder}"]
         cli = build_cli([*arguments, "--trainer.accelerator=cpu", *run.overrides], run=False)
-        cli.trainer.check_val_every_n_epoch = cli.trainer.max_epochs
+        epochs = cli.trainer.max_epochs  # -1: steps bound the run, and it is validated after them
+        cli.trainer.check_val_every_n_epoch = epochs if epochs > 0 else 10**9
         if run.prepare is not None:
             run.prepare(cli, dataset, run)
         if run.trained:
             cli.trainer.fit(cli.model, cli.datamodule)
-        else:
+        if not any(name.startswith("val/") for name in cli.trainer.callback_metrics):
             cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
-        logged = cli.trainer.callback_metrics.items()
-        numbers = {name.removeprefix("val/"): float(value) for name, value in logged if name.startswith("val/")}
+        logged = {name: float(value) for name, value in cli.trainer.callback_metrics.items() if name.startswith("val/")}
+        numbers = {n.removeprefix("val/"): v for n, v in logged.items() if "_floor/" not in n or n.endswith("/ridge")}
         cli.model.eval()
         numbers |= run.measure(cli, dataset, run)
     return run, numbers | {"seconds": time.perf_counter() - start}

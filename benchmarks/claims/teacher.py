@@ -1,0 +1,103 @@
+"""Do teacher and filter help under noise (supplement 2.2)?"""
+
+from typing import Any
+
+import numpy as np
+
+from .figures import COLOURS, figure
+from .filter import CONFIG, callbacks
+from .measures import filter_measures
+from .runs import Results, Run
+from .tables import markdown_table, mean_and_spread
+
+FILE = "teacher"
+DATA = "sweeps/claims_teacher_data.yaml"
+
+ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "annotated": ("annotated pairs only", ()),
+    "plain": ("plain: all pairs", ()),
+    "stages": ("two stages, no teacher, no filter", (callbacks({"consistency_weight": 0}, None),)),
+    "filter": ("two stages, filter only", (callbacks({"consistency_weight": 0}, {}),)),
+    "teacher": ("two stages, teacher only", (callbacks({}, None),)),
+    "teacher+filter": ("two stages, teacher and filter", (callbacks({}, {}),)),
+    "oracle": ("oracle: truly matched pairs only", ()),
+}
+"""Label and arguments of ``lightning fit``, by arm; every arm trains as many steps."""
+
+
+def select_rows(cli: Any, dataset: str, run: Run) -> None:
+    """Leave the arms without callbacks the rows that they may see."""
+    from lightning_ss2a.data.simulate import read_truth
+
+    if run.arm == "annotated":
+        rows = cli.datamodule.training_columns(["origin"])["origin"].numpy() == 0
+    elif run.arm == "oracle":
+        rows = ~read_truth(dataset, "train")["mismatched"]
+    else:
+        return
+    cli.datamodule.select_training_rows(np.flatnonzero(rows))
+
+
+def measure(cli: Any, dataset: str, run: Run) -> dict[str, float]:
+    """What the filter dropped, where there is one, and the numbers of the teacher, where there is one."""
+    from lightning_ss2a.data.simulate import read_truth
+
+    numbers = filter_measures(cli.trainer.callbacks, cli.datamodule, read_truth(dataset, "train")["mismatched"])
+    numbers["steps"] = float(cli.trainer.global_step)
+    if getattr(cli.model, "teacher", None) is not None:
+        cli.model.validate_teacher = True
+        [values] = cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
+        numbers |= {f"teacher/{n.removeprefix('val/')}": v for n, v in values.items() if "floor" not in n}
+    return numbers
+
+
+def runs(seeds: int) -> list[Run]:
+    """Every arm."""
+    options = {"data": DATA, "prepare": select_rows}
+    return [
+        Run(arm, seed, CONFIG, measure, overrides, **options)
+        for arm, (_, overrides) in ARMS.items()
+        for seed in range(seeds)
+    ]
+
+
+SHOWN = {
+    "recall@1/visual_to_audio": ("recall@1, visual to audio", 3),
+    "recall@1/audio_to_visual": ("audio to visual", 3),
+    "ssms": ("SSMS", 2),
+    "teacher/recall@1/visual_to_audio": ("the averaged teacher's recall@1, visual to audio", 3),
+    "teacher/ssms": ("its SSMS", 2),
+    "filter/precision": ("filter's precision", 3),
+    "filter/recall": ("filter's recall", 3),
+}
+
+
+def report(seeds: int) -> dict[str, str]:
+    """One table; draws the figure."""
+    results, made = Results(FILE), runs(seeds)
+
+    def values(arm: str, name: str) -> list[float]:
+        return results.values([run for run in made if run.arm == arm], name)
+
+    rows = [
+        [label, *(mean_and_spread(values(arm, name), digits) for name, (_, digits) in SHOWN.items())]
+        for arm, (label, _) in ARMS.items()
+    ]
+    floors = [values("plain", f"{name}_floor/ridge") for name in SHOWN]
+    digits = [digits for _, digits in SHOWN.values()]
+    rows.append(
+        ["ridge regression on all pairs", *(mean_and_spread(*pair) for pair in zip(floors, digits, strict=True))]
+    )
+    with figure("teacher", 2) as axes:
+        for axis, name, title in zip(axes, ("recall@1/visual_to_audio", "ssms"), ("recall@1", "SSMS"), strict=True):
+            for place, arm in enumerate(ARMS):
+                sample = values(arm, name)
+                axis.plot(sample, [place] * len(sample), "o", color=COLOURS["grey"], markersize=4)
+                if sample:
+                    axis.plot([np.mean(sample)], [place], "|", color=COLOURS["blue"], markersize=16, markeredgewidth=3)
+            axis.set_yticks(
+                range(len(ARMS)), [label for label, _ in ARMS.values()] if axis is axes[0] else [""] * len(ARMS)
+            )
+            axis.invert_yaxis()
+            axis.set_title(f"{title} on clean held-out pairs")
+    return {"teacher": markdown_table(["", *(label for label, _ in SHOWN.values())], rows)}
