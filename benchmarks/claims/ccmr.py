@@ -1,9 +1,12 @@
 """Does CCMR keep the similarity of alike classes, and how does that move with alpha (Table 4)?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+
+from lightning_ss2a.losses import contrastive
 
 from .figures import COLOURS, figure, line
 from .measures import alignment_measures
@@ -14,6 +17,11 @@ FILE = "alignment"
 ALPHAS = ("0", "0.25", "0.35", "0.5", "1", "2")
 DEMO_ALPHAS = ("0", "0.35", "1", "2")
 FOLDS = 5
+SIDES = ("cross", "visual", "audio")
+CONSTANT = ("0.35", "1")
+"""Alphas that are also trained with a mask that is the same for all other pairs."""
+
+MASK_ROWS = contrastive._Mask.rows
 DATA, WORLD, DEMO = "sweeps/claims_data.yaml", "sweeps/claims_world.yaml", "manifold.yaml"
 
 
@@ -21,6 +29,33 @@ def annotated_only(cli: Any, dataset: str, run: Run) -> None:
     """Train on the demo's annotated pairs: noise is another claim's matter."""
     origin = cli.datamodule.training_columns(["origin"])["origin"].numpy()
     cli.datamodule.select_training_rows(np.flatnonzero(origin == 0))
+
+
+def constant_mask(cli: Any, dataset: str, run: Run) -> None:
+    """Give all other pairs of a batch the mean of their mask: as weak a contrast, but blind to who is alike."""
+
+    def rows(mask: Any, start: int, stop: int) -> torch.Tensor:
+        values = MASK_ROWS(mask, start, stop)
+        matching = torch.eye(len(mask.visual), values.shape[1], dtype=torch.bool)[start:stop]
+        return torch.where(matching, 1.0, values[~matching].mean())
+
+    contrastive._Mask.rows = rows
+
+
+def measure_and_restore(cli: Any, dataset: str, run: Run) -> dict[str, float]:
+    """The usual numbers; the process that made this run makes others after it."""
+    contrastive._Mask.rows = MASK_ROWS
+    return alignment_measures(cli, dataset, run)
+
+
+def constant_runs(seeds: int) -> list[Run]:
+    """Other pairs all weakened alike, in the simulated world."""
+    made = []
+    for alpha in CONSTANT:
+        options = {"overrides": (f"--model.ccmr_alpha={alpha}", "--model.ccmr_mask_diagonal=false"), "data": DATA}
+        for seed in range(seeds):
+            made.append(Run(f"{alpha} constant", seed, WORLD, measure_and_restore, prepare=constant_mask, **options))
+    return made
 
 
 def alignment_runs(arms: Sequence[str], seeds: int) -> list[Run]:
@@ -44,33 +79,24 @@ def arms() -> list[str]:
 
 
 def runs(seeds: int) -> list[Run]:
-    """All alphas in both worlds."""
-    return alignment_runs(arms(), seeds)
+    """All alphas in both worlds, and the constant masks."""
+    return [*alignment_runs(arms(), seeds), *constant_runs(seeds)]
 
 
+METRICS = {"recall@1/visual_to_audio": "recall@1", "ssms": "SSMS", "reconstruction_cosine": "reconstruction cosine"}
 SHOWN = {
-    "simulated": {
-        "rank/sounds/cross": "sounds, cross-modal",
-        "rank/sounds/visual": "sounds, visual",
-        "rank/sounds/audio": "sounds, audio",
-        "rank/looks/cross": "looks, cross-modal",
-        "rank/looks/visual": "looks, visual",
-        "rank/looks/audio": "looks, audio",
-    },
-    "simulated metrics": {
-        "recall@1/visual_to_audio": "recall@1",
-        "ssms": "SSMS",
-        "reconstruction_cosine": "reconstruction cosine",
-        "modality_gap": "gap",
-    },
+    "simulated": {f"rank/{tree}/{side}": f"{tree}, {side}" for tree in ("sounds", "looks") for side in SIDES},
+    "simulated metrics": {**METRICS, "modality_gap": "gap", "mask/other_pairs": "mean mask of other pairs"},
     "demo": {
         "recall@1/visual_to_audio": "recall@1",
         "recall@5/visual_to_audio": "recall@5",
         "ssms": "SSMS",
         "reconstruction_cosine": "reconstruction cosine",
         "modality_gap": "gap",
+        "mask/other_pairs": "mean mask of other pairs",
     },
 }
+CHANGES = {f"rank/{tree}/cross": f"{tree}, change from 0" for tree in ("sounds", "looks")}
 
 
 def report(seeds: int) -> dict[str, str]:
@@ -80,40 +106,53 @@ def report(seeds: int) -> dict[str, str]:
     def values(world: str, arm: str, name: str) -> list[float]:
         return results.values([run for run in made if (run.world, run.arm) == (world, arm)], name)
 
+    def changes(arm: str, name: str) -> str:
+        pairs = zip(values("simulated", arm, name), values("simulated", "0", name), strict=False)
+        return "" if arm == "0" else mean_and_spread([with_mask - without for with_mask, without in pairs])
+
     blocks = {}
     for block, columns in SHOWN.items():
-        world = block.split()[0]
-        rows = []
-        for arm in arms():
-            alpha, _, masked = arm.partition(" ")
-            if world == "demo" and alpha not in DEMO_ALPHAS:
-                continue
-            digits = [2 if name == "ssms" else 3 for name in columns]
-            cells = [mean_and_spread(values(world, arm, name), d) for name, d in zip(columns, digits, strict=True)]
-            rows.append([alpha, "yes" if masked else "no" if alpha != "0" else "", *cells])
+        world, rows = block.split()[0], []
+        for arm in [*arms(), *(f"{alpha} constant" for alpha in CONSTANT)]:
+            alpha, _, mask = arm.partition(" ")
+            cells = [mean_and_spread(values(world, arm, name), 2 if name == "ssms" else 3) for name in columns]
+            if any(cells):
+                label = {"": "off" if alpha == "0" else "others", "masked": "all", "constant": "others, constant"}[mask]
+                rows.append([alpha, label, *cells, *(changes(arm, name) for name in CHANGES if block == "simulated")])
+        header = ["alpha", "masked pairs", *columns.values()]
         if world == "simulated":
             name = {"simulated": "raw embeddings", "simulated metrics": "ridge regression"}[block]
-            rows.append([name, "", *(mean_and_spread(_floor(results, made, column)) for column in columns)])
-        blocks[f"ccmr {block}"] = markdown_table(["alpha", "matching pairs masked", *columns.values()], rows)
-    places = [float(alpha) for alpha in ALPHAS]
-    with figure("ccmr", 3, width=10.5) as axes:
-        simulated = [("simulated", name) for name in ("rank/sounds/cross", "recall@1/visual_to_audio")]
-        panels = [*simulated, ("demo", "modality_gap")]
-        titles = ["simulated: rank correlation\nwith the tree of sounds", "simulated: recall@1", "demo: modality gap"]
-        for axis, (world, name), title in zip(axes, panels, titles, strict=True):
-            for suffix, colour, label in (("", "blue", "not masked"), (" masked", "orange", "matching pairs masked")):
-                samples = [values(world, alpha + (suffix if alpha != "0" else ""), name) for alpha in ALPHAS]
-                line(axis, places, samples, color=COLOURS[colour], label=label)
-            axis.set_title(title)
-            axis.set_xlabel("alpha")
-        axes[0].legend(frameon=False)
+            rows.append([name, "", *(_floor(results, made, column) for column in columns)])
+        if block == "simulated":
+            rows[-1] += [""] * len(CHANGES)
+            header += CHANGES.values()
+        blocks[f"ccmr {block}"] = markdown_table(header, rows)
+    _draw(values)
     return blocks
 
 
-def _floor(results: Results, made: Sequence[Run], column: str) -> list[float]:
+def _floor(results: Results, made: Sequence[Run], column: str) -> str:
     """Of the simulated world: raw embeddings' rank correlations, ridge regression's metrics."""
     world = [run for run in made if run.world == "simulated" and run.arm == ALPHAS[0]]
-    if not column.startswith("rank/"):
-        return results.values(world, f"{column}_floor/ridge")
-    _, tree, side = column.split("/")
-    return results.values(world, f"rank/{tree}/raw_{side}")
+    _, tree, side = column.split("/") if column.startswith("rank/") else ("", "", "")
+    name = f"rank/{tree}/raw_{side}" if tree else f"{column}_floor/ridge"
+    return mean_and_spread(results.values(world, name), 2 if column == "ssms" else 3)
+
+
+def _draw(values: Callable[[str, str, str], list[float]]) -> None:
+    panels = {
+        "rank/sounds/cross": "rank correlation, tree of sounds\n(simulated, cross-modal)",
+        "recall@1/visual_to_audio": "recall@1\n(simulated)",
+        "modality_gap": "modality gap\n(simulated; dashed: demo)",
+    }
+    arms = (("", "blue", "matching pairs not masked"), (" masked", "orange", "matching pairs masked (Eq. 7)"))
+    with figure("ccmr", 3, width=10.5) as axes:
+        for axis, (name, title) in zip(axes, panels.items(), strict=True):
+            for world in ("simulated", "demo") if name == "modality_gap" else ("simulated",):
+                for suffix, colour, label in arms:
+                    samples = [values(world, alpha + (suffix if alpha != "0" else ""), name) for alpha in ALPHAS]
+                    options = {"color": COLOURS[colour], "linestyle": "--" if world == "demo" else "-"}
+                    line(axis, [float(alpha) for alpha in ALPHAS], samples, label=label, **options)
+            axis.set_title(title)
+            axis.set_xlabel("alpha")
+        axes[1].legend(frameon=False, fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.8))
