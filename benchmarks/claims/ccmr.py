@@ -106,9 +106,9 @@ def report(seeds: int) -> dict[str, str]:
     def values(world: str, arm: str, name: str) -> list[float]:
         return results.values([run for run in made if (run.world, run.arm) == (world, arm)], name)
 
-    def changes(arm: str, name: str) -> str:
+    def changes(arm: str, name: str) -> list[float]:
         pairs = zip(values("simulated", arm, name), values("simulated", "0", name), strict=False)
-        return "" if arm == "0" else mean_and_spread([with_mask - without for with_mask, without in pairs])
+        return [with_mask - without for with_mask, without in pairs]
 
     blocks = {}
     for block, columns in SHOWN.items():
@@ -118,7 +118,9 @@ def report(seeds: int) -> dict[str, str]:
             cells = [mean_and_spread(values(world, arm, name), 2 if name == "ssms" else 3) for name in columns]
             if any(cells):
                 label = {"": "off" if alpha == "0" else "others", "masked": "all", "constant": "others, constant"}[mask]
-                rows.append([alpha, label, *cells, *(changes(arm, name) for name in CHANGES if block == "simulated")])
+                rows.append(
+                    [alpha, label, *cells, *(_change(changes, arm, name) for name in CHANGES if block == "simulated")]
+                )
         header = ["alpha", "masked pairs", *columns.values()]
         if world == "simulated":
             name = {"simulated": "raw embeddings", "simulated metrics": "ridge regression"}[block]
@@ -127,8 +129,12 @@ def report(seeds: int) -> dict[str, str]:
             rows[-1] += [""] * len(CHANGES)
             header += CHANGES.values()
         blocks[f"ccmr {block}"] = markdown_table(header, rows)
-    _draw(values)
+    _draw(values, changes)
     return blocks
+
+
+def _change(changes: Callable[[str, str], list[float]], arm: str, name: str) -> str:
+    return "" if arm == "0" else mean_and_spread(changes(arm, name))
 
 
 def _floor(results: Results, made: Sequence[Run], column: str) -> str:
@@ -139,20 +145,22 @@ def _floor(results: Results, made: Sequence[Run], column: str) -> str:
     return mean_and_spread(results.values(world, name), 2 if column == "ssms" else 3)
 
 
-def _draw(values: Callable[[str, str, str], list[float]]) -> None:
-    panels = {
-        "rank/sounds/cross": "rank correlation, tree of sounds\n(simulated, cross-modal)",
-        "recall@1/visual_to_audio": "recall@1\n(simulated)",
-        "modality_gap": "modality gap\n(simulated; dashed: demo)",
-    }
+def _draw(values: Callable[[str, str, str], list[float]], changes: Callable[[str, str], list[float]]) -> None:
     arms = (("", "blue", "matching pairs not masked"), (" masked", "orange", "matching pairs masked (Eq. 7)"))
+    places = [float(alpha) for alpha in ALPHAS]
     with figure("ccmr", 3, width=10.5) as axes:
-        for axis, (name, title) in zip(axes, panels.items(), strict=True):
-            for world in ("simulated", "demo") if name == "modality_gap" else ("simulated",):
-                for suffix, colour, label in arms:
-                    samples = [values(world, alpha + (suffix if alpha != "0" else ""), name) for alpha in ALPHAS]
-                    options = {"color": COLOURS[colour], "linestyle": "--" if world == "demo" else "-"}
-                    line(axis, [float(alpha) for alpha in ALPHAS], samples, label=label, **options)
-            axis.set_title(title)
+        for suffix, colour, label in arms:
+            named = [alpha + (suffix if alpha != "0" else "") for alpha in ALPHAS]
+            options = {"color": COLOURS[colour], "label": label}
+            line(axes[0], places, [changes(arm, "rank/sounds/cross") for arm in named], **options)
+            line(axes[1], places, [values("simulated", arm, "recall@1/visual_to_audio") for arm in named], **options)
+            for world, dashes in (("simulated", "-"), ("demo", "--")):
+                samples = [values(world, arm, "modality_gap") for arm in named]
+                line(axes[2], places, samples, linestyle=dashes, **options)
+        axes[0].set_title("rank correlation with the tree of sounds,\nchange from alpha 0 (simulated, cross-modal)")
+        axes[0].axhline(0, color=COLOURS["grey"], linewidth=0.8)
+        axes[1].set_title("recall@1\n(simulated)")
+        axes[2].set_title("modality gap\n(simulated; dashed: demo)")
+        axes[1].legend(frameon=False, fontsize=8, loc="center right", bbox_to_anchor=(1, 0.3))
+        for axis in axes:
             axis.set_xlabel("alpha")
-        axes[1].legend(frameon=False, fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.8))
