@@ -1,7 +1,16 @@
 """Networks of the paper as plain torch modules."""
 
+from lightning_ss2a.models.efficient_attention import AttentionBlock, EfficientAttention
 from lightning_ss2a.models.gaussian import DiagonalGaussian
 from lightning_ss2a.models.manifold import Manifold
+from lightning_ss2a.models.remixer import Remixer
 from lightning_ss2a.models.variational_mlp import VariationalMLP
 
-__all__ = ["DiagonalGaussian", "Manifold", "VariationalMLP"]
+__all__ = [
+    "AttentionBlock",
+    "DiagonalGaussian",
+    "EfficientAttention",
+    "Manifold",
+    "Remixer",
+    "VariationalMLP",
+]
