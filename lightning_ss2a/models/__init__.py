@@ -1,5 +1,6 @@
 """Networks of the paper as plain torch modules."""
 
+from lightning_ss2a.models.cycle_mix import PUBLISHED_CYCLE_MIX, CycleMixResult, cycle_mix
 from lightning_ss2a.models.efficient_attention import AttentionBlock, EfficientAttention
 from lightning_ss2a.models.gaussian import DiagonalGaussian
 from lightning_ss2a.models.manifold import Manifold
@@ -7,10 +8,13 @@ from lightning_ss2a.models.remixer import Remixer
 from lightning_ss2a.models.variational_mlp import VariationalMLP
 
 __all__ = [
+    "PUBLISHED_CYCLE_MIX",
     "AttentionBlock",
+    "CycleMixResult",
     "DiagonalGaussian",
     "EfficientAttention",
     "Manifold",
     "Remixer",
     "VariationalMLP",
+    "cycle_mix",
 ]

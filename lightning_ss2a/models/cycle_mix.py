@@ -1,0 +1,266 @@
+"""Cycle Mix: draw mixtures, keep the one closest to all sources, let it condition the next draws (Algorithm 1).
+
+Shapes: B scenes, S slots, N draws an iteration, T iterations, M manifold width, V visual width, A audio width.
+Paper: "Cycle Mix" and Algorithm 1 of supplement 2.3.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_ss2a.models.gaussian import DiagonalGaussian
+from lightning_ss2a.models.manifold import Manifold
+from lightning_ss2a.models.remixer import Remixer
+from lightning_ss2a.models.remixer_cache import RemixerCache
+
+Score = Literal["mean", "min", "std"]
+Feedback = Literal["append", "replace"]
+PUBLISHED_CYCLE_MIX = {"score": "std", "feedback": "replace", "var_samples": 64, "feedback_samples": 64}
+"""Options of the authors' code, which also runs one iteration more than it is told."""
+
+
+@dataclass(frozen=True)
+class CycleMixResult:
+    """What Cycle Mix found in each scene.
+
+    Attributes:
+        embedding: best draw, unit vectors, ``[B, A]``.
+        score: its score, ``[B]``.
+        history: best score after each iteration, ``[B, T]``; never falls (never rises for ``score="std"``). Its first
+            k columns are the history of a run of k iterations.
+    """
+
+    embedding: Tensor
+    score: Tensor
+    history: Tensor
+
+
+@torch.no_grad()
+def cycle_mix(
+    remixer: Remixer,
+    manifold: Manifold,
+    manifold_tokens: Tensor,
+    visual_tokens: Tensor,
+    valid: Tensor,
+    scene_keys: Sequence[str | bytes | int],
+    *,
+    seed: int = 0,
+    cycle_iterations: int = 64,
+    cycle_samples: int = 64,
+    var_samples: int = 1,
+    feedback_samples: int = 0,
+    score: Score = "mean",
+    feedback: Feedback = "append",
+    slot_weights: Tensor | None = None,
+    noise_scale: float = 1.0,
+) -> CycleMixResult:
+    """Mix each scene by Algorithm 1.
+
+    Every iteration draws N embeddings a_n from ψ(x_1 .. x_M+1), scores each by its cosines to χ(e_m), and if the best
+    beats the scene's best so far, keeps it and sets x_M+1 = [φ(a_best); 0]. χ(e_m) does not change between iterations
+    and ψ changes only with x_M+1, so the first is computed once and the second after an improvement only. χ and φ are
+    taken at their means. Algorithm 1 starts from a score of 0 and returns nothing if no draw is above; here the first
+    best draw is always kept.
+
+    Randomness: each scene has a generator of its own, seeded by ``seed`` and its key alone, on the tokens' device. It
+    is read N x A normals an iteration and, with ``feedback_samples``, M more after an improvement. So a scene's result
+    depends neither on the other scenes nor on padding or the order of its sources (up to rounding).
+
+    Args:
+        remixer: ψ, in evaluation mode.
+        manifold: φ and χ, in evaluation mode.
+        manifold_tokens: e of each slot, ``[B, S, M]``.
+        visual_tokens: v of each slot, ``[B, S, V]``; zero for a source of audio.
+        valid: which slots hold a source, bool ``[B, S]``. Others may hold anything.
+        scene_keys: what each scene is called, B of them; scenes of one key share their noise.
+        seed: changes the noise of all scenes.
+        cycle_iterations: T of Algorithm 1, at least 1.
+        cycle_samples: N of Algorithm 1, at least 1.
+        var_samples: draws averaged into one sample before its normalisation, in closed form; the paper takes 1.
+        feedback_samples: condition on the mean of so many draws of φ(a_best); 0 takes its mean.
+        score: ``mean`` of the cosines, as in the paper; it ranks draws as the cosine to the weighted mean of the unit
+            χ(e_m) does. ``min``: the cosine of the worst source, so that none is forgotten. ``std``, as published:
+            their standard deviation, lower is better; slots of weight 0 count as cosine 0.
+        feedback: ``append`` the best draw as one more source, beyond the Remixer's ``max_slots`` if need be, or, as
+            published, ``replace`` the e of slot 0, where the scene's global embedding is.
+        slot_weights: weight of each slot in the score, at least 0, ``[B, S]``; by default 1 for valid slots, but 0 for
+            slot 0 with ``replace``. For ``min`` and ``std`` only zero or not matters. A global embedding beside the
+            sources gets 0 here.
+        noise_scale: multiplies the Remixer's standard deviations; smaller draws closer to its mean.
+
+    Returns:
+        Best embedding, its score and the history of the best score, all at least float32.
+
+    Raises:
+        ValueError: If an option is out of range, shapes do not fit (see ``Remixer``), a module is in training mode, a
+            scene has no source to be scored against or a NaN or infinity in a valid slot.
+    """
+    _check_options(
+        score,
+        feedback,
+        noise_scale,
+        feedback_samples,
+        cycle_iterations=cycle_iterations,
+        cycle_samples=cycle_samples,
+        var_samples=var_samples,
+    )
+    _check_modules(remixer, manifold)
+    remixer.check_inputs(manifold_tokens, visual_tokens, valid)
+    _check_scenes(manifold_tokens, visual_tokens, valid, scene_keys, feedback)
+    dtype = torch.promote_types(manifold_tokens.dtype, torch.float32)
+    weights = _slot_weights(slot_weights, valid, scene_keys, feedback, dtype)
+    sources = _sources(manifold, manifold_tokens, weights)
+    generators = [_generator(seed, key, valid.device) for key in scene_keys]
+    mixer = _Mixer(remixer, manifold, (manifold_tokens, visual_tokens, valid), feedback, noise_scale / var_samples**0.5)
+    embedding = torch.full_like(mixer.mean, torch.nan)
+    best = torch.full_like(mixer.mean[:, 0], -torch.inf)
+    history = []
+    for iteration in range(cycle_iterations):
+        draws = mixer.draw(cycle_samples, generators)
+        merit, chosen = _merit(draws, sources, valid, weights, score).max(dim=1)
+        improved = merit > best
+        rows = improved.nonzero().squeeze(1)
+        best = torch.where(improved, merit, best)
+        history.append(best)
+        embedding[rows] = draws[rows, chosen[rows]]
+        if len(rows) and iteration + 1 < cycle_iterations:
+            mixer.condition(rows, embedding[rows], feedback_samples, generators)
+    sign = -1 if score == "std" else 1
+    return CycleMixResult(embedding, sign * best, sign * torch.stack(history, dim=1))
+
+
+class _Mixer:
+    """The Gaussians of all scenes, and how a scene's best draw conditions its own."""
+
+    def __init__(
+        self,
+        remixer: Remixer,
+        manifold: Manifold,
+        slots: tuple[Tensor, Tensor, Tensor],
+        feedback: Feedback,
+        std_scale: float,
+    ) -> None:
+        self.manifold = manifold
+        self.std_scale = std_scale
+        manifold_tokens, visual_tokens, valid = slots
+        if feedback == "append":
+            manifold_tokens, visual_tokens = (F.pad(x, (0, 0, 0, 1)) for x in (manifold_tokens, visual_tokens))
+            valid = F.pad(valid, (0, 1))
+        open_slot = 0 if feedback == "replace" else valid.shape[1] - 1
+        self.cache = RemixerCache(remixer, manifold_tokens, visual_tokens, valid, open_slot)
+        self.visual_token = visual_tokens[:, open_slot]
+        everyone = torch.arange(len(valid), device=valid.device)
+        gaussian = self.cache(everyone, manifold_tokens[:, open_slot], self.visual_token, valid[:, open_slot])
+        self.mean, self.spread = self._moments(gaussian)
+
+    def draw(self, samples: int, generators: Sequence[torch.Generator]) -> Tensor:
+        """L2-normalised draws of every scene, ``[B, N, A]``, each scene's from its own generator."""
+        noise = self.mean.new_empty(len(self.mean), samples, self.mean.shape[1])
+        for scene, generator in zip(noise, generators, strict=True):
+            scene.normal_(generator=generator)
+        return F.normalize(noise.mul_(self.spread.unsqueeze(1)).add_(self.mean.unsqueeze(1)), dim=-1)
+
+    def condition(self, rows: Tensor, best: Tensor, samples: int, generators: Sequence[torch.Generator]) -> None:
+        """Put φ of the best draws, ``[K, A]``, in the open slot of the scenes ``rows``, ``[K]``."""
+        projected = self.manifold.project_audio(best)
+        token = projected.mean
+        if samples:
+            noise = torch.empty_like(token)
+            for scene, row in zip(noise, rows.tolist(), strict=True):
+                scene.normal_(generator=generators[row])
+            token = token + noise * (projected.std / samples**0.5)
+        filled = torch.ones_like(rows, dtype=torch.bool)
+        self.mean[rows], self.spread[rows] = self._moments(self.cache(rows, token, self.visual_token[rows], filled))
+
+    def _moments(self, gaussian: DiagonalGaussian) -> tuple[Tensor, Tensor]:
+        dtype = torch.promote_types(gaussian.mean.dtype, torch.float32)
+        return gaussian.mean.to(dtype), gaussian.std.to(dtype) * self.std_scale
+
+
+def _merit(draws: Tensor, sources: Tensor, valid: Tensor, weights: Tensor, score: Score) -> Tensor:
+    """Score of each draw, negated where lower is better, ``[B, N]``."""
+    with torch.autocast(draws.device.type, enabled=False):
+        cosines = draws @ sources.to(draws.dtype).mT  # [B, N, S], 0 where a slot has no weight
+        if score == "mean":
+            return (cosines * weights.unsqueeze(1)).sum(-1) / weights.sum(-1, keepdim=True)
+        if score == "min":
+            return cosines.masked_fill((weights == 0).unsqueeze(1), torch.inf).amin(-1)
+        counted, number = valid.unsqueeze(1), valid.sum(-1)[:, None, None]
+        deviations = (cosines - cosines.sum(-1, keepdim=True) / number) * counted
+        return -(deviations.square().sum(-1) / number.squeeze(-1)).sqrt()
+
+
+def _sources(manifold: Manifold, manifold_tokens: Tensor, weights: Tensor) -> Tensor:
+    """Unit χ(e_m) of the slots that have a weight, 0 elsewhere, ``[B, S, A]``."""
+    scored = weights > 0
+    audio = F.normalize(manifold.reconstruct_audio(manifold_tokens[scored]).mean, dim=-1)
+    sources = audio.new_zeros(*weights.shape, audio.shape[-1])
+    sources[scored] = audio
+    return sources
+
+
+def _slot_weights(
+    given: Tensor | None, valid: Tensor, keys: Sequence, feedback: Feedback, dtype: torch.dtype
+) -> Tensor:
+    """Weight of each slot in the score, 0 where it is not valid, ``[B, S]``."""
+    if given is None:
+        weights = valid.to(dtype)
+        if feedback == "replace":
+            weights[:, 0] = 0
+    else:
+        if given.shape != valid.shape:
+            raise ValueError(f"slot_weights must have shape {tuple(valid.shape)}, got {tuple(given.shape)}")
+        weights = given.to(dtype).masked_fill(~valid, 0)
+        if not (weights.isfinite() & (weights >= 0)).all():
+            raise ValueError("slot_weights must be finite and at least 0")
+    for row in (weights.sum(-1) == 0).nonzero()[:1].flatten().tolist():
+        raise ValueError(f"scene {keys[row]!r} has no source to be scored against (no valid slot with a weight)")
+    return weights
+
+
+def _generator(seed: int, key: str | bytes | int, device: torch.device) -> torch.Generator:
+    """Generator of one scene, the same for one seed and key in every process."""
+    name = key if isinstance(key, bytes) else str(key).encode()
+    digest = hashlib.blake2b(b"%d:%s" % (seed, name), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def _check_options(score: str, feedback: str, noise_scale: float, feedback_samples: int, **counts: int) -> None:
+    for name, value, choices in (("score", score, Score), ("feedback", feedback, Feedback)):
+        if value not in get_args(choices):
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(choices)))}, got {value!r}")
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1, got {count}")
+    if feedback_samples < 0:
+        raise ValueError(f"feedback_samples must be at least 0, got {feedback_samples}")
+    if not 0 <= noise_scale < float("inf"):
+        raise ValueError(f"noise_scale must be finite and at least 0, got {noise_scale}")
+
+
+def _check_modules(remixer: Remixer, manifold: Manifold) -> None:
+    for name, module in (("remixer", remixer), ("manifold", manifold)):
+        if module.training:
+            raise ValueError(f"{name} is in training mode, whose dropout would change the result: call {name}.eval()")
+    width = manifold.audio_projector.input_width
+    if width != remixer.audio_width:
+        raise ValueError(f"manifold takes audio of width {width}, remixer gives {remixer.audio_width}")
+
+
+def _check_scenes(
+    manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor, keys: Sequence, feedback: Feedback
+) -> None:
+    if len(keys) != len(valid):
+        raise ValueError(f"scene_keys must name {len(valid)} scenes, got {len(keys)}")
+    for name, tokens in (("manifold_tokens", manifold_tokens), ("visual_tokens", visual_tokens)):
+        for row, slot in (valid & ~tokens.isfinite().all(-1)).nonzero()[:1].tolist():
+            raise ValueError(f"{name} of scene {keys[row]!r} hold a NaN or infinity in slot {slot}")
+    if feedback == "replace":
+        missing = ~valid[:, 0] if valid.shape[1] else torch.ones(len(valid), dtype=torch.bool)
+        for row in missing.nonzero()[:1].flatten().tolist():
+            raise ValueError(f"feedback 'replace' needs a valid slot 0, scene {keys[row]!r} has none")
