@@ -13,7 +13,7 @@ means of score, cosine to each source and of the coordinates must agree to 3 sta
 next gain: φ reads its 30 million weights for one scene at a time, as scenes improve at different iterations; were each
 scene let run ahead to its next improvement, all would share one pass.
 
-    python benchmarks/cycle_mix.py [--peer-iterations 1] [--turns 3] [--runs 256]
+    python benchmarks/cycle_mix.py [--peer-iterations 1] [--turns 3] [--runs 256] [--threads 1]
 """
 
 import argparse
@@ -97,7 +97,7 @@ def speed(remixer: Remixer, manifold: Manifold, sources: int, peer_iterations: i
         for name, slots in (("peer", remixer.max_slots), ("peer without padding", 0)):
             run = seconds(lambda slots=slots: peer(remixer, manifold, tokens, slots, peer_iterations, SAMPLES))
             times[name].append(run * scale)
-        for _ in range(3):
+        for _ in range(5):
             run = seconds(lambda: cycle_mix(remixer, manifold, *tokens, keys))
             times["cycle_mix"].append(run)
     median = {name: statistics.median(values) for name, values in times.items()}
@@ -182,7 +182,9 @@ def main() -> None:
     parser.add_argument("--peer-iterations", type=int, default=1, help="iterations timed of the peer's 64")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--runs", type=int, default=256, help="runs for the comparison in distribution")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; one is the steadiest beside other work")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     remixer, manifold = networks()
     print(f"Cycle Mix at the paper's sizes, CPU, {torch.get_num_threads()} threads, float32")

@@ -127,7 +127,7 @@ def cycle_mix(
         rows = improved.nonzero().squeeze(1)
         best = torch.where(improved, merit, best)
         history.append(best)
-        embedding[rows] = draws[rows, chosen[rows]]
+        embedding[rows] = F.normalize(draws[rows, chosen[rows]], dim=-1)
         if len(rows) and iteration + 1 < cycle_iterations:
             mixer.condition(rows, embedding[rows], feedback_samples, generators)
     sign = -1 if score == "std" else 1
@@ -159,11 +159,11 @@ class _Mixer:
         self.mean, self.spread = self._moments(gaussian)
 
     def draw(self, samples: int, generators: Sequence[torch.Generator]) -> Tensor:
-        """L2-normalised draws of every scene, ``[B, N, A]``, each scene's from its own generator."""
+        """Draws of every scene before their normalisation, ``[B, N, A]``, each scene's from its own generator."""
         noise = self.mean.new_empty(len(self.mean), samples, self.mean.shape[1])
         for scene, generator in zip(noise, generators, strict=True):
             scene.normal_(generator=generator)
-        return F.normalize(noise.mul_(self.spread.unsqueeze(1)).add_(self.mean.unsqueeze(1)), dim=-1)
+        return torch.addcmul(self.mean.unsqueeze(1), noise, self.spread.unsqueeze(1), out=noise)
 
     def condition(self, rows: Tensor, best: Tensor, samples: int, generators: Sequence[torch.Generator]) -> None:
         """Put φ of the best draws, ``[K, A]``, in the open slot of the scenes ``rows``, ``[K]``."""
@@ -185,7 +185,7 @@ class _Mixer:
 def _merit(draws: Tensor, sources: Tensor, valid: Tensor, weights: Tensor, score: Score) -> Tensor:
     """Score of each draw, negated where lower is better, ``[B, N]``."""
     with torch.autocast(draws.device.type, enabled=False):
-        cosines = draws @ sources.to(draws.dtype).mT  # [B, N, S], 0 where a slot has no weight
+        cosines = draws @ sources.to(draws.dtype).mT / draws.norm(dim=-1, keepdim=True)  # 0 where a slot has no weight
         if score == "mean":
             return (cosines * weights.unsqueeze(1)).sum(-1) / weights.sum(-1, keepdim=True)
         if score == "min":
