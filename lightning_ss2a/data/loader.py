@@ -1,10 +1,13 @@
 """Loaders that Lightning takes as they are: they know their length, their rank's share and where to go on."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from lightning_ss2a.data.rows import Batch
+from lightning_ss2a.data.selection import SELECTED_ROWS
 from lightning_ss2a.errors import InputError
 
 Result = TypeVar("Result")
@@ -81,13 +84,14 @@ class TrainingLoader:
             InputError: the state is from the middle of an epoch that was cut into batches in another way.
         """
         identity = self.source.identity
-        # What the state was counted in besides, such as rows that were selected, counts as well.
-        for name in [*identity, *(state.keys() - identity.keys() - {"epoch", "batch"})]:
+        # What the state was counted in besides counts as well; a selection first, which changes the number of rows too.
+        for name in [SELECTED_ROWS, *identity, *(state.keys() - identity.keys() - {"epoch", "batch"})]:
             then, now = state.get(name), identity.get(name)
             if state["batch"] and then != now:
+                same = "callbacks that select rows (EMATeacher, PairFilter)" if name == SELECTED_ROWS else "value"
                 raise InputError(
                     f"the checkpoint is from batch {state['batch']} of an epoch with data {name}={then}; "
-                    f"now it is {now}: resume with the same value, or from a checkpoint taken at the end of an epoch"
+                    f"now it is {now}: resume with the same {same}, or from a checkpoint taken at the end of an epoch"
                 )
         self._epoch, self._done = state["epoch"], state["batch"]
         self._resume_at = state["batch"]
@@ -124,20 +128,22 @@ class EvaluationLoader:
         return self.source.read(start, min(start + self.batch_size, rows))
 
 
-def ahead(function: Callable[[Any], Result], items: Iterable[Any]) -> Iterator[Result]:
-    """Like ``map``, with a thread that computes the next result while one is in use.
+def ahead(function: Callable[[Any], Result], items: Iterable[Any], threads: int = 1) -> Iterator[Result]:
+    """Like ``map``, with threads that compute the next results, one each, while one is in use.
 
-    If the caller stops early, the thread finishes the result that it is at, and ends.
+    After an error no further item is begun, and the threads end. If the caller stops early, they finish the results
+    that they are at, and end.
     """
-    # It is not shut down, which would wait for the thread: the garbage collector may close an iterator that was left
-    # in any thread, also in one that is just starting; that one holds a lock of ``threading`` which waiting for another
-    # thread takes as well, and would wait forever. A pool to which nobody refers any more ends its thread by itself.
-    thread = ThreadPoolExecutor(max_workers=1)
-    pending = None
-    for item in items:
-        following = thread.submit(function, item)
-        if pending is not None:
-            yield pending.result()
-        pending = following
-    if pending is not None:
-        yield pending.result()
+    # An iterator that was left waits for no thread: the garbage collector may close it in any thread, also in one that
+    # is just starting; that one holds a lock of ``threading`` which waiting for another thread takes as well, and would
+    # wait forever. A pool to which nobody refers any more ends its threads by itself; an error refers to it.
+    pool, items = ThreadPoolExecutor(threads), iter(items)
+    pending = deque(pool.submit(function, item) for item in islice(items, threads))
+    try:
+        while pending:
+            result = pending.popleft().result()
+            pending.extend(pool.submit(function, item) for item in islice(items, 1))
+            yield result
+    except (Exception, KeyboardInterrupt):
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise

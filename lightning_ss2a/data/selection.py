@@ -10,6 +10,9 @@ import numpy as np
 
 from lightning_ss2a.errors import InputError
 
+SELECTED_ROWS = "selected_rows"
+"""Name of a selection in a checkpoint."""
+
 _DIGEST_CHARACTERS = 16
 
 
@@ -17,14 +20,14 @@ def checked_rows(rows: np.ndarray, total: int) -> np.ndarray:
     """Row numbers that exist, each once, in order; a copy that cannot be written to, int64 [rows].
 
     Args:
-        rows: integers, [rows].
+        rows: integers, [rows]; may be empty, of any type then.
         total: number of rows that there are.
 
     Raises:
         InputError: they are no list of integers, not strictly increasing, or out of range.
     """
     rows = np.asarray(rows)
-    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+    if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
         raise InputError(
             f"training rows need to be a list of row numbers (integers), found {rows.dtype} {list(rows.shape)}; "
             "np.flatnonzero makes row numbers of a mask"
@@ -51,4 +54,4 @@ def selection_identity(rows: np.ndarray | None, total: int) -> dict[str, str]:
     if rows is None:
         return {}
     digest = hashlib.sha256(np.ascontiguousarray(rows, "<i8")).hexdigest()[:_DIGEST_CHARACTERS]
-    return {"selected_rows": f"{len(rows)} of {total} (sha256 {digest})"}
+    return {SELECTED_ROWS: f"{len(rows)} of {total} (sha256 {digest})"}

@@ -180,10 +180,28 @@ def test_test_and_predict(tmp_path: Path):
 def test_ahead_keeps_order_and_passes_errors_on():
     assert list(ahead(lambda x: x * x, range(5))) == [0, 1, 4, 9, 16]
     assert list(ahead(abs, [])) == []
+    assert list(ahead(lambda x: x * x, range(5), threads=3)) == [0, 1, 4, 9, 16]
     results = ahead(lambda x: 1 // x, [1, 0])
     assert next(results) == 1
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_after_an_error_ahead_begins_nothing_and_its_thread_ends():
+    before, begun, threads = set(threading.enumerate()), [], set()
+
+    def invert(x: int) -> int:
+        begun.append(x)
+        threads.update(set(threading.enumerate()) - before)
+        return 1 // x
+
+    with pytest.raises(ZeroDivisionError) as error:
+        list(ahead(invert, [1, 0, 2]))
+    (thread,) = threads
+    thread.join(timeout=60)
+    assert not thread.is_alive()  # though the error, which refers to the pool, is still here
+    assert error.traceback
+    assert begun == [1, 0]
 
 
 def test_leaving_ahead_early_waits_for_nothing_and_its_thread_ends():
