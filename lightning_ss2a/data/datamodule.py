@@ -62,8 +62,9 @@ class ShardDataModule(LightningDataModule):
         shuffle_rows: when streaming, rows shuffled with each other; memory needed is about three times that many rows.
         rows_per_group: ``all``, or ``one``: an epoch draws one random row of each group, and validation and test read
             the first row of each group, and so do the floors. Not when streaming.
-        shuffle_pairs: train each row with the audio of another, always the same other: the floor "trained on shuffled
-            pairs". Evaluation keeps the true pairs. Not when streaming.
+        shuffle_pairs: train each row with the audio of another, the same other in every epoch: the floor "trained on
+            shuffled pairs". Where rows are selected, partners are drawn among them, anew for each selection. Evaluation
+            keeps the true pairs. Not when streaming.
         seed: seed of all orders.
 
     Raises:
@@ -217,7 +218,8 @@ class ShardDataModule(LightningDataModule):
         """Draw from these training rows only, from the next ``train_dataloader()`` on.
 
         An epoch is then what it is of data without the other rows: weights count the rows selected, groups and partners
-        of shuffled pairs are drawn among them. Select the same rows on every rank. Evaluation reads all rows as ever.
+        of shuffled pairs are drawn among them, partners anew for each selection. Select the same rows on every rank.
+        Evaluation reads all rows as ever.
 
         Args:
             rows: row numbers as in ``batch["index"]``, strictly increasing, int64 [rows]; None: all.

@@ -87,7 +87,6 @@ class ShardRows:
         selected = copy(self)
         selected.numbers = numbers
         selected._starts = np.searchsorted(numbers, self._firsts)
-        selected.bounds = np.searchsorted(numbers, self.bounds)
         return selected
 
     @property

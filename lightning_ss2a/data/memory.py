@@ -21,6 +21,7 @@ from lightning_ss2a.data.plan import (
 )
 from lightning_ss2a.data.rows import Batch, Rows, between, count, gather, take, to_batch
 from lightning_ss2a.data.selection import selection_identity
+from lightning_ss2a.errors import InputError
 
 AUDIO_FIELDS = ("audio",)
 EVALUATION_ONLY = ("key", "group")
@@ -117,8 +118,11 @@ class MemorySource:
         plan: the order of the rows that take part, numbered without gaps; of their groups, if ``by_group``.
         share: the part of a global batch that this rank takes.
         by_group: draw groups, and one random row of each group drawn, another each epoch.
-        shuffle_pairs: pair each row with the audio of another, always the same other.
+        shuffle_pairs: pair each row that takes part with the audio of another that does, the same in every epoch.
         pin: page-locked batches, for asynchronous copies to a GPU.
+
+    Raises:
+        InputError: pairs to shuffle, but not two rows.
     """
 
     table: MemoryRows
@@ -176,11 +180,13 @@ class MemorySource:
 
     def _partners(self) -> np.ndarray:
         """For each row number, the row whose audio it gets; of rows that take part, another that does."""
-        numbers, total = self.table.numbers, self.table.total
+        numbers, rows = self.table.numbers, len(self.table)
+        if rows < 2:
+            raise InputError(f"data.shuffle_pairs needs at least 2 rows to train on, found {rows}: it swaps audio")
         if numbers is None:
-            return derangement(total, self.plan.seed)
-        partner = np.arange(total)
-        partner[numbers] = numbers[derangement(len(numbers), self.plan.seed)]
+            return derangement(rows, self.plan.seed)
+        partner = np.arange(self.table.total)
+        partner[numbers] = numbers[derangement(rows, self.plan.seed)]
         return partner
 
     def _view_choices(self, name: str, epoch: int, first: int) -> np.ndarray:

@@ -81,9 +81,10 @@ def count_batches(rows: Sequence[int], weights: Sequence[float], batch_size: int
     """
     drawn = sum(math.floor(Fraction(str(weight)) * n) for n, weight in zip(rows, weights, strict=True))
     if drawn < batch_size:
+        advice = f"use a batch_size of at most {drawn}" if drawn else "raise data.weights, or train on more rows"
         raise InputError(
             f"data.batch_size is {batch_size} rows, but an epoch draws only {drawn} "
-            f"(rows {list(rows)}, weights {list(weights)}); use a batch_size of at most {drawn}"
+            f"(rows {list(rows)}, weights {list(weights)}); {advice}"
         )
     return drawn // batch_size
 
@@ -274,7 +275,7 @@ def group_order(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def derangement(rows: int, seed: int) -> np.ndarray:
-    """A random permutation without fixed points, int64 [rows]: one cycle through all rows."""
+    """A random permutation without fixed points, int64 [rows], of at least 2: one cycle through all rows."""
     cycle = generator(seed, Purpose.PAIRS).permutation(rows)
     partner = np.empty_like(cycle)
     partner[cycle] = np.roll(cycle, 1)

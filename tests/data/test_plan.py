@@ -129,8 +129,11 @@ def test_take_range_is_a_slice():
 
 
 def test_too_little_data_and_uneven_ranks_are_named_with_numbers():
-    with pytest.raises(InputError, match="batch_size is 64 rows, but an epoch draws only 60"):
+    with pytest.raises(InputError, match=r"batch_size is 64 rows, but an epoch draws only 60 .* of at most 60$"):
         count_batches([40, 80], [1.0, 0.25], 64)
+    for rows, weights in (([40], [0.0]), ([3], [0.25])):
+        with pytest.raises(InputError, match=r"draws only 0 .*; raise data\.weights, or train on more rows$"):
+            count_batches(rows, weights, 64)
     with pytest.raises(InputError, match="33 rows, 2 processes"):
         rank_slice(33, 0, 2)
 

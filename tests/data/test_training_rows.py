@@ -98,7 +98,7 @@ def test_columns_are_read_alone_where_rows_are_not_loaded_and_not_read_where_the
 )
 def test_rows_that_cannot_be_selected_are_named(hundred_pairs, rows, message):
     data = module(hundred_pairs, **MEMORY)
-    rows = np.array(rows, dtype=np.int64 if not rows else None)
+    rows = np.array(rows)
     with pytest.raises(InputError, match=message) as caught:
         data.select_training_rows(rows)
     assert "\n" not in str(caught.value)
@@ -106,6 +106,10 @@ def test_rows_that_cannot_be_selected_are_named(hundred_pairs, rows, message):
     if len(rows):
         with pytest.raises(InputError, match=message):
             data.training_rows_subset_loader(rows)
+
+
+def test_an_empty_list_is_a_subset_of_no_rows(hundred_pairs):
+    assert len(module(hundred_pairs, **MEMORY).training_rows_subset_loader([])) == 0
 
 
 @EVERYWHERE
