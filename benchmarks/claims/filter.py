@@ -113,7 +113,7 @@ def report(seeds: int) -> dict[str, str]:
         for name, colour in (("precision", "blue"), ("recall", "orange")):
             samples = [values(rate, f"filter/{name}") for rate in rates]
             line(axes[0], rates, samples, color=COLOURS[colour], label=name)
-        axes[0].set_title("of the dropped pairs")
+        axes[0].set_title("dropped pairs against the truth")
         axes[0].set_ylim(0, 1.05)
         dropped = [values(rate, "filter/dropped") for rate in RATES]
         line(axes[1], RATES, dropped, color=COLOURS["blue"], label="dropped")
@@ -121,5 +121,6 @@ def report(seeds: int) -> dict[str, str]:
         axes[1].set_title("part of the noisy pairs")
         for axis in axes:
             axis.set_xlabel("mismatched, % of the noisy pairs")
+            axis.set_xticks(RATES)
             axis.legend(frameon=False)
     return {"filter": markdown_table(["mismatched", *SHOWN.values()], rows)}
