@@ -1,11 +1,15 @@
-"""Read a checkpoint file, or say in one line why it cannot be."""
+"""Read a checkpoint file, or say in one line why it cannot be used."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lightning_ss2a.errors import InputError
+
+ARCHITECTURE = ("input_scaling", "variant")
+"""Hyperparameters that change what a network computes, besides its widths."""
 
 
 def read_checkpoint(path: str, option: str) -> dict[str, Any]:
@@ -26,3 +30,23 @@ def read_checkpoint(path: str, option: str) -> dict[str, Any]:
     except Exception as error:  # torch.load raises whatever the bytes make it do
         raise InputError(f"{option} {path}: not a checkpoint of Lightning, or a damaged one") from error
     return checkpoint
+
+
+def other_architecture(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Hyperparameters by which the weights of one model make no sense in another.
+
+    Args:
+        ours: hyperparameters of the model.
+        theirs: those of the checkpoint.
+
+    Yields:
+        Name, our value and theirs.
+    """
+    for name, value in theirs.items():
+        mine = ours.get(name, value)
+        if (name.endswith(("width", "widths")) or name in ARCHITECTURE) and _plain(mine) != _plain(value):
+            yield name, _plain(mine), _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
 
-from lightning_ss2a.callbacks.checkpoints import read_checkpoint
-from lightning_ss2a.callbacks.training_rows import train_on
+from lightning_ss2a.callbacks.checkpoints import other_architecture, read_checkpoint
+from lightning_ss2a.callbacks.training_rows import begins_epoch, train_on
 from lightning_ss2a.data import ORIGINS
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.mean_teacher import DecaySchedule, ema_decay, relative_distance, update_ema
@@ -42,8 +42,8 @@ class EMATeacher(Callback):
             ``constant``.
         consistency_weight: weight of the consistency loss; 0: the teacher is averaged, but not run while training.
         consistency_rampup_epochs: epochs of stage 2 in which the weight rises to its value, by exp(-5 (1 - x)^2).
-        teacher_checkpoint: a checkpoint of a ``ManifoldModule`` with the same widths, in place of stage 1: its teacher
-            if it has one, else its model, becomes the teacher, and the student starts from it too.
+        teacher_checkpoint: a checkpoint of a ``ManifoldModule`` of the same architecture, in place of stage 1: its
+            teacher if it has one, else its model, becomes the teacher, and the student starts from it too.
         validate_teacher: validate, test and predict with the teacher where there is one.
 
     Raises:
@@ -78,6 +78,8 @@ class EMATeacher(Callback):
         self.validate_teacher = validate_teacher
         self._updates = 0
         self._first_epoch = 0
+        self._latest_decay = 0.0
+        self._resumed_in: int | None = None
         self._hook: Any = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -100,23 +102,42 @@ class EMATeacher(Callback):
             raise InputError(f"EMATeacher: {type(pl_module).__name__} has no teacher; use it with ManifoldModule")
         pl_module.validate_teacher = self.validate_teacher
         if stage == "fit":
-            self._updates, self._first_epoch = 0, 0
-            pl_module.teacher, pl_module.consistency_weight = None, 0.0
+            self._updates, self._first_epoch, self._resumed_in = 0, 0, None
+            trainer.datamodule.select_training_rows(None)  # those of another fit, if any
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note where a run is resumed."""
+        self._resumed_in = checkpoint["epoch"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin stage 1, or take the given teacher; in a run resumed in stage 2 there is a teacher already."""
+        """Begin stage 1, or take the given teacher; in a run resumed in stage 2 there is a teacher already.
+
+        Raises:
+            InputError: the given teacher cannot be used, or the annotated pairs do not fill one batch.
+        """
         if pl_module.teacher is not None:
             return
         if self.teacher_checkpoint is not None:
+            if self._resumed_in is not None:
+                raise InputError(
+                    f"{OPTION} {self.teacher_checkpoint} would overwrite what --ckpt_path resumes, which has no "
+                    "teacher; give one of the two"
+                )
             load_teacher(pl_module, self.teacher_checkpoint)
             rank_zero_info(f"EMATeacher: the teacher is {self.teacher_checkpoint}; stage 2 from the first epoch")
-        elif self.teacher_epochs:
+        elif (self._resumed_in or 0) < self.teacher_epochs:
+            self._begin_stage_one(trainer)
+
+    def _begin_stage_one(self, trainer: Trainer) -> None:
+        try:
             train_on(trainer, self._annotated_rows(trainer))
-            if 0 < (trainer.max_epochs or 0) <= self.teacher_epochs:
-                rank_zero_warn(
-                    f"EMATeacher.teacher_epochs={self.teacher_epochs} leaves no epoch for the student: "
-                    f"trainer.max_epochs is {trainer.max_epochs}"
-                )
+        except InputError as error:
+            raise InputError(f"EMATeacher: stage 1 trains on annotated rows only: {error}") from error
+        if 0 < (trainer.max_epochs or 0) <= self.teacher_epochs and not trainer.fast_dev_run:
+            rank_zero_warn(
+                f"EMATeacher.teacher_epochs={self.teacher_epochs} leaves no epoch for the student: "
+                f"trainer.max_epochs is {trainer.max_epochs}"
+            )
 
     def _annotated_rows(self, trainer: Trainer) -> np.ndarray | None:
         origin = trainer.datamodule.training_columns(["origin"])["origin"].numpy()
@@ -139,8 +160,9 @@ class EMATeacher(Callback):
             self._follow(pl_module)
 
         self._hook = trainer.optimizers[-1].register_step_post_hook(follow)
-        # A checkpoint from the last batch of an epoch resumes in the next one, without on_train_epoch_start.
-        self.on_train_epoch_start(trainer, pl_module)
+        if begins_epoch(trainer):
+            self.on_train_epoch_start(trainer, pl_module)
+        _log_stage(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin stage 2, when it is time."""
@@ -150,6 +172,7 @@ class EMATeacher(Callback):
         self._updates, self._first_epoch = 0, trainer.current_epoch
         train_on(trainer, None)
         rank_zero_info(f"EMATeacher: stage 2 from epoch {trainer.current_epoch}, on all rows")
+        _log_stage(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the weight of the consistency loss."""
@@ -159,12 +182,9 @@ class EMATeacher(Callback):
 
     def _follow(self, pl_module: LightningModule) -> None:
         if pl_module.teacher is not None:
+            self._latest_decay = ema_decay(self._updates, self.decay, self.decay_schedule)
             update_ema(pl_module.teacher, pl_module.manifold, self._latest_decay)
             self._updates += 1
-
-    @property
-    def _latest_decay(self) -> float:
-        return ema_decay(self._updates, self.decay, self.decay_schedule)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -172,18 +192,48 @@ class EMATeacher(Callback):
         """Log the stage, and in stage 2 how far teacher and student are apart."""
         if not pl_module.is_logged:
             return
-        values: dict[str, float | Tensor] = {"stage": 1.0 if pl_module.teacher is None else 2.0}
-        if pl_module.teacher is not None:
-            values["decay"] = self._latest_decay
-            values["consistency_weight"] = pl_module.consistency_weight
-            values["distance_to_student"] = relative_distance(pl_module.teacher, pl_module.manifold)
-        pl_module.log_dict({f"teacher/{name}": value for name, value in values.items()})
+        pl_module.log("teacher/stage", _stage(pl_module))
+        if pl_module.teacher is None:
+            return
+        pl_module.log("teacher/decay", self._latest_decay)
+        pl_module.log("teacher/consistency_weight", pl_module.consistency_weight)
+        pl_module.log("teacher/distance_to_student", relative_distance(pl_module.teacher, pl_module.manifold))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so if training has ended before there was a student."""
+        if pl_module.teacher is None and not trainer.fast_dev_run:
+            rank_zero_warn("EMATeacher: training has ended in stage 1: there is no teacher, and the filter never ran")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so if the teacher is asked for and there is none."""
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        if self.validate_teacher and pl_module.teacher is None and not fitting:
+            rank_zero_warn("EMATeacher.validate_teacher: the checkpoint has no teacher, so its model is used")
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave nothing behind, as at a good end."""
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Follow no longer."""
+        """Follow no longer; leave to later fits all rows, and no weight of a teacher."""
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
+        if stage == "fit":
+            pl_module.consistency_weight = 0.0
+            trainer.datamodule.select_training_rows(None)
+
+
+def _log_stage(trainer: Trainer, pl_module: LightningModule) -> None:
+    """Where a stage begins, since it may be shorter than the interval of logging."""
+    for logger in trainer.loggers:
+        logger.log_metrics({"teacher/stage": _stage(pl_module)}, step=trainer.global_step)
+
+
+def _stage(pl_module: LightningModule) -> float:
+    return 1.0 if pl_module.teacher is None else 2.0
 
 
 def rampup(epochs: float, rampup_epochs: float) -> float:
@@ -200,13 +250,11 @@ def load_teacher(pl_module: LightningModule, path: str) -> None:
         path: checkpoint of one; its teacher if it has one, else its model.
 
     Raises:
-        InputError: the file cannot be read, or holds a model of other widths.
+        InputError: the file cannot be read, or holds a model of another architecture.
     """
     checkpoint = read_checkpoint(path, OPTION)
-    for name, theirs in checkpoint.get("hyper_parameters", {}).items():
-        ours = pl_module.hparams.get(name, theirs)
-        if name.endswith(("width", "widths")) and _plain(ours) != _plain(theirs):
-            raise InputError(f"{OPTION} {path} has model.{name} {_plain(theirs)}, this model has {_plain(ours)}")
+    for name, ours, theirs in other_architecture(pl_module.hparams, checkpoint.get("hyper_parameters", {})):
+        raise InputError(f"{OPTION} {path} has model.{name} {theirs}, this model has {ours}")
     weights = checkpoint["state_dict"]
     prefix = "teacher." if any(name.startswith("teacher.") for name in weights) else "manifold."
     found = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
@@ -215,7 +263,3 @@ def load_teacher(pl_module: LightningModule, path: str) -> None:
     except RuntimeError as error:
         raise InputError(f"{OPTION} {path}: not the checkpoint of a manifold like this one") from error
     pl_module.start_teacher()
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value

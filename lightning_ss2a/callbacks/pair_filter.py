@@ -1,5 +1,6 @@
 """Leave out the noisy pairs that the teacher finds least alike (paper, supplement 2.2, "Mean-Teacher Training")."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.nn.functional import cosine_similarity
 from lightning_ss2a.callbacks.ema_teacher import ANNOTATED, EMATeacher
 from lightning_ss2a.callbacks.kneedle import Curve, Direction, check_options, find_elbow
 from lightning_ss2a.callbacks.pair_filter_report import PairReport, filter_figure, filter_table, summary_line
-from lightning_ss2a.callbacks.training_rows import train_on
+from lightning_ss2a.callbacks.training_rows import begins_epoch, train_on
 from lightning_ss2a.data.storage import write_whole
 from lightning_ss2a.errors import InputError
 
@@ -33,8 +34,8 @@ class PairFilter(Callback):
 
     An elbow always cuts a tail, even where no pair is wrong: on simulated pairs without any mismatch about a tenth.
     ``floor_threshold`` limits that, where it is known which similarity is good enough. A class whose only pairs would
-    all be dropped keeps them, with a warning: the teacher knows nothing of it. Where there is no elbow (all
-    similarities alike, few pairs) everything is kept, and a line says so.
+    all be dropped keeps them, with a warning: no annotated pair of it has taught the teacher. Where there is no elbow
+    (all similarities alike, few pairs) everything is kept, and a line says so.
 
     Written: ``pair_filter/epoch-0020.csv`` in the run's folder, every noisy pair with its similarity, least similar
     first; TensorBoard scalars ``pair_filter/*`` and a figure. What was kept goes with the checkpoint, so that a resumed
@@ -88,9 +89,10 @@ class PairFilter(Callback):
     # ---------------------------------------------------------------- state
 
     def state_dict(self) -> dict[str, Any]:
-        """Which of all training rows are kept, the threshold, and the epochs of the first and the last filtering."""
+        """Which of all training rows are kept, whose keys they are, the threshold, and the first and last epoch."""
         return {
             "kept": self._kept,
+            "keys": self._keys,
             "threshold": self._threshold,
             "first_epoch": self._first_epoch,
             "last_epoch": self._last_epoch,
@@ -98,12 +100,13 @@ class PairFilter(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them back."""
-        self._kept = state_dict["kept"]
+        self._kept, self._keys = state_dict["kept"], state_dict["keys"]
         self._threshold = state_dict["threshold"]
         self._first_epoch, self._last_epoch = state_dict["first_epoch"], state_dict["last_epoch"]
 
     def _forget(self) -> None:
         self._kept: Tensor | None = None
+        self._keys: str | None = None
         self._threshold: float | None = None
         self._first_epoch: int | None = None
         self._last_epoch: int | None = None
@@ -134,18 +137,19 @@ class PairFilter(Callback):
         """
         if self._kept is None:
             return
-        rows = len(trainer.datamodule.training_columns(["origin"])["origin"])
-        if len(self._kept) != rows:
+        keys = trainer.datamodule.training_columns(["key"])["key"]
+        if self._keys != digest(keys):
             raise InputError(
-                f"the checkpoint's pair filter is over {len(self._kept):,} training rows, but the data has {rows:,}: "
-                "resume with the data sets and splits of that run, or begin a new run, with the checkpoint as "
-                "EMATeacher.teacher_checkpoint"
+                f"the checkpoint's pair filter is over {len(self._kept):,} other training rows than the {len(keys):,} "
+                "of the data, or over the same in another order: resume with the data sets and splits of that run, or "
+                "begin a new run, with the checkpoint as EMATeacher.teacher_checkpoint"
             )
         self._train_on_kept(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A checkpoint from the last batch of an epoch resumes in the next one, without on_train_epoch_start."""
-        self.on_train_epoch_start(trainer, pl_module)
+        """Filter where training begins with an epoch that it was resumed in."""
+        if begins_epoch(trainer):
+            self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Filter, when it is due."""
@@ -168,6 +172,7 @@ class PairFilter(Callback):
         self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
         self._last_epoch = epoch
         self._kept, self._threshold = torch.ones(len(origin), dtype=torch.bool), None
+        self._keys = digest(columns["key"])
         if len(rows):
             similarity = teacher_similarity(trainer, pl_module, rows, len(origin))
             report = decide(columns, rows, similarity, trainer.datamodule.classes, self.options)
@@ -202,7 +207,6 @@ class PairFilter(Callback):
 
 
 @torch.no_grad()
-@torch.compiler.set_stance("force_eager")  # batch sizes of its own would use up variants of compiled networks
 def teacher_similarity(trainer: Trainer, pl_module: LightningModule, rows: np.ndarray, total: int) -> np.ndarray:
     """Cosine between the teacher's visual and audio CMSS means of these rows, float32 [rows], the same on every rank.
 
@@ -216,12 +220,16 @@ def teacher_similarity(trainer: Trainer, pl_module: LightningModule, rows: np.nd
     dtype = next(teacher.parameters()).dtype  # that of the weights, which may be bfloat16 throughout
     # Each row is in one rank's batches, so that the sum over ranks is a gathering, whatever their numbers of rows.
     similarity = torch.zeros(total, device=device)
-    with torch.autocast(device.type, enabled=False):
-        for batch in trainer.datamodule.training_rows_subset_loader(rows):
-            visual, audio = (batch[name].to(device, dtype, non_blocking=True) for name in ("visual", "audio"))
-            means = teacher.project_visual(visual).mean.float(), teacher.project_audio(audio).mean.float()
-            similarity[batch["index"].to(device, non_blocking=True)] = cosine_similarity(*means)
+    for batch in trainer.datamodule.training_rows_subset_loader(rows):  # no hook of a callback runs under autocast
+        visual, audio = (batch[name].to(device, dtype, non_blocking=True) for name in ("visual", "audio"))
+        means = teacher.project_visual(visual).mean.float(), teacher.project_audio(audio).mean.float()
+        similarity[batch["index"].to(device, non_blocking=True)] = cosine_similarity(*means)
     return trainer.strategy.reduce(similarity, reduce_op="sum").cpu().numpy()[rows]
+
+
+def digest(keys: np.ndarray) -> str:
+    """What tells one list of row keys from another."""
+    return hashlib.sha256(b"\0".join(keys.tolist())).hexdigest()
 
 
 def decide(
@@ -285,6 +293,6 @@ def rescue_warning(report: PairReport) -> str:
     more = len(report.rescued) - MOST_NAMED_CLASSES
     return (
         f"PairFilter: every training pair of {len(report.rescued):,} classes is below the threshold and none is "
-        f"annotated, so the teacher cannot judge them; their pairs are kept: {named}"
+        f"annotated, so nothing says that they are wrong; their pairs are kept: {named}"
         + (f" and {more:,} more" if more > 0 else "")
     )

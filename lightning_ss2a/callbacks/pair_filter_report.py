@@ -55,7 +55,7 @@ class PairReport:
         """What TensorBoard shows by name; without a threshold there is none to show."""
         kept = {name: float(self.kept[mask].mean()) for name, mask in self.by_origin.items()}
         scalars = {f"pair_filter/kept_fraction/{name}": fraction for name, fraction in kept.items()}
-        scalars["pair_filter/kept_rows"] = float(self.kept.sum())
+        scalars["pair_filter/kept_noisy_rows"] = float(self.kept.sum())
         if self.elbow.threshold is not None:
             scalars["pair_filter/threshold"] = self.elbow.threshold
         return scalars

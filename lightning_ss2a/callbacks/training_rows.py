@@ -2,6 +2,10 @@
 
 import numpy as np
 from lightning.pytorch import Trainer
+from lightning.pytorch.loops import _FitLoop as FitLoop
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_ss2a.errors import InputError
 
 
 def train_on(trainer: Trainer, rows: np.ndarray | None) -> None:
@@ -15,20 +19,39 @@ def train_on(trainer: Trainer, rows: np.ndarray | None) -> None:
         rows: row numbers, int64, increasing; None: all.
 
     Raises:
-        InputError: they do not fill one batch.
+        InputError: they do not fill one batch, or make fewer batches than a switch of the trainer asks for.
     """
     data = trainer.datamodule
     if np.array_equal(_or_none(data.selected_training_rows), _or_none(rows)):
         return
     data.select_training_rows(rows)
     loop = trainer.fit_loop
-    if loop._combined_loader is not None:
-        loop._combined_loader = None  # otherwise Lightning reloads at fixed intervals only
+    loaded, loop._combined_loader = loop._combined_loader, None  # otherwise Lightning reloads at fixed intervals only
+    _reload(loop, len(data.train_dataloader()))
+    if loaded is None:
+        loop._combined_loader = None  # it was only a check: Lightning loads later, with the state to resume from
+
+
+def begins_epoch(trainer: Trainer) -> bool:
+    """Whether training, at ``on_train_start``, begins with the first batch of an epoch.
+
+    A checkpoint from the last batch of an epoch resumes in the next one, and without ``on_train_epoch_start``.
+    """
+    loop = trainer.fit_loop
+    return not loop.restarted_mid_epoch or loop.epoch_loop.batch_progress.is_last_batch
+
+
+def _reload(loop: FitLoop, batches: int) -> None:
+    try:
         loop.setup_data()
-        progress = loop.epoch_loop.batch_progress
-        if loop.epoch_loop.restarted_on_train_batch_end and progress.is_last_batch:
-            # Resumed after the last batch of an epoch, which Lightning tells by the number of batches of the new one.
-            progress.current.completed = loop.max_batches - 1
+    except InputError:
+        raise
+    except (ValueError, MisconfigurationException) as error:  # switches of the trainer that count batches
+        raise InputError(
+            f"an epoch over the rows that are selected now (EMATeacher, PairFilter) has only {batches} batches, too "
+            "few for trainer.val_check_interval or trainer.limit_train_batches; use fractions that leave one batch, or "
+            "set trainer.check_val_every_n_epoch=null to count batches through epochs"
+        ) from error
 
 
 def _or_none(rows: np.ndarray | None) -> np.ndarray:

@@ -46,7 +46,7 @@ def with_callback_options(parser: ArgumentParser, arguments: Sequence[str]) -> l
     for name, option, value in overrides:
         callback = _find(callbacks, name)
         if option is not None:
-            _check_option(callback["class_path"], option)
+            _check_option(callback["class_path"], option, value)
             callback.setdefault("init_args", {})[option] = value
         elif value is False:
             callbacks.remove(callback)
@@ -63,9 +63,9 @@ def _split(arguments: Sequence[str]) -> tuple[list[Override], list[str]]:
         if match is None:
             others.append(argument)
             continue
-        if match["value"] is None and not rest:
+        text = match["value"] if match["value"] is not None else rest.pop(0) if rest else ""
+        if not text:
             raise InputError(f"{argument}: expected one value")
-        text = match["value"] if match["value"] is not None else rest.pop(0)
         overrides.append((match["name"], match["option"], _value(text)))
     return overrides, others
 
@@ -90,10 +90,12 @@ def _find(callbacks: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     raise InputError(f"--trainer.callbacks.{name}: the configuration lists no such callback; {advice}")
 
 
-def _check_option(class_path: str, option: str) -> None:
+def _check_option(class_path: str, option: str, value: Any) -> None:
     module, _, name = class_path.rpartition(".")
-    known = list(inspect.signature(getattr(import_module(module), name)).parameters)
+    known = inspect.signature(getattr(import_module(module), name)).parameters
     if option not in known:
-        nearest = get_close_matches(option, known, n=1)
+        nearest = get_close_matches(option, list(known), n=1)
         advice = f"did you mean {nearest[0]}?" if nearest else f"it has {', '.join(known) or 'none'}"
         raise InputError(f"--trainer.callbacks.{name}.{option}: no such option; {advice}")
+    if value is None and not re.search("None|Optional", str(known[option].annotation)):  # the parser lets it pass
+        raise InputError(f"--trainer.callbacks.{name}.{option}: null is no value that it takes")

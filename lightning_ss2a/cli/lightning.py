@@ -13,7 +13,7 @@ import lightning_ss2a.callbacks
 import lightning_ss2a.data.datamodule
 import lightning_ss2a.training  # noqa: F401  (short class names in configs)
 from lightning_ss2a.callbacks import RunSummary
-from lightning_ss2a.callbacks.checkpoints import read_checkpoint
+from lightning_ss2a.callbacks.checkpoints import other_architecture, read_checkpoint
 from lightning_ss2a.cli.callback_options import with_callback_options
 from lightning_ss2a.cli.errors import after_config_files, explain, run_reporting_errors
 from lightning_ss2a.data import field_width
@@ -123,7 +123,7 @@ class ShardCLI(LightningCLI):
             }
             at = after_config_files(self._arguments)
             self.parse_arguments(self.parser, [*self._arguments[:at], "-c", json.dumps(config), *self._arguments[at:]])
-        _check_shapes(self.config[subcommand].model.init_args, own, path)
+        _check_architecture(self.config[subcommand].model.init_args, own, path)
 
 
 def build_cli(arguments: Sequence[str], run: bool = True) -> ShardCLI:
@@ -164,17 +164,11 @@ def _checkpoint_hyperparameters(path: str) -> dict[str, Any]:
     return dict(read_checkpoint(path, "--ckpt_path").get("hyper_parameters", {}))
 
 
-def _check_shapes(config: Any, checkpoint: dict[str, Any], path: str) -> None:
-    """Name the parameter that makes the weights not fit; torch would list every tensor of the model."""
-    for name, theirs in checkpoint.items():
-        ours = config.get(name, theirs)
-        if name.endswith(("width", "widths")) and _plain(ours) != _plain(theirs):
-            advice = "other data" if name in LINKED else f"--model.{name} {json.dumps(_plain(theirs))}"
-            raise InputError(f"{path} has model.{name} {_plain(theirs)}, here it is {_plain(ours)}; use {advice}")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, (list, tuple)) else value
+def _check_architecture(config: Any, checkpoint: dict[str, Any], path: str) -> None:
+    """Name the parameter that makes the weights not fit; torch would list every tensor of the model, or none."""
+    for name, ours, theirs in other_architecture(config, checkpoint):
+        advice = "other data" if name in LINKED else f"--model.{name} {json.dumps(theirs)}"
+        raise InputError(f"{path} has model.{name} {theirs}, here it is {ours}; use {advice}")
 
 
 def main(args: Sequence[str] | None = None) -> None:

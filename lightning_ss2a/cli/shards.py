@@ -131,6 +131,9 @@ def pack(
 def simulate(output: str, **options: Any) -> None:  # the parser reads the options, and their help, off simulate_dataset
     """Draw a data set of any size from a world whose truth is known. Simulated, never real data.
 
+    Splits of one name hold the same pictures, keys and groups in all data sets of one kind, world and seed: splits that
+    must be independent need other names.
+
     Args:
         output: folder of the data set. The truth goes to ``truth/`` in it, which nothing reads in training.
         options: see ``simulate_dataset``.

@@ -26,7 +26,7 @@ from lightning_ss2a.training.optimization import (
     clip_gradients,
     run_progress,
 )
-from lightning_ss2a.training.resume import global_batch, mix_seed, rank_share, seed_device
+from lightning_ss2a.training.resume import finish_epoch, global_batch, mix_seed, rank_share, seed_device
 from lightning_ss2a.training.statistics import TrainingStatistics, fit_training_statistics
 from lightning_ss2a.training.validation import ManifoldValidation
 
@@ -67,7 +67,8 @@ class ManifoldModule(LightningModule):
         learning_rate: peak learning rate of both AdamW optimisers.
         weight_decay: decoupled weight decay of the weight matrices.
         warmup_steps: optimiser steps of linear warm-up.
-        schedule: learning rate after the warm-up.
+        schedule: learning rate after the warm-up; ``cosine`` follows the part of ``max_epochs`` that is done, in both
+            stages of an EMATeacher.
         gradient_clip_norm: largest gradient norm, for the projectors and for the reconstructor; None: no clipping.
         accumulate_batches: batches whose gradients are averaged into one step. Negatives stay within a batch.
         compile_model: compile the three networks with ``torch.compile``, for training; a teacher is not compiled.
@@ -197,7 +198,8 @@ class ManifoldModule(LightningModule):
         if stage == "predict":
             return
         if stage == "fit":
-            self.statistics = None  # those of another run, if any; a checkpoint to resume from brings its own later
+            # Those of another run, if any; a checkpoint to resume from brings its own later.
+            self.statistics, self.teacher, self.consistency_weight = None, None, 0.0
         data = self.trainer.datamodule
         check_data(self.hparams, data)
         self._label_head = data.label_head
@@ -208,6 +210,10 @@ class ManifoldModule(LightningModule):
         """Get ready to measure; take this rank's share of batches that a checkpoint left waiting for their step."""
         self._prepare_measuring()
         self._pending = [rank_share(self, batch) for batch in self._pending]
+
+    def on_train_start(self) -> None:
+        """After the last batch of an epoch, go on with the first of the next."""
+        finish_epoch(self.trainer)
 
     def on_validation_start(self) -> None:
         """Get ready to measure, unless fitting has."""
@@ -239,8 +245,10 @@ class ManifoldModule(LightningModule):
             checkpoint["pending_batches"] = [global_batch(self, batch) for batch in self._pending]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the closed-form maps back, and global batches that waited for their step; make room for a teacher."""
-        if self.teacher is None and any(name.startswith(TEACHER) for name in checkpoint["state_dict"]):
+        """Take the closed-form maps back, and global batches that waited for their step; have a teacher if it has."""
+        if not any(name.startswith(TEACHER) for name in checkpoint["state_dict"]):
+            self.teacher = None
+        elif self.teacher is None:
             self.start_teacher()
         if "training_statistics" in checkpoint:
             self.statistics = TrainingStatistics(**checkpoint["training_statistics"])

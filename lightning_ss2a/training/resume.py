@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_ss2a.data.plan import rank_slice
@@ -25,6 +25,17 @@ def seed_device(device: torch.device, seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
+
+
+def finish_epoch(trainer: Trainer) -> None:
+    """See that a run resumed after the last batch of an epoch begins the next one; for ``on_train_start``.
+
+    Lightning compares the batches done with the number of the new epoch, which may be another where the rows that are
+    trained on have changed, and would leave out the first batches of a longer one.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    if loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch:
+        loop.batch_progress.current.completed = trainer.num_training_batches - 1
 
 
 def global_batch(module: LightningModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -150,7 +150,7 @@ def test_without_an_elbow_everything_is_kept(tmp_path, dataset, monkeypatch, sim
     assert chosen.state_dict()["threshold"] is None
     assert len(trained_rows(recorder, 1)) == ROWS
     scalars = events_of(tmp_path / "run" / "version_0").Tags()["scalars"]
-    assert "pair_filter/kept_rows" in scalars
+    assert "pair_filter/kept_noisy_rows" in scalars
     assert "pair_filter/threshold" not in scalars
 
 
@@ -253,7 +253,7 @@ def test_tensorboard_has_fractions_threshold_and_figure(tmp_path: Path, dataset:
     last = {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"] if tag.startswith("pair_filter/")}
     assert last == {
         "pair_filter/threshold": pytest.approx(chosen.state_dict()["threshold"]),
-        "pair_filter/kept_rows": kept[NOISY].sum(),
+        "pair_filter/kept_noisy_rows": kept[NOISY].sum(),
         "pair_filter/kept_fraction/curated": pytest.approx(kept[numbers // 2 % 3 == 1].mean()),
         "pair_filter/kept_fraction/translated": pytest.approx(kept[numbers // 2 % 3 == 2].mean()),
     }
@@ -347,8 +347,13 @@ def test_a_checkpoint_of_other_data_is_one_clear_line(tmp_path: Path, dataset: s
     recorder = fit(tmp_path, dataset, PairFilter())
     recorder.trainer.save_checkpoint(tmp_path / "last.ckpt")
     fewer = write_learnable_pairs(tmp_path_factory.mktemp("fewer"), {"train": 90, "validation": 9}, origins=3)
-    with pytest.raises(InputError, match=r"over 240 training rows, but the data has 90: resume with the data sets"):
+    with pytest.raises(InputError, match=r"over 240 other training rows than the 90 of the data"):
         fit(tmp_path, fewer, PairFilter(), ckpt_path=tmp_path / "last.ckpt", max_epochs=5)
+    others = write_learnable_pairs(
+        tmp_path_factory.mktemp("others"), {"other": 9, "train": 240, "validation": 9}, origins=3
+    )
+    with pytest.raises(InputError, match=r"over 240 other training rows than the 240 of the data"):
+        fit(tmp_path, others, PairFilter(), ckpt_path=tmp_path / "last.ckpt", max_epochs=5)
 
 
 def test_a_second_fit_begins_anew(tmp_path: Path, dataset: str, known: list[int]):

@@ -76,7 +76,7 @@ def test_origins_without_pairs_are_not_counted():
     report = report_of(origins=(1,))
     assert set(report.scalars()) == {
         "pair_filter/kept_fraction/curated",
-        "pair_filter/kept_rows",
+        "pair_filter/kept_noisy_rows",
         "pair_filter/threshold",
     }
     assert "translated" not in summary_line(report)

@@ -43,6 +43,8 @@ def test_several_options_the_last_wins_and_false_takes_out(folder: Path):  # noq
         ("EMATeacher.decay=much", "decay: Expected a float. Got value: much"),
         ("EMATeacher.decay=2", "EMATeacher.decay must be in [0, 1], found 2"),
         ("EMATeacher.decay", "EMATeacher.decay: expected one value"),
+        ("EMATeacher.decay=", "EMATeacher.decay=: expected one value"),
+        ("EMATeacher.decay=null", "EMATeacher.decay: null is no value that it takes"),
         ("EMATeache.decay=1", "EMATeache: the configuration lists no such callback; did you mean EMATeacher?"),
         ("Unheard.of=1", "Unheard: the configuration lists no such callback; it lists EMATeacher, PairFilter"),
         ("ModelCheckpoint.monitor=x", "ModelCheckpoint: the configuration lists 2 of them; edit it there"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_ss2a.callbacks import EMATeacher, PairFilter
@@ -25,6 +26,13 @@ WORLD = WorldSpec(ModalitySpec(256, 0.47), ModalitySpec(192, 0.51))
 MOST_DROPPED_WITHOUT_MISMATCH = 0.12
 
 
+class Selection(Callback):
+    """Keeps the rows that the last epoch trained on."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.rows = trainer.datamodule.selected_training_rows.copy()
+
+
 def filter_in_this_process(dataset: str, folder: str) -> dict[str, Any]:
     """Train the teacher for an epoch, filter, train an epoch on what is kept."""
     several, options = dist.is_initialized(), {}
@@ -32,10 +40,12 @@ def filter_in_this_process(dataset: str, folder: str) -> dict[str, Any]:
         os.environ["LOCAL_RANK"] = str(dist.get_rank())  # Lightning then takes this process as its own
         options = {"strategy": "ddp", "devices": dist.get_world_size()}
     chosen = PairFilter(min_kept_fraction=0.1)
-    trainer = make_trainer(folder, callbacks=[EMATeacher(teacher_epochs=1), chosen], limit_val_batches=0, **options)
+    watched = Selection()
+    callbacks = [EMATeacher(teacher_epochs=1), chosen, watched]
+    trainer = make_trainer(folder, callbacks=callbacks, limit_val_batches=0, **options)
     module = make_module(dropout=0.0, embedding="mean")
     trainer.fit(module, datamodule=make_data(dataset, evaluation_batch_size=16))
-    return chosen.state_dict() | {"rows": torch.from_numpy(trainer.datamodule.selected_training_rows)}
+    return chosen.state_dict() | {"rows": torch.from_numpy(watched.rows)}
 
 
 def test_two_processes_filter_like_one(tmp_path: Path):
