@@ -55,6 +55,11 @@ class OriginMix:
         if abs(sum(self.fractions.values()) - 1) > 1e-6:
             raise InputError(f"origins are parts of all rows and sum to {sum(self.fractions.values())}, needs 1")
 
+    @property
+    def mismatches(self) -> bool:
+        """Whether any row may be mismatched."""
+        return any(self.fractions.get(origin, 0) * rate > 0 for origin, rate in self.mismatch.items())
+
     def draw(self, random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
         """Origin, uint8 [rows], and whether it is mismatched, bool [rows]."""
         fractions = np.array([self.fractions.get(origin, 0.0) for origin in ORIGINS])
@@ -181,10 +186,11 @@ def _draw_sources(world: World, slots: int, mismatched: np.ndarray, random: np.r
     rows = len(mismatched)
     filled = np.arange(slots) < random.integers(1, slots + 1, size=(rows, 1))
     # Distinct classes by frequency: the largest of log frequency + Gumbel noise (Gumbel top-k). The first of them are
-    # seen, the next are heard instead where the row is mismatched.
+    # seen, the next are heard instead where the row is mismatched (without such rows there may be too few classes).
     order = np.argsort(-np.log(world.frequency) - random.gumbel(size=(rows, world.num_classes)), axis=1)
     seen = order[:, :slots]
-    heard = np.where(mismatched[:, None], order[:, slots : 2 * slots], seen)
+    others = order.take(range(slots, 2 * slots), axis=1, mode="wrap")
+    heard = np.where(mismatched[:, None], others, seen)
     # float32 gammas of a small concentration may all be 0.
     gains = (random.standard_gamma(world.spec.gain_concentration, (rows, slots)) + 1e-9) * filled
     gains /= gains.sum(1, keepdims=True)
@@ -200,6 +206,7 @@ def _embed_sources(
     """Visual and audio embeddings of sources [N, W]; those ``apart`` share no instance."""
     latent = world.latent(len(seen), random)
     visual = world.visual.embed(seen, latent, random)
+    # Numbers that matched rows do not need: how many there are decides all that is drawn from here on, for every row.
     latent[apart] = world.latent(int(apart.sum()), random)
     return visual, world.audio.embed(heard, latent, random)
 

@@ -39,6 +39,15 @@ from lightning_ss2a.errors import InputError
 LOGIT_SCALE = 100.0
 """Factor of the label head's scores: the cap of CLIP's logit scale."""
 
+_RANGES = {
+    "imbalance": (1, 1e6),
+    "mixture_noise": (0, 1e3),
+    "gain_concentration": (1e-3, 1e6),
+    "size_power": (0, 20),  # the smallest size that is drawn, 2^-53, to a larger power may be 0: a row without weights
+    "video_seconds": (1e-3, 1e6),
+}
+"""Least and most of numbers of the world; beyond, rows would not be finite, or not what the module says."""
+
 
 @dataclass(frozen=True)
 class ModalitySpec:
@@ -86,7 +95,7 @@ class WorldSpec:
         scene_sources: most sources in a scene.
         video_sources: most sources in a video.
         gain_concentration: of the Dirichlet distribution of gains; small: one source drowns the others.
-        size_power: sizes to this power weigh the global visual embedding; large: the largest alone counts.
+        size_power: sizes to this power weigh the global visual embedding, 0 to 20; large: the largest alone counts.
         video_seconds: length of a video in seconds.
         shortest_activation: shortest time that a source of a video is active, as a part of the video.
     """
@@ -119,21 +128,18 @@ class WorldSpec:
         for modality in ("visual", "audio"):
             for name, message in getattr(self, modality).problems():
                 raise InputError(f"world.{modality}.{name} {message}")
-        least = {"scene_sources": 1, "video_sources": 1, "instance_width": 1, "imbalance": 1, "mixture_noise": 0}
-        for name, number in least.items():
-            if not getattr(self, name) >= number:
-                raise InputError(f"world.{name} is {getattr(self, name)}, needs at least {number}")
-        for name in ("gain_concentration", "video_seconds"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"world.{name} is {getattr(self, name)}, needs more than 0")
-        if not self.size_power >= 0:
-            raise InputError(f"world.size_power is {self.size_power}, needs at least 0")
+        for name in ("scene_sources", "video_sources", "instance_width"):
+            if getattr(self, name) < 1:
+                raise InputError(f"world.{name} is {getattr(self, name)}, needs at least 1")
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise InputError(f"world.{name} is {getattr(self, name)}, needs {least:g} to {most:g}")
         if not 0 < self.shortest_activation <= 1:
             raise InputError(f"world.shortest_activation is {self.shortest_activation}, needs 0 to 1, and not 0")
         narrow = min(self.visual.width, self.audio.width)
         if self.instance_width > narrow:
             raise InputError(f"world.instance_width is {self.instance_width}, more than the narrower width, {narrow}")
-        if not (self.gap >= 0 and abs(self.cone_cosine) <= 1):
+        if not (0 <= self.gap < math.inf and abs(self.cone_cosine) <= 1):
             nearest, farthest = (abs(math.sqrt(self.visual.cone) + s * math.sqrt(self.audio.cone)) for s in (-1, 1))
             raise InputError(f"world.gap is {self.gap}; with these cones it can be {nearest:.3g} to {farthest:.3g}")
 
