@@ -2,21 +2,22 @@
 
 import json
 import os
+import warnings
 import zlib
-from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import Progress
 
 from lightning_ss2a.data.columns import Column, Columns, Ragged
 from lightning_ss2a.data.convert import group_of
 from lightning_ss2a.data.kinds import KINDS, FieldSpec
+from lightning_ss2a.data.loader import ahead
 from lightning_ss2a.data.manifest import Manifest
 from lightning_ss2a.data.plan import Purpose, generator
 from lightning_ss2a.data.simulated_rows import DRAW, Drawn, OriginMix
@@ -57,28 +58,35 @@ def simulate_dataset(
     shard_rows: int = 65536,
     threads: int | None = None,
     overwrite: bool = False,
+    progress: bool = True,
 ) -> Manifest:
     """Draw a data set from the simulated world; a build that stopped goes on where it was.
 
     The same arguments give the same rows, whatever the block and shard sizes and the number of threads. A split's rows
     depend on its name, not on its length or on other splits; data sets of one seed, one number of classes and one world
-    share that world, of whatever kind they are.
+    share that world, of whatever kind they are. In two of them that are of one kind, splits of one name hold the same
+    pictures (of scenes and videos: sources, as seen), keys and groups, whatever the origins and mismatch; splits that
+    must be independent need other names.
 
     Args:
         output: folder of the data set. The truth goes to ``truth/`` in it, which nothing reads in training.
         kind: pairs, scenes or videos.
-        splits: rows of each split. None: 100,000 for train, 5,000 for validation.
+        splits: rows of each split. None: 100,000 for train, 5,000 for validation. Splits of one name hold the same
+            pictures, keys and groups in all data sets of one kind, world and seed; independent ones need other names.
         num_classes: number of classes.
         seed: seed of the world and of its rows.
         origins: parts of the rows by origin. None: annotated 0.2, curated 0.4, translated 0.4.
         mismatch: parts of an origin's rows whose audio is of another class. None: curated 0.3, translated 0.3.
-        clean_splits: splits in which no row is mismatched, for example to validate on. None: none.
+        clean_splits: splits in which no row is mismatched, for example to validate on. None: none. Keys, origins and
+            the visual embeddings and classes of all sources are the same as with mismatched rows; what is drawn after
+            these is not, in any row: noise of audio and mixtures, and when the sources of a video are active.
         world: numbers of the world.
         dtype: of the embeddings as stored.
         block_rows: rows in a block.
         shard_rows: rows in a shard.
         threads: threads that draw rows. None: one a core, at most 8.
         overwrite: replace a data set in the folder, with its truth; other files there stay.
+        progress: show a progress bar, on a terminal.
 
     Returns:
         The manifest.
@@ -89,23 +97,26 @@ def simulate_dataset(
     splits = SPLITS if splits is None else splits
     mix = OriginMix(ORIGINS if origins is None else origins, MISMATCH if mismatch is None else mismatch)
     drawn_world = World(world, num_classes, seed)
-    _check(kind, splits, drawn_world, {"block_rows": block_rows, "shard_rows": shard_rows, "threads": threads})
     clean = {} if clean_splits is None else dict.fromkeys(clean_splits, OriginMix(mix.fractions, {}))
-    if unknown := sorted(clean.keys() - splits.keys()):
-        raise InputError(f"clean_splits: {unknown[0]} is no split; splits are {', '.join(splits)}")
+    _check(kind, splits, clean, {"block_rows": block_rows, "shard_rows": shard_rows, "threads": threads})
+    mixes = {split: clean.get(split, mix) for split in splits}
+    _check_classes(kind, drawn_world, any(each.mismatches for each in mixes.values()))
+    _check_truth(Path(output, TRUTH))
+    _warn_without_effect(mix.fractions, mismatch or {})
     rows_from = ["simulated 1", seed, asdict(world), dict(splits), mix.fractions, mix.mismatch, sorted(clean)]
+    console = Console(stderr=True)
+    bar = Progress(console=console, transient=True, disable=not (progress and console.is_interactive))
     with ShardWriter(
         output, kind, simulated_fields(kind, world, dtype), drawn_world.classes, origin="simulated", licence="CC0",
         label_head=drawn_world.label_head(), block_rows=block_rows, shard_rows=shard_rows, overwrite=overwrite,
         rows_from=json.dumps(rows_from),
-    ) as writer:  # fmt: skip
-        if overwrite:
-            for stale in (writer.folder / TRUTH).glob("*.npz"):
-                stale.unlink()
+    ) as writer, bar:  # fmt: skip
+        if not writer.manifest.splits:  # no row yet: any truth is that of other rows
+            _remove_truth(writer.folder / TRUTH)
         _save_world(writer.folder, {"seed": seed, "num_classes": num_classes, "spec": asdict(world)})
         for split, rows in splits.items():
-            source = _Rows(drawn_world, clean.get(split, mix), kind, dtype, seed, split)
-            _write_split(writer, source, rows, threads or min(8, os.cpu_count() or 1))
+            source = _Rows(drawn_world, mixes[split], kind, dtype, seed, split)
+            _write_split(writer, source, rows, threads or min(8, os.cpu_count() or 1), bar)
     return Manifest.load(output)
 
 
@@ -163,7 +174,14 @@ def _save_world(folder: Path, known: Mapping[str, Any]) -> None:
     write_whole(folder / TRUTH / WORLD, (json.dumps(known, indent=1) + "\n").encode())
 
 
-def _check(kind: str, splits: Mapping[str, int], world: World, counts: Mapping[str, int | None]) -> None:
+def _remove_truth(folder: Path) -> None:
+    for stale in folder.glob("*-??????.npz*"):
+        stale.unlink()
+
+
+def _check(
+    kind: str, splits: Mapping[str, int], clean_splits: Collection[str], counts: Mapping[str, int | None]
+) -> None:
     if kind not in KINDS:
         raise InputError(f"kind is {kind!r}, needs one of {', '.join(KINDS)}")
     if not splits:
@@ -173,15 +191,36 @@ def _check(kind: str, splits: Mapping[str, int], world: World, counts: Mapping[s
             raise InputError(f"splits: {split!r} needs a name of letters, digits, '-', '_' and '.'")
         if not 1 <= rows < 2**_SPLIT_BITS:
             raise InputError(f"splits: {split} is {rows}, needs 1 to {2**_SPLIT_BITS - 1} rows")
+    if unknown := sorted(set(clean_splits) - splits.keys()):
+        raise InputError(f"clean_splits: {unknown[0]} is no split; splits are {', '.join(splits)}")
     for name, count in counts.items():
         if count is not None and count < 1:
             raise InputError(f"{name} is {count}, needs at least 1")
+
+
+def _check_classes(kind: str, world: World, mismatches: bool) -> None:
     slots = {"pairs": 1, "scenes": world.spec.scene_sources, "videos": world.spec.video_sources}[kind]
-    if world.num_classes < 2 * slots:
+    if world.num_classes < slots:
+        raise InputError(
+            f"num_classes is {world.num_classes}, needs at least {slots}: the {slots} sources of a row of {kind} are "
+            "of different classes"
+        )
+    if mismatches and world.num_classes < 2 * slots:
         raise InputError(
             f"num_classes is {world.num_classes}, needs at least {2 * slots}: a mismatched row of {kind} with {slots} "
             "sources shows that many other classes"
         )
+
+
+def _check_truth(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file, and the truth needs a folder there; remove it, or name another output")
+
+
+def _warn_without_effect(origins: Mapping[str, float], mismatch: Mapping[str, float]) -> None:
+    for origin, rate in mismatch.items():
+        if rate > 0 and not origins.get(origin):
+            warnings.warn(f"mismatch: {origin}={rate} has no effect: no row is {origin}, see origins", stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -218,30 +257,20 @@ def _stored(column: Column, dtype: str) -> Column:
     return torch.from_numpy(column).to(getattr(torch, dtype)).numpy()
 
 
-def _write_split(writer: ShardWriter, source: _Rows, rows: int, threads: int) -> None:
+def _write_split(writer: ShardWriter, source: _Rows, rows: int, threads: int, bar: Progress) -> None:
     written, size = writer.rows_written(source.split), DRAWN_TOGETHER[source.kind]
     if written >= rows:
         return
     truth = _TruthFiles(writer.folder / TRUTH, source.split, writer.shard_rows, written // writer.shard_rows)
     numbers = range(written // size, -(-rows // size))
-    for number, drawn in zip(numbers, _in_order(source, numbers, threads), strict=True):
+    task = bar.add_task(f"{source.split} rows", total=rows, completed=written)
+    for number, drawn in zip(numbers, ahead(source.draw, numbers, threads), strict=True):
         part = slice(max(0, written - number * size), min(size, rows - number * size))
         # The truth first: a shard that is finished is never drawn again.
         truth.add({name: array[part] for name, array in drawn.truth.items()})
         writer.write(source.split, _cut(drawn.columns, part))
+        bar.advance(task, part.stop - part.start)
     truth.save_rest()
-
-
-def _in_order(source: _Rows, numbers: range, threads: int) -> Iterator[Drawn]:
-    """Draw in threads, a few ahead; give in order."""
-    waiting: deque[Future[Drawn]] = deque()
-    ahead = iter(numbers)
-    with ThreadPoolExecutor(threads) as pool:
-        waiting.extend(pool.submit(source.draw, number) for number in islice(ahead, threads + 1))
-        while waiting:
-            drawn = waiting.popleft().result()
-            waiting.extend(pool.submit(source.draw, number) for number in islice(ahead, 1))
-            yield drawn
 
 
 def _cut(columns: Columns, part: slice) -> Columns:
@@ -276,5 +305,7 @@ class _TruthFiles:
         temporary = file.with_suffix(".npz.tmp")
         with open(temporary, "wb") as opened:
             np.savez(opened, **{name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]})
+            opened.flush()
+            os.fsync(opened.fileno())
         os.replace(temporary, file)
         self.parts, self.waiting, self.number = [], 0, self.number + 1

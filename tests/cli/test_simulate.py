@@ -24,8 +24,8 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 def test_what_is_simulated_is_valid(tmp_path: Path, capsys, kind):
     folder, sources = str(tmp_path / "world"), ["--world.scene_sources=3"]
     options = [f"--kind={kind}", "--splits={train: 90, validation: 20}", "--seed=3", *SMALL, *sources]
-    status, out, _ = run(capsys, "simulate", folder, *options)
-    assert status == 0
+    status, out, error = run(capsys, "simulate", folder, *options)
+    assert (status, error) == (0, "")  # the progress bar is for terminals
     assert f"110 simulated {kind} (train 90, validation 20), 12 classes" in out
     assert run(capsys, "validate", folder)[:2] == (0, f"{folder}: good\n")
     assert "simulated-clap" in run(capsys, "inspect", folder)[1]
@@ -37,6 +37,21 @@ def test_origins_and_mismatch(tmp_path: Path, capsys):
     options = ["--splits={train: 50}", "--origins={curated: 1}", "--mismatch={curated: 1}"]
     assert run(capsys, "simulate", folder, *options, *SMALL)[0] == 0
     assert read_truth(folder, "train")["mismatched"].all()
+
+
+def test_a_terminal_sees_how_far_it_is(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    for progress, shown in (("true", True), ("false", False)):
+        options = ["--splits={train: 50}", f"--progress={progress}", *SMALL]
+        error = run(capsys, "simulate", str(tmp_path / progress), *options)[2]
+        assert ("train rows" in error) == shown
+
+
+def test_help_tells_what_data_sets_share(capsys):
+    out = " ".join(run(capsys, "simulate", "--help")[1].split())
+    assert "Splits of one name hold the same pictures, keys and groups" in out
+    assert "independent ones need other names" in out
 
 
 def test_a_configuration_holds_every_number_of_the_world(tmp_path: Path, capsys):
@@ -51,6 +66,7 @@ def test_a_configuration_holds_every_number_of_the_world(tmp_path: Path, capsys)
 @pytest.mark.parametrize(
     ("option", "message"),
     [
+        ("--world.size_power=400", "world.size_power is 400.0, needs 0 to 20"),
         ("--world.gap=3", "world.gap is 3.0; with these cones it can be"),
         ("--splits={train: none}", "splits"),
         ("--kind=movies", "kind"),

@@ -1,20 +1,14 @@
 """The simulated world: its geometry, its rows, their truth."""
 
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lightning_ss2a.data import Manifest, ShardReader, ShardWriter
 from lightning_ss2a.data.kinds import FRAMES_PER_VIDEO, ORIGINS
 from lightning_ss2a.data.plan import Purpose, generator
-from lightning_ss2a.data.simulate import DRAWN_TOGETHER, read_truth, read_world, simulate_dataset
 from lightning_ss2a.data.simulated_rows import (
     NO_SOURCE,
     OriginMix,
@@ -24,8 +18,6 @@ from lightning_ss2a.data.simulated_rows import (
     draw_videos,
 )
 from lightning_ss2a.data.simulation import ModalitySpec, World, WorldSpec, product_in_tiles, tree_prototypes
-from lightning_ss2a.data.validator import validate_dataset
-from lightning_ss2a.errors import InputError
 
 CLEAN = OriginMix({"annotated": 1.0}, {})
 NOISY = OriginMix({"annotated": 0.2, "curated": 0.5, "translated": 0.3}, {"curated": 0.3, "translated": 0.1})
@@ -33,7 +25,6 @@ SMALL = WorldSpec(ModalitySpec(48, 0.47), ModalitySpec(32, 0.51), instance_width
 EXACT = WorldSpec(  # every source of a class is the same
     ModalitySpec(48, 0.5, 0.5, 0.0), ModalitySpec(32, 0.5, 0.5, 0.0), instance_width=8, mixture_noise=0.0
 )
-ROWS = {"pairs": 700, "scenes": 300, "videos": 70}
 
 
 def random(number: int = 0) -> np.random.Generator:
@@ -50,18 +41,14 @@ def pairs(world):
     return draw_pairs(world, NOISY, random(), 20_000)
 
 
-def small(folder: Path, kind: str = "pairs", **changes) -> Path:
-    options = {"splits": {"train": ROWS.get(kind, 5), "test": 40}, "num_classes": 12, "world": SMALL, "block_rows": 64}
-    simulate_dataset(str(folder), kind, **(options | changes))
-    return folder
+@pytest.fixture(scope="module")
+def small_world() -> World:
+    return World(SMALL, 12, 0)
 
 
-def all_bytes(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-def read(folder: Path, split: str = "train") -> dict:
-    return ShardReader(folder).read_split(split)
+@pytest.fixture(scope="module")
+def scenes(small_world):
+    return draw_scenes(small_world, NOISY, random(), 5000)
 
 
 def mean_cosine(x: np.ndarray) -> float:
@@ -133,12 +120,14 @@ def test_products_in_tiles_are_products(rows, inner, columns):
 # Rows and their truth
 
 
-def test_mismatch_rates_by_origin(pairs):
-    origin, mismatched = pairs.columns["origin"], pairs.truth["mismatched"]
+@pytest.mark.parametrize(("draw", "total"), [(draw_pairs, 20_000), (draw_scenes, 5000), (draw_videos, 1000)])
+def test_mismatch_rates_by_origin(small_world, draw, total):
+    drawn = draw(small_world, NOISY, random(), total)
+    origin, mismatched = drawn.columns["origin"], drawn.truth["mismatched"]
     for number, name in enumerate(ORIGINS):
         rows, rate = (origin == number).sum(), NOISY.mismatch.get(name, 0.0)
         part = NOISY.fractions[name]
-        assert abs(rows - 20_000 * part) < 5 * math.sqrt(20_000 * part * (1 - part))
+        assert abs(rows - total * part) < 5 * math.sqrt(total * part * (1 - part))
         assert abs(mismatched[origin == number].sum() - rows * rate) <= 5 * math.sqrt(rows * rate * (1 - rate))
 
 
@@ -214,6 +203,77 @@ def test_the_largest_object_dominates_the_global_embedding():
     assert (gains.argmax(1) != sizes.argmax(1))[several].mean() > 0.3  # loud is not large
 
 
+def test_a_scene_has_any_number_of_sources_equally_often(scenes):
+    counts = np.bincount((scenes.truth["visual_classes"] != NO_SOURCE).sum(1), minlength=6)
+    assert counts[0] == counts[5] == 0
+    assert np.abs(counts[1:5] - 1250).max() < 5 * math.sqrt(5000 * 0.25 * 0.75)
+
+
+def test_classes_of_scenes_come_by_frequency(small_world, scenes):
+    """The first of each row does; the others must differ from it."""
+    expected = 5000 * small_world.frequency
+    counts = np.bincount(scenes.truth["visual_classes"][:, 0], minlength=12)
+    assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all()
+
+
+def test_gains_are_as_concentrated_as_asked():
+    def mean_largest(concentration: float) -> float:
+        world = World(replace(SMALL, gain_concentration=concentration), 12, 0)
+        gains = draw_scenes(world, CLEAN, random(), 2000).truth["gains"]
+        return gains[(gains > 0).sum(1) == 4].max(1).mean()
+
+    assert mean_largest(0.1) > 0.8
+    assert mean_largest(10.0) < 0.4
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.4])
+def test_mixtures_have_as_much_noise_as_asked(noise):
+    """The noise across a mixture, before both are normalised: all but one of its coordinates."""
+    world = World(replace(EXACT, mixture_noise=noise), 30, 0)
+    scenes, videos = draw_scenes(world, CLEAN, random(), 500), draw_videos(world, CLEAN, random(), 400)
+    sizes, seen = scenes.truth["sizes"] ** 3, scenes.truth["visual_classes"]
+    mixtures = {
+        "audio": (scenes.columns["audio"], mixed(scenes.truth["gains"], world.audio.class_means[seen])),
+        "global_visual": (
+            scenes.columns["global_visual"],
+            mixed(sizes / sizes.sum(1, keepdims=True), world.visual.class_means[seen]),
+        ),
+        "frames": (videos.columns["frames"][:, 0], np.tile(world.visual.cone, (400, 1))),  # nothing is active yet
+    }
+    for name, (found, exact) in mixtures.items():
+        square = np.square(exact).sum(1, keepdims=True)
+        across = found * square / (found * exact).sum(1, keepdims=True) - exact
+        length = np.linalg.norm(across, axis=1).mean() / math.sqrt(1 - 1 / exact.shape[1])
+        assert length == pytest.approx(noise, rel=0.05), name
+
+
+def mixed(weights: np.ndarray, items: np.ndarray) -> np.ndarray:
+    return np.einsum("rs,rsw->rw", weights, items)
+
+
+def test_a_mismatched_video_is_of_the_class_that_is_seen(small_world):
+    drawn = draw_videos(small_world, OriginMix({"curated": 1.0}, {"curated": 1.0}), random(), 50)
+    truth, labels = drawn.truth, drawn.columns["class_index"]
+    loudest = (truth["gains"] * (truth["stops"] - truth["starts"])).argmax(1)
+    assert np.array_equal(labels, truth["visual_classes"][np.arange(50), loudest])
+    assert (labels != truth["audio_classes"][np.arange(50), loudest]).all()
+
+
+def test_sources_of_videos_are_active_for_the_shortest_time_up_to_the_whole(small_world):
+    truth = draw_videos(small_world, CLEAN, random(), 400).truth
+    length = (truth["stops"] - truth["starts"])[truth["visual_classes"] != NO_SOURCE]
+    assert 2 <= length.min() < 2.1
+    assert 9.9 < length.max() <= 10
+    assert length.mean() == pytest.approx(6, abs=0.4)
+
+
+@pytest.mark.parametrize("power", [0.0, 20.0])
+def test_the_limits_of_size_power_give_weights(power):
+    world = World(replace(SMALL, size_power=power), 12, 0)
+    assert np.isfinite(draw_scenes(world, CLEAN, random(), 500).columns["global_visual"]).all()
+    assert (2.0**-53) ** 20 > 0  # the smallest size that is drawn
+
+
 def test_videos_show_and_sound_what_is_active():
     world = World(EXACT, 30, 0)
     drawn = draw_videos(world, CLEAN, random(), 60)
@@ -237,175 +297,3 @@ def test_videos_show_and_sound_what_is_active():
             weights = sizes * ((start <= time) & (time < stop))
             frame = weights @ world.visual.class_means[seen] if weights.any() else world.visual.cone
             assert np.allclose(columns["frames"][i, t], frame / np.linalg.norm(frame), atol=1e-5)
-
-
-# Data sets
-
-
-@pytest.mark.parametrize("kind", ROWS)
-def test_data_sets_are_valid_and_as_designed(tmp_path: Path, kind):
-    folder = small(tmp_path / "one", kind, shard_rows=200)
-    assert validate_dataset(folder) == []
-    manifest = Manifest.load(folder)
-    assert (manifest.kind, manifest.origin, manifest.licence) == (kind, "simulated", "CC0")
-    assert {name: manifest.rows(name) for name in manifest.splits} == {"train": ROWS.get(kind, 5), "test": 40}
-    for name, spec in manifest.fields.items():
-        sound = name == "audio"
-        assert (spec.width, spec.encoder) == ((32, "simulated-clap") if sound else (48, "simulated-clip"))
-        assert spec.dtype == "float16"
-    assert manifest.load_label_head(folder).labels == manifest.classes
-    for split in manifest.splits:
-        rows, truth = read(folder, split), read_truth(folder, split)
-        assert np.array_equal(rows["key"], truth["key"])
-        assert not set(truth) - {"key"} & set(manifest.columns)
-        if kind == "pairs":
-            assert np.array_equal(rows["class_index"], truth["visual_class"])
-    truths = {file.stem for file in (folder / "truth").iterdir()}
-    assert truths == {"world"} | {
-        Path(shard.file).stem for split in manifest.splits for shard in manifest.shards(split)
-    }
-
-
-@pytest.mark.parametrize("kind", ROWS)
-def test_equal_arguments_give_equal_bytes_with_any_number_of_threads(tmp_path: Path, kind):
-    one, other = (all_bytes(small(tmp_path / str(n), kind, threads=n, shard_rows=200)) for n in (1, 3))
-    assert one == other
-    assert one != all_bytes(small(tmp_path / "seed", kind, threads=1, shard_rows=200, seed=1))
-
-
-def test_the_number_of_blas_threads_does_not_change_a_bit(tmp_path: Path):
-    """At the default widths, where BLAS would use several threads."""
-    program = """
-import sys
-from lightning_ss2a.data.simulate import simulate_dataset
-for kind in ("pairs", "scenes", "videos"):
-    simulate_dataset(f"{sys.argv[1]}/{kind}", kind, {"train": 30})
-"""
-    for threads in ("1", "3"):
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
-        subprocess.run([sys.executable, "-c", program, str(tmp_path / threads)], check=True, env=environment)
-    assert all_bytes(tmp_path / "1") == all_bytes(tmp_path / "3")
-
-
-@pytest.mark.parametrize("kind", ROWS)
-def test_sizes_and_other_splits_do_not_change_rows(tmp_path: Path, kind):
-    one = small(tmp_path / "one", kind, block_rows=1024, shard_rows=65536)
-    other = small(tmp_path / "other", kind, block_rows=7, shard_rows=33, splits={"train": 50})
-    for name, column in read(other).items():
-        expected = read(one)[name][:50]
-        values = (column.values, expected.values) if hasattr(column, "values") else (column, expected)
-        assert np.array_equal(*values), name
-    for name, array in read_truth(other, "train").items():
-        assert np.array_equal(array, read_truth(one, "train")[name][:50]), name
-
-
-def test_another_split_or_seed_has_other_rows_and_another_seed_another_world(tmp_path: Path):
-    one = small(tmp_path / "one")
-    other = small(tmp_path / "other", seed=1)
-    train, test = read(one), read(one, "test")
-    assert not np.isin(train["visual"][:, 0], test["visual"][:, 0]).all()
-    assert not np.array_equal(train["visual"], read(other)["visual"])
-    assert not np.array_equal(World(SMALL, 12, 0).audio.prototypes, World(SMALL, 12, 1).audio.prototypes)
-
-
-def test_a_build_that_stops_goes_on(tmp_path: Path, monkeypatch):
-    """Killed while it writes, in the middle of a shard, and again after its last row."""
-    monkeypatch.setitem(DRAWN_TOGETHER, "pairs", 64)  # shards end within what is drawn together
-    whole = all_bytes(small(tmp_path / "whole", shard_rows=100))
-    write, close = ShardWriter.write, ShardWriter.close
-
-    def stop_at(split: str, rows: int):
-        def stopping(self, name, columns):
-            if name == split and columns["key"][0].endswith(b"%09d" % rows):
-                raise KeyboardInterrupt
-            write(self, name, columns)
-
-        return stopping
-
-    def stop(self):
-        raise KeyboardInterrupt
-
-    for attribute, broken in (("write", stop_at("train", 256)), ("write", stop_at("test", 0)), ("close", stop)):
-        monkeypatch.setattr(ShardWriter, attribute, broken)
-        with pytest.raises(KeyboardInterrupt):
-            small(tmp_path / "stopped", shard_rows=100)
-        monkeypatch.setattr(ShardWriter, "write", write)
-        monkeypatch.setattr(ShardWriter, "close", close)
-    with pytest.raises(InputError, match="unfinished build"):
-        small(tmp_path / "stopped", shard_rows=100, seed=5)
-    assert all_bytes(small(tmp_path / "stopped", shard_rows=100)) == whole
-
-
-def test_a_clean_split_is_the_same_but_for_its_mismatched_rows(tmp_path: Path):
-    noisy, clean = small(tmp_path / "noisy"), small(tmp_path / "clean", clean_splits=["test"])
-    mismatched = read_truth(noisy, "test")["mismatched"]
-    assert 0 < mismatched.sum() < 30
-    assert not read_truth(clean, "test")["mismatched"].any()
-    assert read_truth(clean, "train")["mismatched"].any()
-    for name in ("class_index", "origin", "key"):
-        assert np.array_equal(read(noisy, "test")[name], read(clean, "test")[name])
-
-
-def test_overwriting_replaces_the_truth_too(tmp_path: Path):
-    small(tmp_path, shard_rows=100)
-    with pytest.raises(InputError, match="finished data set"):
-        small(tmp_path)
-    small(tmp_path, splits={"test": 3}, overwrite=True)
-    assert sorted(file.name for file in (tmp_path / "truth").iterdir()) == ["test-000000.npz", "world.json"]
-    assert len(read_truth(tmp_path, "test")["key"]) == 3
-
-
-def test_the_world_of_a_data_set_is_known(tmp_path: Path):
-    world, expected = read_world(small(tmp_path, seed=4)), World(SMALL, 12, 4)
-    assert world.spec == SMALL
-    assert np.array_equal(world.audio.prototypes, expected.audio.prototypes)
-    assert np.array_equal(world.frequency, expected.frequency)
-
-
-def test_no_truth_of_other_data_sets(tmp_path: Path):
-    with pytest.raises(InputError, match=r"truth/world\.json: missing"):
-        read_world(tmp_path)
-    folder = small(tmp_path)
-    (folder / "truth" / "train-000000.npz").unlink()
-    with pytest.raises(InputError, match=r"truth/train-000000\.npz: missing"):
-        read_truth(folder, "train")
-
-
-def modality(**changes) -> ModalitySpec:
-    return replace(SMALL.visual, **changes)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"kind": "movies"}, "kind is 'movies', needs one of pairs, scenes, videos"),
-        ({"splits": {}}, "splits is empty"),
-        ({"splits": {"train": 0}}, "splits: train is 0"),
-        ({"splits": {"../train": 5}}, "splits: '../train' needs a name"),
-        ({"num_classes": 1}, "num_classes is 1, needs at least 2"),
-        ({"num_classes": 7, "kind": "scenes"}, "num_classes is 7, needs at least 8"),
-        ({"seed": -1}, "seed is -1"),
-        ({"threads": 0}, "threads is 0"),
-        ({"block_rows": 0}, "block_rows is 0"),
-        ({"origins": {"found": 1.0}}, "origins has no 'found': origins are annotated, curated, translated"),
-        ({"origins": {"annotated": 0.5}}, "origins are parts of all rows and sum to 0.5"),
-        ({"clean_splits": ["validation"]}, "clean_splits: validation is no split; splits are train, test"),
-        ({"mismatch": {"curated": 1.5}}, "mismatch: curated is 1.5"),
-        ({"world": replace(SMALL, visual=modality(width=1))}, "world.visual.width is 1"),
-        ({"world": replace(SMALL, audio=modality(class_share=-0.1))}, "world.audio.class_share is -0.1"),
-        ({"world": replace(SMALL, audio=modality(cone=0.9))}, "world.audio.cone and class_share"),
-        ({"world": replace(SMALL, gap=2.0)}, "world.gap is 2.0; with these cones it can be 0.0286 to 1.4"),
-        ({"world": replace(SMALL, imbalance=0.5)}, "world.imbalance is 0.5"),
-        ({"world": replace(SMALL, imbalance=math.nan)}, "world.imbalance is nan"),
-        ({"world": replace(SMALL, scene_sources=0)}, "world.scene_sources is 0"),
-        ({"world": replace(SMALL, instance_width=33)}, "world.instance_width is 33"),
-        ({"world": replace(SMALL, gain_concentration=0.0)}, "world.gain_concentration is 0.0"),
-        ({"world": replace(SMALL, shortest_activation=0.0)}, "world.shortest_activation is 0.0"),
-        ({"world": replace(SMALL, size_power=-1.0)}, "world.size_power is -1.0"),
-    ],
-)
-def test_bad_arguments_are_named_before_anything_is_written(tmp_path: Path, options, message):
-    with pytest.raises(InputError) as error:
-        small(tmp_path / "out", **{"kind": "pairs", **options})
-    assert message in str(error.value)
-    assert not (tmp_path / "out").exists()
