@@ -2,15 +2,14 @@
 
 The paper's sizes, in stage 2 from the first step, consistency_weight 0 (the average alone); and, told beside it, with
 the consistency loss (two more forward passes). Timed in turns, in one process; the ratio is that of the throughputs,
-by the median steps.
+by the fastest steps: what else runs on the machine only ever slows a step.
 
-    python benchmarks/mean_teacher.py [--batch-size 1024] [--steps 4] [--turns 3]
+    python benchmarks/mean_teacher.py [--batch-size 512] [--steps 3] [--turns 3]
 """
 
 import argparse
 import json
 import logging
-import statistics
 import tempfile
 import warnings
 from pathlib import Path
@@ -50,8 +49,8 @@ def step_seconds(data: ShardDataModule, steps: int, callbacks: list[Callback]) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch-size", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=4, help="timed steps a turn")
+    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=3, help="timed steps a turn")
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -69,12 +68,12 @@ def main() -> None:
         for _ in range(options.turns):
             for name, callbacks in arms.items():
                 seconds[name] += step_seconds(data, options.steps, callbacks())
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    ratio = median["without"] / median["average"]
+    fastest = {name: min(values) for name, values in seconds.items()}
+    ratio = fastest["without"] / fastest["average"]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
     print(f"batch {options.batch_size}, paper sizes, {device}: {len(seconds['without'])} timed steps each")
-    for name, value in median.items():
-        print(f"{name:24} {value:.4f} s a step, {median['without'] / value:.3f} of the throughput without")
+    for name, value in fastest.items():
+        print(f"{name:24} {value:.4f} s a step, {fastest['without'] / value:.3f} of the throughput without")
     print(json.dumps({"benchmark": "mean_teacher", "ratio": round(ratio, 3), "goal": GOAL, "holds": ratio >= GOAL}))
 
 
