@@ -15,7 +15,6 @@ from .tables import markdown_table, mean_and_spread
 
 FILE = "alignment"
 ALPHAS = ("0", "0.25", "0.35", "0.5", "1", "2")
-DEMO_ALPHAS = ("0", "0.35", "1", "2")
 FOLDS = 5
 SIDES = ("cross", "visual", "audio")
 CONSTANT = ("0.35", "1")
@@ -68,8 +67,7 @@ def alignment_runs(arms: Sequence[str], seeds: int) -> list[Run]:
         for seed in range(seeds):
             options = {"measure": alignment_measures, "overrides": overrides if trained else (), "trained": trained}
             made.append(Run(arm, seed, WORLD, data=DATA, **options))
-            if alpha in (*DEMO_ALPHAS, "untrained"):
-                made += [Run(arm, seed, DEMO, fold=f, prepare=annotated_only, **options) for f in range(FOLDS)]
+            made += [Run(arm, seed, DEMO, fold=f, prepare=annotated_only, **options) for f in range(FOLDS)]
     return made
 
 

@@ -27,6 +27,7 @@ ROWS = {"small": "1,500", "large": "12,000"}
 WHYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "no dropout": ("no dropout", ("--model.dropout=0",)),
     "no CCMR": ("no CCMR", ("--model.ccmr_alpha=0",)),
+    "long": ("4 times the steps", ("--trainer.max_epochs=644",)),
 }
 """Why it comes out as it does, on few rows: label and arguments of ``lightning fit``."""
 
