@@ -15,36 +15,14 @@ import warnings
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
-from step_overhead import AUDIO_WIDTH, VISUAL_WIDTH, StepTimes, write_data
+from lightning.pytorch import seed_everything
+from step_overhead import lightning_steps, write_data
 
 from lightning_ss2a.callbacks import EMATeacher
 from lightning_ss2a.data import ShardDataModule
-from lightning_ss2a.training import ManifoldModule
 
 GOAL = 0.9
 WARM_UP = 2
-
-
-def step_seconds(data: ShardDataModule, steps: int, callbacks: list[Callback]) -> list[float]:
-    """Seconds of each step after the warm-up."""
-    times = StepTimes()
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            max_steps=steps + WARM_UP + 1,
-            max_epochs=-1,
-            limit_val_batches=0,
-            num_sanity_val_steps=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            default_root_dir=folder,
-            callbacks=[*callbacks, times],
-        )
-        trainer.fit(ManifoldModule(VISUAL_WIDTH, AUDIO_WIDTH), datamodule=data)
-    return times.seconds(WARM_UP)
 
 
 def main() -> None:
@@ -67,7 +45,7 @@ def main() -> None:
         data = ShardDataModule(f"{folder}/data", batch_size=options.batch_size, residency="memory")
         for _ in range(options.turns):
             for name, callbacks in arms.items():
-                seconds[name] += step_seconds(data, options.steps, callbacks())
+                seconds[name] += lightning_steps(data, options.steps, WARM_UP, callbacks())
     fastest = {name: min(values) for name, values in seconds.items()}
     ratio = fastest["without"] / fastest["average"]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"

@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class StepTimes(Callback):
         return [b - a for a, b in zip(self.ends[warm_up:], self.ends[warm_up + 1 :], strict=False)]
 
 
-def lightning_steps(data: ShardDataModule, steps: int, warm_up: int) -> list[float]:
+def lightning_steps(data: ShardDataModule, steps: int, warm_up: int, callbacks: Sequence[Callback] = ()) -> list[float]:
     """Seconds of each step in Trainer.fit."""
     times = StepTimes()
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +76,7 @@ def lightning_steps(data: ShardDataModule, steps: int, warm_up: int) -> list[flo
             enable_model_summary=False,
             use_distributed_sampler=False,
             default_root_dir=folder,
-            callbacks=[Throughput(), times],
+            callbacks=[Throughput(), *callbacks, times],
         )
         trainer.fit(ManifoldModule(VISUAL_WIDTH, AUDIO_WIDTH), datamodule=data)
     return times.seconds(warm_up)
