@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn.functional import normalize
 from torchmetrics.utilities.distributed import gather_all_tensors
+
+from lightning_ss2a.callbacks.outputs import tensorboard_writers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +67,7 @@ class ManifoldFigures(Callback):
         self._next_epoch = max(1, 2 * trainer.current_epoch)
         if trainer.is_global_zero:
             per_class = pl_module.last_ssms_per_class
-            for writer in _writers(trainer):
+            for writer in tensorboard_writers(trainer):
                 self._draw(writer, trainer, per_class)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -78,7 +79,7 @@ class ManifoldFigures(Callback):
         classes, names = self._latest["class_index"].tolist(), trainer.datamodule.classes
         metadata = [[modality, names[c]] for modality in ("visual", "audio") for c in classes]
         both = torch.cat([self._latest["visual_embedding"], self._latest["audio_embedding"]])
-        for writer in _writers(trainer):
+        for writer in tensorboard_writers(trainer):
             writer.add_embedding(both, metadata, metadata_header=["modality", "class"], tag="cmss", global_step=0)
 
     def _is_due(self, trainer: Trainer) -> bool:
@@ -109,10 +110,6 @@ class ManifoldFigures(Callback):
         writer.add_figure("figures/map", map_figure(rows, names), step)
         if per_class is not None:
             writer.add_figure("figures/ssms_by_class", class_bars_figure(per_class, self._class_counts, names), step)
-
-
-def _writers(trainer: Trainer) -> list:
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 def _axes(width: float, height: float) -> tuple["Figure", Any]:

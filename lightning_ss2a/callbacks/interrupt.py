@@ -9,6 +9,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_ss2a.callbacks.outputs import run_folder
+
 
 class GracefulInterrupt(Callback):
     """On Ctrl-C (or SIGTERM), finish the step, save ``interrupted.ckpt`` in the run folder and stop.
@@ -52,7 +54,7 @@ class GracefulInterrupt(Callback):
             self._stop(trainer)
 
     def _stop(self, trainer: Trainer) -> None:
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder = run_folder(trainer)
         path = folder / "checkpoints" / "interrupted.ckpt"
         trainer.save_checkpoint(path)
         rank_zero_info(f"\nInterrupted. To go on:  {resume_command(folder, path)}")

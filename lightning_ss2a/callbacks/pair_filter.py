@@ -2,19 +2,18 @@
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from lightning_ss2a.callbacks.ema_teacher import ANNOTATED, EMATeacher
 from lightning_ss2a.callbacks.kneedle import Curve, Direction, check_options, find_elbow
+from lightning_ss2a.callbacks.outputs import run_folder, tensorboard_writers
 from lightning_ss2a.callbacks.pair_filter_report import PairReport, filter_figure, filter_table, summary_line
 from lightning_ss2a.callbacks.training_rows import begins_epoch, train_on
 from lightning_ss2a.data.storage import write_whole
@@ -190,8 +189,8 @@ class PairFilter(Callback):
     # ---------------------------------------------------------------- what people see
 
     def _tell(self, trainer: Trainer, report: PairReport) -> None:
-        folder = trainer.log_dir or trainer.default_root_dir  # a collective call, so every rank makes it
-        file = None if trainer.fast_dev_run else Path(folder) / FOLDER / f"epoch-{trainer.current_epoch:04d}.csv"
+        folder = run_folder(trainer)
+        file = None if trainer.fast_dev_run else folder / FOLDER / f"epoch-{trainer.current_epoch:04d}.csv"
         if file is not None and trainer.is_global_zero:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(file, filter_table(report))
@@ -202,8 +201,8 @@ class PairFilter(Callback):
         rank_zero_info(summary_line(report) + (f"; see {file}" if file is not None else ""))
         for logger in trainer.loggers:
             logger.log_metrics(report.scalars(), step=trainer.global_step)
-            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                logger.experiment.add_figure("figures/pair_filter", filter_figure(report), trainer.global_step)
+        for writer in tensorboard_writers(trainer) if trainer.is_global_zero else ():
+            writer.add_figure("figures/pair_filter", filter_figure(report), trainer.global_step)
 
 
 @torch.no_grad()

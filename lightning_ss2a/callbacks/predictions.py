@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_ss2a.callbacks.outputs import run_folder
 from lightning_ss2a.data import FieldSpec, ShardWriter
 from lightning_ss2a.data.manifest import MANIFEST
 from lightning_ss2a.errors import InputError
@@ -44,8 +45,8 @@ class CMSSShardWriter(Callback):
         Raises:
             InputError: the folder holds a data set.
         """
-        run_folder = trainer.log_dir or trainer.default_root_dir  # a collective call, so every rank makes it
-        folder = Path(self.output or Path(run_folder) / "cmss")
+        default = run_folder(trainer) / "cmss"
+        folder = Path(self.output or default)
         if (folder / MANIFEST).exists():
             raise InputError(f"{folder} holds a data set; remove it, or name another output of CMSSShardWriter")
         self._written = set()

@@ -9,6 +9,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_ss2a.callbacks.outputs import run_folder
+
 LOWER_IS_BETTER = ("median_rank", "modality_gap")
 FLOORS = ("chance", "mean_audio", "ridge")
 TABLE_WIDTH = 120
@@ -50,7 +52,7 @@ class RunSummary(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the table and what to do next."""
-        folder = trainer.log_dir or trainer.default_root_dir  # a collective call, so every rank makes it
+        folder = run_folder(trainer)
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
         if self._best:

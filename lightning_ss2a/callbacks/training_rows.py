@@ -2,7 +2,6 @@
 
 import numpy as np
 from lightning.pytorch import Trainer
-from lightning.pytorch.loops import _FitLoop as FitLoop
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_ss2a.errors import InputError
@@ -27,7 +26,7 @@ def train_on(trainer: Trainer, rows: np.ndarray | None) -> None:
     data.select_training_rows(rows)
     loop = trainer.fit_loop
     loaded, loop._combined_loader = loop._combined_loader, None  # otherwise Lightning reloads at fixed intervals only
-    _reload(loop, len(data.train_dataloader()))
+    _reload(trainer)
     if loaded is None:
         loop._combined_loader = None  # it was only a check: Lightning loads later, with the state to resume from
 
@@ -41,12 +40,13 @@ def begins_epoch(trainer: Trainer) -> bool:
     return not loop.restarted_mid_epoch or loop.epoch_loop.batch_progress.is_last_batch
 
 
-def _reload(loop: FitLoop, batches: int) -> None:
+def _reload(trainer: Trainer) -> None:
     try:
-        loop.setup_data()
+        trainer.fit_loop.setup_data()
     except InputError:
         raise
     except (ValueError, MisconfigurationException) as error:  # switches of the trainer that count batches
+        batches = len(trainer.datamodule.train_dataloader())
         raise InputError(
             f"an epoch over the rows that are selected now (EMATeacher, PairFilter) has only {batches} batches, too "
             "few for trainer.val_check_interval or trainer.limit_train_batches; use fractions that leave one batch, or "

@@ -134,7 +134,6 @@ class ManifoldModule(LightningModule):
         self._pending: list[Batch] = []
         self._latest_terms: dict[str, Tensor] | None = None
         self._latest_learning_rate = 0.0
-        self._batch_idx = 0
 
     # ---------------------------------------------------------------- set-up
 
@@ -258,7 +257,6 @@ class ManifoldModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect batches until a step is due, then step the projectors and the reconstructor in turn."""
-        self._batch_idx = batch_idx
         self._seed_step(batch_idx)
         self._pending.append(batch)
         if len(self._pending) >= self.hparams.accumulate_batches or self._is_last(batch_idx):
@@ -341,7 +339,7 @@ class ManifoldModule(LightningModule):
         return batch_idx + 1 == self.trainer.num_training_batches
 
     def _progress(self) -> float:
-        return run_progress(self.trainer, self._batch_idx + 1, self.hparams.accumulate_batches)
+        return run_progress(self.trainer, self.hparams.accumulate_batches)
 
     @property
     def is_logged(self) -> bool:

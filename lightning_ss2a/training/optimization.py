@@ -13,19 +13,19 @@ from torch.optim.lr_scheduler import LambdaLR
 Schedule = Literal["constant", "cosine"]
 
 
-def run_progress(trainer: Trainer, batches_done: int, accumulate_batches: int) -> float:
+def run_progress(trainer: Trainer, accumulate_batches: int) -> float:
     """Part of a run that is done, in [0, 1]; 0 where nothing bounds the run.
 
     Epochs count alike, however many batches each has: a mean teacher's first stage has shorter ones than the second,
     and how many rows a filter will leave is not known beforehand.
 
     Args:
-        trainer: a trainer that fits.
-        batches_done: batches done in the current epoch, up to an optimiser step.
+        trainer: a trainer that fits, in a batch that ends an optimiser step.
         accumulate_batches: batches a step; the last step of an epoch may have fewer.
     """
     by_epochs = by_steps = 0.0
     if (trainer.max_epochs or 0) > 0:
+        batches_done = trainer.fit_loop.epoch_loop.batch_idx + 1
         steps = [math.ceil(n / accumulate_batches) for n in (batches_done, trainer.num_training_batches)]
         by_epochs = (trainer.current_epoch + steps[0] / steps[1]) / trainer.max_epochs
     if trainer.max_steps > 0:
