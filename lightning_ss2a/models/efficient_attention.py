@@ -106,18 +106,30 @@ class EfficientAttention(nn.Module):
     def context(self, tokens: Tensor, valid: Tensor) -> GlobalContext:
         """Global context of the valid tokens, ``[B, S, D]`` and ``[B, S]``."""
         tokens = tokens.masked_fill(~valid.unsqueeze(-1), 0)
-        keys, values = self._split(self.key(tokens)), self._split(self.value(tokens))
-        invalid = ~valid[..., None, None]
-        if self.key_softmax == "features":
-            weights = keys.softmax(-1).masked_fill(invalid, 0)
-            maximum = keys.new_zeros(keys.shape[0], *keys.shape[2:])
-            weight = torch.ones_like(maximum)
-        else:
-            keys = keys.masked_fill(invalid, -torch.inf)
-            maximum = _largest(keys.detach())
-            weights = (keys - _finite(maximum).unsqueeze(1)).exp()
-            weight = weights.sum(1)
+        weights, weight, maximum = self._weigh_keys(tokens, valid)
+        values = self._split(self.value(tokens))
         return GlobalContext(torch.einsum("bshk,bshv->bhkv", weights, values), weight, maximum)
+
+    def weights(self, queries: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
+        """How much of each token's value a query takes, before dropout and ``self.output``; for figures.
+
+        sum_k softmax(q)_k K_{s,k}, K the normalised keys: what attention never forms, since it is not linear in S.
+
+        Args:
+            queries: ``[B, Q, D]``.
+            tokens: ``[B, S, D]``. Invalid ones may hold anything, NaN included.
+            valid: which tokens exist, bool ``[B, S]``.
+
+        Returns:
+            ``[B, H, Q, S]``, at least 0, and 0 for invalid tokens. With ``key_softmax="sequence"`` they sum to 1 over
+            the valid tokens; with ``"features"`` each is at most 1 and they sum to at most the number of those.
+        """
+        tokens = tokens.masked_fill(~valid.unsqueeze(-1), 0)
+        weights, weight, _ = self._weigh_keys(tokens, valid)
+        if self.key_softmax == "sequence":
+            weights = weights / weight.clamp_min(1).unsqueeze(1)
+        asked = self._split(self.query(queries)).softmax(-1)
+        return torch.einsum("bqhk,bshk->bhqs", asked, weights)
 
     def read(self, queries: Tensor, context: GlobalContext) -> Tensor:
         """Attend with ``[B, Q, D]`` queries to a context, ``[B, Q, D]``."""
@@ -128,6 +140,18 @@ class EfficientAttention(nn.Module):
             values = values / context.weight.clamp_min(1).unsqueeze(-1)
         attended = torch.einsum("bqhk,bhkv->bqhv", weights, self.dropout(values))
         return self.output(attended.flatten(-2))
+
+    def _weigh_keys(self, tokens: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights of the tokens for each feature, ``[B, S, H, d]``; ``weight`` and ``maximum`` of ``GlobalContext``."""
+        keys, invalid = self._split(self.key(tokens)), ~valid[..., None, None]
+        if self.key_softmax == "features":
+            weights = keys.softmax(-1).masked_fill(invalid, 0)
+            maximum = keys.new_zeros(keys.shape[0], *keys.shape[2:])
+            return weights, torch.ones_like(maximum), maximum
+        keys = keys.masked_fill(invalid, -torch.inf)
+        maximum = _largest(keys.detach())
+        weights = (keys - _finite(maximum).unsqueeze(1)).exp()
+        return weights, weights.sum(1), maximum
 
     def _split(self, features: Tensor) -> Tensor:
         """``[B, S, D] -> [B, S, H, d]``."""
@@ -193,6 +217,11 @@ class AttentionBlock(nn.Module):
         """
         tokens = tokens.masked_fill(~valid.unsqueeze(-1), 0)
         return self.read(tokens[:, :num_queries], self.context(tokens, valid))
+
+    def weights(self, tokens: Tensor, valid: Tensor, num_queries: int | None = None) -> Tensor:
+        """How much of each token the first tokens take (see ``EfficientAttention.weights``), ``[B, H, Q, S]``."""
+        tokens = self.norm(tokens.masked_fill(~valid.unsqueeze(-1), 0))
+        return self.attention.weights(tokens[:, :num_queries], tokens, valid)
 
     def context(self, tokens: Tensor, valid: Tensor) -> GlobalContext:
         """What the block reads of its tokens, ``[B, S, D]`` and ``[B, S]``."""

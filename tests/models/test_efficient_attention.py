@@ -106,6 +106,48 @@ def test_summing_keys_counts_tokens_and_averaging_does_not():
         torch.testing.assert_close(three, factor * one)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("key_softmax", ["sequence", "features"])
+def test_weights_times_values_are_the_attention(key_softmax, seed):
+    torch.manual_seed(seed)
+    attention = EfficientAttention(12, 3, key_softmax, output_projection=False).double()
+    tokens, queries = torch.randn(3, 6, 12, dtype=torch.double), torch.randn(3, 2, 12, dtype=torch.double)
+    valid = torch.tensor([[True] * 6, [True, False] * 3, [False] * 6])
+    expected = attention(tokens, valid, queries).unflatten(-1, (3, 4))
+    tokens[~valid] = torch.nan
+    weights = attention.weights(queries, tokens, valid)
+    values = attention.value(tokens.nan_to_num()).unflatten(-1, (3, 4))
+    torch.testing.assert_close(torch.einsum("bhqs,bshv->bqhv", weights, values), expected)
+    assert weights.shape == (3, 3, 2, 6)
+    assert (weights >= 0).all()
+    assert (weights.movedim(3, 1)[~valid] == 0).all()
+    sums, count = weights.sum(-1), valid.sum(1)[:, None, None]
+    if key_softmax == "sequence":
+        torch.testing.assert_close(sums, (count > 0).double().expand_as(sums))
+    else:
+        assert (sums <= count).all()
+
+
+@pytest.mark.parametrize("key_softmax", ["sequence", "features"])
+def test_weights_say_what_a_change_of_one_value_does(key_softmax):
+    torch.manual_seed(0)
+    attention = EfficientAttention(12, 3, key_softmax, output_projection=False).double()
+    tokens, valid = torch.randn(2, 4, 12, dtype=torch.double), torch.tensor([[True] * 4, [True, True, False, True]])
+    before, weights = attention(tokens, valid), attention.weights(tokens, tokens, valid)
+    change = torch.zeros(4, 12, dtype=torch.double)
+    change[1] = 1.0
+    attention.value.register_forward_hook(lambda _, __, values: values + change)
+    moved = (attention(tokens, valid) - before).unflatten(-1, (3, 4))  # [B, Q, H, d]
+    torch.testing.assert_close(moved, weights[..., 1].transpose(1, 2).unsqueeze(-1).expand_as(moved))
+
+
+def test_weights_of_no_token_have_gradients():
+    attention = EfficientAttention(8, 2)
+    weights = attention.weights(torch.randn(1, 2, 8), torch.randn(1, 3, 8), torch.zeros(1, 3, dtype=torch.bool))
+    weights.sum().backward()
+    assert attention.key.weight.grad.isfinite().all()
+
+
 def test_block_of_the_paper():
     block = AttentionBlock(8, 2, expansion=2).eval()
     tokens, valid = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
