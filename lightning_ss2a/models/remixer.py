@@ -5,24 +5,22 @@ Paper: "Sound Source Remixer" and supplement 2.3; sizes from the published confi
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_ss2a.models.efficient_attention import AttentionBlock
+from lightning_ss2a.models.attentive_readout import HEAD_WIDTHS, AttentiveReadout, check_sizes, unit_variance
 from lightning_ss2a.models.gaussian import DiagonalGaussian
 from lightning_ss2a.models.variational_mlp import Variant
 
 Conditions = Literal["manifold+visual", "manifold", "visual"]
 TokenDropout = Literal["whole", "parts"]
-HEAD_WIDTHS = (768, 640)
 MAX_SLOTS = 64
 
 
-class Remixer(nn.Module):
+class Remixer(AttentiveReadout):
     """Self-attention over the tokens [e; v] of a scene's sources, read out by a learned [cls] token and two heads.
 
     Sources are a set: no position enters, so their order changes nothing. A last layer computes the [cls] token only,
@@ -89,33 +87,28 @@ class Remixer(nn.Module):
         max_slots: int = MAX_SLOTS,
         variant: Variant = "paper",
     ) -> None:
-        super().__init__()
-        _check_sizes(
-            manifold_width=manifold_width,
-            visual_width=visual_width,
-            audio_width=audio_width,
-            num_layers=num_layers,
-            max_slots=max_slots,
-            head_widths=min(head_widths, default=1),
-        )
+        check_sizes(manifold_width=manifold_width, visual_width=visual_width, max_slots=max_slots)
         if not 0 <= token_dropout < 1:
             raise ValueError(f"token_dropout must be in [0, 1), got {token_dropout}")
         _check_choice("token_dropout_mode", token_dropout_mode, TokenDropout)
-        self.manifold_width, self.visual_width, self.audio_width = manifold_width, visual_width, audio_width
+        super().__init__(
+            input_width=manifold_width + visual_width,
+            audio_width=audio_width,
+            width=width,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            head_widths=head_widths,
+            expansion=expansion,
+            dropout=dropout,
+            unit_mean=unit_mean,
+            initial_log_variance=initial_log_variance,
+            variant=variant,
+        )
+        self.manifold_width, self.visual_width = manifold_width, visual_width
         self.token_dropout, self.token_dropout_mode = token_dropout, token_dropout_mode
         self.conditions = conditions
-        self.input_scaling, self.unit_mean = input_scaling, unit_mean
+        self.input_scaling = input_scaling
         self.mask_padding, self.max_slots = mask_padding, max_slots
-        self.input = nn.Linear(manifold_width + visual_width, width)
-        self.summary = nn.Parameter(torch.randn(1 if variant == "paper" else 2, width))
-        self.blocks = nn.ModuleList(
-            AttentionBlock(width, num_heads, expansion, dropout, variant) for _ in range(num_layers)
-        )
-        widths = [width, *head_widths, audio_width]
-        self.mean_head = _head(widths, dropout, variant)
-        self.log_variance_head = _head(widths, dropout, variant)
-        nn.init.zeros_(self.log_variance_head[-1].weight)
-        nn.init.constant_(self.log_variance_head[-1].bias, initial_log_variance)
 
     @property
     def conditions(self) -> Conditions:
@@ -146,6 +139,28 @@ class Remixer(nn.Module):
         """
         self.check_inputs(manifold_tokens, visual_tokens, valid)
         return self.mix(*self.encode(*self.pad(manifold_tokens, visual_tokens, valid)))
+
+    def attention_weights(self, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor) -> Tensor:
+        """How much of each source the [cls] token takes in the last layer, mean over heads; for figures.
+
+        Args:
+            manifold_tokens: as in ``forward``, ``[B, S, M]``.
+            visual_tokens: as in ``forward``, ``[B, S, V]``.
+            valid: as in ``forward``, bool ``[B, S]``.
+
+        Returns:
+            Weights, ``[B, S]``, 0 for invalid slots. What a scene's weights lack to 1 is the share of [cls] itself;
+            under ``published`` they are those of the token that feeds the mean head and have no fixed sum (see
+            ``EfficientAttention.weights``). They are the last layer's alone: with more layers a token already holds
+            something of all sources.
+
+        Raises:
+            ValueError: As ``forward`` does.
+        """
+        self.check_inputs(manifold_tokens, visual_tokens, valid)
+        weights = self.summary_weights(*self.encode(*self.pad(manifold_tokens, visual_tokens, valid)))
+        # Padding that is attended to has a weight, but is no source.
+        return weights[:, : valid.shape[1]].masked_fill(~valid, 0)
 
     def check_inputs(self, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor) -> None:
         """Raise ValueError if the inputs of ``forward`` have wrong shapes, dtype or too many slots."""
@@ -178,27 +193,8 @@ class Remixer(nn.Module):
         used = (self.conditions != "visual", self.conditions != "manifold")
         parts = [part if keep else torch.zeros_like(part) for part, keep in zip(parts, used, strict=True)]
         if self.input_scaling:
-            parts = [F.normalize(part, dim=-1) * part.shape[-1] ** 0.5 for part in parts]
+            parts = [unit_variance(part) for part in parts]
         return self.input(torch.cat(parts, dim=-1)), valid if self.mask_padding else torch.ones_like(valid)
-
-    def mix(self, tokens: Tensor, attended: Tensor) -> DiagonalGaussian:
-        """Gaussian of the tokens and mask that ``encode`` returns."""
-        tokens, attended = self.with_summary(tokens, attended)
-        for block in self.blocks[:-1]:
-            tokens = block(tokens, attended)
-        return self.infer(self.blocks[-1](tokens, attended, num_queries=len(self.summary)))
-
-    def with_summary(self, tokens: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
-        """The same tokens and mask with the summary tokens ([cls]) before them."""
-        summary = self.summary.expand(len(tokens), -1, -1)
-        return torch.cat([summary.to(tokens.dtype), tokens], dim=1), F.pad(attended, (len(self.summary), 0), value=True)
-
-    def infer(self, summary: Tensor) -> DiagonalGaussian:
-        """Gaussian of the summary tokens after attention, ``[B, 1, D]`` (``published``: ``[B, 2, D]``)."""
-        mean = self.mean_head(summary[:, 0])
-        return DiagonalGaussian(
-            F.normalize(mean, dim=-1) if self.unit_mean else mean, self.log_variance_head(summary[:, -1])
-        )
 
     def _drop(self, parts: list[Tensor]) -> list[Tensor]:
         """Zero tokens at random while training."""
@@ -208,25 +204,6 @@ class Remixer(nn.Module):
         if self.token_dropout_mode == "whole":
             masks = [masks[0]] * len(parts)
         return [part * mask for part, mask in zip(parts, masks, strict=True)]
-
-
-def _head(widths: Sequence[int], dropout: float, variant: Variant) -> nn.Sequential:
-    """Hidden layers of ``widths[1:-1]`` and a Linear, ``[..., widths[0]] -> [..., widths[-1]]``."""
-    layers: list[nn.Module] = []
-    for start, end in pairwise(widths[:-1]):
-        tail = (
-            [nn.ELU(), nn.Dropout(dropout)]
-            if variant == "paper"
-            else [nn.LayerNorm(end), nn.Dropout(dropout), nn.GELU()]
-        )
-        layers += [nn.Linear(start, end), *tail]
-    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
 
 
 def _check_choice(name: str, value: str, choices: object) -> None:
