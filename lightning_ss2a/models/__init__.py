@@ -5,6 +5,13 @@ from lightning_ss2a.models.efficient_attention import AttentionBlock, EfficientA
 from lightning_ss2a.models.gaussian import DiagonalGaussian
 from lightning_ss2a.models.manifold import Manifold
 from lightning_ss2a.models.remixer import Remixer
+from lightning_ss2a.models.temporal_aggregation import (
+    LinearAggregator,
+    TemporalAggregator,
+    frame_positions,
+    mean_over_frames,
+    positional_encoding,
+)
 from lightning_ss2a.models.variational_mlp import VariationalMLP
 
 __all__ = [
@@ -13,8 +20,13 @@ __all__ = [
     "CycleMixResult",
     "DiagonalGaussian",
     "EfficientAttention",
+    "LinearAggregator",
     "Manifold",
     "Remixer",
+    "TemporalAggregator",
     "VariationalMLP",
     "cycle_mix",
+    "frame_positions",
+    "mean_over_frames",
+    "positional_encoding",
 ]
