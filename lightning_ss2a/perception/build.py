@@ -20,6 +20,8 @@ from lightning_ss2a.perception.splits import assign_splits, connected_rows
 logger = logging.getLogger(__name__)
 
 ROWS_AT_ONCE = 1024
+CACHE = ".cache/embeddings"
+"""Folder of embeddings encoded before, if none is named."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,11 @@ def build_pairs(
             "image_views and audio_views need at least 1, folds 0 or at least 2, validation_fraction between 0 and 1, "
             "seed at least 0"
         )
-    if (Path(output) / MANIFEST).exists() and not overwrite:
-        raise InputError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
+    check_output(Path(output), overwrite)
     listing = Path(source)
     listed = read_pairs(listing)
-    check_output_folder(Path(output))  # or hours of encoding end in an error
-    root = Path(media_root) if media_root else listing if listing.is_dir() else listing.parent
-    embeddings = EmbeddingCache(Path(cache or ".cache/embeddings"))
+    root = media_folder(listing, media_root)
+    embeddings = EmbeddingCache(Path(cache or CACHE))
     images = encode_images((p.image for p in listed), root, image_encoder, image_views, embeddings, seed, progress)
     sounds = encode_sounds((p.sound for p in listed), root, audio_encoder, audio_views, embeddings, seed, progress)
     usable, problems = _usable(listed, images, sounds)
@@ -147,6 +147,22 @@ def build_pairs(
             writer.write(split, {"visual": visual, "audio": sounds.embeddings(pairs[i].sound for i in part), **rows})
     counts = {split: splits.count(split) for split in sorted(set(splits))}
     return BuildReport(counts, len(set(groups)), len(classes), tuple(problems))
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """See before the work that a data set can be written, or hours of encoding end in an error.
+
+    Raises:
+        InputError: the folder holds a data set that may not be replaced, or cannot be written.
+    """
+    if (output / MANIFEST).exists() and not overwrite:
+        raise InputError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
+    check_output_folder(output)
+
+
+def media_folder(listing: Path, media_root: str | None) -> Path:
+    """Where relative paths of a list start: the named folder, or the list's own."""
+    return Path(media_root) if media_root else listing if listing.is_dir() else listing.parent
 
 
 def annotated_first(pairs: Sequence[Pair]) -> list[Pair]:

@@ -78,6 +78,12 @@ def load_image(data: bytes, name: str) -> np.ndarray:
     return np.asarray(square.convert("RGB"))
 
 
+def resize_image(image: np.ndarray, side: int) -> np.ndarray:
+    """A square picture of another side: uint8 [any, any, 3] to [side, side, 3]."""
+    pillow = media_package("PIL.Image")
+    return np.asarray(pillow.fromarray(image).resize((side, side), pillow.Resampling.BICUBIC))
+
+
 def load_audio(data: bytes, name: str, sample_rate: int) -> np.ndarray:
     """A sound as the mean of its channels, resampled with a polyphase filter.
 

@@ -1,9 +1,10 @@
 """Media files to embeddings of their views, each file once, kept in a cache."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -15,8 +16,37 @@ from lightning_ss2a.perception.encoders import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.media import load_audio, load_image, read_media
 from lightning_ss2a.perception.views import audio_views, image_views
 
+T = TypeVar("T")
 EncodeViews = Callable[[bytes, str, np.random.Generator], np.ndarray]
 """(content, name, source of chance) to embeddings [views, width]."""
+
+
+def tracked(items: Sequence[T], title: str) -> Iterable[T]:
+    """The items, with a progress bar on standard error if it is a terminal; an empty title: none."""
+    console = Console(stderr=True)
+    return track(items, title, console=console, transient=True, disable=not (title and console.is_terminal))
+
+
+def view_generator(content: str, seed: int) -> np.random.Generator:
+    """The chance by which views of a medium are drawn, from the sha256 of its file.
+
+    It depends on the content alone: neither on the order of files nor on what was cached.
+    """
+    return np.random.default_rng([seed, int(content[:16], 16)])
+
+
+def checked_embeddings(embeddings: np.ndarray, rows: int, encoder: ImageEncoder | AudioEncoder) -> np.ndarray:
+    """What an encoder gave, [rows, width], as float32.
+
+    Raises:
+        ValueError: of another shape than the encoder says.
+        InputError: not finite.
+    """
+    if embeddings.shape != (rows, encoder.width):
+        raise ValueError(f"{encoder.name}: gave {list(embeddings.shape)}, needs {[rows, encoder.width]}")
+    if not np.isfinite(embeddings).all():
+        raise InputError(f"{encoder.name}: the embedding is not finite")
+    return embeddings.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -98,27 +128,16 @@ def _encode(
 ) -> EncodedMedia:
     media = EncodedMedia({}, {}, {})
     # Sorted, so that files of one resource file come one after the other.
-    for reference in track(
-        sorted(set(references)), title, console=Console(stderr=True), transient=True, disable=not title
-    ):
+    for reference in tracked(sorted(set(references)), title):
         try:
             data = read_media(root, reference)
             content = hashlib.sha256(data).hexdigest()
             path = cache.path(content, encoder.name, views, seed)
             if not cache.holds(path, (views, encoder.width)):
-                # Chance depends on the content alone: neither on the order of files nor on what was cached.
-                generator = np.random.default_rng([seed, int(content[:16], 16)])
-                cache.keep(path, _checked(encode(data, reference, generator), views, encoder))
+                embeddings = encode(data, reference, view_generator(content, seed))
+                cache.keep(path, checked_embeddings(embeddings, views, encoder))
         except InputError as error:
             media.problems[reference] = str(error)
         else:
             media.content[reference], media.cached[reference] = content, path
     return media
-
-
-def _checked(embeddings: np.ndarray, views: int, encoder: ImageEncoder | AudioEncoder) -> np.ndarray:
-    if embeddings.shape != (views, encoder.width):
-        raise ValueError(f"{encoder.name}: gave {list(embeddings.shape)}, needs {[views, encoder.width]}")
-    if not np.isfinite(embeddings).all():
-        raise InputError(f"{encoder.name}: the embedding is not finite")
-    return embeddings.astype(np.float32)
