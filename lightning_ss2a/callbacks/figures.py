@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn.functional import normalize
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from lightning_ss2a.callbacks.drawing import FigureCallback, figure_with_axes
 from lightning_ss2a.callbacks.outputs import tensorboard_writers
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ MOST_LABELS = 30
 MOST_BARS = 60
 
 
-class ManifoldFigures(Callback):
+class ManifoldFigures(FigureCallback):
     """Draws the validation pairs: similarity matrix by class, 2-D map of both modalities, SSMS by class.
 
     Figures are drawn on the first validation epoch, then each time the epoch has doubled, and at the end of training,
@@ -30,19 +31,11 @@ class ManifoldFigures(Callback):
     """
 
     def __init__(self, max_pairs: int = 1000) -> None:
+        super().__init__()
         self.max_pairs = max_pairs
-        self._next_epoch = 0
         self._rows: list[dict[str, Tensor]] = []
         self._latest: dict[str, Tensor] | None = None
         self._class_counts: list[int] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        """When the next figures are due."""
-        return {"next_epoch": self._next_epoch}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
-        self._next_epoch = state_dict["next_epoch"]
 
     def on_validation_batch_end(
         self,
@@ -61,10 +54,10 @@ class ManifoldFigures(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, now that the module has computed its metrics."""
-        if not self._is_due(trainer) or not self._rows:
+        if not self.is_due(trainer) or not self._rows:
             return
         self._gather_latest(trainer)
-        self._next_epoch = max(1, 2 * trainer.current_epoch)
+        self.note_drawn(trainer)
         if trainer.is_global_zero:
             per_class = pl_module.last_ssms_per_class
             for writer in tensorboard_writers(trainer):
@@ -81,11 +74,6 @@ class ManifoldFigures(Callback):
         both = torch.cat([self._latest["visual_embedding"], self._latest["audio_embedding"]])
         for writer in tensorboard_writers(trainer):
             writer.add_embedding(both, metadata, metadata_header=["modality", "class"], tag="cmss", global_step=0)
-
-    def _is_due(self, trainer: Trainer) -> bool:
-        last = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
-        fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
-        return fitting and (last or trainer.current_epoch >= self._next_epoch)
 
     def _gather_latest(self, trainer: Trainer) -> None:
         self._latest, self._rows = self._gather(len(trainer.datamodule.classes)), []
@@ -112,19 +100,11 @@ class ManifoldFigures(Callback):
             writer.add_figure("figures/ssms_by_class", class_bars_figure(per_class, self._class_counts, names), step)
 
 
-def _axes(width: float, height: float) -> tuple["Figure", Any]:
-    """A figure without pyplot: no global state, no window system. Small and fine, so that thumbnails can be read."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    return figure, figure.subplots()
-
-
 def similarity_figure(rows: dict[str, Tensor], names: list[str]) -> "Figure":
     """Cosine of every visual (rows) with every audio embedding (columns), ordered by class; matches on the diagonal."""
     order = rows["class_index"].argsort(stable=True)
     similarity = rows["visual_embedding"][order] @ rows["audio_embedding"][order].T
-    figure, axes = _axes(5.6, 4.8)
+    figure, axes = figure_with_axes(5.6, 4.8)
     image = axes.imshow(similarity.numpy(), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
     figure.colorbar(image, ax=axes, label="cosine")
     classes, counts = rows["class_index"][order].unique_consecutive(return_counts=True)
@@ -151,7 +131,7 @@ def map_figure(rows: dict[str, Tensor], names: list[str]) -> "Figure":
     _, strengths, directions = torch.linalg.svd(centred, full_matrices=False)
     visual, audio = (centred @ directions[:2].T).chunk(2)
     shares = (strengths[:2] ** 2 / (strengths**2).sum().clamp_min(1e-12) * 100).tolist()
-    figure, axes = _axes(6.2, 4.8)
+    figure, axes = figure_with_axes(6.2, 4.8)
     axes.plot(*torch.stack([visual, audio]).permute(2, 0, 1).numpy(), color="lightgrey", linewidth=0.6, zorder=0)
     colours = _class_colours(len(names))
     of_row = [colours[c] for c in rows["class_index"].tolist()]
@@ -174,7 +154,7 @@ def class_bars_figure(per_class: Tensor, counts: list[int], names: list[str]) ->
     """
     present = [(float(v), f"{n} ({c})") for v, c, n in zip(per_class, counts, names, strict=True) if not v.isnan()]
     shown = sorted(present, reverse=True)[:MOST_BARS]
-    figure, axes = _axes(5.6, 1.1 + 0.22 * len(shown))
+    figure, axes = figure_with_axes(5.6, 1.1 + 0.22 * len(shown))
     bars = axes.barh([name for _, name in shown], [value for value, _ in shown], color="tab:blue")
     axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
     axes.margins(y=0.01)

@@ -1,0 +1,49 @@
+"""What the callbacks that draw figures share: when they are due, and what a figure is."""
+
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, Trainer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class FigureCallback(Callback):
+    """Draws on the first validation epoch, then each time the epoch has doubled, and on the last epoch."""
+
+    def __init__(self) -> None:
+        self._next_epoch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """When the next figures are due."""
+        return {"next_epoch": self._next_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        self._next_epoch = state_dict["next_epoch"]
+
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether the validation under way is to be drawn; all ranks agree."""
+        last = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
+        fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
+        return fitting and (last or trainer.current_epoch >= self._next_epoch)
+
+    def note_drawn(self, trainer: Trainer) -> None:
+        """Wait until the epoch has doubled."""
+        self._next_epoch = max(1, 2 * trainer.current_epoch)
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """A figure without pyplot, sizes in inches: no global state, no window system. Fine, so that thumbnails are read.
+
+    matplotlib is imported where it is drawn with: only a run with figures waits for it.
+    """
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def figure_with_axes(width: float, height: float) -> tuple["Figure", Any]:
+    """A figure that holds one plot, sizes in inches."""
+    figure = new_figure(width, height)
+    return figure, figure.subplots()
