@@ -1,4 +1,4 @@
-"""``ss2a shards VERB``: build, pack, simulate, inspect and validate data sets."""
+"""``ss2a shards VERB``: build, compose, pack, simulate, inspect and validate data sets."""
 
 import glob
 import logging
@@ -14,7 +14,8 @@ from lightning_ss2a.data.pack import SampleMapping, pack_samples, repack_dataset
 from lightning_ss2a.data.simulate import TRUTH, simulate_dataset
 from lightning_ss2a.data.validator import validate_dataset
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.perception import AudioEncoder, ImageEncoder, build_demo, build_pairs
+from lightning_ss2a.perception import AudioEncoder, ImageEncoder, build_demo, build_pairs, compose_dataset
+from lightning_ss2a.perception.composition_rows import COMPOSITIONS
 
 DTypeName = Literal["float16", "float32"]
 """Storage types of an embedding."""
@@ -37,24 +38,66 @@ def build(
         audio_encoder: turns sounds into embeddings; its label head, if any, is stored as well.
         options: see ``build_pairs``.
     """
-    if image_encoder is None or audio_encoder is None:
-        missing = "image_encoder" if image_encoder is None else "audio_encoder"
-        raise InputError(f"{missing} is missing: name both encoders, for example with -c configs/perception/lite.yaml")
-    report = build_pairs(source, output, image_encoder, audio_encoder, **options)
+    images, sounds = _both_encoders(image_encoder, audio_encoder)
+    report = build_pairs(source, output, images, sounds, **options)
     print(f"{output}: {report}")
     print(f"Look at it: ss2a shards inspect {quote(output)}")
 
 
-def demo(output: str = "shards/demo", cache: str = ".cache/demo", pairs: str = "shards/demo/pairs.csv") -> None:
-    """Build the demo shards again from the media of three Debian packages (needs apt-get, dpkg and a network).
+def compose(
+    source: str,
+    output: str,
+    image_encoder: ImageEncoder | None = None,
+    audio_encoder: AudioEncoder | None = None,
+    kind: Literal["scenes", "videos"] = "scenes",
+    pairs_dataset: str | None = None,
+    audio_views: int | None = None,
+    **options: Any,  # the parser reads them, and their help, off compose_dataset
+) -> None:
+    """Compose scenes or videos from a list of pairs: sounds mixed as waveforms, pictures as one picture.
 
     Args:
-        output: folder of the data set; a data set in it is replaced, other files stay.
+        source: the list that the data set of pairs was built from: CSV file or folder, see ss2a shards build.
+        output: folder of the data set.
+        image_encoder: turns pictures into embeddings; see configs/perception/.
+        audio_encoder: turns sounds into embeddings; its label head, if any, is stored as well.
+        kind: scenes (sources, the whole picture, the sound) or videos (64 frames of 10 s, the sound).
+        pairs_dataset: data set of kind pairs that was built from the list; gives split, class and group of each pair.
+        audio_views: has no effect, since a mix is heard whole; taken so that configuration files of build serve here.
+        options: see ``compose_dataset``.
+    """
+    images, sounds = _both_encoders(image_encoder, audio_encoder)
+    if pairs_dataset is None:
+        raise InputError(
+            "pairs_dataset is missing: name the data set that was built from this list (ss2a shards build)"
+        )
+    report = compose_dataset(source, output, images, sounds, kind=kind, pairs_dataset=pairs_dataset, **options)
+    print(f"{output}: {report}")
+    print(f"What each row is made of: {Path(output, COMPOSITIONS)}")
+
+
+def demo(
+    output: str = "shards/demo",
+    scenes: str = "shards/demo_scenes",
+    videos: str = "shards/demo_videos",
+    cache: str = ".cache/demo",
+    pairs: str = "shards/demo/pairs.csv",
+) -> None:
+    """Build the demo shards again from the media of three Debian packages (needs apt-get, dpkg and a network).
+
+    In each folder a data set is replaced; other files stay.
+
+    Args:
+        output: folder of the data set of pairs.
+        scenes: folder of the scenes composed of these pairs.
+        videos: folder of the videos composed of these pairs.
         cache: keeps packages, media and embeddings; about 700 MB.
         pairs: list of the pairs and their credits.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(f"{output}: {build_demo(Path(output), Path(cache), Path(pairs))}")
+    reports = build_demo(Path(output), Path(cache), Path(pairs), scenes=Path(scenes), videos=Path(videos))
+    for folder, report in reports.items():
+        print(f"{folder}: {report}")
 
 
 def pack(
@@ -169,12 +212,20 @@ def validate(dataset: str) -> int:
 
 SHARD_VERBS = {
     "build": build,
+    "compose": compose,
     "pack": pack,
     "simulate": simulate,
     "inspect": inspect,
     "validate": validate,
     "demo": demo,
 }
+
+
+def _both_encoders(images: ImageEncoder | None, sounds: AudioEncoder | None) -> tuple[ImageEncoder, AudioEncoder]:
+    if images is None or sounds is None:
+        missing = "image_encoder" if images is None else "audio_encoder"
+        raise InputError(f"{missing} is missing: name both encoders, for example with -c configs/perception/lite.yaml")
+    return images, sounds
 
 
 def _expand(sources: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from lightning_ss2a.errors import InputError
 
 Verb = Callable[..., int | None]
 VERBS: dict[str, dict[str, Verb]] = {"shards": SHARD_VERBS}
-SUMMARIES = {"shards": "Data sets of embeddings: build, pack, simulate, inspect, validate."}
+SUMMARIES = {"shards": "Data sets of embeddings: build, compose, pack, simulate, inspect, validate."}
 
 
 def build_parser() -> ArgumentParser:

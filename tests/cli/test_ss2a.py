@@ -20,7 +20,7 @@ def run(arguments: list[str], capsys) -> tuple[int, str, str]:
     return exit_.value.code or 0, captured.out, captured.err
 
 
-@pytest.mark.parametrize("verb", ["build", "pack", "simulate", "inspect", "validate", "demo"])
+@pytest.mark.parametrize("verb", ["build", "compose", "pack", "simulate", "inspect", "validate", "demo"])
 def test_help_of_every_verb_explains_every_option(capsys, verb):
     status, out, _ = run(["shards", verb, "--help"], capsys)
     assert status == 0
@@ -33,7 +33,7 @@ def test_help_of_every_verb_explains_every_option(capsys, verb):
     ("arguments", "message"),
     [
         ([], "{shards}"),
-        (["shards"], "{build,pack,simulate,inspect,validate"),
+        (["shards"], "{build,compose,pack,simulate,inspect"),
         (["shards", "inspekt", "x"], "'inspect'"),
         (["shards", "inspect"], "dataset"),
         (["shards", "inspect", "nowhere"], "nowhere/manifest.json: missing"),

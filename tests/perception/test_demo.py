@@ -125,24 +125,32 @@ def write_pairs(path: Path, rows: int, **changes: str) -> Path:
     return path
 
 
+def build_tiny_demo(folder: Path, pairs: Path):
+    return build_demo(folder / "shards", folder / "cache", pairs, scenes=folder / "scenes", videos=folder / "videos")
+
+
 def test_the_demo_is_built_from_its_packages(tmp_path, monkeypatch):
-    files = {f"usr/share/tiny/{i}.png": picture_file(plain_picture((i * 20, 0, 0))) for i in range(10)}
-    files |= {f"usr/share/tiny/{i}.wav": sound_file(sine(300 + 20 * i, 0.3)) for i in range(10)}
+    files = {f"usr/share/tiny/{i}.png": picture_file(plain_picture((i * 10, 0, 0))) for i in range(20)}
+    files |= {f"usr/share/tiny/{i}.wav": sound_file(sine(300 + 20 * i, 0.3)) for i in range(20)}
     package = make_package(tmp_path, files)
     (tmp_path / "cache" / "debs").mkdir(parents=True)
     shutil.copy(package, tmp_path / "cache" / "debs")
     monkeypatch.setattr(demo, "PACKAGES", {NAME: (VERSION, sha256(package))})
     monkeypatch.setattr(demo, "EfficientNetLite", MeanColour)
     monkeypatch.setattr(demo, "YAMNet", Loudness)
-    pairs = write_pairs(tmp_path / "pairs.csv", 10)
-    report = build_demo(tmp_path / "shards", tmp_path / "cache", pairs)
-    assert report.rows == {f"fold{i}": 2 for i in range(FOLDS)}
-    assert validate_dataset(tmp_path / "shards") == []
-    manifest = Manifest.load(tmp_path / "shards")
-    assert manifest.origin == f"Debian 12: {NAME} {VERSION}"
-    assert "LICENSE" in manifest.licence
+    monkeypatch.setattr(demo, "ROWS_PER_FOLD", {"scenes": 3, "videos": 2})
+    pairs = write_pairs(tmp_path / "pairs.csv", 20)
+    reports = build_tiny_demo(tmp_path, pairs)
+    for name, rows in (("shards", 4), ("scenes", 3), ("videos", 2)):
+        folder = tmp_path / name
+        assert reports[folder].rows == {f"fold{i}": rows for i in range(FOLDS)}
+        assert validate_dataset(folder) == []
+        manifest = Manifest.load(folder)
+        assert f"Debian 12: {NAME} {VERSION}" in manifest.origin
+        assert "LICENSE" in manifest.licence
     text = (tmp_path / "shards" / "LICENSE").read_text()
-    assert all(f"painter {i}; CC0" in text and f"player {i}; GPL-2" in text for i in range(10))
+    assert all(f"painter {i}; CC0" in text and f"player {i}; GPL-2" in text for i in range(20))
+    assert "compositions.csv" in (tmp_path / "scenes" / "LICENSE").read_text()
 
 
 @pytest.mark.parametrize("credits", [{"image_credit": " "}, {"sound_credit": ""}])
@@ -150,7 +158,7 @@ def test_media_without_an_author_stop_the_build_before_anything_is_fetched(tmp_p
     monkeypatch.setattr(demo, "fetch", lambda *arguments: pytest.fail("fetched"))
     pairs = write_pairs(tmp_path / "pairs.csv", 3, **credits)
     with pytest.raises(InputError, match=rf"pairs\.csv row 2: column {next(iter(credits))} is missing or empty"):
-        build_demo(tmp_path / "shards", tmp_path / "cache", pairs)
+        build_tiny_demo(tmp_path, pairs)
 
 
 def test_a_list_without_credits(tmp_path):
