@@ -5,6 +5,7 @@ from lightning_ss2a.models.efficient_attention import AttentionBlock, EfficientA
 from lightning_ss2a.models.gaussian import DiagonalGaussian
 from lightning_ss2a.models.manifold import Manifold
 from lightning_ss2a.models.remixer import Remixer
+from lightning_ss2a.models.residual_mlp import ResidualMLP
 from lightning_ss2a.models.temporal_aggregation import (
     LinearAggregator,
     TemporalAggregator,
@@ -23,6 +24,7 @@ __all__ = [
     "LinearAggregator",
     "Manifold",
     "Remixer",
+    "ResidualMLP",
     "TemporalAggregator",
     "VariationalMLP",
     "cycle_mix",

@@ -1,0 +1,79 @@
+"""Residual trunk of the project's MLPs (supplement 2.2, Fig. 5a), and the scale that embeddings enter it with.
+
+Shapes: ... any leading dimensions, I input width, O width of the last layer, D width.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResidualMLP(nn.Sequential):
+    """Layers of Linear, ELU and dropout with a residual every two, ``[..., I] -> [..., O]``.
+
+    A residual is the identity where the two widths agree and a learned Linear where they do not; a last layer that has
+    no partner stands without one.
+
+    Args:
+        input_width: I.
+        hidden_widths: widths of the layers in order, at least one; the last is O.
+        dropout: probability of zeroing a unit after each ELU, in [0, 1).
+
+    Raises:
+        ValueError: If a width is not positive, ``hidden_widths`` is empty or ``dropout`` is out of range.
+
+    Example:
+        >>> import torch
+        >>> from lightning_ss2a.models import ResidualMLP
+        >>> ResidualMLP(512, [768, 768, 640], dropout=0.2)(torch.randn(8, 512)).shape
+        torch.Size([8, 640])
+    """
+
+    def __init__(self, input_width: int, hidden_widths: Sequence[int], dropout: float) -> None:
+        _check_arguments(input_width, hidden_widths, dropout)
+        widths = [input_width, *hidden_widths]
+        blocks: list[nn.Module] = [
+            _ResidualPair(*widths[start : start + 3], dropout) for start in range(0, len(widths) - 2, 2)
+        ]
+        if len(hidden_widths) % 2:
+            blocks.append(_layer(widths[-2], widths[-1], dropout))
+        super().__init__(*blocks)
+
+
+def unit_variance(embeddings: Tensor) -> Tensor:
+    """L2-normalised, then times the root of their width, ``[..., D]``: a coordinate's mean square is 1.
+
+    Embeddings of CLIP and CLAP are unit vectors, whose coordinates (about 1 / sqrt(D)) a network without normalisation
+    hardly sees. Zero rows stay zero.
+    """
+    return F.normalize(embeddings, dim=-1) * embeddings.shape[-1] ** 0.5
+
+
+class _ResidualPair(nn.Module):
+    """Two layers with a shortcut around them, ``[..., input] -> [..., output]``."""
+
+    def __init__(self, input_width: int, middle_width: int, output_width: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            _layer(input_width, middle_width, dropout), _layer(middle_width, output_width, dropout)
+        )
+        same = input_width == output_width
+        self.shortcut = nn.Identity() if same else nn.Linear(input_width, output_width, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.shortcut(inputs) + self.layers(inputs)
+
+
+def _layer(input_width: int, output_width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(input_width, output_width), nn.ELU(), nn.Dropout(dropout))
+
+
+def _check_arguments(input_width: int, hidden_widths: Sequence[int], dropout: float) -> None:
+    if not hidden_widths:
+        raise ValueError("hidden_widths must name at least one layer, got none")
+    for name, width in (("input_width", input_width), *(("hidden_widths", width) for width in hidden_widths)):
+        if width < 1:
+            raise ValueError(f"{name} must be at least 1, got {width}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}")
