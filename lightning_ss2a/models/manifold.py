@@ -4,19 +4,16 @@ Shapes: ... any leading dimensions, V visual width, A audio width, M manifold wi
 Paper: "Cross-Modal Sound Source Manifold" (Eq. 2-5) and supplement 2.2; widths from the published configuration.
 """
 
-import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from lightning_ss2a.models.gaussian import DiagonalGaussian
+from lightning_ss2a.models.temperature import bounded_temperature, initial_log_temperature
 from lightning_ss2a.models.variational_mlp import Variant, VariationalMLP
 
 PROJECTOR_WIDTHS = (768, 768, 1536, 1536, 3072, 3072)
 RECONSTRUCTOR_WIDTHS = (768, 768, 896, 896, 1024, 1024, 2048, 2048)
-INITIAL_TEMPERATURE = 1 / 0.07
-MAX_LOG_TEMPERATURE = math.log(100)
 
 
 class Manifold(nn.Module):
@@ -68,12 +65,12 @@ class Manifold(nn.Module):
         self.visual_projector = VariationalMLP(visual_width, projector_widths, manifold_width, *options)
         self.audio_projector = VariationalMLP(audio_width, projector_widths, manifold_width, *options)
         self.audio_reconstructor = VariationalMLP(manifold_width, reconstructor_widths, audio_width, *options)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(INITIAL_TEMPERATURE)))
+        self.log_temperature = initial_log_temperature()
 
     @property
     def temperature(self) -> Tensor:
         """Logit scale τ of Eq. 3, a scalar in [1, 100]; at a bound it still learns its way back."""
-        return _ClampInward.apply(self.log_temperature, 0.0, MAX_LOG_TEMPERATURE).exp()
+        return bounded_temperature(self.log_temperature)
 
     def project_visual(self, visual: Tensor) -> DiagonalGaussian:
         """Project visual embeddings (υ of Eq. 2), ``[..., V] -> [..., M]``."""
@@ -86,21 +83,3 @@ class Manifold(nn.Module):
     def reconstruct_audio(self, cmss: Tensor) -> DiagonalGaussian:
         """Map manifold embeddings back to audio embeddings (χ of Eq. 4), ``[..., M] -> [..., A]``."""
         return self.audio_reconstructor(cmss)
-
-
-class _ClampInward(torch.autograd.Function):
-    """Clamp that stops only gradients which push further out; ``Tensor.clamp`` would freeze a parameter outside."""
-
-    @staticmethod
-    def forward(ctx, value: Tensor, minimum: float, maximum: float) -> Tensor:
-        ctx.save_for_backward(value)
-        ctx.bounds = minimum, maximum
-        return value.clamp(minimum, maximum)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (value,) = ctx.saved_tensors
-        minimum, maximum = ctx.bounds
-        # Descent moves against the gradient: below the minimum a positive one leads further out.
-        outward = ((value <= minimum) & (gradient > 0)) | ((value >= maximum) & (gradient < 0))
-        return gradient.masked_fill(outward, 0), None, None
