@@ -1,5 +1,6 @@
 """Networks of the paper as plain torch modules."""
 
+from lightning_ss2a.models.audio_to_visual import AudioToVisual
 from lightning_ss2a.models.cycle_mix import PUBLISHED_CYCLE_MIX, CycleMixResult, cycle_mix
 from lightning_ss2a.models.efficient_attention import AttentionBlock, EfficientAttention
 from lightning_ss2a.models.gaussian import DiagonalGaussian
@@ -13,16 +14,20 @@ from lightning_ss2a.models.temporal_aggregation import (
     mean_over_frames,
     positional_encoding,
 )
+from lightning_ss2a.models.v2a_mapper import DiffusionMapper, RegressionMapper
 from lightning_ss2a.models.variational_mlp import VariationalMLP
 
 __all__ = [
     "PUBLISHED_CYCLE_MIX",
     "AttentionBlock",
+    "AudioToVisual",
     "CycleMixResult",
     "DiagonalGaussian",
+    "DiffusionMapper",
     "EfficientAttention",
     "LinearAggregator",
     "Manifold",
+    "RegressionMapper",
     "Remixer",
     "ResidualMLP",
     "TemporalAggregator",

@@ -1,0 +1,344 @@
+"""V2A-Mapper, the paper's main rival: one global CLIP embedding to one CLAP embedding, by regression or by diffusion.
+
+Shapes: ... any leading dimensions, B rows, V visual width, A audio width, T steps of sampling.
+Source: Wang et al., "V2A-Mapper" (AAAI 2024, arXiv 2308.09300). Theirs: a regression and a generative mapper, trained
+between frozen CLIP and CLAP on the mean squared error, the second a diffusion prior like DALL-E 2's (Ramesh et al.,
+arXiv 2204.06125, section 2.2). No code was released and we know no sizes of theirs: where DALL-E 2's are not named
+below, a number is our choice.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_ss2a.models.residual_mlp import ResidualMLP, unit_variance
+
+HIDDEN_WIDTHS = (1024, 1024, 1024, 1024)
+
+
+class RegressionMapper(nn.Module):
+    """``ResidualMLP`` and a Linear from visual to audio embeddings; widths and dropout are ours.
+
+    Outputs have any norm: an error of unit vectors (theirs) or of directions (``cosine_distance_loss``) trains it.
+
+    Args:
+        visual_width: V (768 for CLIP ViT-L/14).
+        audio_width: A (512 for CLAP).
+        hidden_widths: layers of the trunk, see ``ResidualMLP``.
+        dropout: probability of zeroing a unit, in [0, 1).
+        input_scaling: bring inputs to unit variance; ``False`` takes them as they are.
+
+    Raises:
+        ValueError: If a width is not positive, ``hidden_widths`` is empty or ``dropout`` is out of range.
+
+    Example:
+        >>> import torch
+        >>> from lightning_ss2a.models import RegressionMapper
+        >>> RegressionMapper(768, 512)(torch.randn(4, 768)).shape
+        torch.Size([4, 512])
+    """
+
+    def __init__(
+        self,
+        visual_width: int,
+        audio_width: int,
+        hidden_widths: Sequence[int] = HIDDEN_WIDTHS,
+        dropout: float = 0.2,
+        input_scaling: bool = True,
+    ) -> None:
+        super().__init__()
+        _check_positive(visual_width=visual_width, audio_width=audio_width)
+        self.visual_width, self.input_scaling = visual_width, input_scaling
+        self.trunk = ResidualMLP(visual_width, hidden_widths, dropout)
+        self.output = nn.Linear(hidden_widths[-1], audio_width)
+
+    def forward(self, visual: Tensor) -> Tensor:
+        """Map visual embeddings to audio embeddings.
+
+        Args:
+            visual: ``[..., V]``.
+
+        Returns:
+            Embeddings of any norm, ``[..., A]``.
+
+        Raises:
+            ValueError: If the visual's width is another.
+        """
+        if visual.shape[-1] != self.visual_width:
+            raise ValueError(f"visual has width {visual.shape[-1]}, expected {self.visual_width}")
+        return self.output(self.trunk(unit_variance(visual) if self.input_scaling else visual))
+
+
+class DiffusionMapper(nn.Module):
+    """Diffusion prior over audio embeddings: a transformer that denoises them, told the visual embedding.
+
+    Its four tokens are the visual embedding, the time step, the noised audio embedding and a learned query, whose
+    output is the predicted clean embedding (all as in DALL-E 2's prior, which has text tokens besides, and so has its
+    cosine schedule). Attention is not causal: the query comes last and sees the others either way.
+
+    Audio embeddings are L2-normalised and multiplied by the root of their width, so that a coordinate's mean square is
+    1, like the noise's; the visual is scaled alike. A visual left out (classifier-free guidance) is all zeros. These
+    are our choices.
+
+    Args:
+        visual_width: V (768 for CLIP ViT-L/14).
+        audio_width: A (512 for CLAP).
+        num_layers: transformer blocks. Sizes are ours. The default ones make 49.6M parameters, about what is left of
+            the 229M that later comparisons give for all of V2A-Mapper when AudioLDM-S (181M) is taken off.
+        num_heads: attention heads.
+        head_width: width of a head; all heads together are as wide as the transformer.
+        train_steps: steps of the noise schedule (DALL-E 2's), at least 2.
+        sample_steps: steps T of sampling, evenly spaced over the schedule (DALL-E 2's number), at most ``train_steps``.
+        condition_dropout: share of the visuals left out in training (DALL-E 2's), in [0, 1).
+        guidance_scale: γ of sampling's prediction, without visual + γ (with visual - without); 1 asks the transformer
+            once a step. Ours.
+        dropout: probability of zeroing a unit, in [0, 1).
+
+    Raises:
+        ValueError: If an argument is out of range, or ``guidance_scale`` is not 1 where no visual is left out in
+            training.
+
+    Example:
+        >>> import torch
+        >>> from lightning_ss2a.models import DiffusionMapper
+        >>> mapper = DiffusionMapper(768, 512, num_layers=1, num_heads=2)
+        >>> mapper.denoising_loss(torch.randn(4, 768), torch.randn(4, 512)).shape
+        torch.Size([])
+        >>> mapper.sample(torch.randn(4, 768), steps=2).norm(dim=1)
+        tensor([1.0000, 1.0000, 1.0000, 1.0000])
+    """
+
+    def __init__(
+        self,
+        visual_width: int,
+        audio_width: int,
+        num_layers: int = 12,
+        num_heads: int = 9,
+        head_width: int = 64,
+        train_steps: int = 1000,
+        sample_steps: int = 64,
+        condition_dropout: float = 0.1,
+        guidance_scale: float = 1.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        _check_positive(visual_width=visual_width, audio_width=audio_width, num_layers=num_layers)
+        _check_positive(num_heads=num_heads, head_width=head_width)
+        _check_diffusion(train_steps, condition_dropout, guidance_scale, dropout)
+        self.visual_width, self.audio_width = visual_width, audio_width
+        self.train_steps, self.sample_steps = train_steps, sample_steps
+        self.condition_dropout, self.guidance_scale = condition_dropout, guidance_scale
+        _check_steps("sample_steps", sample_steps, train_steps)
+        self.transformer = _transformer(visual_width, audio_width, num_layers, num_heads, head_width, dropout)
+        self.scheduler = _scheduler(train_steps)
+
+    def denoising_loss(
+        self, visual: Tensor, audio: Tensor, noise: Tensor | None = None, timesteps: Tensor | None = None
+    ) -> Tensor:
+        """Mean squared error of the predicted clean embedding, in float32 or wider, also under autocast.
+
+        The audio has unit variance here, so predicting nothing at all costs 1.
+
+        Args:
+            visual: visual embeddings, ``[B, V]``, any norm.
+            audio: audio embeddings, ``[B, A]``, any norm.
+            noise: standard normal, ``[B, A]``; drawn by default.
+            timesteps: steps of the schedule, integers in [0, ``train_steps``), ``[B]``; drawn evenly by default.
+
+        Returns:
+            The loss, a scalar.
+
+        Raises:
+            ValueError: If a shape is wrong.
+        """
+        _check_shape("visual", visual, len(visual), self.visual_width)
+        _check_shape("audio", audio, len(visual), self.audio_width)
+        clean = unit_variance(_wide(audio))
+        noise = torch.randn_like(clean) if noise is None else noise.to(clean)
+        if timesteps is None:
+            timesteps = torch.randint(self.train_steps, (len(clean),), device=clean.device)
+        timesteps = timesteps.to(clean.device)
+        _check_shape("noise", noise, *clean.shape)
+        _check_shape("timesteps", timesteps, len(clean))
+        noised = self.scheduler.add_noise(clean, noise, timesteps)
+        return F.mse_loss(self._denoise(noised, timesteps, self._some_left_out(_condition(visual))), clean)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        visual: Tensor,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        steps: int | None = None,
+    ) -> Tensor:
+        """Draw an audio embedding for each visual, without gradients and without dropout.
+
+        Ancestral sampling (Ho et al. 2020, Eq. 6-7) on T steps of the schedule. A row depends on its own visual and
+        noise alone. The predicted embedding is kept within the ball on whose surface audio embeddings lie, where every
+        mean of them is; guidance may leave it.
+
+        Args:
+            visual: visual embeddings, ``[B, V]``, any norm.
+            noise: all of the randomness, standard normal, ``[B, T, A]``: the start and what each step but the last
+                adds. Drawn by default, a step at a time.
+            generator: source of the noise; torch's global one by default.
+            steps: T, ``sample_steps`` by default.
+
+        Returns:
+            Unit vectors, ``[B, A]``.
+
+        Raises:
+            ValueError: If a shape is wrong, ``steps`` is out of range, or both noise and generator are given.
+        """
+        steps = self.sample_steps if steps is None else steps
+        _check_steps("steps", steps, self.train_steps)
+        _check_shape("visual", visual, len(visual), self.visual_width)
+        if noise is not None and generator is not None:
+            raise ValueError("noise and generator are both given, expected at most one of them")
+        if noise is not None:
+            _check_shape("noise", noise, len(visual), steps, self.audio_width)
+        condition = _condition(visual)
+        draws = self._draws(condition, noise, generator, steps)
+        training = self.transformer.training
+        self.transformer.eval()
+        try:
+            sample = self._reverse(condition, draws, steps)
+        finally:
+            self.transformer.train(training)
+        return F.normalize(sample, dim=-1)
+
+    def _reverse(self, condition: Tensor, draws: Iterator[Tensor], steps: int) -> Tensor:
+        """The chain from noise to a clean embedding of unit variance, ``[B, A]``."""
+        sample = next(draws)
+        for timestep, clean_weight, sample_weight, std in _chain(self.scheduler.alphas_cumprod, steps):
+            timesteps = torch.full((len(sample),), timestep, device=sample.device)
+            clean = _into_ball(self._guided(sample, timesteps, condition), self.audio_width**0.5)
+            sample = clean_weight * clean + sample_weight * sample
+            if std > 0:
+                sample = sample + std * next(draws)
+        return sample
+
+    def _guided(self, noised: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
+        """Predicted clean embedding under ``guidance_scale``, ``[B, A]``."""
+        if self.guidance_scale == 1:
+            return self._denoise(noised, timesteps, condition)
+        conditions = torch.cat([condition, torch.zeros_like(condition)])
+        told, untold = self._denoise(noised.repeat(2, 1), timesteps.repeat(2), conditions).chunk(2)
+        return untold + self.guidance_scale * (told - untold)
+
+    def _denoise(self, noised: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
+        """What the transformer predicts, ``[B, A]``, in the precision of ``noised``."""
+        dtype = self.transformer.dtype
+        (clean,) = self.transformer(noised.to(dtype), timesteps, condition.to(dtype), return_dict=False)
+        return clean.to(noised.dtype)
+
+    def _some_left_out(self, condition: Tensor) -> Tensor:
+        if not self.training or self.condition_dropout == 0:
+            return condition
+        left_out = torch.rand(len(condition), 1, device=condition.device) < self.condition_dropout
+        return condition.masked_fill(left_out, 0)
+
+    def _draws(
+        self, condition: Tensor, noise: Tensor | None, generator: torch.Generator | None, steps: int
+    ) -> Iterator[Tensor]:
+        """The noise of each step, ``[B, A]``."""
+        device = condition.device if generator is None else generator.device
+        for step in range(steps):
+            if noise is None:
+                drawn = torch.randn(len(condition), self.audio_width, generator=generator, device=device)
+            else:
+                drawn = noise[:, step]
+            yield drawn.to(condition)
+
+
+def _transformer(
+    visual_width: int, audio_width: int, num_layers: int, num_heads: int, head_width: int, dropout: float
+) -> nn.Module:
+    """Diffusers' prior without text: no text tokens among its positions, and no layer that would project them."""
+    from diffusers import PriorTransformer  # takes seconds to import, and only this model needs it
+
+    transformer = PriorTransformer(
+        num_attention_heads=num_heads,
+        attention_head_dim=head_width,
+        num_layers=num_layers,
+        embedding_dim=audio_width,
+        embedding_proj_dim=visual_width,
+        clip_embed_dim=audio_width,
+        num_embeddings=0,
+        additional_embeddings=4,
+        encoder_hid_proj_type=None,
+        dropout=dropout,
+    )
+    # Statistics of Karlo's embeddings, kept as parameters: forward never reads them, so they would get no gradient.
+    del transformer.clip_mean, transformer.clip_std
+    return transformer
+
+
+def _scheduler(train_steps: int):
+    """The cosine schedule. Not a module: its table stays in float32 when the model is cast to less."""
+    from diffusers import UnCLIPScheduler
+
+    return UnCLIPScheduler(num_train_timesteps=train_steps, clip_sample=False, prediction_type="sample")
+
+
+def _chain(alphas: Tensor, steps: int) -> Iterator[tuple[int, float, float, float]]:
+    """Time step, weights of the predicted clean and of the current sample, and std of the noise, from noisy to clean.
+
+    Ho et al. 2020, Eq. 6-7, with the β that skipped steps have together. ``UnCLIPScheduler.step`` has the same
+    numbers, but draws its noise for the whole batch, so that a row would depend on its place in it.
+    """
+    alphas = alphas.cpu().double()
+    timesteps = torch.linspace(len(alphas) - 1, 0, steps, dtype=torch.double).round().long()
+    levels = [*alphas[timesteps].tolist(), 1.0]
+    for timestep, level, cleaner in zip(timesteps.tolist(), levels, levels[1:], strict=False):
+        kept = level / cleaner
+        yield (
+            timestep,
+            cleaner**0.5 * (1 - kept) / (1 - level),
+            kept**0.5 * (1 - cleaner) / (1 - level),
+            ((1 - cleaner) / (1 - level) * (1 - kept)) ** 0.5,
+        )
+
+
+def _condition(visual: Tensor) -> Tensor:
+    return unit_variance(_wide(visual))
+
+
+def _wide(embeddings: Tensor) -> Tensor:
+    """The same in float32 or wider."""
+    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+
+
+def _into_ball(rows: Tensor, radius: float) -> Tensor:
+    """Rows, those longer than the radius shortened to it."""
+    return rows * (radius / rows.norm(dim=-1, keepdim=True).clamp(min=radius))
+
+
+def _check_positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+
+
+def _check_diffusion(train_steps: int, condition_dropout: float, guidance_scale: float, dropout: float) -> None:
+    if train_steps < 2:
+        raise ValueError(f"train_steps must be at least 2, got {train_steps}")
+    for name, rate in (("condition_dropout", condition_dropout), ("dropout", dropout)):
+        if not 0 <= rate < 1:
+            raise ValueError(f"{name} must be in [0, 1), got {rate}")
+    if not guidance_scale >= 0:
+        raise ValueError(f"guidance_scale must be at least 0, got {guidance_scale}")
+    if guidance_scale != 1 and condition_dropout == 0:
+        raise ValueError(f"guidance_scale={guidance_scale} needs visuals left out in training: set condition_dropout")
+
+
+def _check_steps(name: str, steps: int, train_steps: int) -> None:
+    if not 1 <= steps <= train_steps:
+        raise ValueError(f"{name} must be between 1 and train_steps={train_steps}, got {steps}")
+
+
+def _check_shape(name: str, tensor: Tensor, *shape: int) -> None:
+    if tensor.shape != shape:
+        raise ValueError(f"{name} must have shape {list(shape)}, got {list(tensor.shape)}")
