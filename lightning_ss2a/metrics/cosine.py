@@ -54,9 +54,13 @@ class MeanCosine(Metric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add rows, ``[B, D]`` each."""
-        self.total += to_fixed_point(row_cosine(prediction, target)).sum()
-        self.rows += len(prediction)
-        self.broken_rows += count_non_finite(prediction, target)
+        self._add(row_cosine(prediction, target), prediction, target)
+
+    def _add(self, cosines: Tensor, *rows: Tensor) -> None:
+        """Add cosines ``[B]`` of rows ``[B, ...]``, which spoil the mean where they are not finite."""
+        self.total += to_fixed_point(cosines).sum()
+        self.rows += len(cosines)
+        self.broken_rows += count_non_finite(*rows)
 
     def compute(self) -> Tensor:
         """The mean over all rows of all ranks."""

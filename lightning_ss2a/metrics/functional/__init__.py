@@ -1,6 +1,6 @@
 """Metrics as pure functions of tensors."""
 
-from lightning_ss2a.metrics.functional.clip_score import clip_score
+from lightning_ss2a.metrics.functional.clip_score import clip_score, mean_source_cosine
 from lightning_ss2a.metrics.functional.cosine import mean_cosine
 from lightning_ss2a.metrics.functional.modality_gap import modality_gap
 from lightning_ss2a.metrics.functional.retrieval import median_rank, retrieval_ranks, retrieval_recall
@@ -12,6 +12,7 @@ __all__ = [
     "LinearMap",
     "clip_score",
     "mean_cosine",
+    "mean_source_cosine",
     "median_rank",
     "modality_gap",
     "retrieval_ranks",

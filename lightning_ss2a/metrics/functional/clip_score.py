@@ -1,5 +1,6 @@
 """CLIP score: does the audio, translated to visual space, match what is seen?"""
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_ss2a.metrics.functional.cosine import mean_cosine
@@ -32,3 +33,37 @@ def clip_score(translated_audio: Tensor, visual: Tensor) -> Tensor:
         tensor(60.0000)
     """
     return CLIP_SCORE_SCALE * mean_cosine(translated_audio, visual)
+
+
+def mean_source_cosine(translated_audio: Tensor, visual: Tensor, visible: Tensor) -> Tensor:
+    r"""Cosine of translated audio to what is seen, averaged over the sources of each row ("Objective Metrics").
+
+    .. math:: \frac{1}{M_i} \sum_{m=1}^{M_i} \cos(T(a_i), v_{im})
+
+    Args:
+        translated_audio: audio embeddings in visual space, ``[B, D]``, any norm.
+        visual: embeddings of the sources, ``[B, S, D]``, any norm. Those that are not there may hold anything.
+        visible: which sources there are, bool ``[B, S]``.
+
+    Returns:
+        The mean cosine of each row, ``[B]`` float64; NaN where there is no source.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> from lightning_ss2a.metrics.functional import mean_source_cosine
+        >>> sources, visible = torch.eye(2).unsqueeze(0), torch.tensor([[True, True]])
+        >>> mean_source_cosine(torch.tensor([[0.6, 0.8]]), sources, visible)
+        tensor([0.7000], dtype=torch.float64)
+    """
+    rows, width = translated_audio.shape
+    if visual.ndim != 3 or visual.shape[::2] != (rows, width) or visible.shape != visual.shape[:2]:
+        raise ValueError(
+            f"translated_audio {tuple(translated_audio.shape)}, visual {tuple(visual.shape)} and visible "
+            f"{tuple(visible.shape)} do not fit: they must be [rows, width], [rows, sources, width], [rows, sources]"
+        )
+    sources = F.normalize(visual.double(), dim=-1).masked_fill(~visible.unsqueeze(-1), 0)
+    cosines = (sources @ F.normalize(translated_audio.double(), dim=-1).unsqueeze(-1)).squeeze(-1)  # [B, S]
+    return cosines.sum(-1) / visible.sum(-1)
