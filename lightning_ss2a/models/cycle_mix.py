@@ -4,7 +4,6 @@ Shapes: B scenes, S slots, N draws an iteration, T iterations, M manifold width,
 Paper: "Cycle Mix" and Algorithm 1 of supplement 2.3.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_ss2a.models.gaussian import DiagonalGaussian
+from lightning_ss2a.models.keyed_noise import keyed_generator
 from lightning_ss2a.models.manifold import Manifold
 from lightning_ss2a.models.remixer import Remixer
 from lightning_ss2a.models.remixer_cache import RemixerCache
@@ -115,7 +115,7 @@ def cycle_mix(
     dtype = torch.promote_types(manifold_tokens.dtype, torch.float32)
     weights = _slot_weights(slot_weights, valid, scene_keys, feedback, dtype)
     sources = _sources(manifold, manifold_tokens, weights)
-    generators = [_generator(seed, key, valid.device) for key in scene_keys]
+    generators = [keyed_generator(seed, key, valid.device) for key in scene_keys]
     mixer = _Mixer(remixer, manifold, (manifold_tokens, visual_tokens, valid), feedback, noise_scale / var_samples**0.5)
     embedding = torch.full_like(mixer.mean, torch.nan)
     best = torch.full_like(mixer.mean[:, 0], -torch.inf)
@@ -221,13 +221,6 @@ def _slot_weights(
     for row in (weights.sum(-1) == 0).nonzero()[:1].flatten().tolist():
         raise ValueError(f"scene {keys[row]!r} has no source to be scored against (no valid slot with a weight)")
     return weights
-
-
-def _generator(seed: int, key: str | bytes | int, device: torch.device) -> torch.Generator:
-    """Generator of one scene, the same for one seed and key in every process."""
-    name = key if isinstance(key, bytes) else str(key).encode()
-    digest = hashlib.blake2b(b"%d:%s" % (seed, name), digest_size=8).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def _check_options(score: str, feedback: str, noise_scale: float, feedback_samples: int, **counts: int) -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity, normalize
 
 from lightning_ss2a.models import PUBLISHED_CYCLE_MIX, Manifold, Remixer, cycle_mix
-from lightning_ss2a.models.cycle_mix import _generator
+from lightning_ss2a.models.keyed_noise import keyed_generator
 
 MANIFOLD, VISUAL, AUDIO = 6, 5, 4
 SHORT = {"cycle_iterations": 6, "cycle_samples": 5}
@@ -87,7 +87,7 @@ def test_equals_algorithm_1(options: dict, network: dict):
     keys = ["first", "second", "third"]
     result = cycle_mix(remixer, manifold, *tokens, valid, keys, seed=7, **SHORT, **options)
     for row, (mask, key) in enumerate(zip(valid, keys, strict=True)):
-        generator = _generator(7, key, torch.device("cpu"))
+        generator = keyed_generator(7, key, torch.device("cpu"))
         inputs = (part[row][mask] for part in tokens)
         embedding, history = algorithm_1(remixer, manifold, *inputs, generator, *SHORT.values(), options)
         torch.testing.assert_close(result.embedding[row], embedding)

@@ -1,0 +1,28 @@
+"""Noise that belongs to a row: the same in any batch, on any rank and in every process."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def keyed_generator(seed: int, key: str | bytes | int, device: torch.device) -> torch.Generator:
+    """Generator of one row, the same for one seed and key in every process.
+
+    Args:
+        seed: changes the noise of all rows.
+        key: what the row is called.
+        device: of the generator; the CPU's and the GPU's give different numbers.
+    """
+    name = key if isinstance(key, bytes) else str(key).encode()
+    digest = hashlib.blake2b(b"%d:%s" % (seed, name), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def keyed_normal(seed: int, keys: Sequence[str | bytes | int], width: int, device: torch.device) -> Tensor:
+    """Standard normal numbers of each row, float32 ``[rows, width]``."""
+    noise = torch.empty(len(keys), width, device=device)
+    for row, key in zip(noise, keys, strict=True):
+        row.normal_(generator=keyed_generator(seed, key, device))
+    return noise
