@@ -1,0 +1,95 @@
+"""The sound sources of scenes as the Remixer reads them: tokens [e; v], whatever modality a source comes from.
+
+Shapes: B scenes, S slots, V visual width, A audio width, M manifold width.
+Paper: "Sound Source Remixer" (Eq. 8) and "Sound Source Perception"; supplement 8.2 for audio.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_ss2a.models.gaussian import DiagonalGaussian
+from lightning_ss2a.models.manifold import Manifold
+
+
+@dataclass(frozen=True)
+class SourceSlots:
+    """Sources of each scene, in no particular order.
+
+    Attributes:
+        cmss: Gaussian of e of each slot, ``[B, S, M]``.
+        visual: v of each slot, ``[B, S, V]``; zero for a source of audio without a translator.
+        valid: which slots hold a source, bool ``[B, S]``. Others may hold anything.
+        weight: of each slot in Cycle Mix's score, ``[B, S]``: 0 for a global embedding, which is no source, else 1.
+    """
+
+    cmss: DiagonalGaussian
+    visual: Tensor
+    valid: Tensor
+    weight: Tensor
+
+    def tokens(self, draws: int = 0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``Remixer`` takes: e, v and the mask.
+
+        Args:
+            draws: samples of e that are averaged; 0: its mean.
+            generator: source of randomness; torch's global one by default.
+        """
+        e = self.cmss.sample(draws, generator) if draws else self.cmss.mean
+        return e, self.visual, self.valid
+
+
+def visual_slots(
+    visual: Tensor, valid: Tensor, project_visual: Callable[[Tensor], DiagonalGaussian], weight: float = 1.0
+) -> SourceSlots:
+    """Slots of things seen (or of text, translated to the visual space).
+
+    Args:
+        visual: v of each source, ``[B, S, V]``.
+        valid: which there are, bool ``[B, S]``.
+        project_visual: υ, such as ``manifold.project_visual``.
+        weight: of each in Cycle Mix's score; 0 for global embeddings.
+    """
+    return SourceSlots(project_visual(visual), visual, valid, torch.full_like(visual[..., 0], weight))
+
+
+def audio_slots(
+    audio: Tensor, valid: Tensor, manifold: Manifold, translate: Callable[[Tensor], Tensor] | None = None
+) -> SourceSlots:
+    """Slots of things heard.
+
+    Args:
+        audio: embedding of each source, ``[B, S, A]``.
+        valid: which there are, bool ``[B, S]``.
+        manifold: gives e = φ(a).
+        translate: gives v, ``[B, S, A] -> [B, S, V]``, such as an ``AudioToVisual``; None: v = 0, as in the paper.
+    """
+    width = manifold.visual_projector.input_width
+    visual = audio.new_zeros(*audio.shape[:-1], width) if translate is None else translate(audio)
+    return SourceSlots(manifold.project_audio(audio), visual, valid, torch.ones_like(audio[..., 0]))
+
+
+def join_slots(parts: Sequence[SourceSlots]) -> SourceSlots:
+    """Slots of the same scenes side by side."""
+    cmss = DiagonalGaussian(
+        torch.cat([part.cmss.mean for part in parts], dim=1),
+        torch.cat([part.cmss.log_variance for part in parts], dim=1),
+    )
+    visual, valid, weight = (
+        torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("visual", "valid", "weight")
+    )
+    return SourceSlots(cmss, visual, valid, weight)
+
+
+def mean_of_sources(slots: SourceSlots, manifold: Manifold) -> Tensor:
+    """Mean of the unit χ(e_m) of each scene's sources, ``[B, A]``: mixing without a Remixer.
+
+    Slots of weight 0 do not count, unless a scene has no other.
+    """
+    audio = torch.nn.functional.normalize(manifold.reconstruct_audio(slots.cmss.mean).mean, dim=-1)
+    counted = slots.valid & (slots.weight > 0)
+    counted = torch.where(counted.any(1, keepdim=True), counted, slots.valid)
+    summed = audio.masked_fill(~counted.unsqueeze(-1), 0).sum(1)
+    return summed / counted.sum(1, keepdim=True).clamp_min(1)
