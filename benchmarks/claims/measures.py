@@ -66,12 +66,12 @@ def embed(model: Any, loader: Any, limit: int | None = None) -> dict[str, Tensor
 @torch.no_grad()
 def prediction_metrics(model: Any, rows: dict[str, Tensor]) -> dict[str, float]:
     """Recall@1 (mean of both ways), SSMS and reconstruction cosine of rows that ``embed`` gave."""
+    from lightning_ss2a.training.targets import targets_of
     from lightning_ss2a.training.validation import AlignmentMetrics, PredictedAudioMetrics
 
     predicted = PredictedAudioMetrics(model.hparams.top_n, None, with_ssms=True)
-    predicted.update(
-        model.manifold.reconstruct_audio(rows["visual_cmss"]).mean, rows, model.statistics, model._label_head
-    )
+    audio = model.manifold.reconstruct_audio(rows["visual_cmss"]).mean
+    predicted.update(audio, targets_of(rows), model.statistics, model._label_head)
     alignment = AlignmentMetrics()
     alignment.update(rows["visual_cmss"], rows["audio_cmss"], rows["index"])
     values = {name: float(value) for name, value in (predicted.compute() | alignment.compute()).items()}

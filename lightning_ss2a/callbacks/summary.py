@@ -12,7 +12,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_ss2a.callbacks.outputs import run_folder
 
 LOWER_IS_BETTER = ("median_rank", "modality_gap")
-FLOORS = ("chance", "mean_audio", "ridge")
 TABLE_WIDTH = 120
 
 Best = dict[str, tuple[float, int]]
@@ -112,13 +111,19 @@ def next_commands(folder: str, checkpoint: ModelCheckpoint | None, with_logger: 
 def _table(title: str, columns: list[str], rows: Mapping[str, list[str]], values: Mapping[str, float]) -> Any:
     from rich.table import Table  # only a run's end needs it
 
-    table = Table(title=f"{title} (floors: what needs no training)")
-    for heading in ("metric", *columns, *(f"floor: {floor}" for floor in FLOORS)):
+    table = Table(title=f"{title} (floors: what needs no training of this model)")
+    floors = floor_names(values)
+    for heading in ("metric", *columns, *(f"floor: {floor}" for floor in floors)):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, cells in sorted(rows.items()):
-        floors = [_number(values.get(f"{name}_floor/{floor}")) for floor in FLOORS]
-        table.add_row(name.partition("/")[2], *cells, *floors)
+        cells = [*cells, *(_number(values.get(f"{name}_floor/{floor}")) for floor in floors)]
+        table.add_row(name.partition("/")[2], *cells)
     return table
+
+
+def floor_names(values: Mapping[str, float]) -> list[str]:
+    """Names of the floors among logged values, in the order in which they were logged first."""
+    return list(dict.fromkeys(name.rpartition("_floor/")[2] for name in values if "_floor/" in name))
 
 
 def _number(value: float | None) -> str:

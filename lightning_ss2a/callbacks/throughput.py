@@ -1,4 +1,4 @@
-"""Pairs per second, and an early stop for a loss that is no number any more."""
+"""Rows per second, and an early stop for a loss that is no number any more."""
 
 import math
 import time
@@ -10,7 +10,7 @@ from lightning_ss2a.errors import InputError
 
 
 class Throughput(Callback):
-    """Logs ``train/pairs_per_second`` (all ranks together) and stops when ``train/loss`` is not finite.
+    """Logs ``train/pairs_per_second`` (or scenes, or videos; all ranks together) and stops when ``train/loss`` is not finite.
 
     The rate is a mean over the steps since the last log, by the wall clock, validation left out. Nothing is read from
     the GPU: the clock is looked at only where the logger reads the loss anyway.
@@ -21,7 +21,7 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self._start = 0.0
-        self._pairs = 0
+        self._rows = 0
         self._validation_start = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -44,7 +44,7 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict, batch_idx: int
     ) -> None:
         """Count the batch; log at the trainer's logging steps and at the end of an epoch."""
-        self._pairs += len(batch["visual"]) * trainer.world_size
+        self._rows += len(batch["index"]) * trainer.world_size
         last, interval = batch_idx + 1 == trainer.num_training_batches, trainer.log_every_n_steps
         if not last and (interval == 0 or (batch_idx + 1) % interval != 0):
             return
@@ -55,8 +55,9 @@ class Throughput(Callback):
                 "model.learning_rate, set model.gradient_clip_norm, or look at the data with `ss2a shards validate`"
             )
         seconds = time.perf_counter() - self._start
-        pl_module.log("train/pairs_per_second", self._pairs / seconds, rank_zero_only=True)
+        kind = trainer.datamodule.manifest.kind  # pairs, scenes or videos
+        pl_module.log(f"train/{kind}_per_second", self._rows / seconds, rank_zero_only=True)
         self._restart()
 
     def _restart(self) -> None:
-        self._start, self._pairs = time.perf_counter(), 0
+        self._start, self._rows = time.perf_counter(), 0

@@ -200,12 +200,15 @@ class ShardDataModule(LightningDataModule):
         """All rows of the splits to predict, whatever ``rows_per_group``."""
         return self._evaluation_loader("predict")
 
-    def training_rows_loader(self) -> EvaluationLoader:
+    def training_rows_loader(self, every_row: bool = False) -> EvaluationLoader:
         """The rows of the training split as evaluation sees them, in order, the same on every rank.
 
-        With ``rows_per_group=one`` the first of each group: rows of a group are alike, and count once in training too.
+        Args:
+            every_row: also with ``rows_per_group=one``. Otherwise that gives the first of each group: rows of a group
+                are alike, and count once in training too.
         """
-        return EvaluationLoader(self._evaluated("train"), self.hparams.evaluation_batch_size)
+        rows = self._rows("train") if every_row else self._evaluated("train")
+        return EvaluationLoader(rows, self.hparams.evaluation_batch_size)
 
     # ---------------------------------------------------------------- rows to train on, as callbacks choose them
 

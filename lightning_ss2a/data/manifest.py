@@ -260,14 +260,21 @@ def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+VISUAL_FIELDS = ("global_visual", "sources")
+"""Visual fields of kinds whose rows have no single visual embedding."""
+
+
 def field_width(datasets: str | list[str], field: str) -> int:
     """Width of a field of the first data set, as models need it when the command line is parsed.
+
+    ``visual`` is also found under the names that it has in scenes and videos.
 
     Raises:
         ShardError: no such field.
     """
     folder = datasets if isinstance(datasets, str) else datasets[0]
     fields = Manifest.load(folder).fields
-    if field not in fields:
-        raise ShardError(f"{folder}: no field {field!r}; this data set has {', '.join(fields)}")
-    return fields[field].width
+    for name, spec in fields.items():
+        if name == field or spec.role == field or (field == "visual" and name in VISUAL_FIELDS):
+            return spec.width
+    raise ShardError(f"{folder}: no field {field!r}; this data set has {', '.join(fields)}")

@@ -1,6 +1,6 @@
 """Does what the user asked for go together: hyperparameters, data and the trainer's switches?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, Trainer
@@ -21,6 +21,10 @@ MINIMA = {
     "gradient_clip_norm": 0,
     "accumulate_batches": 1,
     "top_n": 1,
+    "cycle_iterations": 1,
+    "cycle_samples": 1,
+    "cosine_weight": 0,
+    "contrastive_weight": 0,
 }
 """Least values of the numbers that nothing else checks."""
 
@@ -38,7 +42,7 @@ def check_minima(hparams: Mapping[str, Any]) -> None:
         InputError: names the parameter.
     """
     for name, least in MINIMA.items():
-        value = hparams[name]
+        value = hparams.get(name)
         if value is not None and value < least:
             raise InputError(f"model.{name} must be at least {least}, found {value}")
 
@@ -51,16 +55,46 @@ def warn_without_effect(hparams: Mapping[str, Any]) -> None:
         rank_zero_warn("model.ccmr_mask_diagonal=false has no effect with model.ccmr_alpha=0: there is no mask")
 
 
-def check_data(hparams: Mapping[str, Any], data: LightningDataModule) -> None:
-    """Refuse data that the model was not made for.
+def check_widths(hparams: Mapping[str, Any], data: LightningDataModule, fields: Mapping[str, str]) -> None:
+    """Refuse data of other widths than the model's.
+
+    Args:
+        hparams: the model's hyperparameters.
+        data: with a manifest.
+        fields: field of the data that each hyperparameter is the width of.
 
     Raises:
-        InputError: the data's widths are not the model's, or the label head has too few labels.
+        InputError: a field is missing or has another width.
     """
-    for field in ("visual", "audio"):
-        width, found = hparams[f"{field}_width"], data.manifest.fields[field].width
+    for name, field in fields.items():
+        if field not in data.manifest.fields:
+            raise InputError(
+                f"{data.datasets[0]}: a data set of kind {data.manifest.kind}, without field {field!r}; "
+                "this model needs it"
+            )
+        width, found = hparams[name], data.manifest.fields[field].width
         if width != found:
-            raise InputError(f"model.{field}_width is {width}, but the data's embeddings have width {found}")
+            raise InputError(f"model.{name} is {width}, but the data's embeddings have width {found}")
+
+
+def check_kind(data: LightningDataModule, kinds: Sequence[str], model: str) -> None:
+    """Refuse data of another kind.
+
+    Raises:
+        InputError: names the kinds that the model takes.
+    """
+    if data.manifest.kind not in kinds:
+        raise InputError(
+            f"{data.datasets[0]}: a data set of kind {data.manifest.kind}; {model} needs {' or '.join(kinds)}"
+        )
+
+
+def check_label_head(hparams: Mapping[str, Any], data: LightningDataModule) -> None:
+    """Refuse a label head that cannot be used.
+
+    Raises:
+        InputError: it has too few labels.
+    """
     head = data.label_head
     if head is not None and len(head.labels) < hparams["top_n"]:
         raise InputError(
@@ -68,15 +102,19 @@ def check_data(hparams: Mapping[str, Any], data: LightningDataModule) -> None:
         )
 
 
-def check_trainer(trainer: Trainer) -> None:
+def check_trainer(trainer: Trainer, owns_optimization: bool) -> None:
     """Refuse switches of the trainer that cannot work here.
+
+    Args:
+        trainer: the trainer.
+        owns_optimization: whether the module steps two optimisers by itself, which some switches do not reach.
 
     Raises:
         InputError: the switch has another name here, or is not supported.
     """
     for switch, (off, ours) in OWN_SWITCHES.items():
         value = getattr(trainer, switch)
-        if trainer.state.fn == TrainerFn.FITTING and value and value != off:
+        if owns_optimization and trainer.state.fn == TrainerFn.FITTING and value and value != off:
             raise InputError(f"trainer.{switch}={value} does not reach two optimisers: use model.{ours}={value}")
     if trainer.precision not in PRECISIONS:
         raise InputError(

@@ -1,22 +1,27 @@
 """Training of the Cross-Modal Sound Source (CMSS) manifold: L_fold = L_c + L_r + kl_weight * L_kl (paper, Eq. 5)."""
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.strategies import ParallelStrategy
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models import Manifold
 from lightning_ss2a.models.mean_teacher import frozen_copy
-from lightning_ss2a.training.arguments import check_data, check_minima, check_trainer, warn_without_effect
+from lightning_ss2a.training.arguments import (
+    check_kind,
+    check_label_head,
+    check_minima,
+    check_widths,
+    warn_without_effect,
+)
 from lightning_ss2a.training.manifold_losses import Batch, ManifoldLosses
+from lightning_ss2a.training.measured import MeasuredModule
 from lightning_ss2a.training.optimization import (
     Schedule,
     average_gradients,
@@ -26,15 +31,14 @@ from lightning_ss2a.training.optimization import (
     clip_gradients,
     run_progress,
 )
-from lightning_ss2a.training.resume import finish_epoch, global_batch, mix_seed, rank_share, seed_device
-from lightning_ss2a.training.statistics import TrainingStatistics, fit_training_statistics
+from lightning_ss2a.training.resume import global_batch, rank_share
 from lightning_ss2a.training.validation import ManifoldValidation
 
 TEACHER = "teacher."
 LOSS_TERMS = ("contrastive", "reconstruction", "kl", "consistency")
 
 
-class ManifoldModule(LightningModule):
+class ManifoldModule(MeasuredModule):
     """Learns the projectors and the reconstructor of a :class:`~lightning_ss2a.models.Manifold` from pairs.
 
     Each step optimises in turn (paper, "Manifold Learning"): the projectors on the whole of L_fold with the
@@ -76,6 +80,8 @@ class ManifoldModule(LightningModule):
         translator_checkpoint: safetensors file with a linear audio-to-visual map (``weight``, ``bias``) for the CLIP
             score; None: a ridge regression fitted on the training split.
     """
+
+    owns_optimization = True
 
     def __init__(
         self,
@@ -128,23 +134,12 @@ class ManifoldModule(LightningModule):
         self.consistency_weight = 0.0
         self.validate_teacher = False
         self._losses = ManifoldLosses(self.manifold, self.hparams)
-        self.statistics: TrainingStatistics | None = None
-        self.validation: ManifoldValidation | None = None
         self.last_ssms_per_class: Tensor | None = None
         self._pending: list[Batch] = []
         self._latest_terms: dict[str, Tensor] | None = None
         self._latest_learning_rate = 0.0
 
     # ---------------------------------------------------------------- set-up
-
-    def configure_callbacks(self) -> list:
-        """No callbacks: the first hook that sees the trainer, and refuses what cannot work before Lightning does.
-
-        Raises:
-            InputError: a switch of the trainer that has another name here, or that is not supported.
-        """
-        check_trainer(self.trainer)
-        return []
 
     def configure_model(self) -> None:
         """Compile the networks in place, so that checkpoints keep their names."""
@@ -187,81 +182,57 @@ class ManifoldModule(LightningModule):
         """Parameters of the reconstructor's turn."""
         return list(self.manifold.audio_reconstructor.parameters())
 
-    def setup(self, stage: str) -> None:
-        """Check the model against the data and make the metrics, new ones each run: floors belong to one split.
+    def check_data(self, data: LightningDataModule) -> None:
+        """Refuse data that the model was not made for.
 
         Raises:
-            InputError: the data's widths are not the model's, or the label head has too few labels.
+            InputError: they are no pairs, their widths are not the model's, or the label head has too few labels.
         """
+        check_kind(data, ["pairs"], "ManifoldModule")
+        check_widths(self.hparams, data, {"visual_width": "visual", "audio_width": "audio"})
+        check_label_head(self.hparams, data)
+
+    def build_validation(self, data: LightningDataModule) -> ManifoldValidation:
+        """Metrics of pairs."""
+        with_ssms = data.label_head is not None
+        return ManifoldValidation(self.hparams.top_n, len(data.classes) or None, with_ssms)
+
+    def setup(self, stage: str) -> None:
+        """Begin a run: no batches wait, and a teacher of another run is gone; see the base for the rest."""
         self._pending, self._latest_terms = [], None
-        if stage == "predict":
-            return
         if stage == "fit":
-            # Those of another run, if any; a checkpoint to resume from brings its own later.
-            self.statistics, self.teacher, self.consistency_weight = None, None, 0.0
-        data = self.trainer.datamodule
-        check_data(self.hparams, data)
-        self._label_head = data.label_head
-        with_ssms = self._label_head is not None
-        self.validation = ManifoldValidation(self.hparams.top_n, len(data.classes) or None, with_ssms)
+            self.teacher, self.consistency_weight = None, 0.0
+        super().setup(stage)
 
     def on_fit_start(self) -> None:
         """Get ready to measure; take this rank's share of batches that a checkpoint left waiting for their step."""
-        self._prepare_measuring()
+        super().on_fit_start()
         self._pending = [rank_share(self, batch) for batch in self._pending]
 
-    def on_train_start(self) -> None:
-        """After the last batch of an epoch, go on with the first of the next."""
-        finish_epoch(self.trainer)
-
-    def on_validation_start(self) -> None:
-        """Get ready to measure, unless fitting has."""
-        if self.trainer.state.fn != TrainerFn.FITTING:
-            self._prepare_measuring()
-
-    def on_test_start(self) -> None:
-        """Get ready to measure."""
-        self._prepare_measuring()
-
-    def _prepare_measuring(self) -> None:
-        """Fit the floors on the training split, unless a checkpoint brought them; bring all to the device, once a run.
-
-        Setup would be too early: Lightning restores checkpoints after it.
-        """
-        if self.statistics is None:
-            self.statistics = fit_training_statistics(self.trainer.datamodule.training_rows_loader())
-        if self.hparams.translator_checkpoint is not None:
-            self.statistics = self.statistics.with_translator(self.hparams.translator_checkpoint)
-        self.statistics = self.statistics.to(self.device)
-        if self._label_head is not None:
-            self._label_head = self._label_head.to(self.device)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the floors' closed-form maps with the weights: validation elsewhere needs no training data."""
-        if self.statistics is not None:
-            checkpoint["training_statistics"] = self.statistics.to(torch.device("cpu")).state_dict()
+        """Keep global batches that wait for their step."""
+        super().on_save_checkpoint(checkpoint)
         if self._pending:
             checkpoint["pending_batches"] = [global_batch(self, batch) for batch in self._pending]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the closed-form maps back, and global batches that waited for their step; have a teacher if it has."""
+        """Take back global batches that waited for their step; have a teacher if the checkpoint has one."""
+        super().on_load_checkpoint(checkpoint)
         if not any(name.startswith(TEACHER) for name in checkpoint["state_dict"]):
             self.teacher = None
         elif self.teacher is None:
             self.start_teacher()
-        if "training_statistics" in checkpoint:
-            self.statistics = TrainingStatistics(**checkpoint["training_statistics"])
         self._pending = checkpoint.get("pending_batches", [])
 
     # ---------------------------------------------------------------- training
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect batches until a step is due, then step the projectors and the reconstructor in turn."""
-        self._seed_step(batch_idx)
+        self.seed_step(batch_idx)
         self._pending.append(batch)
-        if len(self._pending) >= self.hparams.accumulate_batches or self._is_last(batch_idx):
+        if len(self._pending) >= self.hparams.accumulate_batches or self.is_last_batch(batch_idx):
             self._latest_terms = self._optimize()
-        if self._latest_terms is not None and (self.is_logged or self._is_last(batch_idx)):
+        if self._latest_terms is not None and (self.is_logged or self.is_last_batch(batch_idx)):
             self._log_training(self._latest_terms)
 
     def _optimize(self) -> dict[str, Tensor]:
@@ -330,14 +301,6 @@ class ManifoldModule(LightningModule):
         optimizer.zero_grad()
         return norm
 
-    def _seed_step(self, batch_idx: int) -> None:
-        """Make dropout and sampling a function of (seed, epoch, batch, rank), so that a resumed run repeats them."""
-        run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        seed_device(self.device, mix_seed(run_seed, self.current_epoch, batch_idx, self.global_rank))
-
-    def _is_last(self, batch_idx: int) -> bool:
-        return batch_idx + 1 == self.trainer.num_training_batches
-
     def _progress(self) -> float:
         return run_progress(self.trainer, self.hparams.accumulate_batches)
 
@@ -357,22 +320,6 @@ class ManifoldModule(LightningModule):
 
     # ---------------------------------------------------------------- evaluation
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Measure a batch; returns the means of its embeddings for the figures."""
-        return self._measure(batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The same on the test split."""
-        return self._measure(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log ``val/*`` with its floors beside it."""
-        self._log_validation("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log ``test/*`` with its floors beside it."""
-        self._log_validation("test")
-
     @torch.compiler.set_stance("force_eager")
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """CMSS embeddings (means, [rows, manifold width]) under ``visual`` and ``audio``; other fields unchanged."""
@@ -380,19 +327,14 @@ class ManifoldModule(LightningModule):
         visual, audio = manifold.project_visual(batch["visual"]), manifold.project_audio(batch["audio"])
         return {**batch, "visual": visual.mean.float(), "audio": audio.mean.float()}
 
-    # Uncompiled: evaluation's batch sizes and grad modes would use up torch's limit of 8 variants of a function, after
-    # which training goes on uncompiled without an error. The six variants of a training step fit.
-    @torch.compiler.set_stance("force_eager")
-    def _measure(self, batch: Batch) -> dict[str, Tensor]:
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        """Measure a batch of pairs; returns the means of its embeddings for the figures."""
         manifold = self.evaluated_manifold
         visual, audio = manifold.project_visual(batch["visual"]).mean, manifold.project_audio(batch["audio"]).mean
         predicted = manifold.reconstruct_audio(visual).mean
         self.validation.update(batch, visual, audio, predicted, self.statistics, self._label_head)
         return {"visual_embedding": visual, "audio_embedding": audio}
 
-    def _log_validation(self, prefix: str) -> None:
-        values = self.validation.compute()
+    def on_measured(self) -> None:
+        """Keep SSMS by class."""
         self.last_ssms_per_class = self.validation.ssms_per_class()
-        self.validation.reset(floors=self.trainer.sanity_checking)  # which sees a part of the rows only
-        # Every rank holds the same numbers already: the metrics gathered them.
-        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, sync_dist=False)

@@ -1,17 +1,20 @@
 """What one pass over the training split tells: the mean embeddings and the closed-form maps behind every floor."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from lightning_ss2a.data.rows import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.metrics.functional.ridge import CrossMoments, ridge_regression
+from lightning_ss2a.training.frozen import load_audio_to_visual
+from lightning_ss2a.training.targets import targets_of
 
 PRIOR_SAMPLES = 512
 
@@ -26,42 +29,64 @@ class TrainingStatistics:
             head with a bias needs a length too, and gets this one.
         audio_samples: audio embeddings of training rows spread over the split, [<= 512, audio width]; for the floor
             "chance".
-        visual_to_audio_weight: ridge regression of audio on visual directions, [audio, visual width].
-        visual_to_audio_bias: its bias, [audio width].
-        audio_to_visual_weight: the translator of the CLIP score, audio to visual, [visual, audio width].
+        features_to_audio_weight: ridge regression of audio directions on what is seen, [audio, feature width]; see
+            ``Targets.features``.
+        features_to_audio_bias: its bias, [audio width].
+        audio_to_visual_weight: the translator of the CLIP score, audio to visual, [visual, audio width]; None: the data
+            have no visual embeddings.
         audio_to_visual_bias: its bias, [visual width].
+        mean_visual: mean of the unit embeddings of what is seen, [visual width]; None as above.
+        visual_norm: mean norm of the visual embeddings as stored, scalar; None as above.
+        translator: a trained translator that takes the ridge's place; it is no part of the state.
     """
 
     mean_audio: Tensor
     audio_norm: Tensor
     audio_samples: Tensor
-    visual_to_audio_weight: Tensor
-    visual_to_audio_bias: Tensor
-    audio_to_visual_weight: Tensor
-    audio_to_visual_bias: Tensor
+    features_to_audio_weight: Tensor
+    features_to_audio_bias: Tensor
+    audio_to_visual_weight: Tensor | None = None
+    audio_to_visual_bias: Tensor | None = None
+    mean_visual: Tensor | None = None
+    visual_norm: Tensor | None = None
+    translator: nn.Module | None = None
 
-    def predict_audio(self, visual: Tensor) -> Tensor:
-        """Audio directions that the ridge regression predicts, [rows, audio width], from visual embeddings."""
-        return normalize(visual, dim=-1) @ self.visual_to_audio_weight.T + self.visual_to_audio_bias
+    def predict_audio(self, features: Tensor) -> Tensor:
+        """Audio directions that the ridge regression predicts, [rows, audio width], from ``Targets.features``."""
+        return features @ self.features_to_audio_weight.T + self.features_to_audio_bias
 
     def translate_audio(self, audio: Tensor) -> Tensor:
         """Audio embeddings [rows, audio width] in the visual space, [rows, visual width]."""
+        if self.translator is not None:
+            return self.translator(audio)
         return normalize(audio, dim=-1) @ self.audio_to_visual_weight.T + self.audio_to_visual_bias
 
     def to(self, device: torch.device) -> "TrainingStatistics":
         """The same statistics on another device."""
-        return TrainingStatistics(**{name: value.to(device) for name, value in self.state_dict().items()})
+        translator = None if self.translator is None else self.translator.to(device)
+        moved = {name: value.to(device) for name, value in self.state_dict().items()}
+        return TrainingStatistics(**moved, translator=translator)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Plain tensors by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "translator"}
+        return {name: value for name, value in values.items() if value is not None}
 
     def with_translator(self, path: str) -> "TrainingStatistics":
-        """The same, with the linear translator of a safetensors file (``weight`` [visual, audio width], ``bias``).
+        """The same, with another translator: a checkpoint of ``AudioToVisualModule``, or a linear map.
+
+        Args:
+            path: a ``.ckpt``, or a safetensors file (``weight`` [visual, audio width], ``bias``).
 
         Raises:
             InputError: the file is missing or broken, or has other names or widths than needed.
         """
+        if self.audio_to_visual_weight is None:
+            raise InputError("translator_checkpoint has no use: these data have no visual embeddings to compare with")
+        if path.endswith(".ckpt"):
+            visual_width, audio_width = self.audio_to_visual_weight.shape
+            translator = load_audio_to_visual(path, "translator_checkpoint", audio_width, visual_width)
+            return replace(self, translator=translator)
         if not Path(path).is_file():
             raise InputError(f"{path}: no such translator checkpoint; leave translator_checkpoint out for the ridge")
         try:
@@ -74,47 +99,63 @@ class TrainingStatistics:
                 raise InputError(f"{path}: field {name!r} must have shape {tuple(expected.shape)}, found {found}")
             if not tensors[name].isfinite().all():
                 raise InputError(f"{path}: field {name!r} holds NaN or infinite numbers")
-        state = self.state_dict()
-        state["audio_to_visual_weight"] = tensors["weight"].float()
-        state["audio_to_visual_bias"] = tensors["bias"].float()
-        return TrainingStatistics(**state)
+        weight, bias = tensors["weight"].float(), tensors["bias"].float()
+        return replace(self, audio_to_visual_weight=weight, audio_to_visual_bias=bias)
 
 
-def fit_training_statistics(batches: Iterable[dict[str, Tensor]]) -> TrainingStatistics:
+def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
     """Fit the statistics in one pass over the training rows (every row once, views averaged).
 
     Every rank reads the same rows in the same order, so that all ranks hold the same floors to the bit.
     The ridge penalties are chosen by generalised cross-validation: the strongest floor that needs no tuning.
 
     Args:
-        batches: dict batches with ``visual`` [rows, width] and ``audio`` [rows, width].
+        batches: dict batches of pairs, scenes or videos.
 
     Raises:
         InputError: there is no row.
     """
     forward = backward = None
-    norms, samples = 0.0, _SpreadSample(PRIOR_SAMPLES)
+    norms, visual_norms, samples = 0.0, 0.0, _SpreadSample(PRIOR_SAMPLES)
     for batch in batches:
-        visual, audio = normalize(batch["visual"].double(), dim=-1), normalize(batch["audio"].double(), dim=-1)
+        targets = targets_of({name: _double(column) for name, column in batch.items()})
+        features, audio, visual = targets.features, normalize(targets.audio, dim=-1), targets.mean_visual
         if forward is None:
-            forward = CrossMoments(visual.shape[-1], audio.shape[-1], device=visual.device)
-            backward = CrossMoments(audio.shape[-1], visual.shape[-1], device=visual.device)
-        forward.update(visual, audio)
-        backward.update(audio, visual)
-        norms = norms + batch["audio"].double().norm(dim=-1).sum()
+            forward = CrossMoments(features.shape[-1], audio.shape[-1], device=audio.device)
+            if visual is not None:
+                backward = CrossMoments(audio.shape[-1], visual.shape[-1], device=audio.device)
+        forward.update(features, audio)
+        if backward is not None:
+            backward.update(audio, visual)
+            lengths = targets.visual.norm(dim=-1).masked_fill(~targets.visible, 0).sum(1)
+            visual_norms = visual_norms + (lengths / targets.visible.sum(1)).sum()
+        norms = norms + targets.audio.norm(dim=-1).sum()
         samples.update(batch["audio"])
-    if forward is None or backward is None or forward.count == 0:
+    if forward is None or forward.count == 0:
         raise InputError("the training split has no rows: no floor or translator can be fitted")
-    to_audio, to_visual = (ridge_regression(moments, penalty="gcv") for moments in (forward, backward))
+    to_audio = ridge_regression(forward, penalty="gcv")
     return TrainingStatistics(
         mean_audio=(forward.sum_y / forward.count).float(),
         audio_norm=(norms / forward.count).float(),
         audio_samples=samples.rows(),
-        visual_to_audio_weight=to_audio.weight.float(),
-        visual_to_audio_bias=to_audio.bias.float(),
-        audio_to_visual_weight=to_visual.weight.float(),
-        audio_to_visual_bias=to_visual.bias.float(),
+        features_to_audio_weight=to_audio.weight.float(),
+        features_to_audio_bias=to_audio.bias.float(),
+        **({} if backward is None else _visual_statistics(backward, visual_norms)),
     )
+
+
+def _visual_statistics(backward: CrossMoments, norms: Tensor) -> dict[str, Tensor]:
+    to_visual = ridge_regression(backward, penalty="gcv")
+    return {
+        "audio_to_visual_weight": to_visual.weight.float(),
+        "audio_to_visual_bias": to_visual.bias.float(),
+        "mean_visual": (backward.sum_y / backward.count).float(),
+        "visual_norm": (norms / backward.count).float(),
+    }
+
+
+def _double(column: Tensor | list[str]) -> Tensor | list[str]:
+    return column.double() if isinstance(column, Tensor) and column.is_floating_point() else column
 
 
 class _SpreadSample:

@@ -5,9 +5,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torchmetrics import Metric
 
+from lightning_ss2a.data.rows import Batch
 from lightning_ss2a.metrics import CLIPScore, CrossModalRetrieval, MeanCosine, ModalityGap, SoundSourceMatchingScore
 from lightning_ss2a.training.statistics import TrainingStatistics
+from lightning_ss2a.training.targets import Targets, targets_of
 
 RECALL_AT = (1, 5, 10)
 
@@ -27,34 +30,67 @@ class PredictedAudioMetrics(nn.Module):
 
     Args:
         top_n: labels a side that SSMS compares.
-        num_classes: classes of the data set, for SSMS by class; None: no breakdown.
+        num_groups: groups of rows, for SSMS by group (by class; by number of sources); None: no breakdown.
         with_ssms: False where the data set has no label head.
+        with_clip_score: False where the data have no visual embeddings.
     """
 
-    def __init__(self, top_n: int, num_classes: int | None, with_ssms: bool) -> None:
+    def __init__(self, top_n: int, num_groups: int | None, with_ssms: bool, with_clip_score: bool = True) -> None:
         super().__init__()
-        self.ssms = SoundSourceMatchingScore(top_n=top_n, num_classes=num_classes) if with_ssms else None
-        self.clip_score = CLIPScore()
+        self.ssms = SoundSourceMatchingScore(top_n=top_n, num_classes=num_groups) if with_ssms else None
+        self.clip_score = CLIPScore() if with_clip_score else None
         self.reconstruction_cosine = MeanCosine()
 
     def update(
-        self, predicted: Tensor, batch: dict[str, Tensor], statistics: TrainingStatistics, head: LabelScorer | None
+        self,
+        predicted: Tensor,
+        targets: Targets,
+        statistics: TrainingStatistics,
+        head: LabelScorer | None,
+        group: Tensor | None = None,
     ) -> None:
-        """Add predictions [rows, audio width] for a batch of pairs."""
+        """Add predictions [rows, audio width] for a batch, with the group of each row, [rows]."""
         direction = normalize(predicted.float(), dim=-1)
         if self.ssms is not None and head is not None:
             scores = head.scores(direction * statistics.audio_norm)
-            self.ssms.update(scores, head.scores(batch["audio"]), batch["class_index"])
-        self.clip_score.update(statistics.translate_audio(direction), batch["visual"])
-        self.reconstruction_cosine.update(direction, batch["audio"])
+            self.ssms.update(scores, head.scores(targets.audio), group)
+        if self.clip_score is not None and targets.visual is not None:
+            self.clip_score.update(statistics.translate_audio(direction), targets.visual, targets.visible)
+        self.reconstruction_cosine.update(direction, targets.audio)
 
     def compute(self) -> dict[str, Tensor]:
         """Values by metric name."""
         values = {} if self.ssms is None else {"ssms": self.ssms.compute()}
-        return values | {
-            "clip_score": self.clip_score.compute(),
-            "reconstruction_cosine": self.reconstruction_cosine.compute(),
-        }
+        if self.clip_score is not None:
+            values["clip_score"] = self.clip_score.compute()
+        return values | {"reconstruction_cosine": self.reconstruction_cosine.compute()}
+
+    def ssms_per_group(self) -> Tensor | None:
+        """SSMS of each group, [groups] on the CPU, NaN where a group has no row; None without breakdown.
+
+        A collective call, so every rank has to make it.
+        """
+        if self.ssms is None or self.ssms.num_classes is None:
+            return None
+        return self.ssms.per_class().cpu()
+
+
+def untrained_predictions(targets: Targets, statistics: TrainingStatistics) -> dict[str, Tensor]:
+    """What needs no training predicts, [rows, audio width] each: chance, the mean audio, ridge regression.
+
+    Chance predicts the embedding of some training row, whatever it sees; the mean audio predicts the mean training
+    embedding; ridge regresses audio on what is seen in closed form.
+    """
+    samples = statistics.audio_samples
+    return {
+        "chance": samples[targets.index % len(samples)],
+        "mean_audio": statistics.mean_audio.expand_as(targets.audio),
+        "ridge": statistics.predict_audio(targets.features),
+    }
+
+
+FLOORS = ("chance", "mean_audio", "ridge")
+"""Names of :func:`untrained_predictions`."""
 
 
 class AlignmentMetrics(nn.Module):
@@ -76,11 +112,10 @@ class AlignmentMetrics(nn.Module):
 
 
 class Floors(nn.Module):
-    """What the same metrics say of predictions that need no training: chance, the mean audio, ridge regression.
+    """What the same metrics say of predictions that need no training, see :func:`untrained_predictions`.
 
-    Chance predicts the embedding of some training row, whatever it sees; the mean audio predicts the mean training
-    embedding; ridge regresses audio on visual embeddings in closed form, and retrieves with the mean training embedding
-    taken off both sides. They are measured on the first validation epoch and kept.
+    Ridge regression retrieves with the mean training embedding taken off both sides. Floors are measured on the first
+    validation epoch and kept.
 
     The mean audio ranks the candidates in one order for every query, so its retrieval is chance; a modality gap needs
     both modalities in one space, which only ridge gives without training.
@@ -88,27 +123,19 @@ class Floors(nn.Module):
 
     def __init__(self, top_n: int, with_ssms: bool) -> None:
         super().__init__()
-        predictors = ("chance", "mean_audio", "ridge")
-        self.predicted = nn.ModuleDict({name: PredictedAudioMetrics(top_n, None, with_ssms) for name in predictors})
+        self.predicted = nn.ModuleDict({name: PredictedAudioMetrics(top_n, None, with_ssms) for name in FLOORS})
         self.ridge_retrieval = CrossModalRetrieval(ks=RECALL_AT)
         self.ridge_gap = ModalityGap()
 
-    def update(self, batch: dict[str, Tensor], statistics: TrainingStatistics, head: LabelScorer | None) -> None:
+    def update(self, targets: Targets, statistics: TrainingStatistics, head: LabelScorer | None) -> None:
         """Add a batch of pairs."""
-        audio = batch["audio"]
-        ridge = statistics.predict_audio(batch["visual"])
-        samples = statistics.audio_samples
-        predictions = {
-            "chance": samples[batch["index"] % len(samples)],
-            "mean_audio": statistics.mean_audio.expand_as(audio),
-            "ridge": ridge,
-        }
+        predictions = untrained_predictions(targets, statistics)
         for name, predicted in predictions.items():
-            self.predicted[name].update(predicted, batch, statistics, head)
+            self.predicted[name].update(predicted, targets, statistics, head)
         # What all sounds have in common tells none from another, and would drown what does.
-        mean, direction = statistics.mean_audio, normalize(audio, dim=-1)
-        self.ridge_retrieval.update(ridge - mean, direction - mean, batch["index"])
-        self.ridge_gap.update(ridge, direction)
+        mean, direction = statistics.mean_audio, normalize(targets.audio, dim=-1)
+        self.ridge_retrieval.update(predictions["ridge"] - mean, direction - mean, targets.index)
+        self.ridge_gap.update(predictions["ridge"], direction)
 
     def compute(self, rows: int) -> dict[str, dict[str, Tensor]]:
         """Floors by metric, then by floor; ``rows`` is the number of candidates that retrieval chooses from."""
@@ -144,7 +171,7 @@ class ManifoldValidation(nn.Module):
 
     def update(
         self,
-        batch: dict[str, Tensor],
+        batch: Batch,
         visual_embedding: Tensor,
         audio_embedding: Tensor,
         predicted_audio: Tensor,
@@ -152,12 +179,13 @@ class ManifoldValidation(nn.Module):
         head: LabelScorer | None,
     ) -> None:
         """Add a batch of pairs: CMSS embeddings [rows, width], and the audio [rows, audio width] made from sight."""
-        if len(batch["index"]) == 0:  # a rank that got one batch less than the others
+        targets = targets_of(batch)
+        if len(targets) == 0:  # a rank that got one batch less than the others
             return
-        self.predicted.update(predicted_audio, batch, statistics, head)
-        self.alignment.update(visual_embedding, audio_embedding, batch["index"])
+        self.predicted.update(predicted_audio, targets, statistics, head, batch["class_index"])
+        self.alignment.update(visual_embedding, audio_embedding, targets.index)
         if self.floor_values is None:
-            self.floors.update(batch, statistics, head)
+            self.floors.update(targets, statistics, head)
 
     def compute(self) -> dict[str, Tensor]:
         """Values by metric name, floors as ``METRIC_floor/NAME``; a collective call, so every rank has to make it."""
@@ -170,13 +198,17 @@ class ManifoldValidation(nn.Module):
 
     def ssms_per_class(self) -> Tensor | None:
         """SSMS of each class, [classes], NaN where the split has none; None without a label head."""
-        ssms = self.predicted.ssms
-        return None if ssms is None or ssms.num_classes is None else ssms.per_class().cpu()
+        return self.predicted.ssms_per_group()
 
     def reset(self, floors: bool = False) -> None:
         """Forget the epoch; the floors stay, unless they are to be measured again."""
         if floors:
             self.floor_values = None
-        for module in self.modules():
-            if module is not self and hasattr(module, "add_state"):
-                module.reset()
+        reset_metrics(self)
+
+
+def reset_metrics(modules: nn.Module) -> None:
+    """Reset all metrics that a module holds."""
+    for module in modules.modules():
+        if isinstance(module, Metric):
+            module.reset()

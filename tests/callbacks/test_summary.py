@@ -52,7 +52,7 @@ def test_best_values_and_epochs_of_a_series():
 def test_the_table_shows_last_best_epoch_and_each_floor():
     last = {"val/ssms": 2.5, "val/ssms_floor/chance": 1.0, "val/ssms_floor/ridge": 3.25, "train/loss": 0.1}
     rows = cells(summary_table({"val/ssms": (3.0, 7), "val/gone": (1.0, 0)}, last))
-    assert rows == [["gone", "", "1.000", "0", "", "", ""], ["ssms", "2.500", "3.000", "7", "1.000", "", "3.250"]]
+    assert rows == [["gone", "", "1.000", "0", "", ""], ["ssms", "2.500", "3.000", "7", "1.000", "3.250"]]
 
 
 def test_the_best_values_of_a_run_are_those_that_its_logger_wrote(tmp_path: Path, dataset, capsys):

@@ -27,6 +27,7 @@ def trainer_of(callback_metrics, world_size: int = 1, every: int = 4, batches: i
         log_every_n_steps=every,
         current_epoch=3,
         callback_metrics=callback_metrics,
+        datamodule=SimpleNamespace(manifest=SimpleNamespace(kind="pairs")),
     )
 
 
@@ -43,7 +44,7 @@ def test_rate_of_all_ranks_without_the_seconds_of_validation(clock):
     callback.on_train_epoch_start(trainer, module)
     for batch_idx in range(10):
         clock.now += 0.5
-        callback.on_train_batch_end(trainer, module, None, {"visual": torch.zeros(16, 3)}, batch_idx)
+        callback.on_train_batch_end(trainer, module, None, {"index": torch.zeros(16)}, batch_idx)
         if batch_idx == 5:
             callback.on_validation_start(trainer, module)
             clock.now += 1000
@@ -57,9 +58,9 @@ def test_the_loss_is_read_at_logging_steps_only(clock):
     callback, trainer = Throughput(), trainer_of(Untouchable())
     for batch_idx in (0, 1, 2, 4, 5, 6, 8):
         clock.now += 1
-        callback.on_train_batch_end(trainer, module, None, {"visual": torch.zeros(16, 3)}, batch_idx)
+        callback.on_train_batch_end(trainer, module, None, {"index": torch.zeros(16)}, batch_idx)
     with pytest.raises(AssertionError, match="train/loss was read"):
-        callback.on_train_batch_end(trainer, module, None, {"visual": torch.zeros(16, 3)}, 3)
+        callback.on_train_batch_end(trainer, module, None, {"index": torch.zeros(16)}, 3)
 
 
 def test_no_logging_steps_at_all(clock):
@@ -68,7 +69,7 @@ def test_no_logging_steps_at_all(clock):
     callback.on_train_start(trainer, module)
     for batch_idx in range(3):
         clock.now += 0.5
-        callback.on_train_batch_end(trainer, module, None, {"visual": torch.zeros(16, 3)}, batch_idx)
+        callback.on_train_batch_end(trainer, module, None, {"index": torch.zeros(16)}, batch_idx)
     assert logged == [pytest.approx(32.0)]  # at the end of the epoch
 
 
@@ -101,7 +102,7 @@ def test_a_loss_that_is_no_number_is_named_with_what_to_do(clock, bad):
     trainer = trainer_of({"train/loss": torch.tensor(bad)})
     message = rf"train/loss is {bad} in epoch 3, batch 3: lower model.learning_rate, set model.gradient_clip_norm"
     with pytest.raises(InputError, match=message):
-        Throughput().on_train_batch_end(trainer, None, None, {"visual": torch.zeros(16, 3)}, 3)
+        Throughput().on_train_batch_end(trainer, None, None, {"index": torch.zeros(16)}, 3)
 
 
 def test_a_training_that_explodes_stops(tmp_path: Path):

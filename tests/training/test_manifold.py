@@ -448,7 +448,7 @@ def test_sharded_strategies_are_refused(strategy: type):
         strategy=object.__new__(strategy),
     )
     with pytest.raises(InputError, match=f"trainer.strategy: {strategy.__name__} is not supported; use auto or ddp"):
-        check_trainer(trainer)
+        check_trainer(trainer, owns_optimization=True)
 
 
 @pytest.mark.parametrize(

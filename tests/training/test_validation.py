@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_ss2a.data import LabelHead
 from lightning_ss2a.training.statistics import TrainingStatistics, fit_training_statistics
+from lightning_ss2a.training.targets import Targets, targets_of
 from lightning_ss2a.training.validation import AlignmentMetrics, Floors, ManifoldValidation, PredictedAudioMetrics
 from tests.manifold_examples import Recorder, make_data, make_module, make_trainer, write_learnable_pairs
 
@@ -27,7 +28,13 @@ class Example:
 
         self.head = LabelHead(normal(LABELS, AUDIO_WIDTH), normal(LABELS), tuple(map(str, range(LABELS))))
         self.statistics: TrainingStatistics = fit_training_statistics(
-            [{"visual": normal(30, VISUAL_WIDTH) + 0.5, "audio": 2 * normal(30, AUDIO_WIDTH) + 0.5}]
+            [
+                {
+                    "visual": normal(30, VISUAL_WIDTH) + 0.5,
+                    "audio": 2 * normal(30, AUDIO_WIDTH) + 0.5,
+                    "index": torch.arange(30),
+                }
+            ]
         )
         self.batch = {
             "visual": normal(rows, VISUAL_WIDTH) + 0.5,
@@ -37,6 +44,10 @@ class Example:
         }
         self.visual_embedding, self.audio_embedding = normal(rows, WIDTH), normal(rows, WIDTH) + 0.3
         self.predicted = self.batch["audio"] + 3 * normal(rows, AUDIO_WIDTH)
+
+    @property
+    def targets(self) -> Targets:
+        return targets_of(self.batch)
 
     def update(self, validation: ManifoldValidation, sizes: list[int], order: Tensor | None = None) -> None:
         order = torch.arange(len(self.predicted)) if order is None else order
@@ -107,7 +118,7 @@ def test_predicted_audio_metrics_equal_numpy(seed: int):
     expected = predicted_by_numpy(example, example.predicted)
     by_class = expected.pop("by_class")
     metrics = PredictedAudioMetrics(TOP_N, CLASSES, with_ssms=True)
-    metrics.update(example.predicted, example.batch, example.statistics, example.head)
+    metrics.update(example.predicted, example.targets, example.statistics, example.head, example.batch["class_index"])
     assert_close(metrics.compute(), expected)
     assert metrics.ssms.per_class().tolist() == pytest.approx(by_class, nan_ok=True)
     assert np.isnan(by_class[-1])
@@ -120,7 +131,7 @@ def test_length_of_a_prediction_does_not_matter_but_that_of_the_training_audio_d
         state = example.statistics.state_dict()
         statistics = TrainingStatistics(**{**state, "audio_norm": norm * state["audio_norm"]})
         metrics = PredictedAudioMetrics(TOP_N, None, with_ssms=True)
-        metrics.update(scale * example.predicted, example.batch, statistics, example.head)
+        metrics.update(scale * example.predicted, example.targets, statistics, example.head)
         values.append({name: float(value) for name, value in metrics.compute().items()})
     assert values[0] == pytest.approx(values[1])
     assert values[0]["ssms"] != pytest.approx(values[2]["ssms"])
@@ -137,7 +148,7 @@ def test_alignment_metrics_equal_numpy(seed: int):
 
 def floors_by_numpy(example: Example) -> dict[str, dict[str, float]]:
     statistics, rows = example.statistics, len(example.predicted)
-    weight, bias = statistics.visual_to_audio_weight.numpy(), statistics.visual_to_audio_bias.numpy()
+    weight, bias = statistics.features_to_audio_weight.numpy(), statistics.features_to_audio_bias.numpy()
     ridge = as_unit(example.batch["visual"]) @ weight.T + bias
     predictions = {
         "chance": torch.stack([statistics.audio_samples[i % len(statistics.audio_samples)] for i in range(rows)]),
@@ -165,7 +176,7 @@ def floors_by_numpy(example: Example) -> dict[str, dict[str, float]]:
 def test_floors_equal_numpy(rows: int, seed: int):
     example = Example(rows, seed)
     floors = Floors(TOP_N, with_ssms=True)
-    floors.update(example.batch, example.statistics, example.head)
+    floors.update(example.targets, example.statistics, example.head)
     found, expected = floors.compute(rows), floors_by_numpy(example)
     assert found.keys() == expected.keys()
     for name, values in expected.items():

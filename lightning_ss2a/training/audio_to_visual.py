@@ -1,0 +1,164 @@
+"""Training of the audio-to-visual translator, the Wav2CLIP that the paper's section 8.2 wishes for."""
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from lightning_ss2a.data.rows import Batch
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.losses import contrastive_loss, cosine_distance_loss
+from lightning_ss2a.metrics import CrossModalRetrieval, MeanCosine
+from lightning_ss2a.models import AudioToVisual
+from lightning_ss2a.models.audio_to_visual import HIDDEN_WIDTHS
+from lightning_ss2a.training.arguments import check_kind, check_widths
+from lightning_ss2a.training.optimization import Schedule
+from lightning_ss2a.training.stage import StageModule
+from lightning_ss2a.training.statistics import TrainingStatistics
+from lightning_ss2a.training.targets import Targets, targets_of
+from lightning_ss2a.training.validation import RECALL_AT, reset_metrics
+
+
+class AudioToVisualModule(StageModule):
+    """Learns a map from audio to visual embeddings from pairs, with a contrastive loss and a cosine loss.
+
+    Its checkpoint serves as ``translator_checkpoint`` of the other modules, for their CLIP score, and gives sources of
+    audio a visual embedding (``models.source_slots.audio_slots``).
+
+    Args:
+        visual_width: width of the visual embeddings; linked from the data's manifest.
+        audio_width: width of the audio embeddings; linked from the data's manifest.
+        hidden_widths: layers of the translator.
+        input_scaling: bring inputs to unit variance a coordinate.
+        dropout: dropout probability.
+        contrastive_weight: weight of the contrastive loss of translated audio and visual embeddings, both ways.
+        cosine_weight: weight of the cosine distance.
+        ccmr_alpha: alpha of the CCMR mask in the contrastive loss, Eq. 7; 0 switches the mask off.
+        learning_rate: peak learning rate of AdamW.
+        weight_decay: decoupled weight decay of the weight matrices.
+        warmup_steps: optimiser steps of linear warm-up.
+        schedule: learning rate after the warm-up; ``cosine`` follows the part of ``max_epochs`` that is done.
+        compile_model: compile the network with ``torch.compile``, for training.
+    """
+
+    def __init__(
+        self,
+        visual_width: int,
+        audio_width: int,
+        hidden_widths: Sequence[int] = HIDDEN_WIDTHS,
+        input_scaling: bool = True,
+        dropout: float = 0.2,
+        contrastive_weight: float = 1.0,
+        cosine_weight: float = 1.0,
+        ccmr_alpha: float = 0.0,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 1e-2,
+        warmup_steps: int = 0,
+        schedule: Schedule = "constant",
+        compile_model: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.check_hyperparameters()
+        if contrastive_weight == cosine_weight == 0:
+            raise InputError("model.contrastive_weight and model.cosine_weight are both 0: there is nothing to learn")
+        try:
+            self.translator = AudioToVisual(
+                audio_width, visual_width, list(hidden_widths), dropout=dropout, input_scaling=input_scaling
+            )
+        except ValueError as error:
+            raise InputError(f"model: {error}") from error
+        # DistributedDataParallel would wait for the gradient of a parameter that no loss has.
+        self.translator.log_temperature.requires_grad_(contrastive_weight > 0)
+
+    @property
+    def network(self) -> nn.Module:
+        """The translator."""
+        return self.translator
+
+    def check_data(self, data: LightningDataModule) -> None:
+        """Refuse data that the model was not made for.
+
+        Raises:
+            InputError: they are no pairs, or their widths are not the model's.
+        """
+        check_kind(data, ["pairs"], "AudioToVisualModule")
+        check_widths(self.hparams, data, {"visual_width": "visual", "audio_width": "audio"})
+
+    def build_validation(self, data: LightningDataModule) -> "TranslationValidation":
+        """Metrics of translated audio embeddings."""
+        return TranslationValidation()
+
+    def on_fit_start(self) -> None:
+        """Get ready to measure, and give translations the length of the visual embeddings."""
+        super().on_fit_start()
+        self.translator.visual_norm.copy_(self.statistics.visual_norm)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """``contrastive`` and ``cosine``, those of weight 0 left out."""
+        visual, audio = batch["visual"], batch["audio"]
+        translated = self.translator(audio)
+        terms = {}
+        if self.hparams.contrastive_weight:
+            terms["contrastive"] = contrastive_loss(
+                visual,
+                translated,
+                self.translator.temperature,
+                visual=visual,
+                audio=audio,
+                ccmr_alpha=self.hparams.ccmr_alpha,
+                mask_diagonal=False,
+            )
+        if self.hparams.cosine_weight:
+            terms["cosine"] = cosine_distance_loss(translated, visual)
+        return {"loss": sum(self.hparams[f"{name}_weight"] * term for name, term in terms.items())} | terms
+
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        """Measure a batch of pairs."""
+        targets = targets_of(batch)
+        if len(targets):
+            self.validation.update(self.translator(batch["audio"]), targets, self.statistics)
+        return {}
+
+
+class TranslationValidation(nn.Module):
+    """How near translated audio is to what is seen, and whether it finds it among all that is.
+
+    Beside ``translation_cosine`` and ``recall@k`` stand those of the closed-form ridge regression, which without a
+    checkpoint is the CLIP score's translator, the cosine of the mean training embedding, and chance. Retrieval takes
+    the mean training embedding off both sides: what all pictures have in common tells none from another.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cosines = nn.ModuleDict({name: MeanCosine() for name in ("own", "ridge", "mean_visual")})
+        self.retrieval = nn.ModuleDict({name: CrossModalRetrieval(ks=RECALL_AT) for name in ("own", "ridge")})
+
+    def update(self, translated: Tensor, targets: Targets, statistics: TrainingStatistics) -> None:
+        """Add translations [rows, visual width] of a batch."""
+        visual, mean = targets.mean_visual, statistics.mean_visual
+        ridge = normalize(targets.audio, dim=-1) @ statistics.audio_to_visual_weight.T + statistics.audio_to_visual_bias
+        own = normalize(translated.float(), dim=-1)
+        predictions = {"own": own, "ridge": ridge, "mean_visual": mean.expand_as(visual)}
+        for name, cosine in self.cosines.items():
+            cosine.update(predictions[name], visual)
+        for name, retrieval in self.retrieval.items():
+            retrieval.update(visual - mean, predictions[name] - mean, targets.index)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Values by metric name; a collective call, so every rank has to make it."""
+        own = {"translation_cosine": self.cosines["own"].compute()} | self.retrieval["own"].compute()
+        ridge = {"translation_cosine": self.cosines["ridge"].compute()} | self.retrieval["ridge"].compute()
+        rows = int(self.retrieval["own"].rows)
+        floors = {f"{name}_floor/ridge": value for name, value in ridge.items()}
+        floors["translation_cosine_floor/mean_visual"] = self.cosines["mean_visual"].compute()
+        for direction in ("visual_to_audio", "audio_to_visual"):
+            for k in RECALL_AT:
+                floors[f"recall@{k}/{direction}_floor/chance"] = torch.tensor(min(1.0, k / rows))
+        return own | floors
+
+    def reset(self, floors: bool = False) -> None:
+        """Forget the epoch; floors are measured with it each time."""
+        reset_metrics(self)

@@ -1,0 +1,106 @@
+"""Networks that an earlier stage trained, read from its checkpoint and kept as they are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lightning_ss2a.callbacks.checkpoints import read_checkpoint
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.models import AudioToVisual, Manifold
+from lightning_ss2a.models.mean_teacher import frozen_copy
+
+MANIFOLD_OPTIONS = (
+    "visual_width",
+    "audio_width",
+    "manifold_width",
+    "projector_widths",
+    "reconstructor_widths",
+    "input_scaling",
+    "variant",
+)
+"""Hyperparameters of a ``ManifoldModule`` that its manifold is made of; dropout has no part in a frozen one."""
+
+AUDIO_TO_VISUAL_OPTIONS = ("audio_width", "visual_width", "hidden_widths", "input_scaling")
+"""The same of an ``AudioToVisualModule``."""
+
+
+def read_manifold(path: str, option: str, teacher: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Architecture and weights of the manifold in a checkpoint of ``ManifoldModule``.
+
+    Args:
+        path: the checkpoint.
+        option: what named it, for messages.
+        teacher: take the mean teacher's weights instead of the student's.
+
+    Raises:
+        InputError: there is no such file, it is no such checkpoint, or has no teacher.
+    """
+    architecture, state = _read(path, option, "manifold.", MANIFOLD_OPTIONS, "a manifold (ManifoldModule)")
+    if teacher:
+        state = _part(read_checkpoint(path, option)["state_dict"], "teacher.")
+        if not state:
+            raise InputError(f"{option} {path}: has no teacher; it was trained without EMATeacher, or stopped before")
+    return architecture, state
+
+
+def build_manifold(architecture: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Manifold:
+    """A frozen manifold; without weights until a checkpoint brings them, if none are given."""
+    manifold = Manifold(**architecture, dropout=0.0)
+    if state is not None:
+        manifold.load_state_dict(state)
+    return frozen_copy(manifold)
+
+
+def load_audio_to_visual(
+    path: str, option: str, audio_width: int | None = None, visual_width: int | None = None
+) -> AudioToVisual:
+    """The frozen translator in a checkpoint of ``AudioToVisualModule``.
+
+    Args:
+        path: the checkpoint.
+        option: what named it, for messages.
+        audio_width: width that it must read; None: any.
+        visual_width: width that it must give; None: any.
+
+    Raises:
+        InputError: there is no such file, it is no such checkpoint, or its widths are others.
+    """
+    architecture, state = read_audio_to_visual(path, option)
+    for name, needed in (("audio_width", audio_width), ("visual_width", visual_width)):
+        if needed is not None and architecture[name] != needed:
+            raise InputError(f"{option} {path}: its {name} is {architecture[name]}, here it must be {needed}")
+    return build_audio_to_visual(architecture, state)
+
+
+def read_audio_to_visual(path: str, option: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Architecture and weights of the translator in a checkpoint of ``AudioToVisualModule``; see above for errors."""
+    return _read(path, option, "translator.", AUDIO_TO_VISUAL_OPTIONS, "a translator (AudioToVisualModule)")
+
+
+def build_audio_to_visual(architecture: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> AudioToVisual:
+    """A frozen translator; without weights until a checkpoint brings them, if none are given."""
+    translator = AudioToVisual(**architecture, dropout=0.0)
+    if state is not None:
+        translator.load_state_dict(state)
+    return frozen_copy(translator)
+
+
+def _read(
+    path: str, option: str, prefix: str, options: tuple[str, ...], what: str
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    checkpoint = read_checkpoint(path, option)
+    hyperparameters = checkpoint.get("hyper_parameters", {})
+    missing = [name for name in options if name not in hyperparameters]
+    state = _part(checkpoint["state_dict"], prefix)
+    if missing or not state:
+        raise InputError(f"{option} {path}: is no checkpoint of {what}")
+    return {name: _plain(hyperparameters[name]) for name in options}, state
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value

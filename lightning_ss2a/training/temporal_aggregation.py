@@ -1,0 +1,158 @@
+"""Training of Temporal Aggregation: |1 - cos(a, w(pos(a_1 .. a_64, t)))| + kl_weight * L_kl (paper, Eq. 10-12)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+
+from lightning_ss2a.data.kinds import FRAMES_PER_VIDEO
+from lightning_ss2a.data.rows import Batch
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.losses import cosine_distance_loss
+from lightning_ss2a.models import LinearAggregator, TemporalAggregator, mean_over_frames
+from lightning_ss2a.models.remixer import HEAD_WIDTHS
+from lightning_ss2a.models.variational_mlp import Variant
+from lightning_ss2a.training.arguments import check_kind, check_label_head, check_widths
+from lightning_ss2a.training.optimization import Schedule
+from lightning_ss2a.training.prediction_validation import OWN, PredictionValidation
+from lightning_ss2a.training.stage import StageModule
+from lightning_ss2a.training.targets import targets_of
+from lightning_ss2a.training.validation import FLOORS, untrained_predictions
+
+
+class TemporalAggregationModule(StageModule):
+    """Learns to fuse the audio embeddings generated for the frames of a video into one.
+
+    Data are videos whose frames are generated audio embeddings, as ``ss2a shards frames`` writes them. The mean over
+    frames stands beside every number as the floor ``frame_mean``; ``aggregator: linear`` trains V2A-Mapper's rival.
+
+    Args:
+        audio_width: width of the audio embeddings and of the frames; linked from the data's manifest.
+        aggregator: ``attention``, the paper's, or ``linear``, a learned weight for each frame.
+        width: width of the tokens.
+        num_layers: attention blocks.
+        num_heads: attention heads, a divisor of ``width``.
+        head_widths: hidden layers of both heads.
+        expansion: hidden width of a block's feed-forward network over ``width``; the released weights have 2.
+        dropout: dropout probability.
+        input_scaling: bring frames to unit variance a coordinate.
+        unit_mean: L2-normalise the Gaussian's mean, so that training cannot shrink the noise beside it.
+        initial_log_variance: log-variance that the variance head starts at.
+        variant: layers and positions as in the paper or as in the released weights.
+        embedding: what the loss sees of the Gaussian: a ``sample`` or its ``mean``.
+        draws: samples averaged into one embedding, in closed form.
+        kl_weight: weight of the KL divergence; Eq. 10 shows none, the released trainer takes 1e-3.
+        learning_rate: peak learning rate of AdamW.
+        weight_decay: decoupled weight decay of the weight matrices.
+        warmup_steps: optimiser steps of linear warm-up.
+        schedule: learning rate after the warm-up; ``cosine`` follows the part of ``max_epochs`` that is done.
+        compile_model: compile the network with ``torch.compile``, for training.
+        top_n: labels a side that SSMS compares (N of the paper).
+        translator_checkpoint: see ``RemixerModule``; used where the videos have a field ``visual``.
+    """
+
+    def __init__(
+        self,
+        audio_width: int,
+        aggregator: Literal["attention", "linear"] = "attention",
+        width: int = 768,
+        num_layers: int = 1,
+        num_heads: int = 8,
+        head_widths: Sequence[int] = HEAD_WIDTHS,
+        expansion: int = 1,
+        dropout: float = 0.2,
+        input_scaling: bool = True,
+        unit_mean: bool = False,
+        initial_log_variance: float = -4.0,
+        variant: Variant = "paper",
+        embedding: Literal["sample", "mean"] = "sample",
+        draws: int = 1,
+        kl_weight: float = 1e-3,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 1e-2,
+        warmup_steps: int = 0,
+        schedule: Schedule = "constant",
+        compile_model: bool = False,
+        top_n: int = 10,
+        translator_checkpoint: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.check_hyperparameters()
+        try:
+            if aggregator == "linear":
+                self.aggregator = LinearAggregator(FRAMES_PER_VIDEO)
+            else:
+                self.aggregator = TemporalAggregator(
+                    audio_width,
+                    width=width,
+                    num_layers=num_layers,
+                    num_heads=num_heads,
+                    head_widths=list(head_widths),
+                    expansion=expansion,
+                    dropout=dropout,
+                    input_scaling=input_scaling,
+                    unit_mean=unit_mean,
+                    initial_log_variance=initial_log_variance,
+                    variant=variant,
+                    num_frames=FRAMES_PER_VIDEO,
+                )
+        except ValueError as error:
+            raise InputError(f"model: {error}") from error
+
+    @property
+    def network(self) -> nn.Module:
+        """The aggregator."""
+        return self.aggregator
+
+    def check_data(self, data: LightningDataModule) -> None:
+        """Refuse data that the model was not made for.
+
+        Raises:
+            InputError: they are no videos of audio embeddings, their widths are not the model's, or the label head has
+                too few labels.
+        """
+        check_kind(data, ["videos"], "TemporalAggregationModule")
+        if data.manifest.fields["frames"].role != "audio":
+            raise InputError(
+                f"{data.datasets[0]}: its frames are not audio embeddings; make them with `ss2a shards frames "
+                f"{data.datasets[0]} OUTPUT --checkpoint REMIXER.ckpt`"
+            )
+        check_widths(self.hparams, data, {"audio_width": "frames"})
+        check_widths(self.hparams, data, {"audio_width": "audio"})
+        check_label_head(self.hparams, data)
+
+    def build_validation(self, data: LightningDataModule) -> PredictionValidation:
+        """Metrics of aggregated audio embeddings."""
+        seen = "visual" in data.manifest.fields
+        return PredictionValidation(self.hparams.top_n, data.label_head is not None, seen, [], [*FLOORS, "frame_mean"])
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of Eq. 10: ``cosine`` and, of the variational aggregator, ``kl``."""
+        fused = self.aggregator(batch["frames"], batch["timestamps"])
+        if self.hparams.aggregator == "linear":
+            cosine = cosine_distance_loss(fused, batch["audio"])
+            return {"loss": cosine, "cosine": cosine}
+        embedding = fused.mean if self.hparams.embedding == "mean" else fused.sample(self.hparams.draws)
+        cosine, kl = cosine_distance_loss(embedding, batch["audio"]), fused.kl()
+        return {"loss": cosine + self.hparams.kl_weight * kl, "cosine": cosine, "kl": kl}
+
+    def predict_audio(self, batch: Batch) -> Tensor:
+        """Audio embedding of each video, the mean of its Gaussian, [videos, audio width]."""
+        fused = self.aggregator(batch["frames"], batch["timestamps"])
+        return fused if self.hparams.aggregator == "linear" else fused.mean
+
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        """Measure a batch of videos."""
+        targets = targets_of(batch)
+        if len(targets):
+
+            def floors() -> dict[str, Tensor]:
+                return untrained_predictions(targets, self.statistics) | {
+                    "frame_mean": mean_over_frames(batch["frames"])
+                }
+
+            predictions = {OWN: self.predict_audio(batch)}
+            self.validation.update(targets, predictions, floors, self.statistics, self._label_head)
+        return {}
