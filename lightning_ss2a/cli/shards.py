@@ -187,6 +187,47 @@ def simulate(output: str, **options: Any) -> None:  # the parser reads the optio
     print(f"The truth of every row: {Path(output, TRUTH)}")
 
 
+def frames(
+    source: str,
+    output: str,
+    checkpoint: str,
+    sampling: Literal["mean", "draw", "cycle_mix"] = "mean",
+    seed: int = 0,
+    videos_at_once: int = 16,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> None:
+    """Generate an audio embedding for every frame of a data set of videos, to train temporal aggregation on.
+
+    Args:
+        source: data set of kind videos whose frames are visual embeddings.
+        output: folder of the data set, of kind videos, whose frames are audio embeddings.
+        checkpoint: checkpoint of a RemixerModule, which holds its manifold too.
+        sampling: the mean of the Remixer's Gaussian, one draw, or Cycle Mix as the checkpoint sets it.
+        seed: of draws.
+        videos_at_once: videos in a batch, of 64 frames each.
+        device: such as cpu or cuda; auto: a GPU if there is one.
+        overwrite: replace a data set in the output folder; other files there stay.
+        progress: show a progress bar, on a terminal.
+    """
+    from lightning_ss2a.generation import generate_frames  # imports Lightning, which the other verbs do without
+
+    manifest = generate_frames(
+        source,
+        output,
+        checkpoint,
+        sampling=sampling,
+        seed=seed,
+        videos_at_once=videos_at_once,
+        device=device,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    print(f"{output}: {manifest.rows():,} videos of generated audio embeddings")
+    print(f"Train on them: lightning fit -c configs/temporal_aggregation.yaml --data.datasets {quote(output)}")
+
+
 def inspect(dataset: str, width: int | None = None) -> None:
     """Print a data set as tables: splits, classes, origins, fields with norms and duplicates, label head.
 
@@ -215,6 +256,7 @@ SHARD_VERBS = {
     "compose": compose,
     "pack": pack,
     "simulate": simulate,
+    "frames": frames,
     "inspect": inspect,
     "validate": validate,
     "demo": demo,
