@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_ss2a.models.checks import check_sizes
 from lightning_ss2a.models.efficient_attention import AttentionBlock
 from lightning_ss2a.models.gaussian import DiagonalGaussian
 from lightning_ss2a.models.variational_mlp import Variant
@@ -103,18 +104,6 @@ class AttentiveReadout(nn.Module):
         for block in self.blocks[:-1]:
             tokens = block(tokens, attended)
         return tokens, attended
-
-
-def unit_variance(embeddings: Tensor) -> Tensor:
-    """L2-normalised, then times the root of their width: a coordinate has unit variance; zero rows stay zero."""
-    return F.normalize(embeddings, dim=-1) * embeddings.shape[-1] ** 0.5
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raise ValueError if a size, given by its argument's name, is below 1."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
 
 
 def _head(widths: Sequence[int], dropout: float, variant: Variant) -> nn.Sequential:

@@ -1,11 +1,10 @@
-"""Residual trunk of the project's MLPs (supplement 2.2, Fig. 5a), and the scale that embeddings enter it with.
+"""Residual trunk of the project's MLPs (supplement 2.2, Fig. 5a).
 
 Shapes: ... any leading dimensions, I input width, O width of the last layer, D width.
 """
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -39,15 +38,6 @@ class ResidualMLP(nn.Sequential):
         if len(hidden_widths) % 2:
             blocks.append(_layer(widths[-2], widths[-1], dropout))
         super().__init__(*blocks)
-
-
-def unit_variance(embeddings: Tensor) -> Tensor:
-    """L2-normalised, then times the root of their width, ``[..., D]``: a coordinate's mean square is 1.
-
-    Embeddings of CLIP and CLAP are unit vectors, whose coordinates (about 1 / sqrt(D)) a network without normalisation
-    hardly sees. Zero rows stay zero.
-    """
-    return F.normalize(embeddings, dim=-1) * embeddings.shape[-1] ** 0.5
 
 
 class _ResidualPair(nn.Module):

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_ss2a.models.residual_mlp import ResidualMLP, unit_variance
+from lightning_ss2a.models.checks import check_sizes
+from lightning_ss2a.models.input_scaling import unit_variance
+from lightning_ss2a.models.residual_mlp import ResidualMLP
 
 HIDDEN_WIDTHS = (1024, 1024, 1024, 1024)
 
@@ -49,7 +51,7 @@ class RegressionMapper(nn.Module):
         input_scaling: bool = True,
     ) -> None:
         super().__init__()
-        _check_positive(visual_width=visual_width, audio_width=audio_width)
+        check_sizes(visual_width=visual_width, audio_width=audio_width)
         self.visual_width, self.input_scaling = visual_width, input_scaling
         self.trunk = ResidualMLP(visual_width, hidden_widths, dropout)
         self.output = nn.Linear(hidden_widths[-1], audio_width)
@@ -124,8 +126,8 @@ class DiffusionMapper(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        _check_positive(visual_width=visual_width, audio_width=audio_width, num_layers=num_layers)
-        _check_positive(num_heads=num_heads, head_width=head_width)
+        check_sizes(visual_width=visual_width, audio_width=audio_width, num_layers=num_layers)
+        check_sizes(num_heads=num_heads, head_width=head_width)
         _check_diffusion(train_steps, condition_dropout, guidance_scale, dropout)
         self.visual_width, self.audio_width = visual_width, audio_width
         self.train_steps, self.sample_steps = train_steps, sample_steps
@@ -314,12 +316,6 @@ def _wide(embeddings: Tensor) -> Tensor:
 def _into_ball(rows: Tensor, radius: float) -> Tensor:
     """Rows, those longer than the radius shortened to it."""
     return rows * (radius / rows.norm(dim=-1, keepdim=True).clamp(min=radius))
-
-
-def _check_positive(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
 
 
 def _check_diffusion(train_steps: int, condition_dropout: float, guidance_scale: float, dropout: float) -> None:

@@ -9,7 +9,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lightning_ss2a.models.gaussian import DiagonalGaussian
-from lightning_ss2a.models.residual_mlp import ResidualMLP, unit_variance
+from lightning_ss2a.models.input_scaling import unit_variance
+from lightning_ss2a.models.residual_mlp import ResidualMLP
 
 Variant = Literal["paper", "published"]
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import elu
 
 from lightning_ss2a.models import ResidualMLP, VariationalMLP
-from lightning_ss2a.models.residual_mlp import unit_variance
+from lightning_ss2a.models.input_scaling import unit_variance
 
 # Of VariationalMLP(6, hidden_widths, 4) under seed 0, before the trunk stood on its own: sha256 of the state dict's
 # names, its values and the next random number, and the mean for one row. Checkpoints and seeds of then must still work.
