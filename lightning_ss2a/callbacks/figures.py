@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COLLECTED = ("visual_embedding", "audio_embedding", "class_index", "index")
 MOST_NAMED_CLASSES = 40
-MOST_LABELS = 30
+MOST_LABELS = 24
 MOST_BARS = 60
 
 
@@ -116,8 +116,8 @@ def similarity_figure(rows: dict[str, Tensor], names: list[str]) -> "Figure":
         centres = (ends - counts / 2 - 0.5).tolist()
         shown = _with_room(centres, len(order))
         places, labels = [centres[i] for i in shown], [names[classes[i]] for i in shown]
-        axes.set_xticks(places, labels, rotation=90, fontsize=8)
-        axes.set_yticks(places, labels, fontsize=8)
+        axes.set_xticks(places, labels, rotation=90, fontsize=7)
+        axes.set_yticks(places, labels, fontsize=7)
     title = f"CMSS similarity of {len(order)} validation pairs\n(by class; matching pairs on the diagonal)"
     axes.set(xlabel="audio", ylabel="visual")
     axes.set_title(title, fontsize=10)

@@ -29,7 +29,7 @@ def labels(ticks) -> list[str]:
 
 
 def overlaps(figure, texts) -> bool:
-    figure.canvas.draw()
+    figure.draw_without_rendering()  # canvas.draw() would not lay anything out: the canvas has no renderer
     boxes = [text.get_window_extent() for text in texts if text.get_text()]
     return any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
 
