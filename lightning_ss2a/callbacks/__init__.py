@@ -6,6 +6,7 @@ from lightning_ss2a.callbacks.hyperparameters import HyperparameterBoard
 from lightning_ss2a.callbacks.interrupt import GracefulInterrupt
 from lightning_ss2a.callbacks.pair_filter import PairFilter
 from lightning_ss2a.callbacks.predictions import CMSSShardWriter
+from lightning_ss2a.callbacks.remixer_figures import RemixerFigures
 from lightning_ss2a.callbacks.summary import RunSummary
 from lightning_ss2a.callbacks.throughput import Throughput
 
@@ -16,6 +17,7 @@ __all__ = [
     "HyperparameterBoard",
     "ManifoldFigures",
     "PairFilter",
+    "RemixerFigures",
     "RunSummary",
     "Throughput",
 ]
