@@ -16,12 +16,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure a claim of docs/claims.md; see the page.")
     parser.add_argument("claim", nargs="?", choices=[*CLAIMS, "all"], help="left out: only tables and figures, of all")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds, and simulated worlds")
+    parser.add_argument("--processes", type=int, default=2, help="runs at a time, each of one thread")
     options = parser.parse_args()
     blocks, runs_there, runs_wanted = {}, 0, 0
     for name, claim in CLAIMS.items():
         runs = claim.runs(options.seeds)
         if options.claim in (name, "all"):
-            make_runs(runs, Results(claim.FILE))
+            make_runs(runs, Results(claim.FILE), options.processes)
         if options.claim in (name, "all", None):
             blocks |= claim.report(options.seeds)
             runs_there += len(Results(claim.FILE).of(runs))

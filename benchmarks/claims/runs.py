@@ -1,4 +1,4 @@
-"""Training runs of a claim: simulate, fit, measure; in two processes, each run's numbers saved at once."""
+"""Training runs of a claim: simulate, fit, measure; in a few processes, each run's numbers saved at once."""
 
 import contextlib
 import csv
@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "configs"
 RESULTS = ROOT / "docs" / "claims"
 FIGURES = ROOT / "docs" / "figures"
-PROCESSES = 2
+MANIFOLDS = Path(tempfile.gettempdir(), "ss2a-claims-manifolds")
+"""Checkpoints of manifolds, shared by all claims about what comes after; remove it after a change of the code."""
 
 Row = dict[str, Any]
 Measure = Callable[[Any, str, "Run"], dict[str, float]]
@@ -44,6 +45,7 @@ class Run:
         fold: fold held out, for data with folds.
         trained: False: measure the model as it starts.
         prepare: called before the training with the CLI, the data set's folder and the run.
+        manifold: run whose manifold this one builds on; it is trained once for all, and not measured.
     """
 
     arm: str
@@ -56,6 +58,7 @@ class Run:
     fold: int | None = None
     trained: bool = True
     prepare: Callable[[Any, str, "Run"], None] | None = None
+    manifold: "Run | None" = None
 
     @property
     def world(self) -> str:
@@ -69,8 +72,15 @@ class Run:
         recipe = json.dumps([configs, self.overrides, self.data_overrides, self.trained])
         if self.data is None:
             recipe += Path(_dataset(self.config), "manifest.json").read_text()
+        if self.manifold is not None:
+            recipe += self.manifold.key[-1]
         fold = "" if self.fold is None else str(self.fold)
         return self.world, self.arm, str(self.seed), fold, hashlib.sha256(recipe.encode()).hexdigest()[:8]
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the manifold that it trains is kept, if another run builds on it."""
+        return MANIFOLDS / f"{'-'.join(part for part in self.key if part)}.ckpt"
 
 
 KEY = ("world", "arm", "seed", "fold", "recipe")
@@ -123,7 +133,7 @@ class Results:
         return [float(row[name]) for row in self.of(runs) if row.get(name)]
 
 
-def make_runs(runs: Sequence[Run], results: Results) -> None:
+def make_runs(runs: Sequence[Run], results: Results, processes: int = 2) -> None:
     """Train and measure what is not in the results yet; simulated data sets live in a temporary folder meanwhile."""
     missing = [run for run in runs if run.key not in results.rows]
     if not missing:
@@ -132,10 +142,13 @@ def make_runs(runs: Sequence[Run], results: Results) -> None:
     start, done = time.perf_counter(), 0
     # By seed, so that the data sets of one seed are on disk at a time; the demo last.
     groups = sorted({(run.world == "demo", run.seed) for run in missing})
-    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for group in groups:
             with tempfile.TemporaryDirectory() as folder:
                 chosen = [run for run in missing if (run.world == "demo", run.seed) == group]
+                manifolds = {run.manifold.checkpoint: run.manifold for run in chosen if run.manifold is not None}
+                needed = [run for checkpoint, run in manifolds.items() if not checkpoint.is_file()]
+                pool.map(_train_manifold, [(run, _simulate(run, folder)) for run in needed], chunksize=1)
                 tasks = [(run, _simulate(run, folder)) for run in chosen]
                 for run, numbers in pool.imap_unordered(_train, tasks):
                     results.add(run, numbers)
@@ -174,6 +187,27 @@ def _simulate(run: Run, folder: str) -> str:
 
 def _train(task: tuple[Run, str]) -> tuple[Run, dict[str, float]]:
     run, dataset = task
+    start = time.perf_counter()
+    with _fitted(run, dataset) as cli:
+        logged = {name: float(value) for name, value in cli.trainer.callback_metrics.items() if name.startswith("val/")}
+        numbers = {n.removeprefix("val/"): v for n, v in logged.items() if "_floor/" not in n or n.endswith("/ridge")}
+        cli.model.eval()
+        numbers |= run.measure(cli, dataset, run)
+    return run, numbers | {"seconds": time.perf_counter() - start}
+
+
+def _train_manifold(task: tuple[Run, str]) -> None:
+    run, dataset = task
+    run.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with _fitted(run, dataset) as cli:
+        temporary = run.checkpoint.with_suffix(f".{os.getpid()}")
+        cli.trainer.save_checkpoint(temporary)
+        os.replace(temporary, run.checkpoint)
+
+
+@contextlib.contextmanager
+def _fitted(run: Run, dataset: str) -> Iterator[Any]:
+    """The CLI of a run, trained and validated."""
     warnings.filterwarnings("ignore")
     import logging
 
@@ -184,11 +218,11 @@ def _train(task: tuple[Run, str]) -> tuple[Run, dict[str, float]]:
     torch.set_num_threads(1)
     from lightning_ss2a.cli.lightning import build_cli
 
-    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         arguments = ["-c", str(CONFIGS / run.config), f"--data.datasets={dataset}"]
         arguments += [f"--seed_everything={run.seed}", f"--data.seed={run.seed}"]
         arguments += [] if run.fold is None else [f"--data.fold={run.fold}"]
+        arguments += [] if run.manifold is None else [f"--model.manifold_checkpoint={run.manifold.checkpoint}"]
         arguments += ["--trainer.callbacks=[]", "--trainer.logger=false", "--trainer.enable_checkpointing=false"]
         arguments += ["--trainer.enable_progress_bar=false", f"--trainer.default_root_dir={folder}"]
         cli = build_cli([*arguments, "--trainer.accelerator=cpu", *run.overrides], run=False)
@@ -200,8 +234,4 @@ def _train(task: tuple[Run, str]) -> tuple[Run, dict[str, float]]:
             cli.trainer.fit(cli.model, cli.datamodule)
         if not any(name.startswith("val/") for name in cli.trainer.callback_metrics):
             cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
-        logged = {name: float(value) for name, value in cli.trainer.callback_metrics.items() if name.startswith("val/")}
-        numbers = {n.removeprefix("val/"): v for n, v in logged.items() if "_floor/" not in n or n.endswith("/ridge")}
-        cli.model.eval()
-        numbers |= run.measure(cli, dataset, run)
-    return run, numbers | {"seconds": time.perf_counter() - start}
+        yield cli
