@@ -24,6 +24,9 @@ from lightning_ss2a.training.validation import RECALL_AT, reset_metrics
 class AudioToVisualModule(StageModule):
     """Learns a map from audio to visual embeddings from pairs, with a contrastive loss and a cosine loss.
 
+    The contrastive loss compares unit vectors with the mean training embedding taken off: visual embeddings lie in a
+    narrow cone, and to tell them apart as they are would push translations out of it.
+
     Its checkpoint serves as ``translator_checkpoint`` of the other modules, for their CLIP score, and gives sources of
     audio a visual embedding (``models.source_slots.audio_slots``).
 
@@ -102,9 +105,10 @@ class AudioToVisualModule(StageModule):
         translated = self.translator(audio)
         terms = {}
         if self.hparams.contrastive_weight:
+            mean = self.statistics.mean_visual
             terms["contrastive"] = contrastive_loss(
-                visual,
-                translated,
+                normalize(visual, dim=-1) - mean,
+                normalize(translated.float(), dim=-1) - mean,
                 self.translator.temperature,
                 visual=visual,
                 audio=audio,
@@ -139,8 +143,7 @@ class TranslationValidation(nn.Module):
     def update(self, translated: Tensor, targets: Targets, statistics: TrainingStatistics) -> None:
         """Add translations [rows, visual width] of a batch."""
         visual, mean = targets.mean_visual, statistics.mean_visual
-        ridge = normalize(targets.audio, dim=-1) @ statistics.audio_to_visual_weight.T + statistics.audio_to_visual_bias
-        own = normalize(translated.float(), dim=-1)
+        own, ridge = normalize(translated.float(), dim=-1), statistics.translate_audio(targets.audio)
         predictions = {"own": own, "ridge": ridge, "mean_visual": mean.expand_as(visual)}
         for name, cosine in self.cosines.items():
             cosine.update(predictions[name], visual)

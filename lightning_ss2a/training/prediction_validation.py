@@ -63,7 +63,8 @@ class PredictionValidation(nn.Module):
         group = targets.visible.sum(1).clamp(1, MOST_SOURCES) - 1
         measured = [(self.predictions, predictions)]
         if self.floor_values is None:
-            measured.append((self.floors, floors()))
+            with torch.autocast(targets.audio.device.type, enabled=False):
+                measured.append((self.floors, floors()))
         for metrics, values in measured:
             for name, predicted in values.items():
                 metrics[name].update(predicted, targets, statistics, head, group)

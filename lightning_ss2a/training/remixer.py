@@ -135,6 +135,7 @@ class RemixerModule(StageModule):
             option = "model.manifold_checkpoint"
             manifold_architecture, manifold_state = read_manifold(manifold_checkpoint, option, manifold_teacher)
         self.save_hyperparameters()
+        self.hparams.manifold_architecture = manifold_architecture  # the command line saves what it was given, not this
         self.check_hyperparameters()
         if max_slots < 1 + use_global:
             raise InputError(f"model.max_slots is {max_slots}, needs room for a source" + " and the global embedding")
@@ -191,6 +192,11 @@ class RemixerModule(StageModule):
         variants = ["draw", "cycle_mix"] if self.hparams.validate_cycle_mix else ["draw"]
         floors = [*FLOORS, "source_mean", "global"]
         return RemixerValidation(self.hparams.top_n, data.label_head is not None, True, variants, floors)
+
+    def setup(self, stage: str) -> None:
+        """See :class:`MeasuredModule`; projections of a run that was interrupted are those of other data."""
+        super().setup(stage)
+        self._projections = None
 
     def on_fit_start(self) -> None:
         """Get ready to measure, and project every embedding of the data once.

@@ -53,13 +53,14 @@ class TrainingStatistics:
 
     def predict_audio(self, features: Tensor) -> Tensor:
         """Audio directions that the ridge regression predicts, [rows, audio width], from ``Targets.features``."""
-        return features @ self.features_to_audio_weight.T + self.features_to_audio_bias
+        return _affine(features, self.features_to_audio_weight, self.features_to_audio_bias)
 
     def translate_audio(self, audio: Tensor) -> Tensor:
         """Audio embeddings [rows, audio width] in the visual space, [rows, visual width]."""
-        if self.translator is not None:
+        if self.translator is None:
+            return _affine(normalize(audio, dim=-1), self.audio_to_visual_weight, self.audio_to_visual_bias)
+        with torch.autocast(audio.device.type, enabled=False):
             return self.translator(audio)
-        return normalize(audio, dim=-1) @ self.audio_to_visual_weight.T + self.audio_to_visual_bias
 
     def to(self, device: torch.device) -> "TrainingStatistics":
         """The same statistics on another device."""
@@ -152,6 +153,11 @@ def _visual_statistics(backward: CrossMoments, norms: Tensor) -> dict[str, Tenso
         "mean_visual": (backward.sum_y / backward.count).float(),
         "visual_norm": (norms / backward.count).float(),
     }
+
+
+def _affine(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A closed-form map, the same for a row in any batch and under autocast, which leaves float64 alone."""
+    return (rows.double() @ weight.double().T + bias.double()).float()
 
 
 def _double(column: Tensor | list[str]) -> Tensor | list[str]:

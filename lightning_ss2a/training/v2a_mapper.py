@@ -100,6 +100,10 @@ class V2AMapperModule(StageModule):
         """The mapper."""
         return self.mapper
 
+    def networks_to_compile(self) -> Sequence[nn.Module]:
+        """The mapper, or the transformer in it that a diffusion mapper calls many times."""
+        return [self.mapper.transformer if self.hparams.flavour == "diffusion" else self.mapper]
+
     def check_data(self, data: LightningDataModule) -> None:
         """Refuse data that the model was not made for.
 

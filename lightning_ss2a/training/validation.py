@@ -52,8 +52,9 @@ class PredictedAudioMetrics(nn.Module):
         """Add predictions [rows, audio width] for a batch, with the group of each row, [rows]."""
         direction = normalize(predicted.float(), dim=-1)
         if self.ssms is not None and head is not None:
-            scores = head.scores(direction * statistics.audio_norm)
-            self.ssms.update(scores, head.scores(targets.audio), group)
+            with torch.autocast(direction.device.type, enabled=False):
+                scores = head.scores(direction * statistics.audio_norm), head.scores(targets.audio)
+            self.ssms.update(*scores, group)
         if self.clip_score is not None and targets.visual is not None:
             self.clip_score.update(statistics.translate_audio(direction), targets.visual, targets.visible)
         self.reconstruction_cosine.update(direction, targets.audio)
