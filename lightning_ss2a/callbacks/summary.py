@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_ss2a.callbacks.outputs import run_folder
+from lightning_ss2a.callbacks.predictions import CMSSShardWriter
 
 LOWER_IS_BETTER = ("median_rank", "modality_gap")
 TABLE_WIDTH = 120
@@ -59,7 +60,9 @@ class RunSummary(Callback):
             _print_table(trainer, pl_module, summary_table(self._best, last))
         checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
         # Not through rich: it would break a long command into lines that cannot be pasted.
-        print("\n".join(next_commands(str(folder), checkpoint, with_logger=bool(trainer.loggers))), flush=True)
+        with_predict = any(isinstance(callback, CMSSShardWriter) for callback in trainer.callbacks)
+        lines = next_commands(str(folder), checkpoint, bool(trainer.loggers), with_predict)
+        print("\n".join(lines), flush=True)
 
 
 def metrics(values: Mapping[str, Any], prefix: str) -> dict[str, float]:
@@ -89,7 +92,9 @@ def values_table(values: Mapping[str, float], prefix: str) -> Any:
     return _table({"val/": "Validation", "test/": "Test"}[prefix], ["value"], rows, values)
 
 
-def next_commands(folder: str, checkpoint: ModelCheckpoint | None, with_logger: bool = True) -> list[str]:
+def next_commands(
+    folder: str, checkpoint: ModelCheckpoint | None, with_logger: bool = True, with_predict: bool = True
+) -> list[str]:
     """Where the checkpoint is, and which commands use it."""
     lines = []
     path = checkpoint and (checkpoint.best_model_path or checkpoint.last_model_path)
@@ -101,8 +106,9 @@ def next_commands(folder: str, checkpoint: ModelCheckpoint | None, with_logger: 
         lines += [
             f"Checkpoint{chosen}: {path}",
             f"Measure it:  lightning test {options}",
-            f"Embed data:  lightning predict {options}",
         ]
+        if with_predict:
+            lines.append(f"Embed data:  lightning predict {options}")
     if with_logger:
         lines.append(f"Look at it:  tensorboard --logdir {shlex.quote(folder)}")
     return lines
@@ -113,8 +119,9 @@ def _table(title: str, columns: list[str], rows: Mapping[str, list[str]], values
 
     table = Table(title=f"{title} (floors: what needs no training of this model)")
     floors = floor_names(values)
-    for heading in ("metric", *columns, *(f"floor: {floor}" for floor in floors)):
-        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    table.add_column("metric", no_wrap=True)  # a name that is cut tells nothing; headings break between words
+    for heading in (*columns, *(f"floor: {floor.replace('_', ' ')}" for floor in floors)):
+        table.add_column(heading, justify="right")
     for name, cells in sorted(rows.items()):
         cells = [*cells, *(_number(values.get(f"{name}_floor/{floor}")) for floor in floors)]
         table.add_row(name.partition("/")[2], *cells)

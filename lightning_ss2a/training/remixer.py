@@ -138,7 +138,8 @@ class RemixerModule(StageModule):
         self.hparams.manifold_architecture = manifold_architecture  # the command line saves what it was given, not this
         self.check_hyperparameters()
         if max_slots < 1 + use_global:
-            raise InputError(f"model.max_slots is {max_slots}, needs room for a source" + " and the global embedding")
+            beside = " and the global embedding" if use_global else ""
+            raise InputError(f"model.max_slots is {max_slots}, needs room for a source{beside}")
         if cycle_feedback == "replace" and not use_global:
             raise InputError("model.cycle_feedback=replace overwrites the global embedding: it needs model.use_global")
         self._check_manifold(manifold_architecture)

@@ -117,7 +117,7 @@ class TemporalAggregationModule(StageModule):
         if data.manifest.fields["frames"].role != "audio":
             raise InputError(
                 f"{data.datasets[0]}: its frames are not audio embeddings; make them with `ss2a shards frames "
-                f"{data.datasets[0]} OUTPUT --checkpoint REMIXER.ckpt`"
+                f"{data.datasets[0]} OUTPUT REMIXER.ckpt`"
             )
         check_widths(self.hparams, data, {"audio_width": "frames"})
         check_widths(self.hparams, data, {"audio_width": "audio"})

@@ -71,6 +71,31 @@ def test_batches_and_merging_add_up():
     torch.testing.assert_close(whole.sum_y_squared, y.square().sum())
 
 
+@pytest.mark.parametrize("count", [3, 5, 8])
+@pytest.mark.parametrize("penalty", [1e-4, 1.0, "gcv"])
+def test_few_rows_are_decomposed_as_many_are(count: int, penalty: float | str):
+    """By the rows' own products, or by those of the columns: the map is the same."""
+    x, y = make_rows(count)
+    parts = CrossMoments(8, 3)
+    for rows in (slice(0, 1), slice(1, count)):
+        part = moments_of(x[rows], y[rows])
+        parts.merge(part)
+    assert parts.rows_x is not None
+    products = moments_of(x, y)
+    products.rows_x = None
+    first, second = (ridge_regression(moments, penalty) for moments in (parts, products))
+    torch.testing.assert_close(first.weight, second.weight, rtol=1e-7, atol=1e-9)
+    assert first.penalty == second.penalty
+
+
+def test_rows_are_kept_only_while_they_are_few():
+    x, y = make_rows(9)
+    moments = moments_of(x[:8], y[:8])
+    assert moments.rows_x is not None
+    moments.update(x[8:], y[8:])
+    assert moments.rows_x is None
+
+
 def test_map_takes_the_precision_of_its_input():
     x, y = make_rows(10)
     fitted = ridge_regression(moments_of(x.float(), y.float()), 0.1)

@@ -25,6 +25,8 @@ class CrossMoments:
         sum_xx: sum of the inputs' outer products, ``[X, X]``.
         sum_xy: sum of the outer products of inputs and targets, ``[X, Y]``.
         sum_y_squared: sum of the targets' squared norms, a scalar.
+        rows_x: the inputs themselves, parts of ``[n, X]``, as long as there are at most X; None: there are more. Fewer
+            rows than columns are cheaper to decompose than their products.
 
     Args:
         input_width: width of the inputs.
@@ -48,6 +50,7 @@ class CrossMoments:
         self.sum_xx = torch.zeros(input_width, input_width, dtype=torch.float64, device=device)
         self.sum_xy = torch.zeros(input_width, target_width, dtype=torch.float64, device=device)
         self.sum_y_squared = torch.zeros((), dtype=torch.float64, device=device)
+        self.rows_x: list[Tensor] | None = []
 
     @torch.no_grad()
     def update(self, x: Tensor, y: Tensor) -> None:
@@ -72,6 +75,7 @@ class CrossMoments:
         self.sum_xx.addmm_(x.T, x)
         self.sum_xy.addmm_(x.T, y)
         self.sum_y_squared += y.square().sum()
+        self._keep_rows([x])
 
     def merge(self, other: "CrossMoments") -> None:
         """Add the rows that another object has seen.
@@ -86,6 +90,11 @@ class CrossMoments:
         self.count += other.count
         for name in ("sum_x", "sum_y", "sum_xx", "sum_xy", "sum_y_squared"):
             getattr(self, name).add_(getattr(other, name).to(self.sum_x.device))
+        self._keep_rows(None if other.rows_x is None else [rows.to(self.sum_x) for rows in other.rows_x])
+
+    def _keep_rows(self, rows: list[Tensor] | None) -> None:
+        few = self.rows_x is not None and rows is not None and self.count <= len(self.sum_x)
+        self.rows_x = self.rows_x + rows if few else None
 
 
 @dataclass(frozen=True)
@@ -147,14 +156,25 @@ def ridge_regression(moments: CrossMoments, penalty: float | Literal["gcv"]) -> 
     mean_variance = float(centred_xx.diagonal().mean())
     if mean_variance <= NO_VARIANCE * float(moments.sum_xx.diagonal().mean()):
         return LinearMap(torch.zeros_like(centred_xy.T), mean_y, 0.0)
-    eigenvalues, eigenvectors = torch.linalg.eigh(centred_xx)  # [X], [X, X]
-    eigenvalues = eigenvalues.clamp_min(0)
-    rotated_xy = eigenvectors.T @ centred_xy  # [X, Y]
+    eigenvalues, eigenvectors = _principal_axes(moments, mean_x, centred_xx)  # [R], [X, R]
+    rotated_xy = eigenvectors.T @ centred_xy  # [R, Y]
     if penalty == "gcv":
         squares_y = moments.sum_y_squared - moments.count * mean_y.square().sum()
         penalty = _gcv_penalty(moments.count, eigenvalues, rotated_xy.square().sum(1), squares_y, mean_variance)
     weight = (eigenvectors @ (rotated_xy / (eigenvalues + penalty * mean_variance).unsqueeze(1))).T  # [Y, X]
     return LinearMap(weight, mean_y - weight @ mean_x, float(penalty))
+
+
+def _principal_axes(moments: CrossMoments, mean_x: Tensor, centred_xx: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [R] and eigenvectors [X, R] of the centred inputs' products; of few rows, only those above 0."""
+    if moments.rows_x is None:
+        eigenvalues, eigenvectors = torch.linalg.eigh(centred_xx)
+        return eigenvalues.clamp_min(0), eigenvectors
+    centred = torch.cat(moments.rows_x) - mean_x  # [n, X]
+    eigenvalues, eigenvectors = torch.linalg.eigh(centred @ centred.T)
+    there = eigenvalues > NO_VARIANCE * eigenvalues[-1]
+    eigenvalues, eigenvectors = eigenvalues[there], eigenvectors[:, there]
+    return eigenvalues, centred.T @ (eigenvectors / eigenvalues.sqrt())
 
 
 def _gcv_penalty(
@@ -164,13 +184,13 @@ def _gcv_penalty(
 
     Args:
         count: rows.
-        eigenvalues: of the centred inputs' products, ``[X]``.
-        rotated_squares: squared norm of the cross products along each eigenvector, ``[X]``.
+        eigenvalues: of the centred inputs' products, ``[R]``; others are 0.
+        rotated_squares: squared norm of the cross products along each eigenvector, ``[R]``.
         squares_y: sum of squares of the centred targets.
         mean_variance: what penalties are relative to.
     """
     penalties = GCV_PENALTIES.to(eigenvalues.device)
-    shrunk = eigenvalues + mean_variance * penalties.unsqueeze(1)  # [P, X]
+    shrunk = eigenvalues + mean_variance * penalties.unsqueeze(1)  # [P, R]
     explained = (rotated_squares * (2 / shrunk - eigenvalues / shrunk.square())).sum(1)  # [P]
     freedom = count - 1 - (eigenvalues / shrunk).sum(1)  # [P], the bias costs one
     return float(penalties[((squares_y - explained).clamp_min(0) / freedom.square()).argmin()])
