@@ -3,11 +3,23 @@
 import argparse
 import json
 
-from . import ccmr, depth, filter, gap, teacher
+from . import ccmr, conditions, cycle_mix, depth, filter, gap, remixer, remixer_depth, sensitivity, teacher, temporal
 from .runs import ROOT, Results, make_runs
 from .tables import fill_page
 
-CLAIMS = {"gap": gap, "ccmr": ccmr, "depth": depth, "filter": filter, "teacher": teacher}
+CLAIMS = {
+    "gap": gap,
+    "ccmr": ccmr,
+    "depth": depth,
+    "filter": filter,
+    "teacher": teacher,
+    "remixer": remixer,
+    "cycle_mix": cycle_mix,
+    "remixer_depth": remixer_depth,
+    "conditions": conditions,
+    "temporal": temporal,
+    "sensitivity": sensitivity,
+}
 PAGE = ROOT / "docs" / "claims.md"
 
 
@@ -22,7 +34,7 @@ def main() -> None:
     for name, claim in CLAIMS.items():
         runs = claim.runs(options.seeds)
         if options.claim in (name, "all"):
-            make_runs(runs, Results(claim.FILE), options.processes)
+            getattr(claim, "make", make_runs)(runs, Results(claim.FILE), options.processes)
         if options.claim in (name, "all", None):
             blocks |= claim.report(options.seeds)
             runs_there += len(Results(claim.FILE).of(runs))

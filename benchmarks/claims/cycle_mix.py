@@ -1,0 +1,146 @@
+"""Does Cycle Mix lift scenes of several sources, and what does it cost those of one (Table 8)?"""
+
+from typing import Any
+
+import torch
+
+from .figures import COLOURS, figure, line
+from .remixer import GROUPS, SCORE_HEADER, WORLDS, Values, score_cells, values_of
+from .runs import Results, Run
+from .scenes import REMIXER, remixer_predictions, scene_runs, score_scenes
+from .tables import markdown_table, mean_and_spread
+
+FILE = "cycle_mix"
+WEIGHTS = ("5e-5", "3e-4", "1e-3", "3e-3")
+"""KL weights; the first is the published one."""
+
+UNIT = "1e-3, unit mean"
+COUNTS = {"simulated": (1, 4, 16, 64, 128), "demo": (1, 4, 16, 64)}
+"""Iterations, and samples."""
+
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "min": ("64 x 64, score of the worst source", {"score": "min"}),
+    "published": (
+        "65 x 64, as published: std, replace",
+        {"score": "std", "feedback": "replace", "var_samples": 64, "feedback_samples": 64, "cycle_iterations": 65},
+    ),
+}
+"""Other rules than Algorithm 1's: label and arguments of ``cycle_mix``."""
+
+DEMO_SEEDS = 1
+
+
+def grid_measures(cli: Any, dataset: str, run: Run) -> dict[str, float]:
+    """Scores by iterations and samples (``TxN``), and the mean of what Cycle Mix maximises (``merit/TxN``)."""
+    from lightning_ss2a.models import cycle_mix
+    from lightning_ss2a.models.source_slots import mean_of_sources
+
+    model, merits = cli.model, {}
+    model.manifold.eval()
+
+    def predict(batch: Any, targets: Any) -> dict[str, torch.Tensor]:
+        slots = model.slots(batch)
+        sources = mean_of_sources(slots, model.manifold)
+        found = remixer_predictions(model, batch) | {"source_mean": sources}
+        merits.setdefault("source_mean", []).append(sources.norm(dim=1))
+
+        def mix(name: str, **options: Any) -> None:
+            settings = {"cycle_iterations": 64, "cycle_samples": 64, "slot_weights": slots.weight} | options
+            result = cycle_mix(model.remixer, model.manifold, *slots.tokens(), batch["key"], **settings)
+            found[name] = result.embedding
+            merits.setdefault(name, []).append(result.score)
+
+        for iterations in COUNTS[run.world]:
+            for samples in COUNTS[run.world]:
+                mix(f"{iterations}x{samples}", cycle_iterations=iterations, cycle_samples=samples)
+        for name, (_, options) in OPTIONS.items():
+            mix(name, **options)
+        mix("merit_of_mean", cycle_iterations=1, cycle_samples=1, noise_scale=0.0)
+        return found
+
+    numbers = score_scenes(cli, predict)
+    return numbers | {f"merit/{name}": float(torch.cat(parts).mean()) for name, parts in merits.items()}
+
+
+def runs(seeds: int) -> list[Run]:
+    """A Remixer for each KL weight and, in the simulated world, one whose mean has unit norm."""
+    made = []
+    for weight in WEIGHTS:
+        made += scene_runs(weight, REMIXER, grid_measures, (f"--model.kl_weight={weight}",), seeds, DEMO_SEEDS)
+    unit = {"simulated": ("--model.kl_weight=1e-3", "--model.unit_mean=true")}
+    return made + scene_runs(UNIT, REMIXER, grid_measures, unit, seeds)
+
+
+ROWS = {
+    "mean": "its mean",
+    "draw": "one draw (1 x 1)",
+    "4x4": "Cycle Mix 4 x 4",
+    "16x16": "16 x 16",
+    "64x64": "64 x 64",
+    "128x128": "128 x 128",
+    "1x64": "best of 64 draws, no feedback (1 x 64)",
+    **{name: label for name, (label, _) in OPTIONS.items()},
+}
+"""Rows for each KL weight; those that a world does not have are left out."""
+
+
+def report(seeds: int) -> dict[str, str]:
+    """By world a table of KL weights, and for one weight the whole grid; draws the figure."""
+    values, blocks = values_of(Results(FILE), runs(seeds)), {}
+    for world in WORLDS:
+        rows = []
+        for arm in (*WEIGHTS, UNIT):
+            for name, label in ROWS.items():
+                merit = "merit_of_mean" if name == "mean" else "1x1" if name == "draw" else name
+                shown = [] if name == "published" else values(world, arm, f"merit/{merit}")
+                cells = score_cells(values, world, arm, name)
+                if any(cells):
+                    alike = mean_and_spread(values(world, arm, "draw_cosine")) if name == "draw" else ""
+                    rows.append([arm, label, *cells, mean_and_spread(shown), alike])
+        sources = score_cells(values, world, WEIGHTS[0], "source_mean")
+        rows.append(["", "mean of χ(e)", *sources, mean_and_spread(values(world, WEIGHTS[0], "merit/source_mean")), ""])
+        header = ["KL weight", "", *SCORE_HEADER, "cosine to χ(e)", "cosine of two draws"]
+        blocks[f"cycle_mix {world}"] = markdown_table(header, rows)
+        blocks[f"cycle_mix {world} grid"] = _grid(values, world, "1e-3")
+    _draw(values)
+    return blocks
+
+
+def _changes(values: Values, world: str, arm: str, name: str, group: str) -> list[float]:
+    pairs = zip(values(world, arm, f"{name}/ssms/{group}"), values(world, arm, f"draw/ssms/{group}"), strict=False)
+    return [mixed - draw for mixed, draw in pairs]
+
+
+def _grid(values: Values, world: str, arm: str) -> str:
+    """SSMS minus that of one draw, iterations down, samples across, for both groups."""
+    counts, rows = COUNTS[world], []
+    for group, label in GROUPS.items():
+        for iterations in counts:
+            names = [f"{iterations}x{samples}" for samples in counts]
+            cells = [mean_and_spread(_changes(values, world, arm, name, group), 2) for name in names]
+            rows.append([label, str(iterations), *cells])
+    return markdown_table(["scenes", "iterations", *(f"{n} sample" + "s" * (n > 1) for n in counts)], rows)
+
+
+def _draw(values: Values) -> None:
+    colours = dict(zip((*WEIGHTS, UNIT), ("grey", "green", "blue", "orange", "red"), strict=True))
+    with figure("cycle_mix", 4, width=12.5) as axes:
+        places = [(world, group) for world in WORLDS for group in ("several", "single")]
+        for axis, (world, group) in zip(axes, places, strict=True):
+            counts = COUNTS[world]
+            at = list(range(1, len(counts) + 1))
+            for shift, (arm, colour) in enumerate(colours.items()):
+                if not values(world, arm, "draw/ssms/all"):
+                    continue
+                drawn = {"color": COLOURS[colour], "label": f"KL weight {arm}"}
+                samples = [values(world, arm, f"{n}x{n}/ssms/{group}") for n in counts]
+                line(axis, [place + 0.06 * (shift - 2) for place in at], samples, **drawn)
+                mean = values(world, arm, f"mean/ssms/{group}")
+                line(axis, [0.06 * (shift - 2)], [mean], color=COLOURS[colour], linestyle="")
+            floor = values(world, WEIGHTS[0], f"source_mean/ssms/{group}")
+            if floor:
+                axis.axhline(sum(floor) / len(floor), color="black", linestyle="--", linewidth=0.8)
+            axis.set_xticks([0, *at], ["mean", *(str(count) for count in counts)])
+            axis.set_title(f"SSMS, {world}, {GROUPS[group]}")
+            axis.set_xlabel("iterations = samples")
+        axes[-1].legend(frameon=False, fontsize=7)
