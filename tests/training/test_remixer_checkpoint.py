@@ -1,0 +1,154 @@
+"""Where a RemixerModule's manifold comes from, and that its checkpoints need no other file."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_ss2a.cli.lightning import main
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.models import Manifold
+from lightning_ss2a.training import RemixerModule
+from tests.manifold_examples import (
+    AUDIO_WIDTH,
+    VISUAL_WIDTH,
+    Recorder,
+    SaveAfterValidation,
+    largest_difference,
+    make_data,
+    make_module,
+    make_trainer,
+)
+from tests.scene_examples import make_remixer, make_translator, save_manifold, write_learnable_scenes
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_learnable_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+def save(module: Any, path: Path) -> str:
+    trainer = make_trainer(path.parent)
+    trainer.strategy.connect(module)
+    trainer.strategy._lightning_module = module
+    trainer.save_checkpoint(path)
+    return str(path)
+
+
+def states(module: RemixerModule) -> dict[str, torch.Tensor]:
+    return module.state_dict()
+
+
+def validate(module: RemixerModule, dataset: str, folder: Path) -> dict[str, float]:
+    recorder = Recorder()
+    trainer = make_trainer(folder, callbacks=[recorder])
+    trainer.validate(module, datamodule=make_data(dataset), verbose=False)
+    return recorder.validation[0]
+
+
+# -------------------------------------------------------------------- the manifold's file
+
+
+def test_weights_and_architecture_come_from_the_manifold_checkpoint(tmp_path: Path):
+    options = {"manifold_width": 7, "projector_widths": [9, 9], "reconstructor_widths": [5], "input_scaling": False}
+    path = save_manifold(tmp_path / "manifold.ckpt", 3, dropout=0.4, **options)
+    module = make_remixer(path)
+    expected = make_module(3, **options).manifold
+    assert largest_difference(module.manifold.state_dict(), expected.state_dict()) == 0
+    assert module.remixer.manifold_width == 7
+    visual = torch.randn(4, VISUAL_WIDTH)
+    module.manifold.train()  # no dropout, in any mode
+    torch.testing.assert_close(module.manifold.project_visual(visual).mean, expected.eval().project_visual(visual).mean)
+
+
+def test_the_teacher_is_taken_when_asked(tmp_path: Path):
+    path = save_manifold(tmp_path / "manifold.ckpt")
+    with pytest.raises(InputError, match=r"manifold.ckpt: has no teacher; it was trained without EMATeacher"):
+        make_remixer(path, manifold_teacher=True)
+    checkpoint = torch.load(path, weights_only=True)
+    teacher = make_module(8).manifold.state_dict()
+    checkpoint["state_dict"] |= {f"teacher.{name}": value for name, value in teacher.items()}
+    torch.save(checkpoint, path)
+    student = make_remixer(path).manifold.state_dict()
+    assert largest_difference(make_remixer(path, manifold_teacher=True).manifold.state_dict(), teacher) == 0
+    assert largest_difference(student, teacher) > 0.1
+
+
+def test_wrong_manifolds_are_named(tmp_path: Path):
+    manifold = save_manifold(tmp_path / "manifold.ckpt")
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    remixer = save(make_remixer(manifold), tmp_path / "remixer.ckpt")
+    translator = save(make_translator(), tmp_path / "translator.ckpt")
+    for path, message in [
+        (str(tmp_path / "none.ckpt"), "none.ckpt: no such file"),
+        (str(tmp_path / "text.ckpt"), "text.ckpt: not a checkpoint of Lightning, or a damaged one"),
+        (remixer, r"remixer.ckpt: is no checkpoint of a manifold \(ManifoldModule\)"),
+        (translator, r"translator.ckpt: is no checkpoint of a manifold \(ManifoldModule\)"),
+    ]:
+        with pytest.raises(InputError, match=f"^model.manifold_checkpoint .*{message}"):
+            make_remixer(path)
+    with pytest.raises(InputError, match=r"model.manifold_checkpoint is missing: train a manifold first"):
+        make_remixer(None)
+    for widths, name in (((11, AUDIO_WIDTH), "visual_width is 10"), ((VISUAL_WIDTH, 9), "audio_width is 8")):
+        message = rf"{name}, and the data's embeddings have (11|9): another encoder"
+        with pytest.raises(InputError, match=message):
+            RemixerModule(*widths, manifold, width=16, num_heads=2)
+
+
+def test_an_untrained_manifold_is_not_trained_on(dataset: str, tmp_path: Path):
+    """It can be described without weights, for those of a checkpoint; without one, fitting says so."""
+    architecture = make_remixer(save_manifold(tmp_path / "manifold.ckpt")).hparams.manifold_architecture
+    module = make_remixer(None, manifold_architecture=architecture)
+    assert isinstance(module.manifold, Manifold)
+    with pytest.raises(InputError, match="an untrained manifold tells nothing"):
+        make_trainer(tmp_path).fit(module, datamodule=make_data(dataset))
+
+
+# -------------------------------------------------------------------- the Remixer's checkpoint
+
+
+@pytest.mark.parametrize("options", [{}, {"use_global": False, "validate_cycle_mix": True, "variant": "published"}])
+def test_a_checkpoint_needs_no_other_file_and_gives_the_same_numbers(dataset: str, tmp_path: Path, options: dict):
+    manifold = save_manifold(tmp_path / "manifold.ckpt")
+    module, recorder = make_remixer(manifold, **options), Recorder()
+    trainer = make_trainer(tmp_path, callbacks=[recorder, SaveAfterValidation(tmp_path)])
+    trainer.fit(module, datamodule=make_data(dataset))
+    Path(manifold).unlink()
+    again = RemixerModule.load_from_checkpoint(tmp_path / "012.ckpt", weights_only=True)
+    assert largest_difference(again.state_dict(), module.state_dict()) == 0
+    assert not any(p.requires_grad for p in again.manifold.parameters())
+    assert validate(again, dataset, tmp_path) == pytest.approx(recorder.validation[-1], rel=1e-5, abs=1e-6)
+    # It can be trained further, from its own checkpoint.
+    trainer = make_trainer(tmp_path, max_epochs=3)
+    trainer.fit(again, datamodule=make_data(dataset), ckpt_path=tmp_path / "012.ckpt", weights_only=True)
+    assert trainer.global_step == 18
+    state, before = again.state_dict(), module.state_dict()
+    frozen = [name for name in state if name.startswith("manifold.")]
+    assert all(torch.equal(state[name], before[name]) for name in frozen)
+
+
+def test_a_checkpoint_of_the_command_needs_no_other_file(dataset: str, tmp_path: Path, capsys):
+    manifold = save_manifold(tmp_path / "manifold.ckpt")
+    common = [
+        "--model=RemixerModule",
+        "--data=ShardDataModule",
+        f"--data.datasets={dataset}",
+        "--data.batch_size=8",
+        "--trainer.accelerator=cpu",
+        "--trainer.logger=false",
+        "--trainer.use_distributed_sampler=false",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        f"--trainer.default_root_dir={tmp_path}",
+    ]
+    sizes = ["--model.width=16", "--model.num_heads=2", "--model.head_widths=[16]", "--model.top_n=4"]
+    main(["fit", *common, f"--model.manifold_checkpoint={manifold}", *sizes, "--trainer.max_epochs=1"])
+    (checkpoint,) = tmp_path.rglob("checkpoints/*.ckpt")
+    weights = torch.load(manifold, weights_only=True)["state_dict"]
+    Path(manifold).unlink()
+    again = RemixerModule.load_from_checkpoint(checkpoint, weights_only=True)
+    assert all(torch.equal(again.state_dict()[name], weights[name]) for name in weights)
+    capsys.readouterr()
+    main(["validate", *common, "--ckpt_path", str(checkpoint)])
+    assert "val/ssms_floor/source_mean" in capsys.readouterr().out
