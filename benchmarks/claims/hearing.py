@@ -81,7 +81,6 @@ REMIXERS = {
     },
     "demo": {
         "remixer": BASE["demo"]["remixer"],
-        "parts": varied(BASE["demo"]["remixer"], "--model.token_dropout_mode=parts"),
         "e alone": varied(BASE["demo"]["remixer"], "--model.conditions=manifold"),
     },
 }
