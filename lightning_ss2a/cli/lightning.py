@@ -16,15 +16,19 @@ from lightning_ss2a.callbacks import RunSummary
 from lightning_ss2a.callbacks.checkpoints import other_architecture, read_checkpoint
 from lightning_ss2a.cli.callback_options import with_callback_options
 from lightning_ss2a.cli.errors import after_config_files, explain, run_reporting_errors
-from lightning_ss2a.data import field_width
+from lightning_ss2a.data import ShardError, field_width
 from lightning_ss2a.errors import InputError
 
 LINKED = ("visual_width", "audio_width")
 """Parameters of a model that come from the data's manifest."""
 
 
-def _visual_width(datasets: str | list[str]) -> int:
-    return field_width(datasets, "visual")
+def _visual_width(datasets: str | list[str]) -> int | None:
+    try:
+        return field_width(datasets, "visual")
+    except ShardError:
+        field_width(datasets, "audio")  # no manifest at all is an error; videos of audio embeddings are none
+        return None
 
 
 def _audio_width(datasets: str | list[str]) -> int:
@@ -63,6 +67,7 @@ class ShardCLI(LightningCLI):
             self.config = parser.parse_args(with_callback_options(parser, self._arguments))
         except ArgumentError as error:
             raise InputError(explain(error, parser, self._arguments)) from error
+        _check_linked(self.config.get(self.config.get("subcommand")) or self.config)
 
     def instantiate_classes(self) -> None:
         """Make trainer, model and data.
@@ -148,6 +153,22 @@ def build_cli(arguments: Sequence[str], run: bool = True) -> ShardCLI:
         parser_class=ShardArgumentParser,
         save_config_kwargs={"overwrite": True},
     )
+
+
+def _check_linked(config: Any) -> None:
+    """Refuse data without visual embeddings for a model that has a width for them.
+
+    Raises:
+        InputError: names both.
+    """
+    model, data = config.get("model"), config.get("data")
+    options = model and model.get("init_args")
+    if options and options.get("visual_width", 0) is None:
+        datasets = data.init_args.datasets
+        raise InputError(
+            f"{datasets if isinstance(datasets, str) else datasets[0]}: no field of visual embeddings, which "
+            f"{model.class_path.rpartition('.')[2]} needs"
+        )
 
 
 def _refusal(error: BaseException) -> str:
