@@ -222,7 +222,7 @@ def held_out_ridge(data: Any, penalties: Sequence[float] = tuple(np.logspace(-2,
         targets = targets_of(batch)
         features.append(targets.features.double())
         audio.append(normalize(targets.audio.double(), dim=-1))
-        folds += [bytes(key).decode().split("-")[1] for key in batch["key"]]
+        folds += [key.split("-")[1] for key in batch["key"]]
     x, y, names = torch.cat(features), torch.cat(audio), np.array(folds)
     cosines = torch.zeros(len(penalties), dtype=torch.float64)
     for name in sorted(set(folds)):
