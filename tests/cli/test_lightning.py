@@ -189,7 +189,7 @@ def test_checkpoints_that_do_not_fit(folder: Path, capsys):
         (["--trainer.strategy=foo"], "invalid strategy name"),
         (["--trainer.precision=bf16-true"], "trainer.precision: bf16-true is not supported; use"),
         (["--data.datasets=nowhere"], "nowhere/manifest.json: missing"),
-        (["--data.fold=7"], "data.fold is 7, but the data set has 0 folds"),
+        (["--data.fold=7"], "data.fold is 7, but the data set has no folds"),
         (["--data.batch_size=4096"], "data.batch_size is 4096 rows, but an epoch draws only 53"),
         (["-c", "nowhere.yaml"], "File does not exist"),
         (["-c", "broken.yaml"], "broken.yaml: Problems parsing config"),

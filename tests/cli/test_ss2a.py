@@ -33,7 +33,7 @@ def test_help_of_every_verb_explains_every_option(capsys, verb):
     ("arguments", "message"),
     [
         ([], "{shards}"),
-        (["shards"], "{build,compose,pack,simulate,frames,inspect"),
+        (["shards"], "{build,compose,pack,simulate,frames"),
         (["shards", "inspekt", "x"], "'inspect'"),
         (["shards", "inspect"], "dataset"),
         (["shards", "inspect", "nowhere"], "nowhere/manifest.json: missing"),
