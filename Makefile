@@ -12,7 +12,7 @@ help:
 	@echo "make test         lint, import contracts, tests"
 	@echo "make test-slow    the long tests"
 	@echo "make bench        every benchmark; each ends with one JSON line"
-	@echo "make demo-shards  build shards/demo again from Debian's packages"
+	@echo "make demo-shards  build shards/demo, demo_scenes and demo_videos again from Debian's packages"
 
 setup: $(STAMP)
 

@@ -162,7 +162,7 @@ class ShardDataModule(LightningDataModule):
             return [{"train": hparams.train_split, "validation": hparams.validation_split, "test": "test"}[stage]]
         folds = list(manifest.folds or [])
         if not folds:
-            raise InputError(f"{dataset}: data.fold is {hparams.fold}, but the data set has no folds; leave data.fold out")
+            raise InputError(f"{dataset}: data.fold is {hparams.fold}, but the data set has no folds; leave it out")
         if not 0 <= hparams.fold < len(folds):
             raise InputError(f"{dataset}: data.fold is {hparams.fold}, but the data set has {len(folds)} folds, from 0")
         held_out = folds[hparams.fold]
