@@ -18,6 +18,8 @@ import torch
 from .runs import ROOT, Results, Run, _parsed, _simulate, _train
 
 CACHE = Path(tempfile.gettempdir(), "ss2a_claims")
+"""Checkpoints by stage and place, and simulated data; remove it after a change of the code."""
+
 FOLDS = 5
 WORLDS = ("simulated", "demo")
 DATA = "sweeps/claims_data.yaml"
