@@ -81,6 +81,18 @@ def test_generated_frames_are_videos_of_audio_embeddings(folder: Path, printed: 
     assert shell(f"ss2a shards validate {output}", folder).strip().endswith("good")
 
 
+def test_the_readmes_python_mixes_sources_of_two_modalities(
+    folder: Path, printed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    monkeypatch.chdir(folder)
+    names: dict[str, torch.Tensor] = {}
+    exec(code, names)
+    assert names["mixed"].shape == (1, 1024)
+    assert float(names["mixed"].norm()) == pytest.approx(1, abs=1e-5)
+    assert names["slots"].visual[0, 2].norm() > 0  # what is heard has a look too, by the translator
+
+
 @pytest.mark.slow
 def test_a_stage_can_be_trained_again_by_its_saved_config(folder: Path, printed: dict[str, str]):
     again = shell(f"lightning fit -c runs/audio_to_visual/version_0/config.yaml {SHORT['audio_to_visual']}", folder)
