@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from lightning_ss2a.callbacks.checkpoints import read_checkpoint
 from lightning_ss2a.data.dataset import ShardDataset
 from lightning_ss2a.data.kinds import FRAMES_PER_VIDEO, FieldSpec
 from lightning_ss2a.data.manifest import MANIFEST, Manifest
+from lightning_ss2a.data.reader import ShardReader
 from lightning_ss2a.data.rows import Batch
 from lightning_ss2a.data.writer import ShardWriter
 from lightning_ss2a.errors import InputError
@@ -24,7 +26,6 @@ from lightning_ss2a.training.targets import mean_direction
 
 Sampling = Literal["mean", "draw", "cycle_mix"]
 COPIED = ("audio", "class_index", "origin", "group", "timestamps")
-TEXT = ("key", "name")
 
 
 @torch.no_grad()
@@ -43,8 +44,8 @@ def generate_frames(
     """Generate an audio embedding for every frame of a data set of videos.
 
     Each frame is a scene of one source, the frame itself, which is the scene's global embedding too. Splits, folds,
-    keys, classes, audio and timestamps are the source's; the mean direction of a video's visual frames is kept as the
-    field ``visual``, for the CLIP score.
+    keys, names, classes, audio and timestamps are the source's; the mean direction of a video's visual frames is kept
+    as the field ``visual``, for the CLIP score.
 
     Args:
         source: data set of kind videos whose frames are visual embeddings.
@@ -63,10 +64,7 @@ def generate_frames(
     Raises:
         InputError: the checkpoint or the data set is not what it should be.
     """
-    if (Path(output) / MANIFEST).exists() and not overwrite:
-        raise InputError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
-    if videos_at_once < 1:
-        raise InputError(f"videos_at_once is {videos_at_once}, needs at least 1")
+    _check_options(source, output, sampling, videos_at_once, overwrite)
     manifest = Manifest.load(source)
     module = _load_remixer(checkpoint, _device(device))
     _check_source(source, manifest, module)
@@ -88,10 +86,23 @@ def generate_frames(
     ):
         task = bar.add_task("videos", total=manifest.rows())
         for split in manifest.splits:
+            names = ShardReader(source, manifest).read_split(split, ["name"])["name"]  # no batch has them
             for batch in ShardDataset(source, split, videos_at_once):
-                writer.write(split, _columns(batch, _generate(module, batch, sampling, seed)))
+                columns = _columns(batch, _generate(module, batch, sampling, seed))
+                writer.write(split, columns | {"name": names[batch["index"].numpy()]})
                 bar.advance(task, len(batch["index"]))
     return Manifest.load(output)
+
+
+def _check_options(source: str, output: str, sampling: str, videos_at_once: int, overwrite: bool) -> None:
+    if Path(source).exists() and Path(output).exists() and Path(source).samefile(output):
+        raise InputError(f"{output}: the output is the source; choose another folder")
+    if (Path(output) / MANIFEST).exists() and not overwrite:
+        raise InputError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
+    if sampling not in get_args(Sampling):
+        raise InputError(f"sampling must be one of {', '.join(get_args(Sampling))}, found {sampling!r}")
+    if videos_at_once < 1:
+        raise InputError(f"videos_at_once is {videos_at_once}, needs at least 1")
 
 
 def _load_remixer(checkpoint: str, device: torch.device) -> RemixerModule:
@@ -131,7 +142,7 @@ def _fields(manifest: Manifest, module: RemixerModule, checkpoint: str, sampling
     visual, audio = manifest.fields["frames"], manifest.fields["audio"]
     return {
         "frames": FieldSpec(audio.width, encoder, role="audio"),
-        "audio": audio,
+        "audio": replace(audio, views=None),  # read as the mean of its views
         "visual": FieldSpec(visual.width, f"mean of {FRAMES_PER_VIDEO} frames: {visual.encoder}"),
     }
 
@@ -164,5 +175,5 @@ def _columns(batch: Batch, frames: Tensor) -> dict[str, Any]:
         "frames": frames.cpu().numpy(),
         "visual": mean_direction(visual, every).numpy(),
         **{name: batch[name].numpy() for name in COPIED},
-        **{name: np.array(batch[name], np.bytes_) for name in TEXT if name in batch},
+        "key": np.array([key.encode() for key in batch["key"]]),
     }
