@@ -141,6 +141,7 @@ def train_until_killed(materials: dict[str, str], folder: str) -> None:
     Path(folder, "status").write_bytes(pickle.dumps(status))
 
 
+@pytest.mark.slow
 def test_a_killed_remixer_resumes_to_the_same_bits(materials: dict[str, str], tmp_path: Path):
     killed = tmp_path / "killed"
     killed.mkdir()
