@@ -21,6 +21,9 @@ CACHE = Path(tempfile.gettempdir(), "ss2a_claims")
 """Checkpoints by stage and place, and simulated data; remove it after a change of the code."""
 
 FOLDS = 5
+DEMO_SEEDS = 3
+"""Seeds of each fold of the demo, at most."""
+
 WORLDS = ("simulated", "demo")
 DATA = "sweeps/claims_data.yaml"
 WORLD = ("--world.scene_sources=5", "--world.video_sources=4")
@@ -104,7 +107,8 @@ def varied(stage: Stage, *overrides: str, prepare: Callable[[Any, str, Run], Non
 def places(seeds: int) -> list[Place]:
     """All of them, the simulated ones first."""
     simulated = [Place("simulated", seed) for seed in range(seeds)]
-    return simulated + [Place("demo", seed, fold) for seed in range(seeds) for fold in range(FOLDS)]
+    demo_seeds = range(min(seeds, DEMO_SEEDS))
+    return simulated + [Place("demo", seed, fold) for seed in demo_seeds for fold in range(FOLDS)]
 
 
 @dataclass(frozen=True)

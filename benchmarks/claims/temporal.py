@@ -318,3 +318,4 @@ def _draw(values: Callable[[str, str, str], list[float]]) -> None:
             axis.set_ylim(len(shown) - 0.5, -0.5)
             axis.set_title(title)
             axis.set_xlabel("cosine, from the mean over frames")
+            axis.locator_params(axis="x", nbins=4)
