@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from .figures import COLOURS, figure, line
+from .figures import COLOURS, figure, legend_beside, line
 from .remixer import GROUPS, SCORE_HEADER, WORLDS, Values, score_cells, values_of
 from .runs import Results, Run
 from .scenes import REMIXER, remixer_predictions, scene_runs, score_scenes
@@ -81,9 +81,7 @@ def runs(seeds: int) -> list[Run]:
 ROWS = {
     "mean": "its mean",
     "draw": "one draw (1 x 1)",
-    "4x4": "Cycle Mix 4 x 4",
-    "16x16": "16 x 16",
-    "64x64": "64 x 64",
+    "64x64": "Cycle Mix 64 x 64",
     "128x128": "128 x 128",
     "1x64": "best of 64 draws, no feedback (1 x 64)",
     **{name: label for name, (label, _) in OPTIONS.items()},
@@ -109,13 +107,27 @@ def report(seeds: int) -> dict[str, str]:
         header = ["KL weight", "", *SCORE_HEADER, "cosine to χ(e)", "cosine of two draws"]
         blocks[f"cycle_mix {world}"] = markdown_table(header, rows)
         blocks[f"cycle_mix {world} grid"] = _grid(values, world, WHOLE_GRID)
+    blocks["cycle_mix changes"] = _change_table(values)
     _draw(values)
     return blocks
 
 
-def _changes(values: Values, world: str, arm: str, name: str, group: str) -> list[float]:
-    pairs = zip(values(world, arm, f"{name}/ssms/{group}"), values(world, arm, f"draw/ssms/{group}"), strict=False)
-    return [mixed - draw for mixed, draw in pairs]
+def _change_table(values: Values) -> str:
+    """SSMS of 64 x 64 against one draw and against the Remixer's mean."""
+    rows = []
+    for world in WORLDS:
+        for arm in (*WEIGHTS, UNIT):
+            others = [(other, group) for other in ("draw", "mean") for group in GROUPS]
+            cells = [mean_and_spread(_changes(values, world, arm, "64x64", *pair), 2) for pair in others]
+            rows += [[world, arm, *cells]] if any(cells) else []
+    names = {"draw": "against one draw", "mean": "against its mean"}
+    header = [f"{label}, {name}" for name in names.values() for label in GROUPS.values()]
+    return markdown_table(["", "KL weight", *header], rows)
+
+
+def _changes(values: Values, world: str, arm: str, name: str, other: str, group: str) -> list[float]:
+    pairs = zip(values(world, arm, f"{name}/ssms/{group}"), values(world, arm, f"{other}/ssms/{group}"), strict=False)
+    return [mixed - floor for mixed, floor in pairs]
 
 
 def _grid(values: Values, world: str, arm: str) -> str:
@@ -124,14 +136,14 @@ def _grid(values: Values, world: str, arm: str) -> str:
     for group, label in GROUPS.items():
         for iterations in counts:
             names = [f"{iterations}x{samples}" for samples in counts]
-            cells = [mean_and_spread(_changes(values, world, arm, name, group), 2) for name in names]
+            cells = [mean_and_spread(_changes(values, world, arm, name, "draw", group), 2) for name in names]
             rows.append([label, str(iterations), *cells])
     return markdown_table(["scenes", "iterations", *(f"{n} sample" + "s" * (n > 1) for n in counts)], rows)
 
 
 def _draw(values: Values) -> None:
     colours = dict(zip((*WEIGHTS, UNIT), ("grey", "green", "blue", "orange", "red"), strict=True))
-    with figure("cycle_mix", 4, width=12.5) as axes:
+    with figure("cycle_mix", 4, width=13) as axes:
         places = [(world, group) for world in WORLDS for group in ("several", "single")]
         for axis, (world, group) in zip(axes, places, strict=True):
             counts = COUNTS[world]
@@ -146,8 +158,9 @@ def _draw(values: Values) -> None:
                 line(axis, [0.06 * (shift - 2)], [mean], color=COLOURS[colour], linestyle="")
             floor = values(world, WEIGHTS[0], f"source_mean/ssms/{group}")
             if floor:
-                axis.axhline(sum(floor) / len(floor), color="black", linestyle="--", linewidth=0.8)
+                line_at = {"color": "black", "linestyle": "--", "linewidth": 0.8, "label": "mean of χ(e)"}
+                axis.axhline(sum(floor) / len(floor), **line_at)
             axis.set_xticks([0, *at], ["mean", *(str(count) for count in counts)])
             axis.set_title(f"SSMS, {world}, {GROUPS[group]}")
             axis.set_xlabel("iterations = samples")
-        axes[-1].legend(frameon=False, fontsize=7)
+        legend_beside(axes[-1], axes[0])

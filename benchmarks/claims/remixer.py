@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .figures import COLOURS, figure, line
+from .figures import COLOURS, figure, legend_beside, line
 from .runs import Results, Run
 from .scenes import MAPPER, REMIXER, floor_measures, mapper_measures, remixer_measures, scene_runs
 from .tables import markdown_table, mean_and_spread
@@ -114,7 +114,7 @@ LINES = {
 
 
 def _draw(values: Values) -> None:
-    with figure("remixer", 2) as axes:
+    with figure("remixer", 2, width=10.5) as axes:
         for axis, world, most in zip(axes, WORLDS, (6, 4), strict=True):
             counts = range(1, most + 1)
             for at, ((arm, prediction), (label, colour, dashes)) in enumerate(LINES.items()):
@@ -124,4 +124,4 @@ def _draw(values: Values) -> None:
             axis.set_title(f"SSMS, {world}")
             axis.set_xlabel("sources in the scene")
             axis.set_xticks(list(counts))
-        axes[0].legend(frameon=False, fontsize=7.5)
+        legend_beside(axes[-1], axes[0])
