@@ -10,10 +10,11 @@ from lightning_ss2a.errors import InputError
 
 
 class Throughput(Callback):
-    """Logs ``train/pairs_per_second`` (or scenes, or videos; all ranks together) and stops when ``train/loss`` is not finite.
+    """Logs ``train/pairs_per_second`` (all ranks together) and stops when ``train/loss`` is not finite.
 
-    The rate is a mean over the steps since the last log, by the wall clock, validation left out. Nothing is read from
-    the GPU: the clock is looked at only where the logger reads the loss anyway.
+    Of scenes and videos it is ``train/scenes_per_second`` and ``train/videos_per_second``. The rate is a mean over the
+    steps since the last log, by the wall clock, validation left out. Nothing is read from the GPU: the clock is looked
+    at only where the logger reads the loss anyway.
 
     Raises:
         InputError: the loss at a logging step is NaN or infinite.

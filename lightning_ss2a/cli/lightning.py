@@ -8,6 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import lightning_ss2a.callbacks
 import lightning_ss2a.data.datamodule
@@ -101,7 +102,16 @@ class ShardCLI(LightningCLI):
     before_test = before_validate
 
     def before_predict(self) -> None:
-        """Keep no predictions in memory: a callback has written them."""
+        """Keep no predictions in memory: a callback has written them.
+
+        Raises:
+            InputError: the model writes no predictions.
+        """
+        if not is_overridden("predict_step", self.model):
+            raise InputError(
+                f"lightning predict writes the embeddings of a ManifoldModule; {type(self.model).__name__} writes none "
+                "(for the frames of videos: ss2a shards frames)"
+            )
         self.config_init[self.subcommand].return_predictions = False
 
     def _parse_ckpt_path(self) -> None:

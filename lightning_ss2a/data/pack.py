@@ -23,7 +23,7 @@ from lightning_ss2a.data.manifest import Manifest
 from lightning_ss2a.data.reader import ShardReader
 from lightning_ss2a.data.storage import WholeStream
 from lightning_ss2a.data.strict_json import load_json
-from lightning_ss2a.data.writer import ShardWriter
+from lightning_ss2a.data.writer import ShardWriter, check_not_source
 
 _ROWS_AT_ONCE = 1024
 _MOST_NUMBERED_CLASSES = 10_000
@@ -149,7 +149,9 @@ def repack_dataset(
 
     Raises:
         ShardError: a source is damaged, or they do not go together.
+        InputError: the output is a source.
     """
+    check_not_source(output, sources)
     manifests = load_manifests([os.fspath(source) for source in sources])
     readers = [ShardReader(source, manifest) for source, manifest in zip(sources, manifests, strict=True)]
     heads = [m.load_label_head(source) for source, m in zip(sources, manifests, strict=True) if m.label_head]

@@ -21,6 +21,7 @@ from lightning_ss2a.data.manifest import MANIFEST, Block, FileReference, Manifes
 from lightning_ss2a.data.samples import encode_samples
 from lightning_ss2a.data.storage import PLAIN_NAME
 from lightning_ss2a.data.tar import END_OF_ARCHIVE
+from lightning_ss2a.errors import InputError
 
 JOURNAL = ".writing.json"
 """The manifest of what is finished while a build runs; lets a build that stopped go on."""
@@ -285,6 +286,17 @@ class ShardWriter:
             )
         self.label_head.save(self.folder / LABEL_HEAD)
         return FileReference(LABEL_HEAD, hashlib.sha256((self.folder / LABEL_HEAD).read_bytes()).hexdigest())
+
+
+def check_not_source(output: str | os.PathLike, sources: Sequence[str]) -> None:
+    """Refuse to write a data set over one that it is made from: overwriting would delete what is to be read.
+
+    Raises:
+        InputError: the output is one of the sources.
+    """
+    for source in sources:
+        if Path(source).exists() and Path(output).exists() and Path(source).samefile(output):
+            raise InputError(f"{output}: the output is the source; choose another folder")
 
 
 def check_output_folder(folder: Path) -> None:

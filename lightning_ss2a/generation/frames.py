@@ -19,7 +19,7 @@ from lightning_ss2a.data.kinds import FRAMES_PER_VIDEO, FieldSpec
 from lightning_ss2a.data.manifest import MANIFEST, Manifest
 from lightning_ss2a.data.reader import ShardReader
 from lightning_ss2a.data.rows import Batch
-from lightning_ss2a.data.writer import ShardWriter
+from lightning_ss2a.data.writer import ShardWriter, check_not_source
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.training import RemixerModule
 from lightning_ss2a.training.targets import mean_direction
@@ -95,8 +95,7 @@ def generate_frames(
 
 
 def _check_options(source: str, output: str, sampling: str, videos_at_once: int, overwrite: bool) -> None:
-    if Path(source).exists() and Path(output).exists() and Path(source).samefile(output):
-        raise InputError(f"{output}: the output is the source; choose another folder")
+    check_not_source(output, [source])
     if (Path(output) / MANIFEST).exists() and not overwrite:
         raise InputError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
     if sampling not in get_args(Sampling):

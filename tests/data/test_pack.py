@@ -14,6 +14,7 @@ from lightning_ss2a.data import FieldSpec, Manifest, Ragged, ShardError, ShardWr
 from lightning_ss2a.data import pack as pack_module
 from lightning_ss2a.data.pack import SampleMapping, pack_samples, repack_dataset
 from lightning_ss2a.data.validator import validate_dataset
+from lightning_ss2a.errors import InputError
 from tests.data.shard_examples import FIELDS, make_dataset, make_label_head, read_everything, same_data
 
 MAPPING = SampleMapping(
@@ -282,3 +283,11 @@ def test_a_damaged_source_is_not_copied(tmp_path):
     with pytest.raises(ShardError, match=r"train-000001\.tar"):
         repack_dataset([source], tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_data_set_is_never_packed_over_itself(tmp_path: Path):
+    source = make_dataset(tmp_path / "data")
+    before = read_everything(source)
+    with pytest.raises(InputError, match=r"data/\.\./data: the output is the source"):
+        repack_dataset([source], f"{source}/../data", overwrite=True)
+    assert same_data(read_everything(source), before)
