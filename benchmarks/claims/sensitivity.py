@@ -143,8 +143,8 @@ def _draw(values: Callable[[str, str, str], list[float]]) -> None:
                 options = {"color": COLOURS[colour] if colour else "#8a4fb0", "label": MODES[mode]}
                 line(axis, places, samples, linestyle="--" if mode.startswith("seen") else "-", **options)
             axis.axhline(0, color=COLOURS["grey"], linewidth=0.8)
-            axis.set_title(f"{world}: how far the mix moves toward an added source")
+            axis.set_title(world)
             axis.set_xlabel("sources in the scene before")
             axis.set_xticks(list(COUNTS[world]))
-        axes[0].set_ylabel("cosine to the source's audio, change")
-        axes[1].legend(frameon=False, fontsize=8)
+        axes[0].set_ylabel("sensitivity to an added source")
+        axes[0].legend(frameon=False, fontsize=8)
