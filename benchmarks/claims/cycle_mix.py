@@ -108,6 +108,7 @@ def report(seeds: int) -> dict[str, str]:
         blocks[f"cycle_mix {world}"] = markdown_table(header, rows)
         blocks[f"cycle_mix {world} grid"] = _grid(values, world, WHOLE_GRID)
     blocks["cycle_mix changes"] = _change_table(values)
+    blocks["cycle_mix feedback"] = _feedback_table(values)
     _draw(values)
     return blocks
 
@@ -123,6 +124,17 @@ def _change_table(values: Values) -> str:
     names = {"draw": "against one draw", "mean": "against its mean"}
     header = [f"{label}, {name}" for name in names.values() for label in GROUPS.values()]
     return markdown_table(["", "KL weight", *header], rows)
+
+
+def _feedback_table(values: Values) -> str:
+    """64 draws, in one iteration or in several that condition each other."""
+    splits = ("1x64", "4x16", "16x4", "64x1")
+    rows = []
+    for world in WORLDS:
+        for name, label, digits in (("merit/{}", "cosine to χ(e)", 4), ("{}/cosine/several", "cosine, two or more", 4)):
+            samples = [values(world, WHOLE_GRID, name.format(split)) for split in splits]
+            rows.append([world, label, *(mean_and_spread(sample, digits) for sample in samples)])
+    return markdown_table(["", "", *(split.replace("x", " x ") for split in splits)], rows)
 
 
 def _changes(values: Values, world: str, arm: str, name: str, other: str, group: str) -> list[float]:

@@ -36,7 +36,7 @@ def figure(name: str, columns: int, width: float = 9.0, height: float = 3.2) -> 
 def legend_beside(axis: Any, lines_of: Any) -> None:
     """Legend of the lines of an axis, right of another."""
     handles, labels = lines_of.get_legend_handles_labels()
-    axis.legend(handles, labels, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.legend(handles, labels, frameon=False, fontsize=8, handlelength=3, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def line(axis: Any, x: Sequence[float], samples: Sequence[Sequence[float]], **options: Any) -> None:

@@ -1,6 +1,6 @@
 """Do more attention layers help scenes of one source and hurt those of several (Table 10)?"""
 
-from .figures import COLOURS, figure, line
+from .figures import COLOURS, figure, legend_beside, line
 from .remixer import BASE, FILE, GROUPS, METRICS, SCORE_HEADER, WORLDS, base_runs, score_cells, values_of
 from .runs import Results, Run
 from .scenes import REMIXER, remixer_measures, scene_runs
@@ -48,7 +48,7 @@ def report(seeds: int) -> dict[str, str]:
         ]
         header = ["layers", *SCORE_HEADER, *(f"SSMS, {label}, change from 1 layer" for label in GROUPS.values())]
         blocks[f"remixer_depth {world}"] = markdown_table(header, [row for row in rows if any(row[1:])])
-    with figure("remixer_depth", len(METRICS)) as axes:
+    with figure("remixer_depth", len(METRICS), width=10.5) as axes:
         for axis, (metric, (title, _)) in zip(axes, METRICS.items(), strict=True):
             for world, colour in zip(WORLDS, ("blue", "orange"), strict=True):
                 for group, dashes in zip(GROUPS, ("--", "-"), strict=True):
@@ -58,5 +58,5 @@ def report(seeds: int) -> dict[str, str]:
             axis.set_title(title)
             axis.set_xlabel("attention layers")
             axis.set_xticks(LAYERS)
-        axes[0].legend(frameon=False, fontsize=8, handlelength=3)
+        legend_beside(axes[-1], axes[0])
     return blocks
