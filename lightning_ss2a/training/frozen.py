@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_ss2a.callbacks.checkpoints import read_checkpoint
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models import AudioToVisual, Manifold
-from lightning_ss2a.models.mean_teacher import frozen_copy
+from lightning_ss2a.models.mean_teacher import Network, frozen_copy
 
 MANIFOLD_OPTIONS = (
     "visual_width",
@@ -46,10 +46,7 @@ def read_manifold(path: str, option: str, teacher: bool = False) -> tuple[dict[s
 
 def build_manifold(architecture: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Manifold:
     """A frozen manifold; without weights until a checkpoint brings them, if none are given."""
-    manifold = Manifold(**architecture, dropout=0.0)
-    if state is not None:
-        manifold.load_state_dict(state)
-    return frozen_copy(manifold)
+    return _build(Manifold, architecture, state)
 
 
 def load_audio_to_visual(
@@ -80,10 +77,14 @@ def read_audio_to_visual(path: str, option: str) -> tuple[dict[str, Any], dict[s
 
 def build_audio_to_visual(architecture: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> AudioToVisual:
     """A frozen translator; without weights until a checkpoint brings them, if none are given."""
-    translator = AudioToVisual(**architecture, dropout=0.0)
+    return _build(AudioToVisual, architecture, state)
+
+
+def _build(network: type[Network], architecture: Mapping[str, Any], state: Mapping[str, Tensor] | None) -> Network:
+    built = network(**architecture, dropout=0.0)
     if state is not None:
-        translator.load_state_dict(state)
-    return frozen_copy(translator)
+        built.load_state_dict(state)
+    return frozen_copy(built)
 
 
 def _read(
