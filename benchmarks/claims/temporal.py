@@ -283,8 +283,12 @@ def report(seeds: int) -> dict[str, str]:
     return blocks
 
 
-def _differences(values: Callable[[str, str, str], list[float]], world: str, arms: Sequence[str], name: str) -> list:
-    return [x - y for x, y in zip(*(values(world, arm, name) for arm in arms), strict=True)]
+def _differences(
+    values: Callable[[str, str, str], list[float]], world: str, arms: Sequence[str], name: str
+) -> list[float]:
+    """Paired by place; nothing where one of the arms was not run."""
+    first, second = (values(world, arm, name) for arm in arms)
+    return [x - y for x, y in zip(first, second, strict=True)] if first and second else []
 
 
 def _paired(values: Callable[[str, str, str], list[float]]) -> str:
