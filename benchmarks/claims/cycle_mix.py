@@ -168,7 +168,8 @@ def _draw(values: Values) -> None:
             for shift, (arm, colour) in enumerate(colours.items()):
                 if not values(world, arm, "draw/ssms/all"):
                     continue
-                drawn = {"color": COLOURS[colour], "label": f"KL weight {arm}"}
+                note = " (one seed)" if arm == UNIT else ""
+                drawn = {"color": COLOURS[colour], "label": f"KL weight {arm}{note}"}
                 samples = [values(world, arm, f"{n}x{n}/ssms/{group}") for n in counts]
                 line(axis, [place + 0.06 * (shift - 2) for place in at], samples, **drawn)
                 mean = values(world, arm, f"mean/ssms/{group}")
