@@ -204,7 +204,7 @@ def clip_scores(model: Any, scenes: dict[str, Any], judge: Any) -> dict[str, flo
     predictions = {
         "true audio": scenes["audio"],
         "remixer": model.remixer(*slots.tokens()).mean,
-        "draw": model.cycle_mix(scenes, slots, iterations=1, samples=1).embedding,
+        "draw": model.draw(scenes, slots),
         **manifold_predictions(slots, model.manifold.project_visual(scenes["global_visual"]), model.manifold),
         **untrained_predictions(targets, model.statistics),
     }

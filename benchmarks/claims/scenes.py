@@ -134,7 +134,7 @@ def score_scenes(cli: Any, predict: Predict) -> dict[str, float]:
 def remixer_predictions(model: Any, batch: Any) -> Predictions:
     """The Remixer's mean, and two draws."""
     slots = model.slots(batch)
-    draws = [model.cycle_mix(batch, slots, iterations=1, samples=1, seed=seed).embedding for seed in (0, 1)]
+    draws = [model.draw(batch, slots, seed) for seed in (0, 1)]
     return {"mean": model.remixer(*slots.tokens()).mean, "draw": draws[0], "draw2": draws[1]}
 
 

@@ -8,7 +8,18 @@ import torch
 
 from lightning_ss2a.errors import InputError
 
-ARCHITECTURE = ("input_scaling", "variant")
+ARCHITECTURE = (
+    "aggregator",
+    "expansion",
+    "flavour",
+    "input_scaling",
+    "mask_padding",
+    "num_heads",
+    "num_layers",
+    "train_steps",
+    "unit_mean",
+    "variant",
+)
 """Hyperparameters that change what a network computes, besides its widths."""
 
 

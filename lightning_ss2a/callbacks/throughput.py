@@ -51,9 +51,12 @@ class Throughput(Callback):
             return
         loss = trainer.callback_metrics.get("train/loss")
         if loss is not None and not math.isfinite(loss):
+            # The manifold clips by itself: the trainer's switch does not reach two optimisers.
+            owns = getattr(pl_module, "owns_optimization", False)
+            clipping = "model.gradient_clip_norm" if owns else "trainer.gradient_clip_val"
             raise InputError(
                 f"train/loss is {float(loss)} in epoch {trainer.current_epoch}, batch {batch_idx}: lower "
-                "model.learning_rate, set model.gradient_clip_norm, or look at the data with `ss2a shards validate`"
+                f"model.learning_rate, set {clipping}, or look at the data with `ss2a shards validate`"
             )
         seconds = time.perf_counter() - self._start
         kind = trainer.datamodule.manifest.kind  # pairs, scenes or videos

@@ -132,7 +132,9 @@ class ShardCLI(LightningCLI):
         hyperparameters = _checkpoint_hyperparameters(path)
         class_path = hyperparameters.pop("_class_path", None)
         own = {name: value for name, value in hyperparameters.items() if name != "_instantiator"}
-        if subcommand != "fit" and class_path is not None:
+        if subcommand == "fit":
+            _remember_manifold(self.config.fit.model.init_args, own)
+        elif class_path is not None:
             config = {
                 "model": {"class_path": class_path, "init_args": {n: v for n, v in own.items() if n not in LINKED}}
             }
@@ -163,6 +165,13 @@ def build_cli(arguments: Sequence[str], run: bool = True) -> ShardCLI:
         parser_class=ShardArgumentParser,
         save_config_kwargs={"overwrite": True},
     )
+
+
+def _remember_manifold(config: Any, checkpoint: dict[str, Any]) -> None:
+    """Resume a Remixer whose manifold's file is gone: the checkpoint has its weights, and knows their shapes."""
+    file = config.get("manifold_checkpoint")
+    if file is not None and not Path(file).is_file() and config.get("manifold_architecture") is None:
+        config.manifold_architecture = checkpoint.get("manifold_architecture")
 
 
 def _check_linked(config: Any) -> None:
@@ -207,4 +216,6 @@ def main(args: Sequence[str] | None = None) -> None:
     # What Lightning says about its own use of torch; nothing that a user could change.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # The metrics have gathered all ranks' rows already.
+    warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")
     run_reporting_errors("lightning", build_cli, args)

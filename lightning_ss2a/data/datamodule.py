@@ -277,6 +277,11 @@ class ShardDataModule(LightningDataModule):
     # ---------------------------------------------------------------- how it is done
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether rows are read from their files again in each epoch, because they fit in no memory or as asked for."""
+        return self._settle_residency() == "stream"
+
+    @property
     def _training_rows(self) -> int:
         pairs = zip(self.manifests, self.splits("train"), strict=True)
         return sum(shard.rows for manifest, splits in pairs for split in splits for shard in manifest.shards(split))

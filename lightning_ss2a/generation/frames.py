@@ -157,8 +157,9 @@ def _generate(module: RemixerModule, batch: Batch, sampling: str, seed: int) -> 
         audio = normalize(module.remixer(*slots.tokens()).mean, dim=-1)
     else:
         scenes["key"] = list(_frame_keys(batch["key"], frames.shape[1]))
-        once = {"iterations": 1, "samples": 1} if sampling == "draw" else {}
-        audio = module.cycle_mix(scenes, slots, seed=seed, **once).embedding
+        mix = module.draw if sampling == "draw" else module.cycle_mix
+        mixed = mix(scenes, slots, seed)
+        audio = mixed if sampling == "draw" else mixed.embedding
     return audio.unflatten(0, frames.shape[:2])
 
 

@@ -1,7 +1,9 @@
 """Does what the user asked for go together: hyperparameters, data and the trainer's switches?"""
 
+import inspect
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
@@ -24,6 +26,9 @@ MINIMA = {
     "cycle_iterations": 1,
     "cycle_samples": 1,
     "cosine_weight": 0,
+    "cycle_var_samples": 1,
+    "cycle_feedback_samples": 0,
+    "cycle_noise_scale": 0,
     "contrastive_weight": 0,
 }
 """Least values of the numbers that nothing else checks."""
@@ -43,8 +48,27 @@ def check_minima(hparams: Mapping[str, Any]) -> None:
     """
     for name, least in MINIMA.items():
         value = hparams.get(name)
-        if value is not None and value < least:
+        if value is not None and not least <= value < math.inf:
             raise InputError(f"model.{name} must be at least {least}, found {value}")
+
+
+def check_choices(module: type, hparams: Mapping[str, Any]) -> None:
+    """Refuse names that are not among the choices that the module's signature lists; the command does so too.
+
+    Raises:
+        InputError: names the parameter and its choices.
+    """
+    for name, hint in get_type_hints(module.__init__).items():
+        if get_origin(hint) is Literal and hparams[name] not in get_args(hint):
+            raise InputError(f"model.{name} must be one of {', '.join(get_args(hint))}, found {hparams[name]!r}")
+
+
+def warn_if_given(module: type, hparams: Mapping[str, Any], names: Sequence[str], reason: str) -> None:
+    """Warn of hyperparameters that have no effect, if they are not the module's defaults."""
+    parameters = inspect.signature(module.__init__).parameters
+    for name in names:
+        if hparams[name] != parameters[name].default:
+            rank_zero_warn(f"model.{name}={hparams[name]} has no effect with {reason}")
 
 
 def warn_without_effect(hparams: Mapping[str, Any]) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from lightning_ss2a.callbacks.checkpoints import read_checkpoint
 from lightning_ss2a.errors import InputError
@@ -78,6 +79,13 @@ def read_audio_to_visual(path: str, option: str) -> tuple[dict[str, Any], dict[s
 def build_audio_to_visual(architecture: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> AudioToVisual:
     """A frozen translator; without weights until a checkpoint brings them, if none are given."""
     return _build(AudioToVisual, architecture, state)
+
+
+def same_weights(state: Mapping[str, Tensor], prefix: str, network: nn.Module) -> bool:
+    """Whether a checkpoint's state holds, under a prefix, the weights of a network, bit for bit."""
+    part = _part(state, prefix)
+    own = network.state_dict()
+    return own.keys() == part.keys() and all(torch.equal(x.cpu(), part[name].cpu()) for name, x in own.items())
 
 
 def _build(network: type[Network], architecture: Mapping[str, Any], state: Mapping[str, Tensor] | None) -> Network:

@@ -105,7 +105,7 @@ class MeasuredModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the floors' closed-form maps with the weights: validation elsewhere needs no training data."""
         if self.statistics is not None:
-            checkpoint["training_statistics"] = self.statistics.to(torch.device("cpu")).state_dict()
+            checkpoint["training_statistics"] = {n: x.cpu() for n, x in self.statistics.state_dict().items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the closed-form maps back."""

@@ -1,10 +1,12 @@
 """The numbers of a stage that predicts audio embeddings, with what else could predict them beside it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_ss2a.metrics import MeanCosine
 from lightning_ss2a.training.statistics import TrainingStatistics
 from lightning_ss2a.training.targets import Targets
 from lightning_ss2a.training.validation import LabelScorer, PredictedAudioMetrics, reset_metrics
@@ -96,6 +98,23 @@ class PredictionValidation(nn.Module):
         by_sources = self.ssms_by_sources.get(OWN, torch.zeros(0))
         there = [(name, value) for name, value in zip(SOURCE_GROUPS, by_sources, strict=False) if not value.isnan()]
         return {f"ssms/{name}": value for name, value in there} if len(there) > 1 else {}
+
+
+class RemixerValidation(PredictionValidation):
+    """Numbers of mixed embeddings, and how alike two draws are: ``draw_cosine``."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.draw_cosine = MeanCosine()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Values by metric name; a collective call, so every rank has to make it."""
+        return super().compute() | {"draw_cosine": self.draw_cosine.compute()}
+
+    def reset(self, floors: bool = False) -> None:
+        """Forget the epoch."""
+        super().reset(floors)
+        self.draw_cosine.reset()
 
 
 def _ssms_per_group(metrics: nn.ModuleDict) -> dict[str, Tensor]:

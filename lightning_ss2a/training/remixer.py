@@ -7,20 +7,21 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from lightning_ss2a.data.rows import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import cosine_distance_loss
-from lightning_ss2a.metrics import MeanCosine
 from lightning_ss2a.models import DiagonalGaussian, Manifold, Remixer, cycle_mix
 from lightning_ss2a.models.cycle_mix import CycleMixResult, Feedback, Score
+from lightning_ss2a.models.keyed_noise import keyed_normal
 from lightning_ss2a.models.remixer import HEAD_WIDTHS, MAX_SLOTS, Conditions, TokenDropout
 from lightning_ss2a.models.source_slots import SourceSlots, join_slots, mean_of_sources, visual_slots
 from lightning_ss2a.models.variational_mlp import Variant
 from lightning_ss2a.training.arguments import check_kind, check_label_head, check_widths
-from lightning_ss2a.training.frozen import build_manifold, read_manifold
+from lightning_ss2a.training.frozen import build_manifold, read_manifold, same_weights
 from lightning_ss2a.training.optimization import Schedule
-from lightning_ss2a.training.prediction_validation import OWN, PredictionValidation
+from lightning_ss2a.training.prediction_validation import OWN, PredictionValidation, RemixerValidation
 from lightning_ss2a.training.projection_cache import ProjectionCache
 from lightning_ss2a.training.stage import StageModule
 from lightning_ss2a.training.targets import targets_of
@@ -33,10 +34,11 @@ class RemixerModule(StageModule):
     """Learns a :class:`~lightning_ss2a.models.Remixer` from scenes, on the embeddings of a frozen manifold.
 
     A scene's tokens are those of its global embedding and of its sources, in this order. Where a scene has more sources
-    than slots, the first are taken: perception writes the surest first.
+    than slots, the first are taken, in the order of the data: sources that matter most belong first.
 
     The manifold projects each different embedding of the data once, before the first epoch; the sampling noise of e is
-    drawn anew each time. It stays in the Remixer's checkpoints, which need no other file.
+    drawn anew each time. Data that are streamed, since they do not fit in memory, are projected batch by batch. The
+    manifold stays in the Remixer's checkpoints, which need no other file.
 
     Validation measures the Gaussian's mean, one draw (``METRIC/draw``), Cycle Mix if asked to (``METRIC/cycle_mix``),
     and as floors besides those of the data the mean of the sources' χ(e_m) (``source_mean``) and χ of the global
@@ -46,7 +48,7 @@ class RemixerModule(StageModule):
     Args:
         visual_width: width of the visual embeddings; linked from the data's manifest.
         audio_width: width of the audio embeddings; linked from the data's manifest.
-        manifold_checkpoint: checkpoint of a ``ManifoldModule``; not read where ``manifold_architecture`` is given.
+        manifold_checkpoint: checkpoint of a ``ManifoldModule``; a checkpoint of this module has it in itself.
         manifold_teacher: take the mean teacher in that checkpoint instead of the student.
         manifold_architecture: widths and such of the manifold, as read from the checkpoint; leave it out.
         use_global: give the Remixer the scene's global embedding as one more token.
@@ -82,6 +84,9 @@ class RemixerModule(StageModule):
         cycle_samples: N of Algorithm 1.
         cycle_score: how a draw is scored against the sources, see ``models.cycle_mix``.
         cycle_feedback: where the best draw goes, see ``models.cycle_mix``.
+        cycle_var_samples: draws averaged into one sample of Cycle Mix, in closed form; as published 64.
+        cycle_feedback_samples: draws of φ(a_best) averaged; 0: its mean. As published 64.
+        cycle_noise_scale: multiplies the Remixer's standard deviations in Cycle Mix and in single draws.
     """
 
     def __init__(
@@ -123,6 +128,9 @@ class RemixerModule(StageModule):
         cycle_samples: int = 64,
         cycle_score: Score = "mean",
         cycle_feedback: Feedback = "append",
+        cycle_var_samples: int = 1,
+        cycle_feedback_samples: int = 0,
+        cycle_noise_scale: float = 1.0,
     ) -> None:
         super().__init__()
         manifold_state = None
@@ -207,16 +215,38 @@ class RemixerModule(StageModule):
         """
         super().on_fit_start()
         if not self._has_manifold_weights:
-            raise InputError("model.manifold_checkpoint is missing: an untrained manifold tells nothing")
-        self._projections = ProjectionCache(self.manifold.project_visual, self._embeddings_of_the_data())
+            self._load_manifold()
+        if not self.trainer.datamodule.is_streamed:  # or what does not fit would be kept, projected
+            self._projections = ProjectionCache(self.manifold.project_visual, self._embeddings_of_the_data())
 
     def on_fit_end(self) -> None:
         """Free the projections."""
         self._projections = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note that the manifold comes with it."""
+        """Take its manifold.
+
+        Raises:
+            InputError: the run to be resumed was trained on another manifold than the one named now.
+        """
         super().on_load_checkpoint(checkpoint)
+        if self._has_manifold_weights and not same_weights(checkpoint["state_dict"], "manifold.", self.manifold):
+            trained_on = checkpoint.get("hyper_parameters", {}).get("manifold_checkpoint")
+            raise InputError(
+                f"the checkpoint's Remixer was trained on another manifold ({trained_on}) than that of "
+                f"model.manifold_checkpoint {self.hparams.manifold_checkpoint}; name that one, or start anew"
+            )
+        self._has_manifold_weights = True
+
+    def _load_manifold(self) -> None:
+        """Weights for a manifold of known architecture, as the saved config of a run gives it."""
+        if self.hparams.manifold_checkpoint is None:
+            raise InputError("model.manifold_checkpoint is missing: an untrained manifold tells nothing")
+        option, teacher = "model.manifold_checkpoint", self.hparams.manifold_teacher
+        architecture, state = read_manifold(self.hparams.manifold_checkpoint, option, teacher)
+        if architecture != self.hparams.manifold_architecture:
+            raise InputError(f"{option} {self.hparams.manifold_checkpoint}: not of model.manifold_architecture")
+        self.manifold.load_state_dict(state)
         self._has_manifold_weights = True
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -238,10 +268,8 @@ class RemixerModule(StageModule):
         room = self.hparams.max_slots - self.hparams.use_global
         sources, valid = batch["sources"][:, :room], batch["valid"][:, :room]
         if batch["valid"].shape[1] > room:
-            rank_zero_warn(
-                f"a scene has {batch['valid'].shape[1]} sources, and the Remixer has room for {room} beside the global "
-                "embedding (model.max_slots): the first, which are the surest, are mixed",
-            )
+            # One text for all batches, so that it is shown once.
+            rank_zero_warn(f"model.max_slots leaves room for {room} sources; of scenes with more, the first are mixed")
         parts = [visual_slots(sources, valid, self._project("sources"))]
         if self.hparams.use_global:
             there = torch.ones_like(valid[:, :1])
@@ -288,7 +316,7 @@ class RemixerModule(StageModule):
             return {}
         slots = self.slots(batch)
         mixed = self.remixer(*slots.tokens())
-        draws = [self.cycle_mix(batch, slots, iterations=1, samples=1, seed=seed).embedding for seed in (0, 1)]
+        draws = [self.draw(batch, slots, seed) for seed in (0, 1)]
         predictions = {OWN: mixed.mean, "draw": draws[0]}
         shown = {"attention": self.remixer.attention_weights(*slots.tokens())}
         if self.hparams.validate_cycle_mix:
@@ -304,21 +332,18 @@ class RemixerModule(StageModule):
         self.validation.draw_cosine.update(*draws)
         return shown
 
-    def cycle_mix(
-        self,
-        batch: Batch,
-        slots: SourceSlots,
-        iterations: int | None = None,
-        samples: int | None = None,
-        seed: int = 0,
-    ) -> CycleMixResult:
-        """Mix the scenes of an evaluation batch by Algorithm 1.
+    def draw(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> Tensor:
+        """One draw for each scene of an evaluation batch, unit vectors [B, A]; see :meth:`cycle_mix` for arguments."""
+        mixed = self.remixer(*slots.tokens())
+        noise = keyed_normal(seed, batch["key"], self.hparams.audio_width, mixed.mean.device)
+        return normalize(mixed.mean.float() + noise * mixed.std.float(), dim=-1)
+
+    def cycle_mix(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> CycleMixResult:
+        """Mix the scenes of an evaluation batch by Algorithm 1, with the options ``cycle_*``.
 
         Args:
             batch: has the ``key`` of each scene, which seeds its noise.
             slots: of the batch.
-            iterations: T; by default ``cycle_iterations``.
-            samples: N; by default ``cycle_samples``.
             seed: changes the noise of all scenes.
         """
         options = self.hparams
@@ -328,12 +353,24 @@ class RemixerModule(StageModule):
             *slots.tokens(),
             batch["key"],
             seed=seed,
-            cycle_iterations=iterations or options.cycle_iterations,
-            cycle_samples=samples or options.cycle_samples,
+            cycle_iterations=options.cycle_iterations,
+            cycle_samples=options.cycle_samples,
             score=options.cycle_score,
             feedback=options.cycle_feedback,
+            var_samples=options.cycle_var_samples,
+            feedback_samples=options.cycle_feedback_samples,
+            noise_scale=options.cycle_noise_scale,
             slot_weights=slots.weight,
         )
+
+    def without_effect(self) -> dict[tuple[str, ...], str]:
+        """Options that only draws, or only e, would make a difference to."""
+        found = {}
+        if self.hparams.embedding == "mean":
+            found["draws",] = "model.embedding=mean: nothing is drawn"
+        if self.hparams.conditions == "visual":
+            found["source_embedding", "cycle_feedback"] = "model.conditions=visual: no e reaches the Remixer"
+        return found
 
     def _check_manifold(self, architecture: dict[str, Any]) -> None:
         for name in ("visual_width", "audio_width"):
@@ -342,23 +379,6 @@ class RemixerModule(StageModule):
                     f"model.manifold_checkpoint {self.hparams.manifold_checkpoint}: its {name} is "
                     f"{architecture[name]}, and the data's embeddings have {self.hparams[name]}: another encoder"
                 )
-
-
-class RemixerValidation(PredictionValidation):
-    """Numbers of mixed embeddings, and how alike two draws are: ``draw_cosine``."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.draw_cosine = MeanCosine()
-
-    def compute(self) -> dict[str, Tensor]:
-        """Values by metric name; a collective call, so every rank has to make it."""
-        return super().compute() | {"draw_cosine": self.draw_cosine.compute()}
-
-    def reset(self, floors: bool = False) -> None:
-        """Forget the epoch."""
-        super().reset(floors)
-        self.draw_cosine.reset()
 
 
 def manifold_predictions(slots: SourceSlots, global_cmss: DiagonalGaussian, manifold: Manifold) -> dict[str, Tensor]:

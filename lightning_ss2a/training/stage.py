@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ss2a.data.rows import Batch
-from lightning_ss2a.training.arguments import check_minima
+from lightning_ss2a.training.arguments import check_choices, check_minima, warn_if_given
 from lightning_ss2a.training.measured import MeasuredModule
 from lightning_ss2a.training.optimization import average_over_ranks, build_adamw, build_schedule, run_progress
 
@@ -33,12 +33,19 @@ class StageModule(MeasuredModule):
         raise NotImplementedError
 
     def check_hyperparameters(self) -> None:
-        """Refuse numbers out of range, once ``save_hyperparameters`` knows them.
+        """Refuse numbers out of range and names that are none, once ``save_hyperparameters`` knows them.
 
         Raises:
             InputError: names the parameter.
         """
         check_minima(self.hparams)
+        check_choices(type(self), self.hparams)
+        for names, reason in self.without_effect().items():
+            warn_if_given(type(self), self.hparams, names, reason)
+
+    def without_effect(self) -> dict[tuple[str, ...], str]:
+        """Hyperparameters that change nothing because of others, and why: ``{names: reason}``."""
+        return {}
 
     def networks_to_compile(self) -> Sequence[nn.Module]:
         """What ``compile_model`` compiles, in place, so that checkpoints keep their names."""
@@ -75,6 +82,23 @@ class StageModule(MeasuredModule):
         if self.is_logged:
             gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
             self.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer says; under bf16 too, where Lightning refuses fused optimisers.
+
+        They step on scaled gradients only under float16, which :func:`check_trainer` refuses.
+        """
+        if not gradient_clip_val:
+            return
+        if gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)
+        else:
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
     @property
     def is_logged(self) -> bool:

@@ -100,8 +100,25 @@ class TrainingStatistics:
                 raise InputError(f"{path}: field {name!r} must have shape {tuple(expected.shape)}, found {found}")
             if not tensors[name].isfinite().all():
                 raise InputError(f"{path}: field {name!r} holds NaN or infinite numbers")
-        weight, bias = tensors["weight"].float(), tensors["bias"].float()
-        return replace(self, audio_to_visual_weight=weight, audio_to_visual_bias=bias)
+        return replace(self, translator=LinearTranslator(tensors["weight"].float(), tensors["bias"].float()))
+
+
+class LinearTranslator(nn.Module):
+    """A linear map from the direction of audio embeddings to the visual space.
+
+    Args:
+        weight: [visual, audio width].
+        bias: [visual width].
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Translate audio embeddings, [rows, audio width] -> [rows, visual width]."""
+        return _affine(normalize(audio, dim=-1), self.weight, self.bias)
 
 
 def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:

@@ -11,7 +11,7 @@ from lightning_ss2a.data.rows import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import cosine_distance_loss
 from lightning_ss2a.models import LinearAggregator, TemporalAggregator, mean_over_frames
-from lightning_ss2a.models.remixer import HEAD_WIDTHS
+from lightning_ss2a.models.attentive_readout import HEAD_WIDTHS
 from lightning_ss2a.models.variational_mlp import Variant
 from lightning_ss2a.training.arguments import check_kind, check_label_head, check_widths
 from lightning_ss2a.training.optimization import Schedule
@@ -127,6 +127,14 @@ class TemporalAggregationModule(StageModule):
         """Metrics of aggregated audio embeddings."""
         seen = "visual" in data.manifest.fields
         return PredictionValidation(self.hparams.top_n, data.label_head is not None, seen, [], [*FLOORS, "frame_mean"])
+
+    def without_effect(self) -> dict[tuple[str, ...], str]:
+        """Options of the attention where there is none."""
+        if self.hparams.aggregator == "attention":
+            return {("draws",): "model.embedding=mean: nothing is drawn"} if self.hparams.embedding == "mean" else {}
+        attention = ("width", "num_layers", "num_heads", "head_widths", "expansion", "dropout", "input_scaling")
+        variational = ("unit_mean", "initial_log_variance", "variant", "embedding", "draws", "kl_weight")
+        return {attention + variational: "model.aggregator=linear"}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of Eq. 10: ``cosine`` and, of the variational aggregator, ``kl``."""

@@ -26,7 +26,8 @@ VISUAL_FIELD = {"scenes": "global_visual", "pairs": "visual"}
 class V2AMapperModule(StageModule):
     """Learns a mapper of Wang et al. (2024) from scenes (their global embedding) or pairs.
 
-    ``diffusion`` is the generative mapper, a diffusion prior on audio embeddings; ``regression`` is a residual MLP.
+    ``diffusion`` is the generative mapper, a diffusion prior on audio embeddings; ``regression`` is a residual MLP,
+    trained on the cosine distance, by which all stages are measured here (Wang et al. take the mean squared error).
     Validation takes one sample of a diffusion mapper for each row, from noise that is seeded by the row's key.
 
     Args:
@@ -117,6 +118,13 @@ class V2AMapperModule(StageModule):
     def build_validation(self, data: LightningDataModule) -> PredictionValidation:
         """Metrics of mapped audio embeddings."""
         return PredictionValidation(self.hparams.top_n, data.label_head is not None, True, [], FLOORS)
+
+    def without_effect(self) -> dict[tuple[str, ...], str]:
+        """Options of the other flavour."""
+        if self.hparams.flavour == "diffusion":
+            return {("hidden_widths",): "model.flavour=diffusion"}
+        diffusion = ("num_layers", "num_heads", "head_width", "train_steps", "sample_steps", "condition_dropout")
+        return {(*diffusion, "guidance_scale"): "model.flavour=regression"}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``denoising`` of the diffusion mapper, or ``cosine`` of the regression mapper."""

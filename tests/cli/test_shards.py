@@ -102,7 +102,7 @@ def test_our_own_data_set_there_and_back(tmp_path: Path):
         (["pairs", "out", *FIELDS], "these sources have a manifest"),
         (["tars/000.tar", "out", *FIELDS, "--layout=samples"], "layout and shuffle_seed are for data sets of ours"),
         (["tars/000.tar", "out", "--fields={visual: vit.npy}", "--encoders={visual: vit}"], "vit.npy"),
-        (["pairs", "pairs"], "finished data set"),
+        (["pairs", "pairs"], "the output is the source"),
     ],
 )
 def test_what_cannot_be_packed(tmp_path: Path, monkeypatch, capsys, arguments, message):

@@ -172,7 +172,7 @@ def test_order_of_sources_padding_and_the_rest_of_the_batch_do_not_matter(manifo
 @pytest.mark.parametrize(("options", "kept"), [({"max_slots": 3}, 2), ({"max_slots": 2, "use_global": False}, 2)])
 def test_of_more_sources_than_slots_the_first_are_kept_with_a_warning(manifold: str, options: dict, kept: int):
     module, batch = make_remixer(manifold, **options), make_batch()
-    with pytest.warns(UserWarning, match=f"a scene has 3 sources, and the Remixer has room for {kept}"):
+    with pytest.warns(UserWarning, match=f"model.max_slots leaves room for {kept} sources"):
         slots = module.slots(batch)
     assert slots.valid[:, -kept:].tolist() == batch["valid"][:, :kept].tolist()
     assert torch.equal(slots.visual[:, -kept:], batch["sources"][:, :kept])

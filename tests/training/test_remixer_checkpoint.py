@@ -1,5 +1,6 @@
 """Where a RemixerModule's manifold comes from, and that its checkpoints need no other file."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,75 @@ def test_a_checkpoint_of_the_command_needs_no_other_file(dataset: str, tmp_path:
     capsys.readouterr()
     main(["validate", *common, "--ckpt_path", str(checkpoint)])
     assert "val/ssms_floor/source_mean" in capsys.readouterr().out
+
+
+# -------------------------------------------------------------------- resuming
+
+
+def fit_by_command(folder: Path, dataset: str, manifold: str, *options: str) -> Path:
+    """Train by the command for some epochs; the newest run's folder."""
+    config = {
+        "model": {"class_path": "RemixerModule", "init_args": {"width": 16, "num_heads": 2, "head_widths": [16]}},
+        "data": {"class_path": "ShardDataModule", "init_args": {"datasets": dataset, "batch_size": 8}},
+    }
+    (folder / "small.json").write_text(json.dumps(config))
+    trainer = [f"--trainer.{option}" for option in (f"default_root_dir={folder}", "accelerator=cpu", "devices=1")]
+    arguments = ["-c", str(folder / "small.json"), f"--model.manifold_checkpoint={manifold}", "--model.top_n=4"]
+    main(["fit", *arguments, *trainer, *options])
+    return sorted((folder / "lightning_logs").glob("version_*"))[-1]
+
+
+def test_a_run_is_not_resumed_on_another_manifold(tmp_path: Path, dataset: str, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = (save_manifold(tmp_path / f"manifold{seed}.ckpt", seed) for seed in (0, 1))
+    recorder, module = Recorder(), make_remixer(first)
+    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[recorder])
+    trainer.fit(module, datamodule=make_data(dataset))
+    trainer.save_checkpoint(tmp_path / "remixer.ckpt")
+    other = make_remixer(second)
+    with pytest.raises(
+        InputError, match=r"trained on another manifold \(.*manifold0.ckpt\) than that of .*manifold1.ckpt"
+    ):
+        make_trainer(tmp_path, max_epochs=2).fit(
+            other, datamodule=make_data(dataset), ckpt_path=tmp_path / "remixer.ckpt", weights_only=True
+        )
+
+
+def test_a_module_of_known_architecture_reads_its_manifold_when_it_is_fitted(tmp_path: Path, dataset: str):
+    """As a run's saved config gives it, without a checkpoint to resume from."""
+    manifold = save_manifold(tmp_path / "manifold.ckpt", 5)
+    known = make_remixer(manifold)
+    module = make_remixer(manifold, manifold_architecture=dict(known.hparams.manifold_architecture))
+    assert largest_difference(module.manifold.state_dict(), known.manifold.state_dict()) > 0.01
+    make_trainer(tmp_path, max_epochs=1).fit(module, datamodule=make_data(dataset))
+    assert largest_difference(module.manifold.state_dict(), known.manifold.state_dict()) == 0
+    narrow = dict(known.hparams.manifold_architecture, manifold_width=3)
+    with pytest.raises(InputError, match=r"manifold.ckpt: not of model.manifold_architecture"):
+        make_trainer(tmp_path).fit(make_remixer(manifold, manifold_architecture=narrow), datamodule=make_data(dataset))
+
+
+def test_a_run_goes_on_by_the_command_when_its_manifold_is_gone(tmp_path: Path, dataset: str, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    manifold = save_manifold(tmp_path / "manifold.ckpt")
+    run = fit_by_command(tmp_path, dataset, manifold, "--trainer.max_epochs=1")
+    (checkpoint,) = (run / "checkpoints").glob("*.ckpt")
+    Path(manifold).unlink()
+    resumed = fit_by_command(tmp_path, dataset, manifold, "--trainer.max_epochs=2", f"--ckpt_path={checkpoint}")
+    (last,) = (resumed / "checkpoints").glob("*.ckpt")
+    before, after = (torch.load(path, weights_only=True) for path in (checkpoint, last))
+    assert after["global_step"] == 2 * before["global_step"]
+    for name, value in before["state_dict"].items():
+        assert torch.equal(after["state_dict"][name], value) == name.startswith("manifold."), name
+
+
+@pytest.mark.parametrize("option", ["--model.num_heads=4", "--model.num_layers=2", "--model.unit_mean=true"])
+def test_another_architecture_than_the_checkpoints_is_named(tmp_path: Path, dataset: str, capsys, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    run = fit_by_command(tmp_path, dataset, save_manifold(tmp_path / "manifold.ckpt"), "--trainer.max_epochs=1")
+    (path,) = (run / "checkpoints").glob("*.ckpt")
+    data = ["--data=ShardDataModule", f"--data.datasets={dataset}"]
+    with pytest.raises(SystemExit) as end:
+        main(["validate", "--model=RemixerModule", *data, f"--ckpt_path={path}", option])
+    assert end.value.code == 2
+    name = option.partition("=")[0].removeprefix("--")
+    assert f".ckpt has {name}" in capsys.readouterr().err

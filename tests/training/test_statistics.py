@@ -261,3 +261,14 @@ def test_statistics_move_and_come_back():
     statistics = fit_training_statistics([make_rows(30)])
     again = TrainingStatistics(**statistics.to(torch.device("cpu")).state_dict())
     assert largest_difference(again.state_dict(), statistics.state_dict()) == 0
+
+
+def test_a_linear_translator_is_no_part_of_the_state(tmp_path: Path):
+    """A checkpoint of a run that had one gives the ridge regression again to a run that has none."""
+    statistics = fit_training_statistics([make_rows(30)])
+    weight, bias = torch.randn(VISUAL_WIDTH, AUDIO_WIDTH), torch.randn(VISUAL_WIDTH)
+    changed = statistics.with_translator(save_translator(tmp_path / "t.safetensors", weight=weight, bias=bias))
+    audio = make_rows(4)["audio"]
+    again = TrainingStatistics(**changed.state_dict())
+    assert not torch.equal(changed.translate_audio(audio), statistics.translate_audio(audio))
+    assert torch.equal(again.translate_audio(audio), statistics.translate_audio(audio))
