@@ -322,7 +322,7 @@ def test_numbers_out_of_range_are_named(name: str, option: str, value: float, ma
         ("remixer", {"dropout": 1.0}, "model: dropout must be"),
         ("remixer", {"token_dropout": -0.1}, "model: token_dropout must be"),
         ("remixer", {"num_heads": 3}, "model: .*heads"),
-        ("remixer", {"conditions": "sound"}, "model: conditions must be one of"),
+        ("remixer", {"conditions": "sound"}, "model.conditions must be one of"),
         ("remixer", {"max_slots": 1}, "model.max_slots is 1, needs room for a source and the global embedding"),
         ("remixer", {"max_slots": 0, "use_global": False}, "model.max_slots is 0, needs room for a source$"),
         ("remixer", {"cycle_feedback": "replace", "use_global": False}, "model.cycle_feedback=replace overwrites"),
