@@ -19,7 +19,7 @@ from lightning_ss2a.data.plan import (
     one_row_per_group,
     view_choices,
 )
-from lightning_ss2a.data.rows import Batch, Rows, between, count, gather, take, to_batch
+from lightning_ss2a.data.rows import Batch, Rows, between, count, gather, host_lengths, longest_rows, take, to_batch
 from lightning_ss2a.data.selection import selection_identity
 from lightning_ss2a.errors import InputError
 
@@ -66,6 +66,11 @@ class MemoryRows:
     def numbers(self) -> np.ndarray | None:
         """``subset`` where plans are made."""
         return None if self.subset is None else self.subset.numpy(force=True)
+
+    @cached_property
+    def lengths(self) -> dict[str, np.ndarray]:
+        """Items of each row of ragged columns, int64 [rows]."""
+        return host_lengths(self.rows)
 
     @property
     def groups_that_take_part(self) -> np.ndarray:
@@ -156,13 +161,14 @@ class MemorySource:
 
     def iterate(self, epoch: int, first: int) -> Iterator[Batch]:
         """Batches ``first`` and on of an epoch."""
-        # The epoch's numbers go to the device once; after that nothing waits for the host.
-        order = self._on_device(self._order(epoch)[first:, self.share])
+        # The epoch's numbers go to the device once; after that the host waits for nothing.
+        order = self._order(epoch)[first:, self.share]
+        longest = longest_rows(self.table.lengths, order)
         views = {
             name: self._on_device(self._view_choices(name, epoch, first)[:, self.share]) for name in self.table.views
         }
-        for i, index in enumerate(order):
-            batch = self._gather(index, {name: chosen[i] for name, chosen in views.items()})
+        for i, index in enumerate(self._on_device(order)):
+            batch = self._gather(index, {name: chosen[i] for name, chosen in views.items()}, longest[i])
             yield {name: x.pin_memory() for name, x in batch.items()} if self.pin else batch
 
     def _on_device(self, numbers: np.ndarray) -> Tensor:
@@ -202,12 +208,12 @@ class MemorySource:
             batch_size=plan.batch_size,
         )
 
-    def _gather(self, index: Tensor, views: dict[str, Tensor]) -> Batch:
-        batch = gather(self._columns, index, views)
+    def _gather(self, index: Tensor, views: dict[str, Tensor], longest: dict[str, int]) -> Batch:
+        batch = gather(self._columns, index, views, longest)
         if self._partner is not None:
             audio = {name: self._columns[name] for name in AUDIO_FIELDS}
             chosen = {name: view for name, view in views.items() if name in audio}
-            batch.update(gather(audio, self._partner[index], chosen))
+            batch.update(gather(audio, self._partner[index], chosen, {}))
         return {**batch, "index": index}
 
 

@@ -25,9 +25,14 @@ class RaggedRows:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @property
+    def lengths(self) -> Tensor:
+        """Items of each row, int64 [rows]."""
+        return self.offsets[1:] - self.offsets[:-1]
+
     def take(self, index: Tensor) -> "RaggedRows":
         """The rows with these numbers, in this order."""
-        starts, lengths = self.offsets[index], (self.offsets[1:] - self.offsets[:-1])[index]
+        starts, lengths = self.offsets[index], self.lengths[index]
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         items = torch.repeat_interleave(starts - offsets[:-1], lengths)
         return RaggedRows(self.values[items + torch.arange(len(items), device=items.device)], offsets)
@@ -39,12 +44,24 @@ class RaggedRows:
 
     def padded(self, fill: float = 0) -> tuple[Tensor, Tensor]:
         """Items as [rows, longest, ...] and a mask [rows, longest] of those that are real."""
-        lengths = self.offsets[1:] - self.offsets[:-1]
-        longest = max(1, int(lengths.max())) if len(lengths) else 1
-        valid = torch.arange(longest, device=lengths.device) < lengths[:, None]
-        items = self.values.new_full((len(lengths), longest, *self.values.shape[1:]), fill)
-        items[valid] = self.values
-        return items, valid
+        longest = max(1, int(self.lengths.max())) if len(self) else 1
+        return self.take_padded(torch.arange(len(self), device=self.offsets.device), longest, fill)
+
+    def take_padded(self, index: Tensor, longest: int, fill: float = 0) -> tuple[Tensor, Tensor]:
+        """The rows with these numbers as ``padded`` gives them; nothing waits for a device.
+
+        Args:
+            index: row numbers, int64 [rows].
+            longest: items to pad to, no less than any of these rows has.
+            fill: what stands in the place of items that are not there.
+        """
+        places = self.offsets.index_select(0, index)[:, None] + torch.arange(longest, device=index.device)
+        valid = places < self.offsets.index_select(0, index + 1)[:, None]
+        if not len(self.values):
+            return self.values.new_full((*places.shape, *self.values.shape[1:]), fill), valid
+        items = self.values.index_select(0, places.clamp(max=len(self.values) - 1).flatten())
+        items = items.unflatten(0, places.shape)
+        return items.masked_fill_(~valid.view(*valid.shape, *[1] * (items.ndim - 2)), fill), valid
 
 
 Column = Tensor | RaggedRows | np.ndarray
@@ -75,13 +92,39 @@ def between(rows: Mapping[str, Column], start: int, stop: int) -> Rows:
     }
 
 
-def gather(rows: Mapping[str, Column], index: Tensor, views: Mapping[str, Tensor]) -> Batch:
-    """A training batch: the rows with these numbers; of fields [rows, views, width] the view chosen for each."""
-    taken = take({name: column for name, column in rows.items() if name not in views}, index)
+def host_lengths(rows: Mapping[str, Column]) -> dict[str, np.ndarray]:
+    """Items of each row of ragged columns, int64 [rows], where plans are made."""
+    return {name: c.lengths.numpy(force=True) for name, c in rows.items() if isinstance(c, RaggedRows)}
+
+
+def longest_rows(lengths: Mapping[str, np.ndarray], numbers: np.ndarray) -> list[dict[str, int]]:
+    """What the ragged columns of each batch are padded to: the items of its longest row, at least 1.
+
+    Args:
+        lengths: items of each row of ragged columns.
+        numbers: row numbers, [batches, rows].
+    """
+    longest = {name: items[numbers].max(axis=1, initial=1).tolist() for name, items in lengths.items()}
+    return [{name: items[i] for name, items in longest.items()} for i in range(len(numbers))]
+
+
+def gather(rows: Mapping[str, Column], index: Tensor, views: Mapping[str, Tensor], longest: Mapping[str, int]) -> Batch:
+    """A training batch: the rows with these numbers; nothing waits for a device.
+
+    Args:
+        rows: columns, no text.
+        index: row numbers, int64 [rows].
+        views: of fields [rows, views, width], the view chosen for each row.
+        longest: of ragged columns, the items to pad to, no less than any of these rows has.
+    """
+    taken = take({name: column for name, column in rows.items() if name not in views and name not in longest}, index)
     for name, chosen in views.items():
         column = rows[name]
         taken[name] = column.flatten(0, 1).index_select(0, index * column.shape[1] + chosen)
-    return to_batch(taken)
+    batch = to_batch(taken)
+    for name, items in longest.items():
+        batch |= _with_mask(name, *rows[name].take_padded(index, items, _fill(rows[name])))
+    return batch
 
 
 def join(parts: Sequence[Mapping[str, Column]]) -> Rows:
@@ -89,7 +132,7 @@ def join(parts: Sequence[Mapping[str, Column]]) -> Rows:
 
     def joined(columns: Sequence[Column]) -> Column:
         if isinstance(columns[0], RaggedRows):
-            lengths = torch.cat([c.offsets[1:] - c.offsets[:-1] for c in columns])
+            lengths = torch.cat([c.lengths for c in columns])
             offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
             return RaggedRows(torch.cat([c.values for c in columns]), offsets)
         return np.concatenate(columns) if isinstance(columns[0], np.ndarray) else torch.cat(list(columns))
@@ -120,12 +163,17 @@ def to_batch(rows: Mapping[str, Column]) -> Batch:
             batch[name] = [text.decode() for text in column.tolist()]
         elif isinstance(column, Tensor):
             batch[name] = _widen(column)
-        elif column.values.is_floating_point():
-            items, batch["valid"] = column.padded()
-            batch[name] = _widen(items)
         else:
-            batch[name] = _widen(column.padded(fill=-1)[0])
+            batch |= _with_mask(name, *column.padded(_fill(column)))
     return batch
+
+
+def _fill(column: RaggedRows) -> int:
+    return 0 if column.values.is_floating_point() else -1
+
+
+def _with_mask(name: str, items: Tensor, valid: Tensor) -> Batch:
+    return {name: _widen(items)} | ({"valid": valid} if items.is_floating_point() else {})
 
 
 def _widen(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from lightning_ss2a.data.files import ShardRows
 from lightning_ss2a.data.loader import ahead
 from lightning_ss2a.data.memory import evaluation_batch
 from lightning_ss2a.data.plan import StreamPlan, rank_slice, view_choices
-from lightning_ss2a.data.rows import Batch, Rows, gather
+from lightning_ss2a.data.rows import Batch, Rows, gather, host_lengths, longest_rows
 from lightning_ss2a.data.selection import selection_identity
 from lightning_ss2a.errors import InputError
 
@@ -58,8 +58,9 @@ class Window:
 
     def batches(self, first: int) -> Iterator[Batch]:
         """Batches from the first on."""
+        longest = longest_rows(host_lengths(self.rows), self.order.numpy())
         for b in range(first, len(self.order)):
-            yield gather(self.rows, self.order[b], {name: chosen[b] for name, chosen in self.views.items()})
+            yield gather(self.rows, self.order[b], {name: chosen[b] for name, chosen in self.views.items()}, longest[b])
 
 
 class Windows(Dataset):
