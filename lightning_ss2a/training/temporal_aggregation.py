@@ -129,12 +129,11 @@ class TemporalAggregationModule(StageModule):
         return PredictionValidation(self.hparams.top_n, data.label_head is not None, seen, [], [*FLOORS, "frame_mean"])
 
     def without_effect(self) -> dict[tuple[str, ...], str]:
-        """Options of the attention where there is none."""
+        """Options of the attention where there is none; sizes apart, since one config serves both aggregators."""
         if self.hparams.aggregator == "attention":
             return {("draws",): "model.embedding=mean: nothing is drawn"} if self.hparams.embedding == "mean" else {}
-        attention = ("width", "num_layers", "num_heads", "head_widths", "expansion", "dropout", "input_scaling")
-        variational = ("unit_mean", "initial_log_variance", "variant", "embedding", "draws", "kl_weight")
-        return {attention + variational: "model.aggregator=linear"}
+        options = ("input_scaling", "unit_mean", "initial_log_variance", "variant", "embedding", "draws")
+        return {options: "model.aggregator=linear"}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of Eq. 10: ``cosine`` and, of the variational aggregator, ``kl``."""

@@ -120,11 +120,10 @@ class V2AMapperModule(StageModule):
         return PredictionValidation(self.hparams.top_n, data.label_head is not None, True, [], FLOORS)
 
     def without_effect(self) -> dict[tuple[str, ...], str]:
-        """Options of the other flavour."""
+        """Options of diffusion where there is none; sizes apart, since one config serves both flavours."""
         if self.hparams.flavour == "diffusion":
-            return {("hidden_widths",): "model.flavour=diffusion"}
-        diffusion = ("num_layers", "num_heads", "head_width", "train_steps", "sample_steps", "condition_dropout")
-        return {(*diffusion, "guidance_scale"): "model.flavour=regression"}
+            return {}
+        return {("train_steps", "condition_dropout", "guidance_scale"): "model.flavour=regression"}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``denoising`` of the diffusion mapper, or ``cosine`` of the regression mapper."""

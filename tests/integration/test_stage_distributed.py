@@ -11,8 +11,6 @@ from tests.distributed import run_distributed
 from tests.manifold_examples import Recorder, largest_difference, make_data, make_trainer, parameters_of
 from tests.stage_examples import STAGES, make_deterministic, make_stage, write_materials
 
-pytestmark = pytest.mark.slow  # a minute, once for all tests: all stages, in one process and in two
-
 ROWS = {"train": 83, "validation": 23}  # 10 batches of 8; validation: 5 batches of 5, 5, 5, 5, 3 rows
 FEW = {"train": 83, "validation": 4}  # the second process gets an empty batch only
 STEPS = 12

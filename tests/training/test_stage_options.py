@@ -74,10 +74,11 @@ def test_a_name_or_number_that_is_none_is_refused_in_python_too(name: str, optio
 @pytest.mark.parametrize(
     ("make", "options", "named"),
     [
-        (TemporalAggregationModule, {"aggregator": "linear", "width": 7}, {"width=7"}),
+        (TemporalAggregationModule, {"aggregator": "linear", "variant": "published"}, {"variant=published"}),
+        (TemporalAggregationModule, {"aggregator": "linear", "width": 7}, set()),
         (TemporalAggregationModule, {"embedding": "mean", "draws": 8}, {"draws=8"}),
-        (V2AMapperModule, {"flavour": "regression", "num_layers": 7, "guidance_scale": 3.0}, {"num_layers=7"}),
-        (V2AMapperModule, {"hidden_widths": (7,), "num_layers": 1, "num_heads": 1}, {"hidden_widths=(7,)"}),
+        (V2AMapperModule, {"flavour": "regression", "num_layers": 7, "guidance_scale": 3.0}, {"guidance_scale=3.0"}),
+        (V2AMapperModule, {"hidden_widths": (7,), "num_layers": 1, "num_heads": 1}, set()),
         (V2AMapperModule, {"num_layers": 1, "num_heads": 1, "sample_steps": 3}, set()),
     ],
 )
