@@ -1,10 +1,9 @@
 """Does the Remixer need both the manifold's and the visual embedding of a source (Table 3)?"""
 
 from .figures import COLOURS, figure, legend_beside, line
-from .remixer import BASE, FILE, GROUPS, METRICS, SCORE_HEADER, WORLDS, Values, base_runs, score_cells, values_of
+from .remixer import BASE, FILE, GROUPS, METRICS, WORLDS, Values, base_runs, change_tables, values_of
 from .runs import Results, Run
 from .scenes import REMIXER, remixer_measures, scene_runs
-from .tables import markdown_table, mean_and_spread
 
 __all__ = ["FILE", "report", "runs"]
 
@@ -24,20 +23,8 @@ def runs(seeds: int) -> list[Run]:
 def report(seeds: int) -> dict[str, str]:
     """A table a world; draws the figure."""
     made = [run for run in runs(seeds) if run.world == "simulated" or run.seed < DEMO_SEEDS]
-    values, blocks = values_of(Results(FILE), made), {}
-
-    def change(world: str, arm: str, group: str) -> str:
-        name = f"mean/ssms/{group}"
-        pairs = zip(values(world, arm, name), values(world, BASE, name), strict=False)
-        return "" if arm == BASE else mean_and_spread([one - both for one, both in pairs], 2)
-
-    for world in WORLDS:
-        rows = [
-            [label, *score_cells(values, world, arm, "mean"), *(change(world, arm, group) for group in GROUPS)]
-            for arm, label in ARMS.items()
-        ]
-        header = ["conditions", *SCORE_HEADER, *(f"SSMS, {label}, change from both" for label in GROUPS.values())]
-        blocks[f"conditions {world}"] = markdown_table(header, [row for row in rows if any(row[1:])])
+    values = values_of(Results(FILE), made)
+    blocks = change_tables("conditions", "conditions", ARMS, "both", values)
     _draw(values)
     return blocks
 

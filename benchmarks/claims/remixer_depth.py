@@ -1,10 +1,9 @@
 """Do more attention layers help scenes of one source and hurt those of several (Table 10)?"""
 
 from .figures import COLOURS, figure, legend_beside, line
-from .remixer import BASE, FILE, GROUPS, METRICS, SCORE_HEADER, WORLDS, base_runs, score_cells, values_of
+from .remixer import BASE, FILE, GROUPS, METRICS, WORLDS, base_runs, change_tables, values_of
 from .runs import Results, Run
 from .scenes import REMIXER, remixer_measures, scene_runs
-from .tables import markdown_table, mean_and_spread
 
 __all__ = ["FILE", "report", "runs"]
 
@@ -33,21 +32,9 @@ def report(seeds: int) -> dict[str, str]:
     """A table a world; draws the figure."""
     # The same seeds for all depths.
     made = [run for run in runs(seeds) if run.world == "simulated" or run.seed < DEMO_SEEDS]
-    values, blocks = values_of(Results(FILE), made), {}
-
-    def change(world: str, arm: str, group: str) -> str:
-        name = f"mean/ssms/{group}"
-        pairs = zip(values(world, arm, name), values(world, BASE, name), strict=False)
-        return "" if arm == BASE else mean_and_spread([deep - shallow for deep, shallow in pairs], 2)
-
+    values = values_of(Results(FILE), made)
     arms = {_arm(layers): str(layers) for layers in LAYERS} | {SLOW: "4, a third of the learning rate"}
-    for world in WORLDS:
-        rows = [
-            [label, *score_cells(values, world, arm, "mean"), *(change(world, arm, group) for group in GROUPS)]
-            for arm, label in arms.items()
-        ]
-        header = ["layers", *SCORE_HEADER, *(f"SSMS, {label}, change from 1 layer" for label in GROUPS.values())]
-        blocks[f"remixer_depth {world}"] = markdown_table(header, [row for row in rows if any(row[1:])])
+    blocks = change_tables("remixer_depth", "layers", arms, "1 layer", values)
     with figure("remixer_depth", len(METRICS), width=10.5) as axes:
         for axis, (metric, (title, _)) in zip(axes, METRICS.items(), strict=True):
             for world, colour in zip(WORLDS, ("blue", "orange"), strict=True):
