@@ -1,10 +1,12 @@
-"""Read a checkpoint file, or say in one line why it cannot be used."""
+"""Read a checkpoint file, or say in one line why it cannot be used; tell weights apart."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lightning_ss2a.errors import InputError
 
@@ -41,6 +43,14 @@ def read_checkpoint(path: str, option: str) -> dict[str, Any]:
     except Exception as error:  # torch.load raises whatever the bytes make it do
         raise InputError(f"{option} {path}: not a checkpoint of Lightning, or a damaged one") from error
     return checkpoint
+
+
+def weights_digest(network: nn.Module) -> str:
+    """12 hexadecimal digits that tell a network's weights from others, whatever device they are on."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def other_architecture(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

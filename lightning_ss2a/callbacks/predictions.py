@@ -1,6 +1,5 @@
 """``lightning predict``: CMSS embeddings into a data set of their own."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
@@ -11,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from lightning_ss2a.callbacks.checkpoints import weights_digest
 from lightning_ss2a.callbacks.outputs import run_folder
 from lightning_ss2a.data import FieldSpec, ShardWriter
 from lightning_ss2a.data.manifest import MANIFEST
@@ -119,10 +119,7 @@ def _splits_of_rows(data: Any) -> tuple[list[str], np.ndarray]:
 
 def _encoder(trainer: Trainer, module: LightningModule) -> str:
     checkpoint = Path(trainer.ckpt_path).name if trainer.ckpt_path else "untrained"
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.evaluated_manifold.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
-    return f"cmss:{checkpoint}:{digest.hexdigest()[:12]}"
+    return f"cmss:{checkpoint}:{weights_digest(module.evaluated_manifold)}"
 
 
 def _from_all_ranks(columns: Columns, world_size: int) -> list[Columns]:

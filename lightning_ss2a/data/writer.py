@@ -299,6 +299,17 @@ def check_not_source(output: str | os.PathLike, sources: Sequence[str]) -> None:
             raise InputError(f"{output}: the output is the source; choose another folder")
 
 
+def check_output(output: str | os.PathLike, overwrite: bool) -> None:
+    """See before the work that a data set can be written, or hours of it end in an error.
+
+    Raises:
+        InputError: the folder holds a data set that may not be replaced, or cannot be written.
+    """
+    if Path(output, MANIFEST).exists() and not overwrite:
+        raise InputError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
+    check_output_folder(Path(output))
+
+
 def check_output_folder(folder: Path) -> None:
     """See that a data set can be written to a folder, which need not exist and is not made.
 

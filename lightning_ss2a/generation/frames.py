@@ -1,6 +1,5 @@
 """``generate_frames``: videos of visual frames to videos of generated audio embeddings, for temporal aggregation."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +12,16 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lightning_ss2a.callbacks.checkpoints import read_checkpoint
+from lightning_ss2a.callbacks.checkpoints import read_checkpoint, weights_digest
 from lightning_ss2a.data.dataset import ShardDataset
 from lightning_ss2a.data.kinds import FRAMES_PER_VIDEO, FieldSpec
-from lightning_ss2a.data.manifest import MANIFEST, Manifest
+from lightning_ss2a.data.manifest import Manifest
 from lightning_ss2a.data.reader import ShardReader
 from lightning_ss2a.data.rows import Batch
-from lightning_ss2a.data.writer import ShardWriter, check_not_source
+from lightning_ss2a.data.writer import ShardWriter, check_not_source, check_output
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.models import mean_over_frames
 from lightning_ss2a.training import RemixerModule
-from lightning_ss2a.training.targets import mean_direction
 
 Sampling = Literal["mean", "draw", "cycle_mix"]
 COPIED = ("audio", "class_index", "origin", "group", "timestamps")
@@ -96,8 +95,7 @@ def generate_frames(
 
 def _check_options(source: str, output: str, sampling: str, videos_at_once: int, overwrite: bool) -> None:
     check_not_source(output, [source])
-    if (Path(output) / MANIFEST).exists() and not overwrite:
-        raise InputError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
+    check_output(output, overwrite)
     if sampling not in get_args(Sampling):
         raise InputError(f"sampling must be one of {', '.join(get_args(Sampling))}, found {sampling!r}")
     if videos_at_once < 1:
@@ -134,10 +132,7 @@ def _check_source(source: str, manifest: Manifest, module: RemixerModule) -> Non
 
 
 def _fields(manifest: Manifest, module: RemixerModule, checkpoint: str, sampling: str) -> dict[str, FieldSpec]:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
-    encoder = f"ss2a-{sampling}:{Path(checkpoint).name}:{digest.hexdigest()[:12]}"
+    encoder = f"ss2a-{sampling}:{Path(checkpoint).name}:{weights_digest(module)}"
     visual, audio = manifest.fields["frames"], manifest.fields["audio"]
     return {
         "frames": FieldSpec(audio.width, encoder, role="audio"),
@@ -169,11 +164,9 @@ def _frame_keys(keys: list[str], frames: int) -> Iterator[str]:
 
 
 def _columns(batch: Batch, frames: Tensor) -> dict[str, Any]:
-    visual = batch["frames"]
-    every = torch.ones(visual.shape[:2], dtype=torch.bool)
     return {
         "frames": frames.cpu().numpy(),
-        "visual": mean_direction(visual, every).numpy(),
+        "visual": mean_over_frames(batch["frames"]).numpy(),
         **{name: batch[name].numpy() for name in COPIED},
         "key": np.array([key.encode() for key in batch["key"]]),
     }

@@ -4,7 +4,10 @@ import hashlib
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from lightning_ss2a.models.gaussian import DiagonalGaussian
 
 
 def keyed_generator(seed: int, key: str | bytes | int, device: torch.device) -> torch.Generator:
@@ -26,3 +29,15 @@ def keyed_normal(seed: int, keys: Sequence[str | bytes | int], width: int, devic
     for row, key in zip(noise, keys, strict=True):
         row.normal_(generator=keyed_generator(seed, key, device))
     return noise
+
+
+def keyed_draw(gaussian: DiagonalGaussian, seed: int, keys: Sequence[str | bytes | int]) -> Tensor:
+    """One draw of each row's Gaussian, unit vectors ``[rows, width]`` in float32.
+
+    Args:
+        gaussian: ``[rows, width]``.
+        seed: changes the noise of all rows.
+        keys: what each row is called.
+    """
+    mean, std = gaussian.mean.float(), gaussian.std.float()
+    return F.normalize(mean + keyed_normal(seed, keys, mean.shape[-1], mean.device) * std, dim=-1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_ss2a.models.gaussian import DiagonalGaussian
 from lightning_ss2a.models.manifold import Manifold
+from lightning_ss2a.models.mean_direction import mean_direction
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,6 @@ def mean_of_sources(slots: SourceSlots, manifold: Manifold) -> Tensor:
 
     Slots of weight 0 do not count, unless a scene has no other.
     """
-    audio = torch.nn.functional.normalize(manifold.reconstruct_audio(slots.cmss.mean).mean, dim=-1)
     counted = slots.valid & (slots.weight > 0)
     counted = torch.where(counted.any(1, keepdim=True), counted, slots.valid)
-    summed = audio.masked_fill(~counted.unsqueeze(-1), 0).sum(1)
-    return summed / counted.sum(1, keepdim=True).clamp_min(1)
+    return mean_direction(manifold.reconstruct_audio(slots.cmss.mean).mean, counted)

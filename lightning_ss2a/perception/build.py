@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from lightning_ss2a.data import ORIGINS, FieldSpec, ShardWriter
 from lightning_ss2a.data.convert import group_of
-from lightning_ss2a.data.manifest import MANIFEST
-from lightning_ss2a.data.writer import check_output_folder
+from lightning_ss2a.data.writer import check_output
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.encoders import AudioEncoder, ImageEncoder
@@ -147,17 +146,6 @@ def build_pairs(
             writer.write(split, {"visual": visual, "audio": sounds.embeddings(pairs[i].sound for i in part), **rows})
     counts = {split: splits.count(split) for split in sorted(set(splits))}
     return BuildReport(counts, len(set(groups)), len(classes), tuple(problems))
-
-
-def check_output(output: Path, overwrite: bool) -> None:
-    """See before the work that a data set can be written, or hours of encoding end in an error.
-
-    Raises:
-        InputError: the folder holds a data set that may not be replaced, or cannot be written.
-    """
-    if (output / MANIFEST).exists() and not overwrite:
-        raise InputError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
-    check_output_folder(output)
 
 
 def media_folder(listing: Path, media_root: str | None) -> Path:

@@ -12,8 +12,9 @@ import numpy as np
 
 from lightning_ss2a.data import FieldSpec, Manifest, ShardReader, ShardWriter
 from lightning_ss2a.data.storage import write_whole
+from lightning_ss2a.data.writer import check_output
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.perception.build import CACHE, check_output, media_folder
+from lightning_ss2a.perception.build import CACHE, media_folder
 from lightning_ss2a.perception.composition import (
     FRAME_TIMES,
     active_sources,

@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lightning.pytorch import LightningDataModule, Trainer
@@ -50,6 +51,19 @@ def check_minima(hparams: Mapping[str, Any]) -> None:
         value = hparams.get(name)
         if value is not None and not least <= value < math.inf:
             raise InputError(f"model.{name} must be at least {least}, found {value}")
+
+
+@contextmanager
+def arguments_of_the_model() -> Iterator[None]:
+    """Say of a network's ValueError that it is about the user's ``model.*``.
+
+    Raises:
+        InputError: in the network's words.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"model: {error}") from error
 
 
 def check_choices(module: type, hparams: Mapping[str, Any]) -> None:
@@ -119,7 +133,7 @@ def check_label_head(hparams: Mapping[str, Any], data: LightningDataModule) -> N
     Raises:
         InputError: it has too few labels.
     """
-    head = data.label_head
+    head = data.label_head if "top_n" in hparams else None  # without it there is no SSMS
     if head is not None and len(head.labels) < hparams["top_n"]:
         raise InputError(
             f"model.top_n is {hparams['top_n']}, but the data's label head has only {len(head.labels)} labels"

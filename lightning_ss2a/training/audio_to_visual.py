@@ -1,6 +1,7 @@
 """Training of the audio-to-visual translator, the Wav2CLIP that the paper's section 8.2 wishes for."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -13,7 +14,7 @@ from lightning_ss2a.losses import contrastive_loss, cosine_distance_loss
 from lightning_ss2a.metrics import CrossModalRetrieval, MeanCosine
 from lightning_ss2a.models import AudioToVisual
 from lightning_ss2a.models.audio_to_visual import HIDDEN_WIDTHS
-from lightning_ss2a.training.arguments import check_kind, check_widths
+from lightning_ss2a.training.arguments import arguments_of_the_model
 from lightning_ss2a.training.optimization import Schedule
 from lightning_ss2a.training.stage import StageModule
 from lightning_ss2a.training.statistics import TrainingStatistics
@@ -46,6 +47,8 @@ class AudioToVisualModule(StageModule):
         compile_model: compile the network with ``torch.compile``, for training.
     """
 
+    DATA: ClassVar = {"pairs": {"visual_width": "visual", "audio_width": "audio"}}
+
     def __init__(
         self,
         visual_width: int,
@@ -67,12 +70,10 @@ class AudioToVisualModule(StageModule):
         self.check_hyperparameters()
         if contrastive_weight == cosine_weight == 0:
             raise InputError("model.contrastive_weight and model.cosine_weight are both 0: there is nothing to learn")
-        try:
+        with arguments_of_the_model():
             self.translator = AudioToVisual(
                 audio_width, visual_width, list(hidden_widths), dropout=dropout, input_scaling=input_scaling
             )
-        except ValueError as error:
-            raise InputError(f"model: {error}") from error
         # DistributedDataParallel would wait for the gradient of a parameter that no loss has.
         self.translator.log_temperature.requires_grad_(contrastive_weight > 0)
 
@@ -80,15 +81,6 @@ class AudioToVisualModule(StageModule):
     def network(self) -> nn.Module:
         """The translator."""
         return self.translator
-
-    def check_data(self, data: LightningDataModule) -> None:
-        """Refuse data that the model was not made for.
-
-        Raises:
-            InputError: they are no pairs, or their widths are not the model's.
-        """
-        check_kind(data, ["pairs"], "AudioToVisualModule")
-        check_widths(self.hparams, data, {"visual_width": "visual", "audio_width": "audio"})
 
     def build_validation(self, data: LightningDataModule) -> "TranslationValidation":
         """Metrics of translated audio embeddings."""
@@ -131,37 +123,51 @@ class TranslationValidation(nn.Module):
     """How near translated audio is to what is seen, and whether it finds it among all that is.
 
     Beside ``translation_cosine`` and ``recall@k`` stand those of the closed-form ridge regression, which without a
-    checkpoint is the CLIP score's translator, the cosine of the mean training embedding, and chance. Retrieval takes
-    the mean training embedding off both sides: what all pictures have in common tells none from another.
+    checkpoint is the CLIP score's translator, the cosine of the mean training embedding, and chance; they are measured
+    on the first validation epoch and kept. Retrieval takes the mean training embedding off both sides: what all
+    pictures have in common tells none from another.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.cosines = nn.ModuleDict({name: MeanCosine() for name in ("own", "ridge", "mean_visual")})
-        self.retrieval = nn.ModuleDict({name: CrossModalRetrieval(ks=RECALL_AT) for name in ("own", "ridge")})
+        self.cosine, self.retrieval = MeanCosine(), CrossModalRetrieval(ks=RECALL_AT)
+        self.floors = nn.ModuleDict(
+            {"ridge": MeanCosine(), "mean_visual": MeanCosine(), "ridge_retrieval": CrossModalRetrieval(ks=RECALL_AT)}
+        )
+        self.floor_values: dict[str, Tensor] | None = None
 
     def update(self, translated: Tensor, targets: Targets, statistics: TrainingStatistics) -> None:
         """Add translations [rows, visual width] of a batch."""
         visual, mean = targets.mean_visual, statistics.mean_visual
-        own, ridge = normalize(translated.float(), dim=-1), statistics.translate_audio(targets.audio)
-        predictions = {"own": own, "ridge": ridge, "mean_visual": mean.expand_as(visual)}
-        for name, cosine in self.cosines.items():
-            cosine.update(predictions[name], visual)
-        for name, retrieval in self.retrieval.items():
-            retrieval.update(visual - mean, predictions[name] - mean, targets.index)
+        own = normalize(translated.float(), dim=-1)
+        self.cosine.update(own, visual)
+        self.retrieval.update(visual - mean, own - mean, targets.index)
+        if self.floor_values is None:
+            ridge = statistics.translate_audio(targets.audio)
+            self.floors["ridge"].update(ridge, visual)
+            self.floors["mean_visual"].update(mean.expand_as(visual), visual)
+            self.floors["ridge_retrieval"].update(visual - mean, ridge - mean, targets.index)
 
     def compute(self) -> dict[str, Tensor]:
         """Values by metric name; a collective call, so every rank has to make it."""
-        own = {"translation_cosine": self.cosines["own"].compute()} | self.retrieval["own"].compute()
-        ridge = {"translation_cosine": self.cosines["ridge"].compute()} | self.retrieval["ridge"].compute()
-        rows = int(self.retrieval["own"].rows)
+        own = {"translation_cosine": self.cosine.compute()} | self.retrieval.compute()
+        if self.floor_values is None:
+            self.floor_values = self._compute_floors(int(self.retrieval.rows))
+        return own | self.floor_values
+
+    def reset(self, floors: bool = False) -> None:
+        """Forget the epoch; the floors stay, unless they are to be measured again."""
+        if floors:
+            self.floor_values = None
+            reset_metrics(self.floors)
+        self.cosine.reset()
+        self.retrieval.reset()
+
+    def _compute_floors(self, rows: int) -> dict[str, Tensor]:
+        ridge = {"translation_cosine": self.floors["ridge"].compute()} | self.floors["ridge_retrieval"].compute()
         floors = {f"{name}_floor/ridge": value for name, value in ridge.items()}
-        floors["translation_cosine_floor/mean_visual"] = self.cosines["mean_visual"].compute()
+        floors["translation_cosine_floor/mean_visual"] = self.floors["mean_visual"].compute()
         for direction in ("visual_to_audio", "audio_to_visual"):
             for k in RECALL_AT:
                 floors[f"recall@{k}/{direction}_floor/chance"] = torch.tensor(min(1.0, k / rows))
-        return own | floors
-
-    def reset(self, floors: bool = False) -> None:
-        """Forget the epoch; floors are measured with it each time."""
-        reset_metrics(self)
+        return floors

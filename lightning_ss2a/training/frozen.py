@@ -37,11 +37,13 @@ def read_manifold(path: str, option: str, teacher: bool = False) -> tuple[dict[s
     Raises:
         InputError: there is no such file, it is no such checkpoint, or has no teacher.
     """
-    architecture, state = _read(path, option, "manifold.", MANIFOLD_OPTIONS, "a manifold (ManifoldModule)")
-    if teacher:
-        state = _part(read_checkpoint(path, option)["state_dict"], "teacher.")
-        if not state:
-            raise InputError(f"{option} {path}: has no teacher; it was trained without EMATeacher, or stopped before")
+    what = "a manifold (ManifoldModule)"
+    architecture, weights = _read(path, option, "manifold.", MANIFOLD_OPTIONS, what)
+    if not teacher:
+        return architecture, _part(weights, "manifold.")
+    state = _part(weights, "teacher.")
+    if not state:
+        raise InputError(f"{option} {path}: has no teacher; it was trained without EMATeacher, or stopped before")
     return architecture, state
 
 
@@ -64,21 +66,12 @@ def load_audio_to_visual(
     Raises:
         InputError: there is no such file, it is no such checkpoint, or its widths are others.
     """
-    architecture, state = read_audio_to_visual(path, option)
+    what = "a translator (AudioToVisualModule)"
+    architecture, weights = _read(path, option, "translator.", AUDIO_TO_VISUAL_OPTIONS, what)
     for name, needed in (("audio_width", audio_width), ("visual_width", visual_width)):
         if needed is not None and architecture[name] != needed:
             raise InputError(f"{option} {path}: its {name} is {architecture[name]}, here it must be {needed}")
-    return build_audio_to_visual(architecture, state)
-
-
-def read_audio_to_visual(path: str, option: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Architecture and weights of the translator in a checkpoint of ``AudioToVisualModule``; see above for errors."""
-    return _read(path, option, "translator.", AUDIO_TO_VISUAL_OPTIONS, "a translator (AudioToVisualModule)")
-
-
-def build_audio_to_visual(architecture: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> AudioToVisual:
-    """A frozen translator; without weights until a checkpoint brings them, if none are given."""
-    return _build(AudioToVisual, architecture, state)
+    return _build(AudioToVisual, architecture, _part(weights, "translator."))
 
 
 def same_weights(state: Mapping[str, Tensor], prefix: str, network: nn.Module) -> bool:
@@ -98,13 +91,13 @@ def _build(network: type[Network], architecture: Mapping[str, Any], state: Mappi
 def _read(
     path: str, option: str, prefix: str, options: tuple[str, ...], what: str
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Hyperparameters that a network is made of, and all weights of a checkpoint that has some under the prefix."""
     checkpoint = read_checkpoint(path, option)
-    hyperparameters = checkpoint.get("hyper_parameters", {})
+    hyperparameters, weights = checkpoint.get("hyper_parameters", {}), checkpoint["state_dict"]
     missing = [name for name in options if name not in hyperparameters]
-    state = _part(checkpoint["state_dict"], prefix)
-    if missing or not state:
+    if missing or not any(name.startswith(prefix) for name in weights):
         raise InputError(f"{option} {path}: is no checkpoint of {what}")
-    return {name: _plain(hyperparameters[name]) for name in options}, state
+    return {name: _plain(hyperparameters[name]) for name in options}, weights
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

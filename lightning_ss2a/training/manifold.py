@@ -3,23 +3,16 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
-from lightning_ss2a.errors import InputError
 from lightning_ss2a.models import Manifold
 from lightning_ss2a.models.mean_teacher import frozen_copy
-from lightning_ss2a.training.arguments import (
-    check_kind,
-    check_label_head,
-    check_minima,
-    check_widths,
-    warn_without_effect,
-)
+from lightning_ss2a.training.arguments import arguments_of_the_model, check_minima, warn_without_effect
 from lightning_ss2a.training.manifold_losses import Batch, ManifoldLosses
 from lightning_ss2a.training.measured import MeasuredModule
 from lightning_ss2a.training.optimization import (
@@ -81,6 +74,7 @@ class ManifoldModule(MeasuredModule):
             score; None: a ridge regression fitted on the training split.
     """
 
+    DATA: ClassVar = {"pairs": {"visual_width": "visual", "audio_width": "audio"}}
     owns_optimization = True
 
     def __init__(
@@ -116,7 +110,7 @@ class ManifoldModule(MeasuredModule):
         check_minima(self.hparams)
         warn_without_effect(self.hparams)
         self.automatic_optimization = False
-        try:
+        with arguments_of_the_model():
             self.manifold = Manifold(
                 visual_width,
                 audio_width,
@@ -128,8 +122,6 @@ class ManifoldModule(MeasuredModule):
                 initial_log_variance=initial_log_variance,
                 variant=variant,
             )
-        except ValueError as error:
-            raise InputError(f"model: {error}") from error
         self.teacher: Manifold | None = None
         self.consistency_weight = 0.0
         self.validate_teacher = False
@@ -181,16 +173,6 @@ class ManifoldModule(MeasuredModule):
     def reconstructor_parameters(self) -> list[nn.Parameter]:
         """Parameters of the reconstructor's turn."""
         return list(self.manifold.audio_reconstructor.parameters())
-
-    def check_data(self, data: LightningDataModule) -> None:
-        """Refuse data that the model was not made for.
-
-        Raises:
-            InputError: they are no pairs, their widths are not the model's, or the label head has too few labels.
-        """
-        check_kind(data, ["pairs"], "ManifoldModule")
-        check_widths(self.hparams, data, {"visual_width": "visual", "audio_width": "audio"})
-        check_label_head(self.hparams, data)
 
     def build_validation(self, data: LightningDataModule) -> ManifoldValidation:
         """Metrics of pairs."""

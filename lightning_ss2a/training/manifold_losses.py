@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_ss2a.losses import consistency_loss, contrastive_loss, reconstruction_loss
 from lightning_ss2a.models import DiagonalGaussian, Manifold
+from lightning_ss2a.training.variational import embed
 
 Batch = dict[str, Tensor]
 
@@ -64,7 +65,7 @@ class ManifoldLosses:
 
     def embed(self, gaussian: DiagonalGaussian) -> Tensor:
         """What the losses see of a Gaussian: its mean, or a sample."""
-        return gaussian.mean if self.hparams["embedding"] == "mean" else gaussian.sample(self.hparams["draws"])
+        return embed(gaussian, self.hparams)
 
     def _reconstruct(self, audio: Tensor, audio_embedding: Tensor, visual_embedding: Tensor) -> tuple[Tensor, Tensor]:
         """L_r and the reconstructor's KL, from both modalities in one pass."""

@@ -1,7 +1,7 @@
 """What all training modules share: numbers of validation and test with their floors, and randomness by step."""
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_ss2a.data.label_head import LabelHead
 from lightning_ss2a.data.rows import Batch
-from lightning_ss2a.training.arguments import check_trainer
+from lightning_ss2a.training.arguments import check_kind, check_label_head, check_trainer, check_widths
 from lightning_ss2a.training.resume import finish_epoch, mix_seed, seed_device
 from lightning_ss2a.training.statistics import TrainingStatistics, fit_training_statistics
 
@@ -18,8 +18,12 @@ from lightning_ss2a.training.statistics import TrainingStatistics, fit_training_
 class MeasuredModule(LightningModule):
     """Validation and test with floors that are fitted on the training split and travel in the checkpoint.
 
-    A stage says what its numbers are (:meth:`build_validation`) and measures a batch (:meth:`measure`).
+    A stage says which data it takes (:attr:`DATA`) and what its numbers are (:meth:`build_validation`), and measures a
+    batch (:meth:`measure`).
     """
+
+    DATA: ClassVar[dict[str, dict[str, str]]]
+    """Kinds of data sets that the module takes, and for each: which field each ``*_width`` is the width of."""
 
     owns_optimization = False
     """Whether clipping and accumulation have names of the module's own, since the trainer's do not reach it."""
@@ -34,9 +38,11 @@ class MeasuredModule(LightningModule):
         """Refuse data that the model was not made for.
 
         Raises:
-            InputError: says what does not go together.
+            InputError: they are of another kind, their widths are not the model's, or the label head is too small.
         """
-        raise NotImplementedError
+        check_kind(data, list(self.DATA), type(self).__name__)
+        check_widths(self.hparams, data, self.DATA[data.manifest.kind])
+        check_label_head(self.hparams, data)
 
     def build_validation(self, data: LightningDataModule) -> nn.Module:
         """New metrics for a run, with ``compute() -> dict`` and ``reset(floors: bool)``."""

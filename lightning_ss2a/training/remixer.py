@@ -1,24 +1,22 @@
 """Training of the Sound Source Remixer: L_mix = |1 - cos(a, a_mix)| + kl_weight * L_kl (paper, Eq. 9)."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from lightning_ss2a.data.rows import Batch
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.losses import cosine_distance_loss
 from lightning_ss2a.models import DiagonalGaussian, Manifold, Remixer, cycle_mix
 from lightning_ss2a.models.cycle_mix import CycleMixResult, Feedback, Score
-from lightning_ss2a.models.keyed_noise import keyed_normal
+from lightning_ss2a.models.keyed_noise import keyed_draw
 from lightning_ss2a.models.remixer import HEAD_WIDTHS, MAX_SLOTS, Conditions, TokenDropout
 from lightning_ss2a.models.source_slots import SourceSlots, join_slots, mean_of_sources, visual_slots
 from lightning_ss2a.models.variational_mlp import Variant
-from lightning_ss2a.training.arguments import check_kind, check_label_head, check_widths
+from lightning_ss2a.training.arguments import arguments_of_the_model
 from lightning_ss2a.training.frozen import build_manifold, read_manifold, same_weights
 from lightning_ss2a.training.optimization import Schedule
 from lightning_ss2a.training.prediction_validation import OWN, PredictionValidation, RemixerValidation
@@ -26,6 +24,7 @@ from lightning_ss2a.training.projection_cache import ProjectionCache
 from lightning_ss2a.training.stage import StageModule
 from lightning_ss2a.training.targets import targets_of
 from lightning_ss2a.training.validation import FLOORS, untrained_predictions
+from lightning_ss2a.training.variational import cosine_losses
 
 SOURCE_FIELDS = ("sources", "global_visual")
 
@@ -86,8 +85,10 @@ class RemixerModule(StageModule):
         cycle_feedback: where the best draw goes, see ``models.cycle_mix``.
         cycle_var_samples: draws averaged into one sample of Cycle Mix, in closed form; as published 64.
         cycle_feedback_samples: draws of φ(a_best) averaged; 0: its mean. As published 64.
-        cycle_noise_scale: multiplies the Remixer's standard deviations in Cycle Mix and in single draws.
+        cycle_noise_scale: multiplies the Remixer's standard deviations in Cycle Mix.
     """
+
+    DATA: ClassVar = {"scenes": {"visual_width": "global_visual", "audio_width": "audio"}}
 
     def __init__(
         self,
@@ -153,7 +154,7 @@ class RemixerModule(StageModule):
         self._check_manifold(manifold_architecture)
         self.manifold = build_manifold(manifold_architecture, manifold_state)
         self._has_manifold_weights = manifold_state is not None
-        try:
+        with arguments_of_the_model():
             self.remixer = Remixer(
                 manifold_architecture["manifold_width"],
                 visual_width,
@@ -174,8 +175,6 @@ class RemixerModule(StageModule):
                 max_slots=max_slots,
                 variant=variant,
             )
-        except ValueError as error:
-            raise InputError(f"model: {error}") from error
         self._projections: ProjectionCache | None = None
 
     # ---------------------------------------------------------------- what MeasuredModule and StageModule ask for
@@ -184,17 +183,6 @@ class RemixerModule(StageModule):
     def network(self) -> nn.Module:
         """The Remixer; the manifold is frozen."""
         return self.remixer
-
-    def check_data(self, data: LightningDataModule) -> None:
-        """Refuse data that the model was not made for.
-
-        Raises:
-            InputError: they are no scenes, their widths are not the model's, or the label head has too few labels.
-        """
-        check_kind(data, ["scenes"], "RemixerModule")
-        widths = {"visual_width": "global_visual", "audio_width": "audio"}
-        check_widths(self.hparams, data, widths)
-        check_label_head(self.hparams, data)
 
     def build_validation(self, data: LightningDataModule) -> PredictionValidation:
         """Metrics of mixed audio embeddings."""
@@ -252,10 +240,7 @@ class RemixerModule(StageModule):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of Eq. 9 for a batch of scenes: ``cosine`` and ``kl``."""
         draws = int(self.hparams.source_embedding == "sample")
-        mixed = self.remixer(*self.slots(batch).tokens(draws))
-        embedding = mixed.mean if self.hparams.embedding == "mean" else mixed.sample(self.hparams.draws)
-        cosine, kl = cosine_distance_loss(embedding, batch["audio"]), mixed.kl()
-        return {"loss": cosine + self.hparams.kl_weight * kl, "cosine": cosine, "kl": kl}
+        return cosine_losses(self.remixer(*self.slots(batch).tokens(draws)), batch["audio"], self.hparams)
 
     # ---------------------------------------------------------------- scenes to tokens
 
@@ -315,10 +300,11 @@ class RemixerModule(StageModule):
         if len(targets) == 0:
             return {}
         slots = self.slots(batch)
-        mixed = self.remixer(*slots.tokens())
-        draws = [self.draw(batch, slots, seed) for seed in (0, 1)]
+        tokens = slots.tokens()
+        mixed = self.remixer(*tokens)
+        draws = [keyed_draw(mixed, seed, batch["key"]) for seed in (0, 1)]
         predictions = {OWN: mixed.mean, "draw": draws[0]}
-        shown = {"attention": self.remixer.attention_weights(*slots.tokens())}
+        shown = {"attention": self.remixer.attention_weights(*tokens)}
         if self.hparams.validate_cycle_mix:
             result = self.cycle_mix(batch, slots)
             predictions["cycle_mix"], shown["history"] = result.embedding, result.history
@@ -334,9 +320,7 @@ class RemixerModule(StageModule):
 
     def draw(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> Tensor:
         """One draw for each scene of an evaluation batch, unit vectors [B, A]; see :meth:`cycle_mix` for arguments."""
-        mixed = self.remixer(*slots.tokens())
-        noise = keyed_normal(seed, batch["key"], self.hparams.audio_width, mixed.mean.device)
-        return normalize(mixed.mean.float() + noise * mixed.std.float(), dim=-1)
+        return keyed_draw(self.remixer(*slots.tokens()), seed, batch["key"])
 
     def cycle_mix(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> CycleMixResult:
         """Mix the scenes of an evaluation batch by Algorithm 1, with the options ``cycle_*``.
@@ -364,13 +348,11 @@ class RemixerModule(StageModule):
         )
 
     def without_effect(self) -> dict[tuple[str, ...], str]:
-        """Options that only draws, or only e, would make a difference to."""
-        found = {}
-        if self.hparams.embedding == "mean":
-            found["draws",] = "model.embedding=mean: nothing is drawn"
-        if self.hparams.conditions == "visual":
-            found["source_embedding", "cycle_feedback"] = "model.conditions=visual: no e reaches the Remixer"
-        return found
+        """Options of e where only v is used."""
+        if self.hparams.conditions != "visual":
+            return super().without_effect()
+        reason = "model.conditions=visual: no e reaches the Remixer"
+        return super().without_effect() | {("source_embedding", "cycle_feedback"): reason}
 
     def _check_manifold(self, architecture: dict[str, Any]) -> None:
         for name in ("visual_width", "audio_width"):

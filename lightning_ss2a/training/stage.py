@@ -45,7 +45,8 @@ class StageModule(MeasuredModule):
 
     def without_effect(self) -> dict[tuple[str, ...], str]:
         """Hyperparameters that change nothing because of others, and why: ``{names: reason}``."""
-        return {}
+        drawn = self.hparams.get("embedding") != "mean"
+        return {} if drawn else {("draws",): "model.embedding=mean: nothing is drawn"}
 
     def networks_to_compile(self) -> Sequence[nn.Module]:
         """What ``compile_model`` compiles, in place, so that checkpoints keep their names."""

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lightning_ss2a.data.rows import Batch
+from lightning_ss2a.models import mean_over_frames
+from lightning_ss2a.models.mean_direction import mean_direction
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,5 @@ def targets_of(batch: Batch) -> Targets:
         return Targets(audio, features, index, visual, visible)
     visual = batch["visual"].unsqueeze(1) if "visual" in batch else None
     if "frames" in batch:
-        frames = batch["frames"]
-        every = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
-        return Targets(audio, mean_direction(frames, every), index, visual, one)
+        return Targets(audio, mean_over_frames(batch["frames"]), index, visual, one)
     return Targets(audio, normalize(batch["visual"], dim=-1), index, visual, one)
-
-
-def mean_direction(embeddings: Tensor, valid: Tensor) -> Tensor:
-    """Mean of the unit vectors of the valid embeddings, [B, S, W], bool [B, S] -> [B, W]; 0 where there is none."""
-    directions = normalize(embeddings, dim=-1).masked_fill(~valid.unsqueeze(-1), 0)
-    return directions.sum(1) / valid.sum(1, keepdim=True).clamp_min(1)

@@ -1,7 +1,7 @@
 """Training of Temporal Aggregation: |1 - cos(a, w(pos(a_1 .. a_64, t)))| + kl_weight * L_kl (paper, Eq. 10-12)."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
@@ -13,12 +13,13 @@ from lightning_ss2a.losses import cosine_distance_loss
 from lightning_ss2a.models import LinearAggregator, TemporalAggregator, mean_over_frames
 from lightning_ss2a.models.attentive_readout import HEAD_WIDTHS
 from lightning_ss2a.models.variational_mlp import Variant
-from lightning_ss2a.training.arguments import check_kind, check_label_head, check_widths
+from lightning_ss2a.training.arguments import arguments_of_the_model, check_widths
 from lightning_ss2a.training.optimization import Schedule
 from lightning_ss2a.training.prediction_validation import OWN, PredictionValidation
 from lightning_ss2a.training.stage import StageModule
 from lightning_ss2a.training.targets import targets_of
 from lightning_ss2a.training.validation import FLOORS, untrained_predictions
+from lightning_ss2a.training.variational import cosine_losses
 
 
 class TemporalAggregationModule(StageModule):
@@ -52,6 +53,8 @@ class TemporalAggregationModule(StageModule):
         translator_checkpoint: see ``RemixerModule``; used where the videos have a field ``visual``.
     """
 
+    DATA: ClassVar = {"videos": {"audio_width": "audio"}}
+
     def __init__(
         self,
         audio_width: int,
@@ -80,7 +83,7 @@ class TemporalAggregationModule(StageModule):
         super().__init__()
         self.save_hyperparameters()
         self.check_hyperparameters()
-        try:
+        with arguments_of_the_model():
             if aggregator == "linear":
                 self.aggregator = LinearAggregator(FRAMES_PER_VIDEO)
             else:
@@ -98,8 +101,6 @@ class TemporalAggregationModule(StageModule):
                     variant=variant,
                     num_frames=FRAMES_PER_VIDEO,
                 )
-        except ValueError as error:
-            raise InputError(f"model: {error}") from error
 
     @property
     def network(self) -> nn.Module:
@@ -110,18 +111,15 @@ class TemporalAggregationModule(StageModule):
         """Refuse data that the model was not made for.
 
         Raises:
-            InputError: they are no videos of audio embeddings, their widths are not the model's, or the label head has
-                too few labels.
+            InputError: as for every module, or frames are no audio embeddings.
         """
-        check_kind(data, ["videos"], "TemporalAggregationModule")
+        super().check_data(data)
         if data.manifest.fields["frames"].role != "audio":
             raise InputError(
                 f"{data.datasets[0]}: its frames are not audio embeddings; make them with `ss2a shards frames "
                 f"{data.datasets[0]} OUTPUT REMIXER.ckpt`"
             )
         check_widths(self.hparams, data, {"audio_width": "frames"})
-        check_widths(self.hparams, data, {"audio_width": "audio"})
-        check_label_head(self.hparams, data)
 
     def build_validation(self, data: LightningDataModule) -> PredictionValidation:
         """Metrics of aggregated audio embeddings."""
@@ -131,7 +129,7 @@ class TemporalAggregationModule(StageModule):
     def without_effect(self) -> dict[tuple[str, ...], str]:
         """Options of the attention where there is none; sizes apart, since one config serves both aggregators."""
         if self.hparams.aggregator == "attention":
-            return {("draws",): "model.embedding=mean: nothing is drawn"} if self.hparams.embedding == "mean" else {}
+            return super().without_effect()
         options = ("input_scaling", "unit_mean", "initial_log_variance", "variant", "embedding", "draws")
         return {options: "model.aggregator=linear"}
 
@@ -141,9 +139,7 @@ class TemporalAggregationModule(StageModule):
         if self.hparams.aggregator == "linear":
             cosine = cosine_distance_loss(fused, batch["audio"])
             return {"loss": cosine, "cosine": cosine}
-        embedding = fused.mean if self.hparams.embedding == "mean" else fused.sample(self.hparams.draws)
-        cosine, kl = cosine_distance_loss(embedding, batch["audio"]), fused.kl()
-        return {"loss": cosine + self.hparams.kl_weight * kl, "cosine": cosine, "kl": kl}
+        return cosine_losses(fused, batch["audio"], self.hparams)
 
     def predict_audio(self, batch: Batch) -> Tensor:
         """Audio embedding of each video, the mean of its Gaussian, [videos, audio width]."""

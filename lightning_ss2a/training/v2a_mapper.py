@@ -1,18 +1,17 @@
 """Training of the V2A-Mapper, the paper's main rival: a global visual embedding to one audio embedding."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
 from lightning_ss2a.data.rows import Batch
-from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import cosine_distance_loss
 from lightning_ss2a.models import DiffusionMapper, RegressionMapper
 from lightning_ss2a.models.keyed_noise import keyed_normal
 from lightning_ss2a.models.v2a_mapper import HIDDEN_WIDTHS
-from lightning_ss2a.training.arguments import check_kind, check_label_head, check_widths
+from lightning_ss2a.training.arguments import arguments_of_the_model
 from lightning_ss2a.training.optimization import Schedule
 from lightning_ss2a.training.prediction_validation import OWN, PredictionValidation
 from lightning_ss2a.training.stage import StageModule
@@ -20,7 +19,6 @@ from lightning_ss2a.training.targets import targets_of
 from lightning_ss2a.training.validation import FLOORS, untrained_predictions
 
 Flavour = Literal["diffusion", "regression"]
-VISUAL_FIELD = {"scenes": "global_visual", "pairs": "visual"}
 
 
 class V2AMapperModule(StageModule):
@@ -52,6 +50,11 @@ class V2AMapperModule(StageModule):
         translator_checkpoint: see ``RemixerModule``.
     """
 
+    DATA: ClassVar = {
+        "scenes": {"visual_width": "global_visual", "audio_width": "audio"},
+        "pairs": {"visual_width": "visual", "audio_width": "audio"},
+    }
+
     def __init__(
         self,
         visual_width: int,
@@ -77,7 +80,7 @@ class V2AMapperModule(StageModule):
         super().__init__()
         self.save_hyperparameters()
         self.check_hyperparameters()
-        try:
+        with arguments_of_the_model():
             if flavour == "regression":
                 self.mapper = RegressionMapper(visual_width, audio_width, list(hidden_widths), dropout=dropout)
             else:
@@ -93,8 +96,6 @@ class V2AMapperModule(StageModule):
                     guidance_scale=guidance_scale,
                     dropout=dropout,
                 )
-        except ValueError as error:
-            raise InputError(f"model: {error}") from error
 
     @property
     def network(self) -> nn.Module:
@@ -104,16 +105,6 @@ class V2AMapperModule(StageModule):
     def networks_to_compile(self) -> Sequence[nn.Module]:
         """The mapper, or the transformer in it that a diffusion mapper calls many times."""
         return [self.mapper.transformer if self.hparams.flavour == "diffusion" else self.mapper]
-
-    def check_data(self, data: LightningDataModule) -> None:
-        """Refuse data that the model was not made for.
-
-        Raises:
-            InputError: they are of another kind, their widths are not the model's, or the label head is too small.
-        """
-        check_kind(data, list(VISUAL_FIELD), "V2AMapperModule")
-        check_widths(self.hparams, data, {"visual_width": VISUAL_FIELD[data.manifest.kind], "audio_width": "audio"})
-        check_label_head(self.hparams, data)
 
     def build_validation(self, data: LightningDataModule) -> PredictionValidation:
         """Metrics of mapped audio embeddings."""

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_ss2a.training.targets import mean_direction, targets_of
+from lightning_ss2a.models.mean_direction import mean_direction
+from lightning_ss2a.training.targets import targets_of
 
 VISUAL, AUDIO, FRAMES = 4, 3, 5
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
