@@ -1,0 +1,69 @@
+"""What is known of a trial, read from the storage: the input of every table and picture."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+State = Literal["waiting", "running", "complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A number to optimise.
+
+    Args:
+        metric: name that a run logs it under, such as ``val/ssms``.
+        maximize: whether more is better.
+    """
+
+    metric: str
+    maximize: bool = True
+
+    @property
+    def direction(self) -> str:
+        """Optuna's word."""
+        return "maximize" if self.maximize else "minimize"
+
+    def better(self, x: float, y: float) -> bool:
+        """Whether x is better than y."""
+        return x > y if self.maximize else x < y
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial.
+
+    Args:
+        number: from 0, in the order of the queue; names the trial's folder.
+        state: ``failed`` trials that were queued again are followed by another record with the same point.
+        point: value of each parameter that is active; of choices that are no plain values, their label.
+        metrics: last value of each logged metric, floors included, by repeat, such as ``{"seed_0": {"val/ssms": 3.5}}``;
+            repeats that are not done are not there.
+        reason: why it failed; None otherwise.
+        seconds: that its runs took, all repeats together.
+        folder: of its runs, one sub-folder a repeat.
+    """
+
+    number: int
+    state: State
+    point: dict[str, Any]
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    reason: str | None = None
+    seconds: float | None = None
+    folder: str = ""
+
+    def values(self, metric: str) -> dict[str, float]:
+        """A metric by repeat."""
+        return {repeat: numbers[metric] for repeat, numbers in self.metrics.items() if metric in numbers}
+
+    def mean(self, metric: str) -> float | None:
+        """Mean of a metric over the repeats; None where there is none."""
+        values = list(self.values(metric).values())
+        return statistics.fmean(values) if values else None
+
+
+def spread(values: Sequence[float]) -> float:
+    """Standard deviation of a sample; NaN of fewer than two."""
+    return statistics.stdev(values) if len(values) > 1 else math.nan
