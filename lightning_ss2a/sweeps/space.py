@@ -156,7 +156,9 @@ class SearchSpace:
             parameter = self.parameters[name]
             if parameter.options is not None:
                 if label(value) not in parameter.options:
-                    raise InputError(f"{where}: {name} is {value}, needs one of {', '.join(map(str, parameter.options))}")
+                    raise InputError(
+                        f"{where}: {name} is {value}, needs one of {', '.join(map(str, parameter.options))}"
+                    )
             elif isinstance(value, (str, bool)) or value is None or not parameter.low <= value <= parameter.high:
                 raise InputError(f"{where}: {name} is {value}, needs {parameter.low} to {parameter.high}")
 
@@ -164,9 +166,7 @@ class SearchSpace:
         for other, wanted in (parameter.when or {}).items():
             before = self.names[: self.names.index(name)]
             if other not in before:
-                raise InputError(
-                    f"parameters.{name}.when: {other} is no parameter before it; {nearest(other, before)}"
-                )
+                raise InputError(f"parameters.{name}.when: {other} is no parameter before it; {nearest(other, before)}")
             options = self.parameters[other].options
             for value in _labels(wanted):
                 if options is not None and value not in options:

@@ -1,0 +1,284 @@
+"""What a sweep file says."""
+
+import hashlib
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.sweeps.records import Objective
+from lightning_ss2a.sweeps.space import Parameter, SearchSpace, nearest
+from lightning_ss2a.sweeps.tables import Table
+
+Direction = Literal["maximize", "minimize"]
+SamplerName = Literal["tpe", "random", "grid", "gp", "cmaes", "qmc", "nsgaii"]
+PrunerName = Literal["none", "median", "percentile", "halving", "hyperband", "patient", "threshold", "wilcoxon"]
+Isolation = Literal["worker", "process"]
+Command = Literal["fit", "validate", "test"]
+
+SEED = "seed_everything"
+NOT_PART_OF_THE_QUESTION = (
+    *("name", "trials", "first", "sampler", "sampler_options", "pruner", "pruner_options", "sampler_seed"),
+    *("storage", "folder", "workers", "threads", "gpus_per_worker", "isolation", "retries", "max_minutes", "table"),
+)
+"""Options that may change when a sweep goes on: its trials stay comparable."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A configuration that trials start from, by name.
+
+    Args:
+        configs: YAML files of ``lightning``; later ones win.
+        overrides: configuration paths and their values, which win over the files.
+    """
+
+    configs: str | list[str]
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One of the runs that make up a trial.
+
+    Args:
+        values: configuration paths and their values.
+    """
+
+    values: dict[str, Any]
+
+    @property
+    def placeholders(self) -> dict[str, str]:
+        """``seed``, and the last part of every other path: ``fold`` of ``data.fold``."""
+        return {_short(path): str(value) for path, value in self.values.items()}
+
+    @property
+    def label(self) -> str:
+        """Such as ``seed_0-fold_1``: names the run's folder."""
+        return "-".join(f"{name}_{re.sub(r'[^A-Za-z0-9.+]', '_', text)}" for name, text in self.placeholders.items())
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep: a question put to many runs of ``lightning``.
+
+    Args:
+        name: of the study, and of its folder in ``folder``.
+        base: YAML file or files of ``lightning fit`` that every trial starts from (later ones win), or a name in
+            ``bases``.
+        bases: configurations by name, for sweep files that run on one of several data sets.
+        overrides: configuration paths and their values for all trials. ``{seed}`` stands for the repeat's seed,
+            ``{fold}`` for its ``data.fold``, ``{NAME}`` for the output of a step of ``prepare``.
+        parameters: what to vary: by configuration path, as ``lightning fit --help`` lists them, a range, choices, or
+            named settings of several paths. Options of one callback are ``trainer.callbacks.NAME.option``.
+        metric: what a run logs and the sweep optimises, such as ``val/ssms``; several give a Pareto front.
+        direction: ``maximize`` or ``minimize``; one for each metric, or one for all.
+        value: a run's value is its ``last`` validation's, or the ``best`` of all, which favours noise.
+        trials: how many trials; None: all points of a grid.
+        seeds: runs a trial, with seeds from 0; or a list of seeds. A trial's value is the mean of its runs.
+        repeats: more to repeat each trial over: configuration paths and their values, such as
+            ``{data.fold: [0, 1, 2, 3, 4]}``; each combination with the seeds is a run.
+        first: points to try before those that the sampler chooses, such as the values you would have taken.
+        sampler: how points are chosen. ``grid``: all combinations.
+        sampler_options: arguments of Optuna's sampler of that name.
+        sampler_seed: seed of the sampler. With several workers its choices also depend on which trial ends first.
+        pruner: stops trials that are behind others at the same validation of their first run. Needs one metric.
+        pruner_options: arguments of Optuna's pruner of that name.
+        storage: where the study is kept. None: SQLite in its folder. A path that ends with ``.journal``: Optuna's
+            journal file, for several machines with a shared disk. Else the URL of a database, such as
+            ``postgresql+psycopg://user@host/name``.
+        folder: holds a folder for each study.
+        workers: trials at a time on this machine. The same command on other machines adds theirs.
+        threads: CPU threads of each worker; None: the machine's cores divided among them.
+        gpus_per_worker: GPUs that each worker sees; 0: all workers see all.
+        isolation: ``worker``: one process runs trial after trial, so that start-up and data are paid once.
+            ``process``: a new process for each run.
+        retries: how often a trial whose process died, or ran out of memory, is queued again. Wrong input and numbers
+            that are not finite would fail again, and are not.
+        max_minutes: no trial is begun after this time; the next call goes on.
+        command: what a trial runs: ``fit``, or ``validate`` or ``test`` of a checkpoint (override ``ckpt_path``).
+        prepare: steps that trials build on, by name: a command ``lightning fit ...`` (its run folder is the output) or
+            ``ss2a ... {output} ...``. Each runs once for what it depends on, and only if a trial or another step names
+            it.
+        table: layout of a table of the results, as a paper prints it.
+
+    Raises:
+        InputError: options that are missing, wrong or contradict each other.
+    """
+
+    name: str = ""
+    base: str | list[str] = ""
+    bases: dict[str, Base] | None = None
+    overrides: dict[str, Any] | None = None
+    parameters: dict[str, Parameter] | None = None
+    metric: str | list[str] = "val/ssms"
+    direction: Direction | list[Direction] = "maximize"
+    value: Literal["last", "best"] = "last"
+    trials: int | None = None
+    seeds: int | list[int] = 1
+    repeats: dict[str, list[Any]] | None = None
+    first: list[dict[str, Any]] | None = None
+    sampler: SamplerName = "tpe"
+    sampler_options: dict[str, Any] | None = None
+    sampler_seed: int = 0
+    pruner: PrunerName = "none"
+    pruner_options: dict[str, Any] | None = None
+    storage: str | None = None
+    folder: str = "runs/sweeps"
+    workers: int = 1
+    threads: int | None = None
+    gpus_per_worker: int = 0
+    isolation: Isolation = "worker"
+    retries: int = 1
+    max_minutes: float | None = None
+    command: Command = "fit"
+    prepare: dict[str, str] | None = None
+    table: Table | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+            raise InputError(f"name: a sweep needs one, of letters, digits, '_', '.' and '-'; found {self.name!r}")
+        space = self.space  # refuses what is no space
+        for option, least in {"workers": 1, "gpus_per_worker": 0, "retries": 0}.items():
+            if getattr(self, option) < least:
+                raise InputError(f"{option} is {getattr(self, option)}, needs at least {least}")
+        for option in ("trials", "threads"):
+            if getattr(self, option) is not None and getattr(self, option) < 1:
+                raise InputError(f"{option} is {getattr(self, option)}, needs at least 1")
+        if self.trials is None and self.sampler != "grid":
+            raise InputError(f"trials is missing: sampler {self.sampler} has no end; say how many")
+        if self.max_minutes is not None and not 0 < self.max_minutes < math.inf:
+            raise InputError(f"max_minutes is {self.max_minutes}, needs a time above 0")
+        self._check_objectives()
+        self._check_paths(space)
+        for number, point in enumerate(self.first or []):
+            space.check_point(point, f"first[{number}]")
+
+    # ---------------------------------------------------------------- what it means
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space."""
+        return SearchSpace(self.parameters or {})
+
+    @property
+    def root(self) -> Path:
+        """The study's folder."""
+        return Path(self.folder, self.name)
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """What is optimised."""
+        metrics = [self.metric] if isinstance(self.metric, str) else list(self.metric)
+        directions = [self.direction] * len(metrics) if isinstance(self.direction, str) else list(self.direction)
+        return [Objective(m, d == "maximize") for m, d in zip(metrics, directions, strict=True)]
+
+    @property
+    def all_repeats(self) -> list[Repeat]:
+        """The runs of a trial; the last path varies fastest."""
+        seeds = list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+        values = {SEED: seeds} | (self.repeats or {})
+        return [Repeat(dict(zip(values, chosen, strict=True))) for chosen in itertools.product(*values.values())]
+
+    @property
+    def chosen_base(self) -> Base:
+        """The configuration that trials start from.
+
+        Raises:
+            InputError: it is missing.
+        """
+        if isinstance(self.base, str) and self.base in (self.bases or {}):
+            return self.bases[self.base]
+        configs = [self.base] if isinstance(self.base, str) else list(self.base)
+        if not any(configs):
+            raise InputError("base is missing: name a YAML file of lightning fit, such as configs/manifold.yaml")
+        for config in configs:
+            _check_config(config, list(self.bases or {}))
+        return Base(configs)
+
+    def config_files(self) -> list[str]:
+        """YAML files of the base.
+
+        Raises:
+            InputError: one is missing.
+        """
+        configs = self.chosen_base.configs
+        configs = [configs] if isinstance(configs, str) else list(configs)
+        for config in configs:
+            _check_config(config, [])
+        return configs
+
+    def all_overrides(self) -> dict[str, Any]:
+        """Overrides of the base and of the sweep, the latter win; placeholders are still in them."""
+        return {**self.chosen_base.overrides, **(self.overrides or {})}
+
+    def question(self) -> dict[str, str]:
+        """What makes trials comparable, each as a text: a study goes on only if all are as they were."""
+        texts = {name: str(getattr(self, name)) for name in self.__dataclass_fields__}
+        for name in (*NOT_PART_OF_THE_QUESTION, "base", "bases"):
+            del texts[name]
+        contents = [Path(config).read_bytes() for config in self.config_files()]
+        texts["base"] = hashlib.sha256(b"\0".join(contents)).hexdigest()
+        return texts | {"overrides": str(self.all_overrides())}
+
+    # ---------------------------------------------------------------- checks
+
+    def _check_objectives(self) -> None:
+        metrics = [self.metric] if isinstance(self.metric, str) else list(self.metric)
+        if not metrics or len(set(metrics)) < len(metrics):
+            raise InputError(f"metric: needs one or several different names, found {metrics}")
+        if not isinstance(self.direction, str) and len(self.direction) != len(metrics):
+            raise InputError(f"direction: {len(metrics)} metrics need as many directions, found {self.direction}")
+        if len(metrics) > 1 and self.pruner != "none":
+            raise InputError(f"pruner: {self.pruner} needs one metric, there are {len(metrics)}")
+        if self.pruner != "none" and self.command != "fit":
+            raise InputError(f"pruner: only training can be stopped early, command is {self.command}")
+
+    def _check_paths(self, space: SearchSpace) -> None:
+        repeats = self.all_repeats
+        if not repeats:
+            raise InputError("seeds, repeats: no run is left of a trial; name at least one value each")
+        if len({repeat.label for repeat in repeats}) < len(repeats):
+            raise InputError("seeds, repeats: two runs of a trial are the same")
+        names = [name for name in self.all_repeats[0].values if name in space.paths()]
+        if names:
+            raise InputError(f"{names[0]} is both a parameter and repeated over; choose one")
+        twice = sorted(space.paths() & set(self.overrides or {}))
+        if twice:
+            raise InputError(f"overrides: {twice[0]} is a parameter; choose one")
+        reserved = sorted(set(repeats[0].placeholders) & set(self.prepare or {}) | {"output"} & set(self.prepare or {}))
+        if reserved:
+            raise InputError(f"prepare.{reserved[0]}: the name is taken, choose another")
+
+
+def _short(path: str) -> str:
+    return "seed" if path == SEED else path.rpartition(".")[2]
+
+
+def _check_config(config: str, bases: Sequence[str]) -> None:
+    if Path(config).is_file():
+        return
+    what = f"base: {config} is no file"
+    if not config.endswith((".yaml", ".yml", ".json")):
+        raise InputError(f"{what} and no name in bases; {nearest(config, bases)}; add a sweep file that has it")
+    folder = Path(config).parent
+    there = sorted(str(path) for path in folder.glob("*.y*ml")) if folder.is_dir() else []
+    raise InputError(f"{what}; {nearest(config, there)}")
+
+
+def checked_options(
+    option: str, chosen: str, options: Mapping[str, Any] | None, known: Sequence[str]
+) -> dict[str, Any]:
+    """Arguments for an Optuna class.
+
+    Raises:
+        InputError: the class takes no such argument.
+    """
+    for name in options or {}:
+        if name not in known:
+            raise InputError(f"{option}.{name}: {chosen} has no such option; {nearest(name, known)}")
+    return dict(options or {})

@@ -1,0 +1,130 @@
+"""Steps that trials build on: data to simulate, a manifold to train; each runs once for what it depends on."""
+
+import hashlib
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.sweeps.definition import Repeat
+from lightning_ss2a.sweeps.space import nearest
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
+DONE = ".done"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step for one repeat, or for several that it does not differ between.
+
+    Args:
+        name: in the sweep file.
+        arguments: the command, its placeholders filled in: ``lightning`` or ``ss2a``, then its arguments.
+        output: what it makes.
+        needs: outputs that it builds on.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    output: Path
+    needs: tuple[Path, ...]
+
+    @property
+    def mark(self) -> Path:
+        """A file that says that the output is complete."""
+        return self.output.with_name(self.output.name + DONE)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the output is there, complete."""
+        return self.mark.is_file()
+
+
+class Preparation:
+    """The steps of a sweep file.
+
+    Args:
+        commands: by name.
+        folder: holds the outputs, for all sweeps: a step that two sweeps share runs once.
+
+    Raises:
+        InputError: a command that is none, or steps that wait for each other.
+    """
+
+    def __init__(self, commands: Mapping[str, str], folder: Path) -> None:
+        self.commands = dict(commands)
+        self.folder = folder
+        for name, command in self.commands.items():
+            if command.split()[:1] not in (["lightning"], ["ss2a"]):
+                raise InputError(f"prepare.{name}: a command begins with lightning or ss2a, found {command!r}")
+            self._check_order(name, ())
+
+    def values(self, repeat: Repeat) -> dict[str, str]:
+        """Text for every placeholder, of a repeat."""
+        return repeat.placeholders | {name: str(self._output(name, repeat)) for name in self.commands}
+
+    def steps(self, texts: Iterable[str], repeat: Repeat) -> list[Step]:
+        """The steps that texts name, and those that these build on, which come first."""
+        found: dict[str, Step] = {}
+
+        def add(text: str) -> None:
+            for name in placeholders(text):
+                if name in self.commands and name not in found:
+                    add(self.commands[name])
+                    found[name] = self._step(name, repeat)
+
+        for text in texts:
+            add(text)
+        return list(found.values())
+
+    def _step(self, name: str, repeat: Repeat) -> Step:
+        output, values = self._output(name, repeat), self.values(repeat)
+        filled = fill(self.commands[name], values | {"output": str(output)}, f"prepare.{name}")
+        needs = tuple(self._output(other, repeat) for other in self._needs(name))
+        return Step(name, tuple(shlex.split(filled)), output, needs)
+
+    def _needs(self, name: str) -> list[str]:
+        return [other for other in placeholders(self.commands[name]) if other in self.commands]
+
+    def _output(self, name: str, repeat: Repeat) -> Path:
+        return self.folder / f"{name}-{self._digest(name, repeat)}"
+
+    def _digest(self, name: str, repeat: Repeat) -> str:
+        """Changes with the command, the files that it names, and the steps that it builds on."""
+        values = repeat.placeholders | {other: self._digest(other, repeat) for other in self._needs(name)}
+        filled = fill(self.commands[name], values | {"output": ""}, f"prepare.{name}")
+        parts = [filled.encode()]
+        for argument in shlex.split(filled):
+            path = Path(argument.partition("=")[2] if argument.startswith("--") else argument)
+            manifest = path / "manifest.json"
+            parts += [file.read_bytes() for file in (path, manifest) if file.is_file()]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()[:8]
+
+    def _check_order(self, name: str, before: tuple[str, ...]) -> None:
+        if name in before:
+            raise InputError(f"prepare.{name}: waits for itself, through {' and '.join(before)}")
+        for other in self._needs(name):
+            self._check_order(other, (*before, name))
+
+
+def placeholders(text: str) -> list[str]:
+    """Names in braces."""
+    return _PLACEHOLDER.findall(text)
+
+
+def fill(text: str, values: Mapping[str, str], where: str) -> str:
+    """A text with its placeholders filled in.
+
+    Raises:
+        InputError: there is no such placeholder.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in values:
+            raise InputError(f"{where}: {{{name}}} stands for nothing; {nearest(name, list(values))}")
+        return values[name]
+
+    return _PLACEHOLDER.sub(value, text)
