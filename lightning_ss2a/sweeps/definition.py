@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -268,17 +268,3 @@ def _check_config(config: str, bases: Sequence[str]) -> None:
     folder = Path(config).parent
     there = sorted(str(path) for path in folder.glob("*.y*ml")) if folder.is_dir() else []
     raise InputError(f"{what}; {nearest(config, there)}")
-
-
-def checked_options(
-    option: str, chosen: str, options: Mapping[str, Any] | None, known: Sequence[str]
-) -> dict[str, Any]:
-    """Arguments for an Optuna class.
-
-    Raises:
-        InputError: the class takes no such argument.
-    """
-    for name in options or {}:
-        if name not in known:
-            raise InputError(f"{option}.{name}: {chosen} has no such option; {nearest(name, known)}")
-    return dict(options or {})

@@ -39,7 +39,7 @@ class TrialRecord:
         number: from 0, in the order of the queue; names the trial's folder.
         state: ``failed`` trials that were queued again are followed by another record with the same point.
         point: value of each parameter that is active; of choices that are no plain values, their label.
-        metrics: last value of each logged metric, floors included, by repeat, such as ``{"seed_0": {"val/ssms": 3.5}}``;
+        metrics: value of each logged metric, floors included, by repeat, such as ``{"seed_0": {"val/ssms": 3.5}}``;
             repeats that are not done are not there.
         reason: why it failed; None otherwise.
         seconds: that its runs took, all repeats together.

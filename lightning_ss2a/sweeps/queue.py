@@ -1,0 +1,271 @@
+"""The queue of a sweep's trials, in Optuna's storage: any number of processes and machines take from it.
+
+Every trial is queued before it runs, so that there are exactly as many as asked for, whoever takes them and whoever
+dies: taking one is a single step of the storage. A trial that died stays, failed, with its reason; another one with the
+same point takes its slot.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.sweeps.owner import is_lost, this_owner
+from lightning_ss2a.sweeps.records import Objective, State, TrialRecord
+from lightning_ss2a.sweeps.space import Point, SearchSpace
+
+QUESTION = "question"
+AGAIN = "again"
+"""Note of a failed trial that it is to be queued again, as this attempt."""
+
+UNOWNED_SECONDS = 5
+"""A trial that was taken and has no owner by then has lost its process."""
+
+_STATES: dict[TrialState, State] = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass
+class Claim:
+    """A trial that this process has taken.
+
+    Args:
+        trial: Optuna's.
+        point: where in the search space it is.
+        metrics: numbers of the repeats that are done, by repeat; of an earlier attempt, too.
+        seconds: that these took.
+    """
+
+    trial: optuna.Trial
+    point: Point
+    metrics: dict[str, dict[str, float]]
+    seconds: float = 0.0
+
+    @property
+    def number(self) -> int:
+        """Number of the trial."""
+        return self.trial.number
+
+
+class TrialQueue:
+    """The trials of one study.
+
+    Args:
+        storage: Optuna's.
+        name: of the study.
+        space: what points are drawn from.
+        objectives: what is optimised.
+        sampler: chooses points.
+        pruner: stops trials.
+    """
+
+    def __init__(
+        self,
+        storage: optuna.storages.BaseStorage,
+        name: str,
+        space: SearchSpace,
+        objectives: Sequence[Objective],
+        sampler: optuna.samplers.BaseSampler,
+        pruner: optuna.pruners.BasePruner,
+    ) -> None:
+        self.storage, self.name, self.space = storage, name, space
+        self.objectives = list(objectives)
+        self._sampler, self._pruner = sampler, pruner
+        self._owner = this_owner()
+
+    # ---------------------------------------------------------------- the study
+
+    @property
+    def exists(self) -> bool:
+        """Whether the storage has the study."""
+        return any(study.study_name == self.name for study in self.storage.get_all_studies())
+
+    def open(self, question: dict[str, str]) -> None:
+        """Make the study, or go on with it.
+
+        Raises:
+            InputError: the study that is there asks another question.
+        """
+        directions = [objective.direction for objective in self.objectives]
+        study = optuna.create_study(
+            storage=self.storage, study_name=self.name, directions=directions, load_if_exists=True
+        )
+        there = study.user_attrs.get(QUESTION)
+        if there is None:
+            study.set_metric_names([objective.metric for objective in self.objectives])
+            study.set_user_attr(QUESTION, question)
+            return
+        changed = sorted(name for name in {*there, *question} if there.get(name) != question.get(name))
+        if changed:
+            raise InputError(
+                f"the study {self.name} is of another sweep, with other {', '.join(changed)}; "
+                "take another --name for this one"
+            )
+
+    @property
+    def study(self) -> optuna.Study:
+        """The study as it is in the storage now; an older one would remember trials as they were."""
+        return optuna.load_study(storage=self.storage, study_name=self.name, sampler=self._sampler, pruner=self._pruner)
+
+    # ---------------------------------------------------------------- filling
+
+    def fill(self, points: Sequence[Point]) -> None:
+        """Queue a trial for each slot that has none.
+
+        Args:
+            points: of each slot; what a point does not hold is the sampler's choice.
+        """
+        taken = {trial.user_attrs.get("slot") for trial in self._trials()}
+        study = self.study
+        for slot, point in enumerate(points):
+            if slot not in taken:
+                study.enqueue_trial(point, user_attrs={"slot": slot, "attempt": 0})
+
+    def recover(self) -> int:
+        """Fail the trials whose process is gone and queue them again; how many there were.
+
+        That is no fault of theirs, and does not count as an attempt.
+        """
+        lost = 0
+        for trial in self._trials(TrialState.RUNNING):
+            began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+            owner = trial.user_attrs.get("owner")
+            if owner is None:  # taken a moment ago, or its process died at that moment
+                gone = time.time() - began > UNOWNED_SECONDS
+            else:
+                gone = is_lost(owner, trial.user_attrs.get("heartbeat", began))
+            if gone:
+                lost += self._fail(trial, "its process was killed", trial.user_attrs["attempt"])
+        self._queue_those_to_try_again()
+        return lost
+
+    def unowned(self) -> int:
+        """Trials that were taken, by nobody knows whom yet."""
+        return sum("owner" not in trial.user_attrs for trial in self._trials(TrialState.RUNNING))
+
+    # ---------------------------------------------------------------- one trial
+
+    def claim(self) -> Claim | None:
+        """Take the next trial; None: none is waiting."""
+        study_id = self.storage.get_study_id_from_name(self.name)
+        for waiting in self._trials(TrialState.WAITING):
+            trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, waiting.number)
+            try:
+                if not self.storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+                    continue  # another was faster
+            except (optuna.exceptions.UpdateFinishedTrialError, RuntimeError):
+                continue
+            trial = optuna.Trial(self.study, trial_id)
+            trial.set_user_attr("owner", self._owner)
+            self.beat(trial)
+            if self._is_double(waiting):
+                self._fail(waiting, "two machines queued it at the same time", None)
+                continue
+            attributes = waiting.user_attrs
+            point = self.space.suggest(trial)
+            return Claim(trial, point, dict(attributes.get("metrics", {})), attributes.get("seconds", 0.0))
+        return None
+
+    def beat(self, trial: optuna.Trial) -> None:
+        """Say that this process still runs a trial."""
+        trial.set_user_attr("heartbeat", time.time())
+
+    def keep(self, claim: Claim, repeat: str, metrics: dict[str, float], seconds: float) -> None:
+        """Keep the numbers of a repeat that is done."""
+        claim.metrics[repeat] = metrics
+        claim.seconds += seconds
+        claim.trial.set_user_attr("metrics", claim.metrics)
+        claim.trial.set_user_attr("seconds", claim.seconds)
+
+    def finish(self, claim: Claim, values: Sequence[float]) -> None:
+        """A trial is complete."""
+        self.study.tell(claim.number, list(values))
+
+    def prune(self, claim: Claim) -> None:
+        """A trial was stopped, since others were better at the same point of their training."""
+        self.study.tell(claim.number, state=TrialState.PRUNED)
+
+    def fail(self, claim: Claim, reason: str, attempts: int | None) -> bool:
+        """A trial died.
+
+        Args:
+            claim: the trial.
+            reason: one line.
+            attempts: how many a trial may have; None: this one does not count.
+
+        Returns:
+            Whether it was queued again.
+        """
+        trial = self.storage.get_trial(claim.trial._trial_id)
+        attempt = trial.user_attrs["attempt"] + (attempts is not None)
+        again = attempts is None or attempt < attempts
+        self._fail(trial, reason, attempt if again else None)
+        self._queue_those_to_try_again()
+        return again
+
+    # ---------------------------------------------------------------- looking
+
+    def records(self) -> list[TrialRecord]:
+        """All trials, in the order of the queue."""
+        return [
+            TrialRecord(
+                number=trial.number,
+                state=_STATES[trial.state],
+                point=dict(trial.params),
+                metrics=trial.user_attrs.get("metrics", {}),
+                reason=trial.user_attrs.get("reason"),
+                seconds=trial.user_attrs.get("seconds"),
+                folder=trial_folder(trial.number),
+            )
+            for trial in self._trials()
+        ]
+
+    # ---------------------------------------------------------------- how it is done
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        study_id = self.storage.get_study_id_from_name(self.name)
+        return sorted(self.storage.get_all_trials(study_id, states=states or None), key=lambda trial: trial.number)
+
+    def _fail(self, trial: FrozenTrial, reason: str, next_attempt: int | None) -> bool:
+        """False: another process has ended it meanwhile."""
+        notes = {"reason": reason} | ({} if next_attempt is None else {AGAIN: next_attempt})
+        try:
+            for name, note in notes.items():
+                self.storage.set_trial_user_attr(trial._trial_id, name, note)
+            self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        except (optuna.exceptions.UpdateFinishedTrialError, RuntimeError):
+            return False
+        return True
+
+    def _queue_those_to_try_again(self) -> None:
+        """In a step of its own, so that whoever dies between failing a trial and this, the next process does it."""
+        trials, study = self._trials(), self.study
+        followed = {trial.user_attrs.get("follows") for trial in trials}
+        for trial in trials:
+            if trial.state == TrialState.FAIL and AGAIN in trial.user_attrs and trial.number not in followed:
+                kept = {name: trial.user_attrs[name] for name in ("metrics", "seconds") if name in trial.user_attrs}
+                place = {"slot": trial.user_attrs["slot"], "attempt": trial.user_attrs[AGAIN], "follows": trial.number}
+                point = trial.params or trial.system_attrs.get("fixed_params", {})
+                study.enqueue_trial(point, user_attrs=kept | place)
+
+    def _is_double(self, trial: FrozenTrial) -> bool:
+        """Whether two machines filled the same slot, or queued the same trial again, at the same time."""
+        same = ("slot", "follows")
+        identity = [trial.user_attrs.get(name) for name in same]
+        return any(
+            other.number < trial.number and [other.user_attrs.get(name) for name in same] == identity
+            for other in self._trials()
+        )
+
+
+def trial_folder(number: int) -> str:
+    """Folder of a trial, below that of its study."""
+    return f"trials/{number:04d}"
