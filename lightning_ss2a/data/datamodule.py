@@ -1,7 +1,8 @@
 """``ShardDataModule``: one or several data sets for Lightning."""
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from typing import Literal, TypeVar, get_args
 
@@ -13,14 +14,16 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_ss2a.data.agreement import as_list, load_manifests
 from lightning_ss2a.data.dataset import check_split
 from lightning_ss2a.data.files import ShardRows, columns_of
+from lightning_ss2a.data.kept import data_keeper
 from lightning_ss2a.data.label_head import LabelHead
 from lightning_ss2a.data.loader import EvaluationLoader, TrainingLoader, TrainingSource
-from lightning_ss2a.data.manifest import Manifest
+from lightning_ss2a.data.manifest import Manifest, Shard
 from lightning_ss2a.data.memory import MemoryRows, MemorySource
 from lightning_ss2a.data.plan import MemoryPlan, StreamPlan, rank_slice
-from lightning_ss2a.data.residency import Place, Residency, choose_residency
-from lightning_ss2a.data.rows import Rows, move
+from lightning_ss2a.data.residency import CPU, Place, Residency, choose_residency
+from lightning_ss2a.data.rows import Rows, bytes_of, move
 from lightning_ss2a.data.selection import checked_rows
+from lightning_ss2a.data.storage import is_local, local_path
 from lightning_ss2a.data.stream import StreamRows, StreamSource
 from lightning_ss2a.errors import InputError
 
@@ -212,6 +215,11 @@ class ShardDataModule(LightningDataModule):
         rows = self._rows("train") if every_row else self._evaluated("train")
         return EvaluationLoader(rows, self.hparams.evaluation_batch_size)
 
+    def measured_training_rows_key(self) -> Hashable:
+        """All that ``training_rows_loader()`` depends on: with the same key it gives the same batches, to the bit."""
+        hparams, device = self.hparams, self._device if self._settle_residency() == "device" else CPU
+        return self._content("train"), str(device), hparams.rows_per_group, hparams.evaluation_batch_size
+
     # ---------------------------------------------------------------- rows to train on, as callbacks choose them
 
     @property
@@ -283,8 +291,13 @@ class ShardDataModule(LightningDataModule):
 
     @property
     def _training_rows(self) -> int:
-        pairs = zip(self.manifests, self.splits("train"), strict=True)
-        return sum(shard.rows for manifest, splits in pairs for split in splits for shard in manifest.shards(split))
+        return sum(shard.rows for shard in self._shards(self.splits("train")))
+
+    def _shards(self, splits: list[list[str]]) -> Iterator[Shard]:
+        """Shards of these splits of each data set."""
+        for manifest, names in zip(self.manifests, splits, strict=True):
+            for name in names:
+                yield from manifest.shards(name)
 
     @property
     def _rank(self) -> int:
@@ -307,9 +320,11 @@ class ShardDataModule(LightningDataModule):
 
     def _settle_residency(self) -> Place:
         if self._place is None:
-            size = sum(shard.bytes for m in self.manifests for shards in m.splits.values() for shard in shards)
+            size = sum(shard.bytes for shard in self._shards([list(m.splits) for m in self.manifests]))
             local_ranks = self.trainer.num_devices if self.trainer is not None else 1
-            place, reason = choose_residency(self.hparams.residency, size, self._device, local_ranks)
+            keeper = data_keeper()
+            kept = {} if keeper is None else {"kept_bytes": keeper.bytes_on}
+            place, reason = choose_residency(self.hparams.residency, size, self._device, local_ranks, **kept)
             if self.trainer is not None:  # free memory differs between ranks, their batches must not
                 place = self.trainer.strategy.broadcast(place)
             for option, plain in (("rows_per_group", "all"), ("shuffle_pairs", False)):
@@ -329,10 +344,28 @@ class ShardDataModule(LightningDataModule):
             return StreamRows(self._files(stage))
         key = str(self.splits(stage))
         if key not in self._tables:
-            files = self._files(stage)
-            device = self._device if place == "device" else torch.device("cpu")
-            self._tables[key] = MemoryRows(move(files.read_all(), device), files.views, files.bounds)
+            self._tables[key] = self._load_or_find(stage, self._device if place == "device" else CPU)
         return self._tables[key]
+
+    def _load_or_find(self, stage: Stage, device: torch.device) -> MemoryRows:
+        """Rows of a stage on a device, loaded by this run or an earlier one of this process."""
+
+        def load() -> MemoryRows:
+            files = self._files(stage)
+            return MemoryRows(move(files.read_all(), device), files.views, files.bounds)
+
+        keeper = data_keeper()
+        if keeper is None:
+            return load()
+        expected = sum(shard.bytes for shard in self._shards(self.splits(stage)))
+        key = ("rows", self._content(stage), str(device))
+        return keeper.get(key, load, lambda table: bytes_of(table.rows), device, expected)
+
+    def _content(self, stage: Stage) -> Hashable:
+        """What the rows of a stage are: the folders, all that their manifests say, and the splits."""
+        where = [os.path.abspath(local_path(d)) if is_local(d) else d for d in self.datasets]
+        digests = [manifest.digest for manifest in self.manifests]
+        return tuple(zip(where, digests, map(tuple, self.splits(stage)), strict=True))
 
     def _evaluated(self, stage: Stage) -> MemoryRows | StreamRows:
         """The rows of a stage that are measured."""

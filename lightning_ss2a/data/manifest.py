@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,11 @@ class Manifest:
     def encoders(self) -> dict[str, str]:
         """Encoder of each field."""
         return {name: spec.encoder for name, spec in self.fields.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        """Sha256 of all that it says, hexadecimal: another one where a shard, a field or a class is another."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()
 
     def rows(self, split: str | None = None) -> int:
         """Number of rows of a split; of all, if None.

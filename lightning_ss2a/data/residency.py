@@ -1,6 +1,7 @@
 """Where rows stay while they are used: on the training device, in main memory, or in their files."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -9,11 +10,18 @@ import torch
 Residency = Literal["auto", "device", "memory", "stream"]
 Place = Literal["device", "memory", "stream"]
 
+CPU = torch.device("cpu")
 DEVICE_SHARE = 0.25
 MEMORY_SHARE = 0.5
 
 
-def choose_residency(wanted: Residency, size: int, device: torch.device, local_ranks: int) -> tuple[Place, str]:
+def choose_residency(
+    wanted: Residency,
+    size: int,
+    device: torch.device,
+    local_ranks: int,
+    kept_bytes: Callable[[torch.device], int] = lambda _: 0,
+) -> tuple[Place, str]:
     """Where data sets of ``size`` bytes go, and a line that says why.
 
     ``auto`` takes the first that holds:
@@ -28,18 +36,32 @@ def choose_residency(wanted: Residency, size: int, device: torch.device, local_r
         size: bytes of all rows.
         device: where batches go.
         local_ranks: processes on this machine; each holds its own copy in memory.
+        kept_bytes: bytes that each process keeps of earlier runs on a device; they are used again or make room, and so
+            count as free.
     """
     what = f"data: {_readable(size)}"
     if wanted != "auto":
         return wanted, f"{what}, residency {wanted} as asked"
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    free = _free_memory(device) + kept_bytes(device) if device.type == "cuda" else 0
     if size <= DEVICE_SHARE * free:
         return "device", f"{what}, residency device (at most 25 % of {_readable(free)} free on {device})"
-    available = available_memory()
+    available = available_memory() + kept_bytes(CPU) * local_ranks
     need = f"{_readable(size)} x {local_ranks} processes"
     if size * local_ranks <= MEMORY_SHARE * available:
         return "memory", f"{what}, residency memory ({need}, at most 50 % of {_readable(available)} available)"
     return "stream", f"{what}, residency stream ({need}, more than 50 % of {_readable(available)} available)"
+
+
+def granted_bytes(device: torch.device) -> int:
+    """Bytes that rows of one process may take there by ``auto``: of main memory (``cpu``), or of a CUDA device."""
+    if device.type == "cpu":
+        return int(MEMORY_SHARE * available_memory())
+    return int(DEVICE_SHARE * _free_memory(device))
+
+
+def _free_memory(device: torch.device) -> int:
+    """Free bytes of a CUDA device."""
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def available_memory() -> int:

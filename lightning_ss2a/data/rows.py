@@ -92,6 +92,12 @@ def between(rows: Mapping[str, Column], start: int, stop: int) -> Rows:
     }
 
 
+def bytes_of(rows: Mapping[str, Column]) -> int:
+    """Bytes that the columns take."""
+    columns = [(c.values, c.offsets) if isinstance(c, RaggedRows) else (c,) for c in rows.values()]
+    return sum(part.nbytes for parts in columns for part in parts)
+
+
 def host_lengths(rows: Mapping[str, Column]) -> dict[str, np.ndarray]:
     """Items of each row of ragged columns, int64 [rows], where plans are made."""
     return {name: c.lengths.numpy(force=True) for name, c in rows.items() if isinstance(c, RaggedRows)}

@@ -12,7 +12,7 @@ from lightning_ss2a.data.label_head import LabelHead
 from lightning_ss2a.data.rows import Batch
 from lightning_ss2a.training.arguments import check_kind, check_label_head, check_trainer, check_widths
 from lightning_ss2a.training.resume import finish_epoch, mix_seed, seed_device
-from lightning_ss2a.training.statistics import TrainingStatistics, fit_training_statistics
+from lightning_ss2a.training.statistics import TrainingStatistics, training_statistics
 
 
 class MeasuredModule(LightningModule):
@@ -101,7 +101,7 @@ class MeasuredModule(LightningModule):
         Setup would be too early: Lightning restores checkpoints after it.
         """
         if self.statistics is None:
-            self.statistics = fit_training_statistics(self.trainer.datamodule.training_rows_loader())
+            self.statistics = training_statistics(self.trainer.datamodule)
         if self.hparams.get("translator_checkpoint") is not None:
             self.statistics = self.statistics.with_translator(self.hparams.translator_checkpoint)
         self.statistics = self.statistics.to(self.device)

@@ -10,6 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from lightning_ss2a.data import ShardDataModule
+from lightning_ss2a.data.kept import data_keeper
+from lightning_ss2a.data.residency import CPU
 from lightning_ss2a.data.rows import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.metrics.functional.ridge import CrossMoments, ridge_regression
@@ -160,6 +163,23 @@ def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
         features_to_audio_bias=to_audio.bias.float(),
         **({} if backward is None else _visual_statistics(backward, visual_norms)),
     )
+
+
+def training_statistics(data: ShardDataModule) -> TrainingStatistics:
+    """The statistics of the training rows as ``data`` measures them; within ``keep_data()`` fitted once for all runs.
+
+    Raises:
+        InputError: there is no row.
+    """
+
+    def fit() -> TrainingStatistics:
+        return fit_training_statistics(data.training_rows_loader())
+
+    keeper = data_keeper()
+    if keeper is None:
+        return fit()
+    key = ("statistics", data.measured_training_rows_key())
+    return keeper.get(key, lambda: fit().to(CPU), lambda fitted: sum(x.nbytes for x in fitted.state_dict().values()))
 
 
 def _visual_statistics(backward: CrossMoments, norms: Tensor) -> dict[str, Tensor]:
