@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -143,12 +144,13 @@ class ShardCLI(LightningCLI):
         _check_architecture(self.config[subcommand].model.init_args, own, path)
 
 
-def build_cli(arguments: Sequence[str], run: bool = True) -> ShardCLI:
+def build_cli(arguments: Sequence[str], run: bool = True, callbacks: Sequence[Callback] = ()) -> ShardCLI:
     """Parse and, if asked to, run; without running, ``trainer``, ``model`` and ``datamodule`` are there to be used.
 
     Args:
         arguments: command-line arguments, with the subcommand first where ``run`` is true and without it otherwise.
         run: whether to run the subcommand.
+        callbacks: of the trainer, besides those of the configuration; saved nowhere.
 
     Raises:
         InputError: arguments or input are wrong.
@@ -164,6 +166,7 @@ def build_cli(arguments: Sequence[str], run: bool = True) -> ShardCLI:
         parser_kwargs={"prog": "lightning", "parser_mode": "omegaconf", "exit_on_error": False},
         parser_class=ShardArgumentParser,
         save_config_kwargs={"overwrite": True},
+        trainer_defaults={"callbacks": list(callbacks)},
     )
 
 
@@ -213,9 +216,14 @@ def _check_architecture(config: Any, checkpoint: dict[str, Any], path: str) -> N
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the ``lightning`` command with these arguments (None: those of the process)."""
+    quiet()
+    run_reporting_errors("lightning", build_cli, args)
+
+
+def quiet() -> None:
+    """Hide warnings that no user can act on."""
     # What Lightning says about its own use of torch; nothing that a user could change.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # The metrics have gathered all ranks' rows already.
     warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")
-    run_reporting_errors("lightning", build_cli, args)

@@ -1,4 +1,4 @@
-"""``ss2a``: everything but training. Each verb is a function whose arguments are the options."""
+"""``ss2a``: everything but training itself. Each verb is a function whose arguments are the options."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -7,30 +7,51 @@ from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from lightning_ss2a.cli.errors import explain, run_reporting_errors
 from lightning_ss2a.cli.shards import SHARD_VERBS
+from lightning_ss2a.cli.sweep import sweep
 from lightning_ss2a.errors import InputError
 
 Verb = Callable[..., int | None]
-VERBS: dict[str, dict[str, Verb]] = {"shards": SHARD_VERBS}
+VERBS: dict[str, Verb | dict[str, Verb]] = {"shards": SHARD_VERBS, "sweep": sweep}
+"""Verbs, and verbs by noun."""
+
+FLAGS: dict[Verb, dict[str, str]] = {
+    sweep: {"dry_run": "Print the first trials' configurations; write nothing and run nothing."}
+}
+"""Options of verbs that take no value."""
+
 SUMMARIES = {"shards": "Data sets of embeddings: build, compose, pack, simulate, inspect, validate."}
 
 
 def build_parser() -> ArgumentParser:
-    """The parser of ``ss2a NOUN VERB ARGUMENT --option ...``."""
+    """The parser of ``ss2a VERB ...`` and ``ss2a NOUN VERB ARGUMENT --option ...``."""
     set_parsing_settings(add_print_completion_argument=True)
     summary = "Sound-source-aware audio generation: everything but training."
     parser = ArgumentParser(prog="ss2a", description=summary, exit_on_error=False)
-    nouns = parser.add_subcommands(dest="noun", metavar="NOUN")
-    for noun, verbs in VERBS.items():
-        noun_parser = ArgumentParser(description=SUMMARIES[noun])
-        nouns.add_subcommand(noun, noun_parser, help=SUMMARIES[noun])
+    words = parser.add_subcommands(dest="noun", metavar="VERB")
+    for word, verbs in VERBS.items():
+        if not isinstance(verbs, dict):
+            words.add_subcommand(word, _verb_parser(verbs), help=_summary(verbs))
+            continue
+        noun_parser = ArgumentParser(description=SUMMARIES[word])
+        words.add_subcommand(word, noun_parser, help=SUMMARIES[word])
         subcommands = noun_parser.add_subcommands(dest="verb", metavar="VERB")
         for verb, function in verbs.items():
-            summary = (inspect.getdoc(function) or "").partition("\n")[0]
-            verb_parser = ArgumentParser(description=summary)
-            verb_parser.add_argument("-c", "--config", action="config", help="YAML file with these options.")
-            verb_parser.add_function_arguments(function, as_group=False, as_positional=True)
-            subcommands.add_subcommand(verb, verb_parser, help=summary)
+            subcommands.add_subcommand(verb, _verb_parser(function), help=_summary(function))
     return parser
+
+
+def _verb_parser(function: Verb) -> ArgumentParser:
+    parser = ArgumentParser(description=_summary(function))
+    parser.add_argument("-c", "--config", action="config", help="YAML file with these options.")
+    flags = FLAGS.get(function, {})
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=set(flags))
+    for name, text in flags.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
+    return parser
+
+
+def _summary(function: Verb) -> str:
+    return (inspect.getdoc(function) or "").partition("\n")[0]
 
 
 def run(arguments: list[str]) -> int | None:
@@ -45,10 +66,11 @@ def run(arguments: list[str]) -> int | None:
     except ArgumentError as error:
         raise InputError(explain(error, parser, arguments)) from error
     options = parser.instantiate_classes(options)
-    given = options[options.noun]
-    verb, given = given.verb, given[given.verb]
+    verb, given = VERBS[options.noun], options[options.noun]
+    if isinstance(verb, dict):
+        verb, given = verb[given.verb], given[given.verb]
     given.pop("config", None)
-    return VERBS[options.noun][verb](**vars(given))
+    return verb(**vars(given))
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -75,7 +75,7 @@ def value_range(ranked: Sequence[Ranked], objective: Objective) -> tuple[float, 
     best = values[0]
     distances = sorted(abs(value - best) for value in values)
     usual = distances[math.floor(0.75 * (len(distances) - 1))]
-    reach = distances[-1] if distances[-1] <= 6 * usual or usual == 0 else 3 * usual
+    reach = max((d for d in distances if d <= 6 * usual), default=usual) if usual > 0 else distances[-1]
     spreads = [item.spread for item in ranked if math.isfinite(item.spread) and abs(item.value - best) <= reach]
     margin = 0.06 * reach + (statistics.median(spreads) if spreads else 0.0) or abs(best) * 0.05 or 0.5
     low, high = (best - reach, best) if objective.maximize else (best, best + reach)
@@ -87,7 +87,7 @@ def colours(ranked: Sequence[Ranked], objective: Objective, limits: tuple[float,
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, Normalize
 
-    # Half of the margin's colour would be lost at each end: no trial is there.
+    # The palest fifth cannot be seen on white.
     shades = colormaps["YlGnBu"]([0.22 + 0.78 * step / 255 for step in range(256)])
     values = [min(max(item.value, limits[0]), limits[1]) for item in ranked]
     norm = Normalize(min(values), max(values) if max(values) > min(values) else min(values) + 1)

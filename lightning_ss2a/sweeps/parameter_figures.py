@@ -33,7 +33,7 @@ INACTIVE = -0.14
 
 
 def slices(ranked: Sequence[Ranked], objective: Objective, parameters: Mapping[str, Parameter]) -> "Figure":
-    """A panel per parameter: each trial's mean, a thin line for its spread, the best in red.
+    """A panel per parameter: each trial's mean, a thin line for its spread, the best in red, medians of choices in grey.
 
     Args:
         ranked: complete trials, best first.
@@ -42,7 +42,7 @@ def slices(ranked: Sequence[Ranked], objective: Objective, parameters: Mapping[s
     """
     rows = math.ceil(len(parameters) / PANELS_A_ROW)
     columns = math.ceil(len(parameters) / rows)
-    figure = new_figure(max(4.5, 2.9 * columns), 0.5 + 2.7 * rows)
+    figure = new_figure(max(5.5, 2.9 * columns), 0.5 + 2.7 * rows)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     limits = value_range(ranked, objective)
     names = short_names(parameters)
@@ -125,7 +125,7 @@ def _slice(
             axes.vlines(x, item.value - item.spread, item.value + item.spread, color=colour, linewidth=1, alpha=0.4)
         axes.plot(x, inside, marker, color=colour, markersize=5, alpha=0.85, markeredgewidth=0, clip_on=False)
     if scale.options is not None:
-        _choice_means(axes, active, name, scale)
+        _choice_medians(axes, active, name, scale)
     _label_ticks(axes, scale.ticks())
     edge = 0.25 / max(1, len(scale.options) - 1) if scale.options is not None else 0.05
     axes.set_xlim(-edge, 1 + edge)
@@ -136,7 +136,7 @@ def _slice(
 
 def _label_ticks(axes: "Axes", ticks: Sequence[tuple[float, str]]) -> None:
     """Labels side by side in up to three lines; slanted where there are too many for that."""
-    slanted = len(ticks) > 5 or (len(ticks) == 5 and max(len(text) for _, text in ticks) > 6)
+    slanted = len(ticks) > 4 and sum(len(text) + 2 for _, text in ticks) > 40
     axes.set_xticks(
         [position for position, _ in ticks],
         [legible(text, 16, 1) if slanted else legible(text, 40 // len(ticks), 3) for _, text in ticks],
@@ -147,14 +147,14 @@ def _label_ticks(axes: "Axes", ticks: Sequence[tuple[float, str]]) -> None:
     )
 
 
-def _choice_means(axes: "Axes", active: Sequence[Ranked], name: str, scale: Scale) -> None:
-    """A grey stroke at the mean of each choice."""
+def _choice_medians(axes: "Axes", active: Sequence[Ranked], name: str, scale: Scale) -> None:
+    """A grey stroke at the median of each choice: one trial gone astray does not move it out of sight."""
     half = 0.2 / max(1, len(scale.options) - 1)
     for option in scale.options:
         values = [item.value for item in active if item.record.point[name] == option]
         if values:
             middle = scale.position(option)
-            axes.hlines(statistics.fmean(values), middle - half, middle + half, color=FAINT, linewidth=2, zorder=1)
+            axes.hlines(statistics.median(values), middle - half, middle + half, color=FAINT, linewidth=2, zorder=1)
 
 
 def _heading(ranked: Sequence[Ranked], name: str, short: str) -> str:

@@ -12,7 +12,6 @@ from lightning_ss2a.sweeps.definition import Repeat
 from lightning_ss2a.sweeps.space import nearest
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
-DONE = ".done"
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,21 @@ class Step:
     @property
     def mark(self) -> Path:
         """A file that says that the output is complete."""
-        return self.output.with_name(self.output.name + DONE)
+        return _mark(self.output)
 
     @property
     def is_done(self) -> bool:
         """Whether the output is there, complete."""
         return self.mark.is_file()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether what it builds on is there."""
+        return all(_mark(need).is_file() for need in self.needs)
+
+
+def _mark(output: Path) -> Path:
+    return output.with_name(f"{output.name}.done")
 
 
 class Preparation:

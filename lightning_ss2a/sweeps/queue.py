@@ -16,6 +16,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.owner import is_lost, this_owner
 from lightning_ss2a.sweeps.records import Objective, State, TrialRecord
 from lightning_ss2a.sweeps.space import Point, SearchSpace
+from lightning_ss2a.sweeps.storage import quietly
 
 QUESTION = "question"
 AGAIN = "again"
@@ -100,7 +101,8 @@ class TrialQueue:
         )
         there = study.user_attrs.get(QUESTION)
         if there is None:
-            study.set_metric_names([objective.metric for objective in self.objectives])
+            with quietly():
+                study.set_metric_names([objective.metric for objective in self.objectives])
             study.set_user_attr(QUESTION, question)
             return
         changed = sorted(name for name in {*there, *question} if there.get(name) != question.get(name))
@@ -224,6 +226,7 @@ class TrialQueue:
                 reason=trial.user_attrs.get("reason"),
                 seconds=trial.user_attrs.get("seconds"),
                 folder=trial_folder(trial.number),
+                follows=trial.user_attrs.get("follows"),
             )
             for trial in self._trials()
         ]

@@ -44,6 +44,7 @@ class TrialRecord:
         reason: why it failed; None otherwise.
         seconds: that its runs took, all repeats together.
         folder: of its runs, one sub-folder a repeat.
+        follows: number of the failed trial whose place it takes; None: it is the first of its place.
     """
 
     number: int
@@ -53,6 +54,7 @@ class TrialRecord:
     reason: str | None = None
     seconds: float | None = None
     folder: str = ""
+    follows: int | None = None
 
     def values(self, metric: str) -> dict[str, float]:
         """A metric by repeat."""

@@ -72,7 +72,7 @@ def open_storage(url: str | None, folder: Path) -> "optuna.storages.BaseStorage"
             folder.mkdir(parents=True, exist_ok=True)
             url = f"sqlite:///{folder / 'study.db'}"
         wait = {"connect_args": {"timeout": SQLITE_WAIT_SECONDS}} if url.startswith("sqlite") else {}
-        with _quiet():
+        with quietly():
             return optuna.storages.RDBStorage(url, engine_kwargs=wait)
     except InputError:
         raise
@@ -121,14 +121,14 @@ def _checked(option: str, kind: type, options: Mapping[str, Any] | None) -> dict
 
 def _built(option: str, kind: type, given: Mapping[str, Any]) -> Any:
     try:
-        with _quiet():
+        with quietly():
             return kind(**given)
     except (TypeError, ValueError, ImportError) as error:
         raise InputError(f"{option}: {kind.__name__}: {' '.join(str(error).split())}") from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without warnings that Optuna's interface may change, which no user can act on."""
     logging.getLogger("alembic").setLevel(logging.ERROR)
     with warnings.catch_warnings():

@@ -1,0 +1,109 @@
+"""Arguments of the runs that make up a trial."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_ss2a.sweeps.definition import Repeat, Sweep
+from lightning_ss2a.sweeps.prepare import Preparation, Step, fill
+from lightning_ss2a.sweeps.space import Point, arguments
+
+OWN_BOARD = "HyperparameterBoard"
+"""Callback that fills the HParams tab with a run's every option; the study fills it with what it varies."""
+
+
+class Runs:
+    """The runs of a sweep.
+
+    Args:
+        sweep: what the file says.
+
+    Raises:
+        InputError: a placeholder that stands for nothing, or a step that is none.
+    """
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep, self.space = sweep, sweep.space
+        self.repeats = sweep.all_repeats
+        self.preparation = Preparation(sweep.prepare or {}, Path(sweep.folder, "prepared"))
+        self._configs, self._overrides = sweep.config_files(), sweep.all_overrides()
+        self.options({}, self.repeats[0])  # every placeholder stands for something
+
+    def points(self) -> list[Point]:
+        """The point of each trial, in order; what it leaves out is the sampler's choice.
+
+        Raises:
+            InputError: there is no grid of this space.
+        """
+        sweep = self.sweep
+        if sweep.sampler == "grid":
+            return self.space.grid()[: sweep.trials]
+        first = [dict(point) for point in sweep.first or []]
+        return [*first, *({} for _ in range(sweep.trials - len(first)))][: sweep.trials]
+
+    def options(self, point: Point, repeat: Repeat) -> list[str]:
+        """Arguments of ``lightning`` for a point and a repeat, without the subcommand."""
+        values = self.preparation.values(repeat)
+        assigned = self._overrides | repeat.values | self.space.assignments(point)
+        filled = {path: _filled(value, values, f"overrides.{path}") for path, value in assigned.items()}
+        return [*(part for config in self._configs for part in ("-c", config)), *arguments(filled)]
+
+    def arguments(self, point: Point, repeat: Repeat, folder: str) -> list[str]:
+        """Arguments of the run: its output goes to the repeat's folder in the trial's ``folder``."""
+        place = Path(self.sweep.root, folder)
+        quiet = ["--trainer.enable_progress_bar=false"]
+        if self._lists_board:
+            quiet.append(f"--trainer.callbacks.{OWN_BOARD}=false")
+        return [self.sweep.command, *self.options(point, repeat), *quiet, *output_to(place, repeat.label)]
+
+    def log(self, repeat: Repeat, folder: str) -> str:
+        """File for what a run prints."""
+        return str(Path(self.sweep.root, folder, repeat.label, "output.log"))
+
+    def steps(self, repeat: Repeat) -> list[Step]:
+        """What has to be done before a repeat's runs, in order."""
+        points = [self.space.assignments(point) for point in self.space.probes()]
+        texts = [str(value) for assigned in (self._overrides, *points) for value in assigned.values()]
+        return self.preparation.steps(texts, repeat)
+
+    @property
+    def _lists_board(self) -> bool:
+        """Whether the base's callbacks, as the runs have them, include the board."""
+        if any(path.startswith("trainer.callbacks") and OWN_BOARD in path for path in self._overrides):
+            return False
+        if "trainer.callbacks" in self._overrides:
+            return OWN_BOARD in str(self._overrides["trainer.callbacks"])
+        listed = ""
+        for config in self._configs:
+            callbacks = ((yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}).get("trainer") or {}).get(
+                "callbacks"
+            )
+            listed = listed if callbacks is None else str(callbacks)
+        return OWN_BOARD in listed
+
+
+def output_to(folder: Path, name: str) -> list[str]:
+    """Arguments that send a run's output to ``folder/name``."""
+    logger = {"save_dir": str(folder.parent), "name": folder.name, "version": name, "default_hp_metric": False}
+    return [
+        f"--trainer.logger={json.dumps({'class_path': 'TensorBoardLogger', 'init_args': logger})}",
+        f"--trainer.default_root_dir={folder / name}",
+    ]
+
+
+def step_arguments(step: Step) -> tuple[str, ...]:
+    """The command of a step; training goes to its output."""
+    if step.arguments[0] != "lightning":
+        return step.arguments
+    quiet = "--trainer.enable_progress_bar=false"
+    return (*step.arguments, quiet, *output_to(step.output.parent, step.output.name))
+
+
+def _filled(value: Any, values: dict[str, str], where: str) -> Any:
+    if isinstance(value, str):
+        return fill(value, values, where)
+    if isinstance(value, dict):
+        return {name: _filled(part, values, where) for name, part in value.items()}
+    return [_filled(part, values, where) for part in value] if isinstance(value, list) else value
