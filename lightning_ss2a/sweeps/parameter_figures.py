@@ -33,7 +33,7 @@ INACTIVE = -0.14
 
 
 def slices(ranked: Sequence[Ranked], objective: Objective, parameters: Mapping[str, Parameter]) -> "Figure":
-    """A panel per parameter: each trial's mean, a thin line for its spread, the best in red, medians of choices in grey.
+    """A panel per parameter: each trial's mean, a line for its spread, the best in red, medians of choices in grey.
 
     Args:
         ranked: complete trials, best first.

@@ -193,7 +193,7 @@ def test_tensorboard_itself_shows_every_trial(tmp_path: Path, tensorboard: int):
 
     experiment = asked(tensorboard, "plugin/hparams/experiment", {"experimentName": ""})
     assert {info["name"] for info in experiment["hparamInfos"]} == {LR, DROPOUT, WIDTH, NORM, BOTTLENECK}
-    images = asked(tensorboard, "plugin/images/tags")
+    images = patiently(lambda: asked(tensorboard, "plugin/images/tags"), lambda images: "board" in images, 10)
     assert set(images["board"]) == {"study/history", "study/slice", "study/parallel"}
 
     # While it is looking: the trial that was running ends.
