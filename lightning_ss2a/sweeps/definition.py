@@ -156,7 +156,7 @@ class Sweep:
         self._check_objectives()
         self._check_paths(space)
         for number, point in enumerate(self.first or []):
-            space.check_point(point, f"first[{number}]")
+            space.checked_point(point, f"first[{number}]")
 
     # ---------------------------------------------------------------- what it means
 

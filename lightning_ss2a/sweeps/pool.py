@@ -34,11 +34,12 @@ class WorkerProcess:
     lifeline: int
 
     @classmethod
-    def start(cls, threads: int, gpus: Sequence[int], log: Path) -> "WorkerProcess":
+    def start(cls, threads: int, workers: int, gpus: Sequence[int], log: Path) -> "WorkerProcess":
         """Start a worker.
 
         Args:
             threads: CPU threads.
+            workers: that share this machine's memory.
             gpus: numbers of the GPUs that it sees; empty: those that this process sees.
             log: file for what it prints outside of tasks.
         """
@@ -50,7 +51,7 @@ class WorkerProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", WORKER_MODULE, str(theirs.fileno()), str(read_end), str(threads)],
+                [sys.executable, "-m", WORKER_MODULE, str(theirs.fileno()), str(read_end), str(threads), str(workers)],
                 pass_fds=[theirs.fileno(), read_end],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -153,7 +154,7 @@ class WorkerPool:
 
     def _start(self, number: int) -> None:
         gpus = range(number * self._gpus, (number + 1) * self._gpus)
-        self._workers[number] = WorkerProcess.start(self._threads, gpus, self._log(number))
+        self._workers[number] = WorkerProcess.start(self._threads, len(self.numbers), gpus, self._log(number))
         self._starts_in_vain += 1
 
     def _log(self, number: int) -> Path:

@@ -1,9 +1,70 @@
-"""Everything that a sweep leaves for people."""
+"""Everything that a sweep leaves for people: tables, pictures, TensorBoard's HParams tab, the best configuration."""
+
+from pathlib import Path
 
 from rich.console import Console
 
-from lightning_ss2a.sweeps.coordinator import Coordinator
+from lightning_ss2a.sweeps.board import write_board
+from lightning_ss2a.sweeps.coordinator import Coordinator, write_whole
+from lightning_ss2a.sweeps.definition import Sweep
+from lightning_ss2a.sweeps.figures import write_figures
+from lightning_ss2a.sweeps.importance import find_importances
+from lightning_ss2a.sweeps.ranking import pareto_front, rank
+from lightning_ss2a.sweeps.records import TrialRecord
+from lightning_ss2a.sweeps.report import importance_lines, trials_table, write_report
+
+BEST = "best.yaml"
+TABLE_WIDTH = 120
 
 
 def write_results(coordinator: Coordinator, console: Console) -> None:
-    """Write them."""
+    """Write them into the study's folder, and print the table of trials.
+
+    Args:
+        coordinator: of a sweep whose trials have ended, or some of them.
+        console: to print on.
+    """
+    sweep, records = coordinator.sweep, coordinator.queue.records()
+    best = best_trial(records, sweep)
+    if best is None:
+        return
+    root, objectives, parameters = sweep.root, sweep.objectives, sweep.space.parameters
+    importances = find_importances(records, objectives, parameters)
+    pictures = write_figures(root, records, objectives, parameters, importances)
+    write_report(root, records, objectives, parameters, importances)
+    write_board(root, records, objectives, parameters, pictures)
+    write_whole(root / BEST, _header(best, sweep) + coordinator.best_config(best))
+    console.width = max(console.width, TABLE_WIDTH)  # a log file has no width; numbers must not be cut
+    console.print(trials_table(records, objectives, parameters))
+    for line in importance_lines(importances):
+        console.print(line, highlight=False, markup=False)
+    if sweep.table is not None:
+        from lightning_ss2a.sweeps.tables import write_table
+
+        files = write_table(root, sweep.table, records, sweep.space)
+        console.print(files[0].read_text(encoding="utf-8"), highlight=False, markup=False, soft_wrap=True)
+    for line in _next_steps(root, best, sweep):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def best_trial(records: list[TrialRecord], sweep: Sweep) -> TrialRecord | None:
+    """The best of one objective; of several, that of the front which is best in the first. None: no trial is done."""
+    if len(sweep.objectives) > 1:
+        front = pareto_front(records, sweep.objectives)
+        return front[0] if front else None
+    ranked = rank(records, sweep.objectives[0])
+    return ranked[0].record if ranked else None
+
+
+def _header(best: TrialRecord, sweep: Sweep) -> str:
+    values = ", ".join(f"{o.metric} {best.mean(o.metric):.4g}" for o in sweep.objectives)
+    runs = f"the mean of {len(best.metrics)} runs" if len(best.metrics) > 1 else "one run"
+    return f"# Trial {best.number} of the sweep {sweep.name}: {values} ({runs}).\n"
+
+
+def _next_steps(root: Path, best: TrialRecord, sweep: Sweep) -> list[str]:
+    return [
+        f"All trials:  {root / 'trials.csv'}, every run's metrics: {root / 'runs.csv'}, pictures: {root / 'figures'}",
+        f"Best:        lightning {sweep.command} -c {root / BEST}   (trial {best.number}: {root / best.folder})",
+        f"Look at it:  tensorboard --logdir {root}",
+    ]

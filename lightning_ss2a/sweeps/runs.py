@@ -40,7 +40,7 @@ class Runs:
         sweep = self.sweep
         if sweep.sampler == "grid":
             return self.space.grid()[: sweep.trials]
-        first = [dict(point) for point in sweep.first or []]
+        first = [self.space.checked_point(point, f"first[{number}]") for number, point in enumerate(sweep.first or [])]
         return [*first, *({} for _ in range(sweep.trials - len(first)))][: sweep.trials]
 
     def options(self, point: Point, repeat: Repeat) -> list[str]:

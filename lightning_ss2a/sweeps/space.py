@@ -144,23 +144,27 @@ class SearchSpace:
         plain = {name for name, parameter in self.parameters.items() if parameter.settings is None}
         return plain | {path for setting in settings for paths in setting.values() for path in paths}
 
-    def check_point(self, point: Mapping[str, Any], where: str) -> None:
-        """Refuse a point that a user wrote.
+    def checked_point(self, values: Mapping[str, Any], where: str) -> Point:
+        """A point that a user wrote, with labels for choices that are no plain values.
+
+        Args:
+            values: of some parameters.
+            where: it stands, for the message.
 
         Raises:
             InputError: an unknown parameter, or a value outside of its range.
         """
-        for name, value in point.items():
+        for name, value in values.items():
             if name not in self.parameters:
                 raise InputError(f"{where}: {name} is no parameter of this sweep; {nearest(name, self.names)}")
             parameter = self.parameters[name]
             if parameter.options is not None:
                 if label(value) not in parameter.options:
-                    raise InputError(
-                        f"{where}: {name} is {value}, needs one of {', '.join(map(str, parameter.options))}"
-                    )
-            elif isinstance(value, (str, bool)) or value is None or not parameter.low <= value <= parameter.high:
+                    known = ", ".join(map(str, parameter.options))
+                    raise InputError(f"{where}: {name} is {value}, needs one of {known}")
+            elif not isinstance(value, (int, float)) or not parameter.low <= value <= parameter.high:
                 raise InputError(f"{where}: {name} is {value}, needs {parameter.low} to {parameter.high}")
+        return {name: label(value) for name, value in values.items()}
 
     def _check_condition(self, name: str, parameter: Parameter) -> None:
         for other, wanted in (parameter.when or {}).items():

@@ -73,7 +73,8 @@ def open_storage(url: str | None, folder: Path) -> "optuna.storages.BaseStorage"
             url = f"sqlite:///{folder / 'study.db'}"
         wait = {"connect_args": {"timeout": SQLITE_WAIT_SECONDS}} if url.startswith("sqlite") else {}
         with quietly():
-            return optuna.storages.RDBStorage(url, engine_kwargs=wait)
+            # What get_storage makes of it remembers trials that have ended, and knows those that others took.
+            return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=wait))
     except InputError:
         raise
     except Exception as error:  # of the database's driver, whichever that is

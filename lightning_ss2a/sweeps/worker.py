@@ -228,17 +228,24 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def prepare_process(threads: int) -> None:
-    """Import what every run needs, and settle the number of threads.
+def serve(arguments: Sequence[str], build: Build, ss2a: Callable[[list[str]], Any]) -> None:
+    """What a worker process does; what another rank of its run does.
 
     Args:
-        threads: CPU threads of PyTorch.
+        arguments: of the process: connection, lifeline, threads and number of workers; or the file of a rank's task.
+        build: see :class:`Worker`.
+        ss2a: see :class:`Worker`.
     """
+    if len(arguments) == 1:
+        run_other_rank(arguments[0], build, ss2a)
+        return
     import torch
 
+    from lightning_ss2a.data.kept import keep_data
+    from lightning_ss2a.data.residency import granted_bytes
+
+    connection, lifeline, threads, workers = map(int, arguments)
+    end_with(lifeline)
     torch.set_num_threads(threads)
-
-
-def parse_worker_arguments(arguments: Sequence[str]) -> tuple[int, int, int] | str:
-    """Connection, lifeline and threads of a worker; or the file of the task that this is another rank of."""
-    return arguments[0] if len(arguments) == 1 else (int(arguments[0]), int(arguments[1]), int(arguments[2]))
+    with keep_data(granted_bytes(torch.device("cpu")) // workers):
+        Worker(build, ss2a, Connection(connection)).serve()
