@@ -28,6 +28,8 @@ def sweep(dry_run: bool = False, **options: Any) -> int:
         return 0
     display = Display(console)
     coordinator = Coordinator(definition, display.line)
+    workers = f"{definition.workers} worker{'s' * (definition.workers > 1)}"
+    display.line(f"{definition.root}: {summary(coordinator.queue.records(), definition.workers)}; {workers} here")
     try:
         with display:
             try:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import statistics
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -19,14 +20,14 @@ from lightning_ss2a.data.folder_lock import FolderLock
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.definition import Repeat, Sweep
 from lightning_ss2a.sweeps.messages import Answer, CheckTask, CommandTask, ConfigTask, Done, Failed, Progress, RunTask
-from lightning_ss2a.sweeps.owner import HEARTBEAT_SECONDS
+from lightning_ss2a.sweeps.owner import HEARTBEAT_SECONDS, this_owner
 from lightning_ss2a.sweeps.pool import WorkerPool
 from lightning_ss2a.sweeps.prepare import Step
 from lightning_ss2a.sweeps.queue import Claim, TrialQueue, trial_folder
 from lightning_ss2a.sweeps.records import TrialRecord
 from lightning_ss2a.sweeps.runs import Runs, step_arguments
 from lightning_ss2a.sweeps.space import Point, nearest
-from lightning_ss2a.sweeps.storage import build_pruner, build_sampler, open_storage
+from lightning_ss2a.sweeps.storage import SAME_SEED, build_pruner, build_sampler, open_storage, storage_errors
 
 SWEEP_FILE = "sweep.yaml"
 CHECKED = "checked"
@@ -67,7 +68,7 @@ class Coordinator:
     def __init__(self, sweep: Sweep, tell: Tell) -> None:
         self.sweep, self.tell = sweep, tell
         self.runs = Runs(sweep)
-        sampler = build_sampler(sweep.sampler, sweep.sampler_options, sweep.sampler_seed, sweep.workers)
+        sampler = build_sampler(sweep, sweep.sampler_seed)
         pruner = build_pruner(sweep.pruner, sweep.pruner_options)
         points = self.runs.points()
         _check_folder(sweep.root)
@@ -77,7 +78,9 @@ class Coordinator:
             raise InputError(
                 f"{sweep.root} holds a sweep that the storage does not know; name its storage, or take another --name"
             )
-        self.queue.open(sweep.question())
+        if not self.queue.open(sweep.question()) and sweep.sampler not in SAME_SEED:
+            # Or each process that goes on with a study would draw the points that the first has drawn.
+            self.queue.sampler = build_sampler(sweep, sweep.sampler_seed + zlib.crc32(this_owner().encode()))
         self.queue.fill(points)
         self._write_sweep_file()
         threads = sweep.threads or max(1, (os.cpu_count() or 1) // sweep.workers)
@@ -106,6 +109,10 @@ class Coordinator:
                 if self.waiting():
                     self._get_ready(each_moment)
                 self._run_trials(each_moment)
+            except storage_errors() as error:
+                self._give_back()
+                reason = " ".join(str(error).split())[:300]
+                raise InputError(f"the storage was lost: {reason}; the same command goes on") from error
             except BaseException:
                 self._give_back()
                 raise

@@ -26,7 +26,7 @@ def first_configurations(sweep: Sweep, trials: int) -> str:
     """
     optuna = import_optuna()
     runs = Runs(sweep)
-    sampler = build_sampler(sweep.sampler, sweep.sampler_options, sweep.sampler_seed, sweep.workers)
+    sampler = build_sampler(sweep, sweep.sampler_seed)
     pruner = build_pruner(sweep.pruner, sweep.pruner_options)
     storage = optuna.storages.InMemoryStorage()
     queue = TrialQueue(storage, sweep.name, sweep.space, sweep.objectives, sampler, pruner)

@@ -79,7 +79,7 @@ class TrialQueue:
     ) -> None:
         self.storage, self.name, self.space = storage, name, space
         self.objectives = list(objectives)
-        self._sampler, self._pruner = sampler, pruner
+        self.sampler, self._pruner = sampler, pruner
         self._owner = this_owner()
 
     # ---------------------------------------------------------------- the study
@@ -89,8 +89,8 @@ class TrialQueue:
         """Whether the storage has the study."""
         return any(study.study_name == self.name for study in self.storage.get_all_studies())
 
-    def open(self, question: dict[str, str]) -> None:
-        """Make the study, or go on with it.
+    def open(self, question: dict[str, str]) -> bool:
+        """Make the study, or go on with it; whether it was made.
 
         Raises:
             InputError: the study that is there asks another question.
@@ -104,18 +104,19 @@ class TrialQueue:
             with quietly():
                 study.set_metric_names([objective.metric for objective in self.objectives])
             study.set_user_attr(QUESTION, question)
-            return
+            return True
         changed = sorted(name for name in {*there, *question} if there.get(name) != question.get(name))
         if changed:
             raise InputError(
                 f"the study {self.name} is of another sweep, with other {', '.join(changed)}; "
                 "take another --name for this one"
             )
+        return False
 
     @property
     def study(self) -> optuna.Study:
         """The study as it is in the storage now; an older one would remember trials as they were."""
-        return optuna.load_study(storage=self.storage, study_name=self.name, sampler=self._sampler, pruner=self._pruner)
+        return optuna.load_study(storage=self.storage, study_name=self.name, sampler=self.sampler, pruner=self._pruner)
 
     # ---------------------------------------------------------------- filling
 

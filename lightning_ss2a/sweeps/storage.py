@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.sweeps.definition import Sweep
 from lightning_ss2a.sweeps.space import nearest
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ SAMPLERS = {
     "qmc": "QMCSampler",
     "nsgaii": "NSGAIISampler",
 }
+SAME_SEED = ("grid", "qmc")
+"""Samplers of which every process of a study needs the same seed: their points make one sequence."""
+
 PRUNERS = {
     "none": "NopPruner",
     "median": "MedianPruner",
@@ -83,19 +87,19 @@ def open_storage(url: str | None, folder: Path) -> "optuna.storages.BaseStorage"
         raise InputError(f"storage {_without_password(url)}: not reachable: {reason[:300]}; {advice}") from error
 
 
-def build_sampler(name: str, options: Mapping[str, Any] | None, seed: int, workers: int) -> Any:
-    """Optuna's sampler of that name, seeded.
+def build_sampler(sweep: Sweep, seed: int) -> Any:
+    """Optuna's sampler that a sweep names.
 
     Raises:
         InputError: it refuses its options, or needs a package that is not there.
     """
     optuna = import_optuna()
-    kind = getattr(optuna.samplers, SAMPLERS[name])
-    given = _checked("sampler_options", kind, options)
+    kind = getattr(optuna.samplers, SAMPLERS[sweep.sampler])
+    given = _checked("sampler_options", kind, sweep.sampler_options)
     known = inspect.signature(kind).parameters
     if "constant_liar" in known:  # running trials count as bad ones, or workers would all try the same
-        given.setdefault("constant_liar", workers > 1)
-    return _built("sampler_options", kind, {"seed": seed} | given)
+        given.setdefault("constant_liar", sweep.workers > 1)
+    return _built("sampler_options", kind, ({"seed": seed} if "seed" in known else {}) | given)
 
 
 def build_pruner(name: str, options: Mapping[str, Any] | None) -> Any:
@@ -126,6 +130,14 @@ def _built(option: str, kind: type, given: Mapping[str, Any]) -> Any:
             return kind(**given)
     except (TypeError, ValueError, ImportError) as error:
         raise InputError(f"{option}: {kind.__name__}: {' '.join(str(error).split())}") from error
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """What is raised when a storage that was there no longer is."""
+    optuna = import_optuna()
+    from sqlalchemy.exc import SQLAlchemyError  # Optuna needs it
+
+    return optuna.exceptions.StorageInternalError, SQLAlchemyError
 
 
 @contextlib.contextmanager

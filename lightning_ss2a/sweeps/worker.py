@@ -99,7 +99,7 @@ class Worker:
     def _let_other_ranks_find(self, task: RunTask) -> None:
         """Lightning starts the other ranks of a run by calling this process's command again."""
         if "LOCAL_RANK" not in os.environ:
-            file = Path(task.log).with_suffix(".json")
+            file = Path(task.log).with_name("task.json")
             file.write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
             sys.argv[1:] = [str(file)]
 
