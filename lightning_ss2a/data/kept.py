@@ -34,12 +34,14 @@ class DataKeeper:
     """Values by key; of those in one memory, the ones not used for longest go first when it gets too much.
 
     Args:
-        limit_bytes: most bytes in main memory, and on each training device. None: what residency ``auto`` grants to one
-            process at the first use: half of the available main memory, a quarter of a device's free memory.
+        limit_bytes: most bytes in main memory, and on each training device. None: what residency ``auto`` grants at the
+            first use, half of the available main memory and a quarter of a device's free memory, over ``processes``.
+        processes: processes of this machine that keep data; only asked for without a limit.
     """
 
-    def __init__(self, limit_bytes: int | None = None) -> None:
+    def __init__(self, limit_bytes: int | None = None, processes: int = 1) -> None:
         self._limit_bytes = limit_bytes
+        self._processes = processes
         self._limits: dict[torch.device, int] = {}
         self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()  # used last at the end
         self._lock = RLock()  # making a value may ask for another
@@ -95,7 +97,7 @@ class DataKeeper:
         if self._limit_bytes is not None:
             return self._limit_bytes
         if device not in self._limits:
-            self._limits[device] = granted_bytes(device)
+            self._limits[device] = granted_bytes(device) // self._processes
         return self._limits[device]
 
 
@@ -103,19 +105,23 @@ _keeper: DataKeeper | None = None
 
 
 @contextmanager
-def keep_data(limit_bytes: int | None = None) -> Iterator[DataKeeper]:
+def keep_data(limit_bytes: int | None = None, processes: int = 1) -> Iterator[DataKeeper]:
     """Within this context, runs of this process share the data that they load; at its end all of it is forgotten.
 
     Args:
-        limit_bytes: see :class:`DataKeeper`; divide it where several processes of a machine keep data.
+        limit_bytes: most bytes in main memory, and on each training device, of this process; None: see
+            :class:`DataKeeper`.
+        processes: processes of this machine that keep data, such as the workers of a sweep.
 
     Raises:
-        InputError: a limit below 0.
+        InputError: a limit below 0, or no process.
     """
     global _keeper
     if limit_bytes is not None and limit_bytes < 0:
         raise InputError(f"limit_bytes is {limit_bytes}, needs at least 0")
-    before, _keeper = _keeper, DataKeeper(limit_bytes)
+    if processes < 1:
+        raise InputError(f"processes is {processes}, needs at least 1")
+    before, _keeper = _keeper, DataKeeper(limit_bytes, processes)
     try:
         yield _keeper
     finally:

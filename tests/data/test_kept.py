@@ -87,6 +87,15 @@ def test_the_limit_is_what_residency_grants(monkeypatch):
     assert maker.made == ["fits", "too large", "too large"]
 
 
+def test_processes_of_a_machine_share_the_limit(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
+    with keep_data(processes=2) as keeper:
+        maker, gpu = Maker(keeper), torch.device("cuda", 0)
+        for size in (125, 126, 125):
+            maker.ask(f"{size}", size, device=gpu)
+    assert maker.made == ["125", "126"]
+
+
 def test_what_is_kept_counts_as_free_where_rows_stay(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
     gpu = torch.device("cuda", 0)
@@ -107,8 +116,9 @@ def test_nothing_is_kept_unless_asked_for():
             raise KeyError
         assert data_keeper() is outer
     assert data_keeper() is None
-    with pytest.raises(InputError, match="limit_bytes is -1, needs at least 0"), keep_data(-1):
-        pass
+    for options, message in (({"limit_bytes": -1}, "limit_bytes is -1, needs"), ({"processes": 0}, "processes is 0")):
+        with pytest.raises(InputError, match=message), keep_data(**options):
+            pass
 
 
 # -------------------------------------------------------------------- rows
