@@ -132,7 +132,9 @@ def map_figure(rows: dict[str, Tensor], names: list[str]) -> "Figure":
     visual, audio = (centred @ directions[:2].T).chunk(2)
     shares = (strengths[:2] ** 2 / (strengths**2).sum().clamp_min(1e-12) * 100).tolist()
     figure, axes = figure_with_axes(6.2, 4.8)
-    axes.plot(*torch.stack([visual, audio]).permute(2, 0, 1).numpy(), color="lightgrey", linewidth=0.6, zorder=0)
+    gaps = torch.full_like(visual, torch.nan)  # one broken line: an artist for each pair would take seconds
+    joined = torch.stack([visual, audio, gaps], dim=1).flatten(0, 1)
+    axes.plot(*joined.T.numpy(), color="lightgrey", linewidth=0.6, zorder=0)
     colours = _class_colours(len(names))
     of_row = [colours[c] for c in rows["class_index"].tolist()]
     axes.scatter(*visual.T.numpy(), c=of_row, marker="o", s=16, linewidths=0)

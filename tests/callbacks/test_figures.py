@@ -71,6 +71,9 @@ def test_the_map_keeps_what_a_principal_component_analysis_keeps():
     pca = PCA(2).fit(both)
     expected = torch.from_numpy(pca.transform(both))
     assert torch.allclose(torch.cat([visual, audio]).abs(), expected.abs().float(), atol=1e-5)
+    line = torch.from_numpy(figure.axes[0].lines[0].get_xydata()).reshape(-1, 3, 2)  # broken after each pair
+    assert torch.equal(line[:, :2].float(), torch.stack([visual, audio], dim=1).float())
+    assert line[:, 2].isnan().all()
     shares = [f"{100 * share:.0f} %" for share in pca.explained_variance_ratio_]
     assert shares[0] in figure.axes[0].get_xlabel()
     assert shares[1] in figure.axes[0].get_ylabel()
