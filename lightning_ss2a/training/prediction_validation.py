@@ -15,15 +15,60 @@ MOST_SOURCES = 5
 SOURCE_GROUPS = (*(f"sources_{n}" for n in range(1, MOST_SOURCES)), f"sources_{MOST_SOURCES}_or_more")
 """Groups of rows by what is seen in them."""
 
+SPLITS = ("single", "several")
+"""Rows in which one thing is seen, and those in which two or more are, as the paper's tables have them."""
+
 OWN = "prediction"
+
+
+class BySources(nn.Module):
+    """Numbers of one way to predict, over all rows and apart for rows of one source and of several.
+
+    SSMS and reconstruction cosine are also ``METRIC/single`` and ``METRIC/several``, where the data have both.
+
+    Args:
+        top_n: labels a side that SSMS compares.
+        with_ssms: False where the data set has no label head.
+        with_clip_score: False where the data have no visual embeddings.
+    """
+
+    def __init__(self, top_n: int, with_ssms: bool, with_clip_score: bool) -> None:
+        super().__init__()
+        self.all = PredictedAudioMetrics(top_n, len(SOURCE_GROUPS), with_ssms, with_clip_score)
+        self.parts = nn.ModuleDict(
+            {name: PredictedAudioMetrics(top_n, None, with_ssms, with_clip_score=False) for name in SPLITS}
+        )
+
+    def update(
+        self, predicted: Tensor, targets: Targets, statistics: TrainingStatistics, head: LabelScorer | None
+    ) -> None:
+        """Add predictions [rows, audio width] for a batch."""
+        group = targets.visible.sum(1).clamp(1, MOST_SOURCES) - 1
+        self.all.update(predicted, targets, statistics, head, group)
+        for name, metrics in self.parts.items():
+            rows = group == 0 if name == "single" else group > 0
+            metrics.update(predicted[rows], targets[rows], statistics, head)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Values by metric name; a collective call, so every rank has to make it."""
+        parts = {name: metrics.compute() for name, metrics in self.parts.items()}
+        values = self.all.compute()
+        if any(part["reconstruction_cosine"].isnan() for part in parts.values()):  # one of them has no rows
+            return values
+        return values | {f"{metric}/{name}": value for name, part in parts.items() for metric, value in part.items()}
+
+    def ssms_per_group(self) -> Tensor | None:
+        """SSMS of each group of :data:`SOURCE_GROUPS`; see :class:`PredictedAudioMetrics`."""
+        return self.all.ssms_per_group()
 
 
 class PredictionValidation(nn.Module):
     """All numbers of a validation epoch and, on the first, the floors.
 
     ``METRIC`` is the stage's own prediction, ``METRIC/NAME`` another way to predict with the same model,
-    ``METRIC_floor/NAME`` a prediction that does not change while it is trained, and ``ssms/sources_N`` that of rows in
-    which N things are seen, where the data show different numbers of them.
+    ``METRIC_floor/NAME`` a prediction that does not change while it is trained. Where the data show different numbers
+    of things, all three have SSMS and cosine of rows that show one or several, ``METRIC/single`` and
+    ``METRIC/several``, and ``ssms/sources_N`` is the stage's own of those that show N.
 
     Args:
         top_n: labels a side that SSMS compares.
@@ -39,8 +84,7 @@ class PredictionValidation(nn.Module):
         super().__init__()
 
         def metrics(names: Sequence[str]) -> nn.ModuleDict:
-            options = top_n, len(SOURCE_GROUPS), with_ssms, with_clip_score
-            return nn.ModuleDict({name: PredictedAudioMetrics(*options) for name in names})
+            return nn.ModuleDict({name: BySources(top_n, with_ssms, with_clip_score) for name in names})
 
         self.predictions, self.floors = metrics([OWN, *variants]), metrics(floors)
         self.floor_values: dict[str, Tensor] | None = None
@@ -62,14 +106,13 @@ class PredictionValidation(nn.Module):
         """
         if len(targets) == 0:  # a rank that got one batch less than the others
             return
-        group = targets.visible.sum(1).clamp(1, MOST_SOURCES) - 1
         measured = [(self.predictions, predictions)]
         if self.floor_values is None:
             with torch.autocast(targets.audio.device.type, enabled=False):
                 measured.append((self.floors, floors()))
         for metrics, values in measured:
             for name, predicted in values.items():
-                metrics[name].update(predicted, targets, statistics, head, group)
+                metrics[name].update(predicted, targets, statistics, head)
 
     def compute(self) -> dict[str, Tensor]:
         """Values by metric name; a collective call, so every rank has to make it."""

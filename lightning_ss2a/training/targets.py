@@ -38,6 +38,11 @@ class Targets:
     def __len__(self) -> int:
         return len(self.audio)
 
+    def __getitem__(self, rows: Tensor) -> "Targets":
+        """Those of some rows, chosen by a mask or by numbers."""
+        visual = None if self.visual is None else self.visual[rows]
+        return Targets(self.audio[rows], self.features[rows], self.index[rows], visual, self.visible[rows])
+
     @property
     def mean_visual(self) -> Tensor | None:
         """Mean unit embedding of what is seen, [B, V]: what a translator of audio should give."""

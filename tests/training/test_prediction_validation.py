@@ -16,6 +16,7 @@ from lightning_ss2a.training.targets import Targets, targets_of
 VISUAL, AUDIO, LABELS, TOP_N, ROWS = 7, 6, 13, 3, 21
 SIZES = [[21], [8, 8, 5], [0, 20, 0, 1], [1] * 21]
 VARIANTS, FLOORS = ("draw", "other"), ("chance", "mine")
+PARTS = {"single": False, "several": True}
 NAMES = {"prediction": "", "draw": "/draw", "other": "/other", "chance": "_floor/chance", "mine": "_floor/mine"}
 
 
@@ -79,7 +80,15 @@ def by_numpy(example: Example, predicted: Tensor) -> dict[str, float | list[floa
         scores.append(np.mean(sources @ translated / lengths))
         cosines.append(direction @ true / np.linalg.norm(true))
     groups = [[f1 for f1, count in zip(f1s, example.counts, strict=True) if min(count, 5) == n] for n in range(1, 6)]
-    return {
+    numbers = {"ssms": (10, f1s), "reconstruction_cosine": (1, cosines)}
+    kinds = [(n, [r for r, c in enumerate(example.counts) if (c > 1) == several]) for n, several in PARTS.items()]
+    parts = {
+        f"{metric}/{name}": scale * float(np.mean([values[row] for row in rows]))
+        for name, rows in kinds
+        for metric, (scale, values) in numbers.items()
+        if all(rows for _, rows in kinds)
+    }
+    return parts | {
         "ssms": 10 * float(np.mean(f1s)),
         "clip_score": 100 * float(np.mean(scores)),
         "reconstruction_cosine": float(np.mean(cosines)),
@@ -103,7 +112,21 @@ def test_values_are_those_of_numpy(seed: int):
             names = [*(f"sources_{n}" for n in range(1, 5)), "sources_5_or_more"]
             there = {f"ssms/{n}": x for n, x in zip(names, groups, strict=True) if x == x}
             assert {n: x.item() for n, x in values.items() if "ssms/sources" in n} == pytest.approx(there, rel=1e-6)
-    assert len(values) == 3 * len(NAMES) + len(there)
+    assert len(values) == len(expected) * len(NAMES) + len(there)
+
+
+@pytest.mark.parametrize(("counts", "parts"), [([1] * ROWS, 0), ([3] * ROWS, 0), ([1] * 20 + [2], 4)])
+def test_one_and_several_sources_stand_apart_where_there_are_both(counts: list[int], parts: int):
+    example = Example(counts=counts)
+    validation = example.validation()
+    example.update(validation)
+    values = validation.compute()
+    found = [name for name in values if "/single" in name or "/several" in name]
+    assert len(found) == parts * len(NAMES)
+    if parts:
+        predicted, true = (x[20:].double() for x in (example.predictions["draw"], example.batch["audio"]))
+        cosine = torch.cosine_similarity(predicted, true).item()
+        assert values["reconstruction_cosine/several/draw"].item() == pytest.approx(cosine, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(6))

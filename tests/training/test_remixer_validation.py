@@ -99,6 +99,12 @@ def test_numbers_are_those_of_direct_calls(manifold: str, dataset: str, tmp_path
     assert values["val/draw_cosine"] == pytest.approx(np.mean(alike), abs=1e-5)
     assert 0 < values["val/draw_cosine"] < 0.999
     counts = scenes["valid"].sum(1).numpy()
+    for part, rows in {"single": counts == 1, "several": counts > 1}.items():
+        for name in ("", "/draw", "/cycle_mix"):
+            expected = 10 * np.mean(np.array(f1s[name])[rows])
+            assert values[f"val/ssms/{part}{name}"] == pytest.approx(expected, abs=1e-5)
+            cosine = np.mean(np.array(cosines[name])[rows])
+            assert values[f"val/reconstruction_cosine/{part}{name}"] == pytest.approx(cosine, abs=1e-5)
     for count in (1, 2, 3):
         expected = 10 * np.mean(np.array(f1s[""])[counts == count])
         assert values[f"val/ssms/sources_{count}"] == pytest.approx(expected, abs=1e-5)
