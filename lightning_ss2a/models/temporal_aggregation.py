@@ -6,6 +6,7 @@ aggregator and the mean over frames.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -195,14 +196,15 @@ class LinearAggregator(nn.Module):
     """A learned weight for each frame's place in time: V2A-Mapper's linear setup, as we read it.
 
     The paper compares ω with "V2A-Mapper's linear setup" (supplement 5.1) and says no more of it; V2A-Mapper's own text
-    was not at hand. So the weights are plain numbers, without softmax, and start at 1 / T: before training this is
-    ``mean_over_frames``. Frames are L2-normalised; their result is not.
+    was not at hand. So the weights are plain numbers, without softmax, and by default start at 1 / T: before training
+    this is ``mean_over_frames``. Frames are L2-normalised; their result is not.
 
     Args:
         num_frames: T, frames that every video has.
+        start: weights before training: of the ``mean`` over frames, or of the ``middle`` frame (the later of two).
 
     Raises:
-        ValueError: If ``num_frames`` is below 1.
+        ValueError: If ``num_frames`` is below 1 or ``start`` unknown.
 
     Example:
         >>> import torch
@@ -211,10 +213,16 @@ class LinearAggregator(nn.Module):
         torch.Size([2, 512])
     """
 
-    def __init__(self, num_frames: int = NUM_FRAMES) -> None:
+    def __init__(self, num_frames: int = NUM_FRAMES, start: Literal["mean", "middle"] = "mean") -> None:
         super().__init__()
         check_sizes(num_frames=num_frames)
-        self.weight = nn.Parameter(torch.full((num_frames,), 1 / num_frames))
+        if start not in ("mean", "middle"):
+            raise ValueError(f"start must be mean or middle, got {start!r}")
+        weight = torch.full((num_frames,), 1 / num_frames)
+        if start == "middle":
+            weight = torch.zeros(num_frames)
+            weight[num_frames // 2] = 1
+        self.weight = nn.Parameter(weight)
 
     def forward(self, frames: Tensor, timestamps: Tensor) -> Tensor:
         """Aggregate each video's frames.

@@ -1,7 +1,7 @@
 """Training of Temporal Aggregation: |1 - cos(a, w(pos(a_1 .. a_64, t)))| + kl_weight * L_kl (paper, Eq. 10-12)."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from lightning_ss2a.models import LinearAggregator, TemporalAggregator, mean_ove
 from lightning_ss2a.models.attentive_readout import HEAD_WIDTHS
 from lightning_ss2a.models.variational_mlp import Variant
 from lightning_ss2a.training.arguments import arguments_of_the_model, check_widths
-from lightning_ss2a.training.optimization import Schedule
+from lightning_ss2a.training.optimization import Schedule, build_adamw
 from lightning_ss2a.training.prediction_validation import OWN, PredictionValidation
 from lightning_ss2a.training.stage import StageModule
 from lightning_ss2a.training.targets import targets_of
@@ -27,10 +27,12 @@ class TemporalAggregationModule(StageModule):
 
     Data are videos whose frames are generated audio embeddings, as ``ss2a shards frames`` writes them. The mean over
     frames stands beside every number as the floor ``frame_mean``; ``aggregator: linear`` trains V2A-Mapper's rival.
+    ``mean`` and ``middle`` are that rival untrained, for comparisons in one table: the mean over frames, and the middle
+    frame alone, which knows nothing of time. They learn nothing, at a learning rate of 0.
 
     Args:
         audio_width: width of the audio embeddings and of the frames; linked from the data's manifest.
-        aggregator: ``attention``, the paper's, or ``linear``, a learned weight for each frame.
+        aggregator: ``attention``, the paper's; ``linear``, a learned weight for each frame; ``mean`` or ``middle``.
         width: width of the tokens.
         num_layers: attention blocks.
         num_heads: attention heads, a divisor of ``width``.
@@ -58,7 +60,7 @@ class TemporalAggregationModule(StageModule):
     def __init__(
         self,
         audio_width: int,
-        aggregator: Literal["attention", "linear"] = "attention",
+        aggregator: Literal["attention", "linear", "mean", "middle"] = "attention",
         width: int = 768,
         num_layers: int = 1,
         num_heads: int = 8,
@@ -84,8 +86,9 @@ class TemporalAggregationModule(StageModule):
         self.save_hyperparameters()
         self.check_hyperparameters()
         with arguments_of_the_model():
-            if aggregator == "linear":
-                self.aggregator = LinearAggregator(FRAMES_PER_VIDEO)
+            if aggregator != "attention":
+                start = "middle" if aggregator == "middle" else "mean"
+                self.aggregator = LinearAggregator(FRAMES_PER_VIDEO, start)
             else:
                 self.aggregator = TemporalAggregator(
                     audio_width,
@@ -127,16 +130,22 @@ class TemporalAggregationModule(StageModule):
         return PredictionValidation(self.hparams.top_n, data.label_head is not None, seen, [], [*FLOORS, "frame_mean"])
 
     def without_effect(self) -> dict[tuple[str, ...], str]:
-        """Options of the attention where there is none; sizes apart, since one config serves both aggregators."""
+        """Options of the attention where there is none; sizes and rates apart, since one config serves all aggregators."""
         if self.hparams.aggregator == "attention":
             return super().without_effect()
         options = ("input_scaling", "unit_mean", "initial_log_variance", "variant", "embedding", "draws")
-        return {options: "model.aggregator=linear"}
+        return {options: f"model.aggregator={self.hparams.aggregator}"}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """See :class:`StageModule`; what learns nothing has a learning rate of 0, so that any strategy can run it."""
+        if self.hparams.aggregator in ("attention", "linear"):
+            return super().configure_optimizers()
+        return {"optimizer": build_adamw(self.network.parameters(), 0.0, 0.0)}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of Eq. 10: ``cosine`` and, of the variational aggregator, ``kl``."""
         fused = self.aggregator(batch["frames"], batch["timestamps"])
-        if self.hparams.aggregator == "linear":
+        if self.hparams.aggregator != "attention":
             cosine = cosine_distance_loss(fused, batch["audio"])
             return {"loss": cosine, "cosine": cosine}
         return cosine_losses(fused, batch["audio"], self.hparams)
@@ -144,7 +153,7 @@ class TemporalAggregationModule(StageModule):
     def predict_audio(self, batch: Batch) -> Tensor:
         """Audio embedding of each video, the mean of its Gaussian, [videos, audio width]."""
         fused = self.aggregator(batch["frames"], batch["timestamps"])
-        return fused if self.hparams.aggregator == "linear" else fused.mean
+        return fused.mean if self.hparams.aggregator == "attention" else fused
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """Measure a batch of videos."""

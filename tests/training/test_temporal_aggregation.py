@@ -160,6 +160,24 @@ def test_a_linear_aggregator_starts_as_the_mean_over_frames(dataset: str, tmp_pa
 # -------------------------------------------------------------------- data
 
 
+@pytest.mark.parametrize("aggregator", ["mean", "middle"])
+def test_what_learns_nothing_can_be_fitted_and_stays_as_it_is(dataset: str, tmp_path: Path, aggregator: str):
+    module = make_aggregation(0, aggregator=aggregator)
+    before = module.aggregator.weight.detach().clone()
+    trainer, _ = fit(module, dataset, tmp_path, max_epochs=2)
+    assert torch.equal(module.aggregator.weight, before)
+    assert before.sum().item() == pytest.approx(1)
+    assert before.count_nonzero() == {"mean": 64, "middle": 1}[aggregator]
+    rows = ShardDataset(dataset, "validation").columns()
+    frames = torch.nn.functional.normalize(rows["frames"].double(), dim=-1).numpy()
+    predicted = frames.mean(1) if aggregator == "mean" else frames[:, FRAMES_PER_VIDEO // 2]  # in the order of time
+    values = trainer.callback_metrics
+    expected = mean_cosine(predicted, rows["audio"].double().numpy())
+    assert values["val/reconstruction_cosine"].item() == pytest.approx(expected, abs=1e-5)
+    if aggregator == "mean":
+        assert values["val/ssms"].item() == pytest.approx(values["val/ssms_floor/frame_mean"].item())
+
+
 def with_visual(dataset: str, folder: Path) -> str:
     """The same videos with a field ``visual``, and without a label head."""
     rows = {split: ShardDataset(dataset, split).columns() for split in ("train", "validation")}
