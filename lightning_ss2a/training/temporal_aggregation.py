@@ -130,7 +130,7 @@ class TemporalAggregationModule(StageModule):
         return PredictionValidation(self.hparams.top_n, data.label_head is not None, seen, [], [*FLOORS, "frame_mean"])
 
     def without_effect(self) -> dict[tuple[str, ...], str]:
-        """Options of the attention where there is none; sizes and rates apart, since one config serves all aggregators."""
+        """Options of the attention where there is none; those apart that one config gives to all aggregators."""
         if self.hparams.aggregator == "attention":
             return super().without_effect()
         options = ("input_scaling", "unit_mean", "initial_log_variance", "variant", "embedding", "draws")
