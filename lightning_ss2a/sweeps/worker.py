@@ -242,10 +242,9 @@ def serve(arguments: Sequence[str], build: Build, ss2a: Callable[[list[str]], An
     import torch
 
     from lightning_ss2a.data.kept import keep_data
-    from lightning_ss2a.data.residency import granted_bytes
 
     connection, lifeline, threads, workers = map(int, arguments)
     end_with(lifeline)
     torch.set_num_threads(threads)
-    with keep_data(granted_bytes(torch.device("cpu")) // workers):
+    with keep_data(processes=workers):
         Worker(build, ss2a, Connection(connection)).serve()
