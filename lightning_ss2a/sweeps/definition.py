@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.records import Objective
 from lightning_ss2a.sweeps.space import Parameter, SearchSpace, nearest
-from lightning_ss2a.sweeps.tables import Table
+from lightning_ss2a.sweeps.tables import Table, check_table
 
 Direction = Literal["maximize", "minimize"]
 SamplerName = Literal["tpe", "random", "grid", "gp", "cmaes", "qmc", "nsgaii"]
@@ -35,10 +35,15 @@ class Base:
     Args:
         configs: YAML files of ``lightning``; later ones win.
         overrides: configuration paths and their values, which win over the files.
+        values: texts for placeholders of the overrides and of a sweep's parameters, such as the sizes that ``{deep}``
+            stands for on this data set.
+        needs: files or folders without which no trial can run, and what each is.
     """
 
     configs: str | list[str]
     overrides: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+    needs: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,8 @@ class Sweep:
         self._check_paths(space)
         for number, point in enumerate(self.first or []):
             space.checked_point(point, f"first[{number}]")
+        if self.table is not None:
+            check_table(self.table, space)
 
     # ---------------------------------------------------------------- what it means
 
@@ -204,9 +211,12 @@ class Sweep:
         """YAML files of the base.
 
         Raises:
-            InputError: one is missing.
+            InputError: one is missing, or something else that the base needs.
         """
         configs = self.chosen_base.configs
+        for path, what in self.chosen_base.needs.items():
+            if not Path(path).exists():
+                raise InputError(f"{path} is not there: {what}")
         configs = [configs] if isinstance(configs, str) else list(configs)
         for config in configs:
             _check_config(config, [])
@@ -223,7 +233,7 @@ class Sweep:
             del texts[name]
         contents = [Path(config).read_bytes() for config in self.config_files()]
         texts["base"] = hashlib.sha256(b"\0".join(contents)).hexdigest()
-        return texts | {"overrides": str(self.all_overrides())}
+        return texts | {"overrides": str(self.all_overrides()), "values": str(self.chosen_base.values)}
 
     # ---------------------------------------------------------------- checks
 

@@ -49,8 +49,8 @@ def write_report(
     """
     names = list(parameters)
     return [
-        replace_file(folder / "trials.csv", _csv(*_trial_rows(records, objectives, names))),
-        replace_file(folder / "runs.csv", _csv(*_run_rows(records, names))),
+        replace_file(folder / "trials.csv", csv_text(*_trial_rows(records, objectives, names))),
+        replace_file(folder / "runs.csv", csv_text(*_run_rows(records, names))),
         replace_file(folder / "trials.md", _page(records, objectives, names, importances)),
     ]
 
@@ -187,7 +187,8 @@ def _cell(record: TrialRecord, name: str) -> Any:
     return "null" if value is None else value
 
 
-def _csv(header: list[str], rows: list[list[Any]]) -> str:
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Comma-separated values; NaN is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

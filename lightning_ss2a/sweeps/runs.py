@@ -45,7 +45,7 @@ class Runs:
 
     def options(self, point: Point, repeat: Repeat) -> list[str]:
         """Arguments of ``lightning`` for a point and a repeat, without the subcommand."""
-        values = self.preparation.values(repeat)
+        values = self.sweep.chosen_base.values | self.preparation.values(repeat)
         assigned = self._overrides | repeat.values | self.space.assignments(point)
         filled = {path: _filled(value, values, f"overrides.{path}") for path, value in assigned.items()}
         return [*(part for config in self._configs for part in ("-c", config)), *arguments(filled)]
