@@ -26,8 +26,9 @@ from lightning_ss2a.sweeps.prepare import Step
 from lightning_ss2a.sweeps.queue import Claim, TrialQueue, trial_folder
 from lightning_ss2a.sweeps.records import TrialRecord
 from lightning_ss2a.sweeps.runs import Runs, step_arguments
-from lightning_ss2a.sweeps.space import Point, nearest
+from lightning_ss2a.sweeps.space import nearest
 from lightning_ss2a.sweeps.storage import SAME_SEED, build_pruner, build_sampler, open_storage, storage_errors
+from lightning_ss2a.sweeps.wording import point_text, replace_file
 
 SWEEP_FILE = "sweep.yaml"
 CHECKED = "checked"
@@ -258,12 +259,12 @@ class Coordinator:
         values = [statistics.fmean(sample) for sample in samples]
         self.queue.finish(claim, values)
         shown = ", ".join(f"{o.metric} {value:.4g}" for o, value in zip(self.sweep.objectives, values, strict=True))
-        self.tell(f"trial {claim.number}: {shown} ({_of(claim.point)})")
+        self.tell(f"trial {claim.number}: {shown} ({point_text(claim.point)})")
 
     def _fail(self, number: int, reason: str, is_final: bool) -> None:
         claim = self.running.pop(number).claim
         again = self.queue.fail(claim, reason, attempts=0 if is_final else self.sweep.retries + 1)
-        self.tell(f"trial {claim.number} failed{', queued again' * again}: {reason} ({_of(claim.point)})")
+        self.tell(f"trial {claim.number} failed{', queued again' * again}: {reason} ({point_text(claim.point)})")
 
     def _beat(self) -> None:
         now = time.monotonic()
@@ -285,14 +286,7 @@ class Coordinator:
     def _write_sweep_file(self) -> None:
         self.sweep.root.mkdir(parents=True, exist_ok=True)
         options = yaml.safe_dump(_given(self.sweep), sort_keys=False)
-        write_whole(self.sweep.root / SWEEP_FILE, f"# ss2a sweep -c this file: goes on with the sweep.\n{options}")
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
+        replace_file(self.sweep.root / SWEEP_FILE, f"# ss2a sweep -c this file: goes on with the sweep.\n{options}")
 
 
 def _given(value: Any) -> Any:
@@ -303,12 +297,6 @@ def _given(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _given(part) for name, part in value.items()}
     return value
-
-
-def _of(point: Point) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in point.items()
-    )
 
 
 def _check_folder(root: Path) -> None:

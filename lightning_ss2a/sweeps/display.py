@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from lightning_ss2a.sweeps.records import Objective, TrialRecord
+from lightning_ss2a.sweeps.wording import point_text
 
 if TYPE_CHECKING:
     from lightning_ss2a.sweeps.coordinator import Coordinator
@@ -61,9 +62,8 @@ class Display:
         total = len(coordinator.runs.repeats)
         for number, running in sorted(coordinator.running.items()):
             claim, at = running.claim, total - len(running.repeats) + 1
-            point = ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in claim.point.items())
             minutes = f"{(now - running.started) / 60:.1f}"
-            table.add_row(str(number), str(claim.number), f"{at} of {total}", minutes, point)
+            table.add_row(str(number), str(claim.number), f"{at} of {total}", minutes, point_text(claim.point))
         table.caption = best_line(self._records, sweep.objectives[0])
         return [table]
 
@@ -100,5 +100,4 @@ def best_line(records: list[TrialRecord], objective: Objective) -> str:
     if not values:
         return "no trial is done yet"
     value, record = (max if objective.maximize else min)(values, key=lambda pair: pair[0])
-    point = ", ".join(f"{name.rpartition('.')[2]} {number}" for name, number in record.point.items())
-    return f"best so far: trial {record.number}, {objective.metric} {value:.4g} ({point})"
+    return f"best so far: trial {record.number}, {objective.metric} {value:.4g} ({point_text(record.point)})"

@@ -5,13 +5,15 @@ from pathlib import Path
 from rich.console import Console
 
 from lightning_ss2a.sweeps.board import write_board
-from lightning_ss2a.sweeps.coordinator import Coordinator, write_whole
+from lightning_ss2a.sweeps.coordinator import Coordinator
 from lightning_ss2a.sweeps.definition import Sweep
 from lightning_ss2a.sweeps.figures import write_figures
 from lightning_ss2a.sweeps.importance import find_importances
 from lightning_ss2a.sweeps.ranking import pareto_front, rank
 from lightning_ss2a.sweeps.records import TrialRecord
 from lightning_ss2a.sweeps.report import importance_lines, trials_table, write_report
+from lightning_ss2a.sweeps.tables import write_table
+from lightning_ss2a.sweeps.wording import replace_file
 
 BEST = "best.yaml"
 TABLE_WIDTH = 120
@@ -33,14 +35,12 @@ def write_results(coordinator: Coordinator, console: Console) -> None:
     pictures = write_figures(root, records, objectives, parameters, importances)
     write_report(root, records, objectives, parameters, importances)
     write_board(root, records, objectives, parameters, pictures)
-    write_whole(root / BEST, _header(best, sweep) + coordinator.best_config(best))
+    replace_file(root / BEST, _header(best, sweep) + coordinator.best_config(best))
     console.width = max(console.width, TABLE_WIDTH)  # a log file has no width; numbers must not be cut
     console.print(trials_table(records, objectives, parameters))
     for line in importance_lines(importances):
         console.print(line, highlight=False, markup=False)
     if sweep.table is not None:
-        from lightning_ss2a.sweeps.tables import write_table
-
         files = write_table(root, sweep.table, records, sweep.space)
         console.print(files[0].read_text(encoding="utf-8"), highlight=False, markup=False, soft_wrap=True)
     for line in _next_steps(root, best, sweep):

@@ -3,7 +3,7 @@
 import math
 import os
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,12 @@ def setting_text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def point_text(point: Mapping[str, Any]) -> str:
+    """A point in a line: ``learning_rate 0.001, dropout 0.3``."""
+    short = short_names(point)
+    return ", ".join(f"{short[name]} {setting_text(value)}" for name, value in point.items())
 
 
 def duration_text(seconds: float | None) -> str:
