@@ -7,29 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's: Pearson's correlation of the ranks, ties sharing their mean rank; x and y [n]."""
-    if x.shape != y.shape or x.ndim != 1 or len(x) < 2:
-        raise ValueError(f"x and y need one shape [n] with n of at least 2, got {x.shape} and {y.shape}")
-    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
-
-
-def _ranks(x: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]
+from lightning_ss2a.metrics.functional.rank_correlation import class_linkage as linkage_of_sums
+from lightning_ss2a.metrics.functional.rank_correlation import class_sums, rank_correlation, ranks
 
 
 def class_linkage(x: Tensor, y: Tensor, class_index: Tensor, num_classes: int) -> np.ndarray:
-    """Average linkage: mean cosine of a row of x and a row of y, for each two classes, float64 [classes, classes].
-
-    NaN where a class has no row.
-    """
-    member = torch.nn.functional.one_hot(class_index.long(), num_classes).double()  # [rows, classes]
-    member = member / member.sum(0)
-    x_means, y_means = (member.T @ normalize(z.double(), dim=1) for z in (x, y))
-    return (x_means @ y_means.T).numpy()
+    """Average linkage of the rows of x and y, see :func:`lightning_ss2a.metrics.functional.rank_correlation`."""
+    sums = [class_sums(z, class_index, num_classes) for z in (x, y)]
+    return linkage_of_sums(*sums, torch.bincount(class_index.long(), minlength=num_classes))
 
 
 def modality_accuracy(visual: Tensor, audio: Tensor, parts: int = 5) -> float:
@@ -130,8 +115,8 @@ def depth_measures(cli: Any, dataset: str, run: Any) -> dict[str, float]:
 
 def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
     """How often a positive is above a negative, ties half: the area under the ROC curve."""
-    ranks = _ranks(np.concatenate([positive, negative]))
-    above = ranks[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
+    ranked = ranks(np.concatenate([positive, negative]))
+    above = ranked[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
     return float(above / (len(positive) * len(negative)))
 
 

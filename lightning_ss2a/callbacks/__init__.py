@@ -1,5 +1,6 @@
 """Lightning callbacks: what is watched, drawn and written while a module trains."""
 
+from lightning_ss2a.callbacks.class_similarity import ClassSimilarity
 from lightning_ss2a.callbacks.ema_teacher import EMATeacher
 from lightning_ss2a.callbacks.figures import ManifoldFigures
 from lightning_ss2a.callbacks.hyperparameters import HyperparameterBoard
@@ -12,6 +13,7 @@ from lightning_ss2a.callbacks.throughput import Throughput
 
 __all__ = [
     "CMSSShardWriter",
+    "ClassSimilarity",
     "EMATeacher",
     "GracefulInterrupt",
     "HyperparameterBoard",
