@@ -23,7 +23,7 @@ from lightning_ss2a.sweeps.messages import Answer, CheckTask, CommandTask, Confi
 from lightning_ss2a.sweeps.owner import HEARTBEAT_SECONDS, this_owner
 from lightning_ss2a.sweeps.pool import WorkerPool
 from lightning_ss2a.sweeps.prepare import Step
-from lightning_ss2a.sweeps.queue import Claim, TrialQueue, trial_folder
+from lightning_ss2a.sweeps.queue import CHECKED, Claim, TrialQueue, trial_folder
 from lightning_ss2a.sweeps.records import TrialRecord
 from lightning_ss2a.sweeps.runs import Runs, step_arguments
 from lightning_ss2a.sweeps.space import nearest
@@ -31,7 +31,6 @@ from lightning_ss2a.sweeps.storage import SAME_SEED, build_pruner, build_sampler
 from lightning_ss2a.sweeps.wording import point_text, replace_file
 
 SWEEP_FILE = "sweep.yaml"
-CHECKED = "checked"
 WAIT_SECONDS = 0.5
 
 Tell = Callable[[str], None]
@@ -200,7 +199,7 @@ class Coordinator:
                     self.running[number] = Running(claim, left, now, now)
                     self._next_run(number)
             if not self.running:
-                if self._may_begin and (self.queue.unowned() or self.queue.recover()):
+                if self._may_begin and (self.queue.recover() or self.queue.unowned()):
                     time.sleep(WAIT_SECONDS)
                     continue
                 return
@@ -231,8 +230,7 @@ class Coordinator:
     def _take(self, number: int, answer: Answer) -> None:
         running = self.running[number]
         if isinstance(answer, Progress):
-            running.claim.trial.report(answer.value, answer.step)
-            self.pool.reply(number, running.claim.trial.should_prune())
+            self.pool.reply(number, self.queue.report(running.claim, answer.step, answer.value))
         elif isinstance(answer, Failed):
             self._fail(number, answer.reason, answer.is_final)
         elif answer.pruned:

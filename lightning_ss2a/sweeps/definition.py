@@ -260,6 +260,9 @@ class Sweep:
         twice = sorted(space.paths() & set(self.overrides or {}))
         if twice:
             raise InputError(f"overrides: {twice[0]} is a parameter; choose one")
+        twice = sorted(set(repeats[0].values) & set(self.overrides or {}))
+        if twice:
+            raise InputError(f"overrides: {twice[0]} has no effect, it is repeated over (seeds, repeats)")
         reserved = sorted(set(repeats[0].placeholders) & set(self.prepare or {}) | {"output"} & set(self.prepare or {}))
         if reserved:
             raise InputError(f"prepare.{reserved[0]}: the name is taken, choose another")

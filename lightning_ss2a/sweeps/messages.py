@@ -64,6 +64,11 @@ Task = RunTask | CheckTask | CommandTask | ConfigTask
 
 
 @dataclass(frozen=True)
+class Ready:
+    """A worker has started, and waits for tasks."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """A validation of a run; the worker waits to hear whether the run is to go on.
 

@@ -12,11 +12,11 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.sweeps.messages import Answer, Done, Failed, Progress, Task
+from lightning_ss2a.sweeps.messages import Answer, Done, Failed, Progress, Ready, Task
 
 WORKER_MODULE = "lightning_ss2a.cli.sweep_worker"
 MOST_STARTS = 3
-"""A worker that dies so often without having done a task cannot work here."""
+"""A worker that dies so often before it is ready cannot work here."""
 
 
 @dataclass
@@ -34,20 +34,20 @@ class WorkerProcess:
     lifeline: int
 
     @classmethod
-    def start(cls, threads: int, workers: int, gpus: Sequence[int], log: Path) -> "WorkerProcess":
+    def start(cls, threads: int, workers: int, gpus: Sequence[str], log: Path) -> "WorkerProcess":
         """Start a worker.
 
         Args:
             threads: CPU threads.
             workers: that share this machine's memory.
-            gpus: numbers of the GPUs that it sees; empty: those that this process sees.
+            gpus: names of the GPUs that it sees, as CUDA_VISIBLE_DEVICES has them; empty: those that this process sees.
             log: file for what it prints outside of tasks.
         """
         ours, theirs = multiprocessing.Pipe()
         read_end, write_end = os.pipe()
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as file:
             process = subprocess.Popen(
@@ -83,6 +83,9 @@ class WorkerPool:
         gpus_per_worker: GPUs that each sees; 0: all.
         one_task_each: use a process for one task only.
         logs: folder for what workers print outside of tasks.
+
+    Raises:
+        InputError: this process sees fewer GPUs than the workers need.
     """
 
     def __init__(self, workers: int, threads: int, gpus_per_worker: int, one_task_each: bool, logs: Path) -> None:
@@ -91,6 +94,14 @@ class WorkerPool:
         self._workers: dict[int, WorkerProcess] = {}
         self._busy: set[int] = set()
         self._starts_in_vain = 0
+        needed = workers * gpus_per_worker
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self._visible = list(map(str, range(needed))) if visible is None else [x for x in visible.split(",") if x]
+        if len(self._visible) < needed:
+            raise InputError(
+                f"workers: {workers} with {gpus_per_worker} GPUs each need {needed}, CUDA_VISIBLE_DEVICES names "
+                f"{len(self._visible)}"
+            )
 
     @property
     def idle(self) -> list[int]:
@@ -124,8 +135,9 @@ class WorkerPool:
                 answer = connection.recv()
             except (EOFError, OSError):
                 answer = Failed(self._buried(number), is_final=False)
-            else:
+            if isinstance(answer, Ready):
                 self._starts_in_vain = 0
+                continue
             answers.append((number, answer))
             if not isinstance(answer, Progress):
                 self._busy.discard(number)
@@ -153,7 +165,7 @@ class WorkerPool:
         self._busy.clear()
 
     def _start(self, number: int) -> None:
-        gpus = range(number * self._gpus, (number + 1) * self._gpus)
+        gpus = self._visible[number * self._gpus : (number + 1) * self._gpus]
         self._workers[number] = WorkerProcess.start(self._threads, len(self.numbers), gpus, self._log(number))
         self._starts_in_vain += 1
 
@@ -164,6 +176,6 @@ class WorkerPool:
         """Remove a worker that died; what to say of it."""
         how = self._workers.pop(number).stop()
         if self._starts_in_vain > MOST_STARTS * len(self.numbers):
-            raise InputError(f"worker processes die before they have done anything ({how}); see {self._log(number)}")
+            raise InputError(f"worker processes die before they are ready ({how}); see {self._log(number)}")
         killed = ", as the system does where memory ends" if how == f"signal {int(signal.SIGKILL)}" else ""
         return f"its process died ({how}{killed})"

@@ -5,8 +5,9 @@ dies: taking one is a single step of the storage. A trial that died stays, faile
 same point takes its slot.
 """
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -19,6 +20,10 @@ from lightning_ss2a.sweeps.space import Point, SearchSpace
 from lightning_ss2a.sweeps.storage import quietly
 
 QUESTION = "question"
+MAKER = "maker"
+CHECKED = "checked"
+"""Notes of a study: what it asks, who made it and when, and whether its configurations were found to be right."""
+
 AGAIN = "again"
 """Note of a failed trial that it is to be queued again, as this attempt."""
 
@@ -81,6 +86,7 @@ class TrialQueue:
         self.objectives = list(objectives)
         self.sampler, self._pruner = sampler, pruner
         self._owner = this_owner()
+        self._first_seen: dict[int, float] = {}  # trials without owner; clocks of other machines may be wrong
 
     # ---------------------------------------------------------------- the study
 
@@ -91,6 +97,8 @@ class TrialQueue:
 
     def open(self, question: dict[str, str]) -> bool:
         """Make the study, or go on with it; whether it was made.
+
+        One that was never found to be right, by a process that is gone, gives way to another question.
 
         Raises:
             InputError: the study that is there asks another question.
@@ -103,9 +111,13 @@ class TrialQueue:
         if there is None:
             with quietly():
                 study.set_metric_names([objective.metric for objective in self.objectives])
+            study.set_user_attr(MAKER, [self._owner, time.time()])
             study.set_user_attr(QUESTION, question)
             return True
         changed = sorted(name for name in {*there, *question} if there.get(name) != question.get(name))
+        if changed and self._is_abandoned(study):
+            optuna.delete_study(storage=self.storage, study_name=self.name)
+            return self.open(question)
         if changed:
             raise InputError(
                 f"the study {self.name} is of another sweep, with other {', '.join(changed)}; "
@@ -139,12 +151,12 @@ class TrialQueue:
         """
         lost = 0
         for trial in self._trials(TrialState.RUNNING):
-            began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
             owner = trial.user_attrs.get("owner")
             if owner is None:  # taken a moment ago, or its process died at that moment
-                gone = time.time() - began > UNOWNED_SECONDS
+                now = time.monotonic()
+                gone = now - self._first_seen.setdefault(trial.number, now) > UNOWNED_SECONDS
             else:
-                gone = is_lost(owner, trial.user_attrs.get("heartbeat", began))
+                gone = is_lost(owner, trial.user_attrs.get("heartbeat", time.time()))
             if gone:
                 lost += self._fail(trial, "its process was killed", trial.user_attrs["attempt"])
         self._queue_those_to_try_again()
@@ -164,37 +176,46 @@ class TrialQueue:
             try:
                 if not self.storage.set_trial_state_values(trial_id, TrialState.RUNNING):
                     continue  # another was faster
-            except (optuna.exceptions.UpdateFinishedTrialError, RuntimeError):
-                continue
-            trial = optuna.Trial(self.study, trial_id)
-            trial.set_user_attr("owner", self._owner)
-            self.beat(trial)
-            if self._is_double(waiting):
-                self._fail(waiting, "two machines queued it at the same time", None)
-                continue
+                trial = optuna.Trial(self.study, trial_id)
+                self.beat(trial)  # first, so that whoever has an owner has been heard of
+                trial.set_user_attr("owner", self._owner)
+                if _is_double(waiting, self._trials()):
+                    self._fail(waiting, "two machines queued it at the same time", None)
+                    continue
+                point = self.space.suggest(trial)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                continue  # another has done it, or took this process for dead
             attributes = waiting.user_attrs
-            point = self.space.suggest(trial)
             return Claim(trial, point, dict(attributes.get("metrics", {})), attributes.get("seconds", 0.0))
         return None
 
     def beat(self, trial: optuna.Trial) -> None:
         """Say that this process still runs a trial."""
-        trial.set_user_attr("heartbeat", time.time())
+        with _unless_ended():
+            trial.set_user_attr("heartbeat", time.time())
+
+    def report(self, claim: Claim, step: int, value: float) -> bool:
+        """Keep a validation's value; whether the trial is to be stopped."""
+        with _unless_ended():
+            claim.trial.report(value, step)
+            return claim.trial.should_prune()
+        return True
 
     def keep(self, claim: Claim, repeat: str, metrics: dict[str, float], seconds: float) -> None:
         """Keep the numbers of a repeat that is done."""
         claim.metrics[repeat] = metrics
         claim.seconds += seconds
-        claim.trial.set_user_attr("metrics", claim.metrics)
-        claim.trial.set_user_attr("seconds", claim.seconds)
+        with _unless_ended():
+            claim.trial.set_user_attr("metrics", claim.metrics)
+            claim.trial.set_user_attr("seconds", claim.seconds)
 
     def finish(self, claim: Claim, values: Sequence[float]) -> None:
         """A trial is complete."""
-        self.study.tell(claim.number, list(values))
+        self.study.tell(claim.number, list(values), skip_if_finished=True)
 
     def prune(self, claim: Claim) -> None:
         """A trial was stopped, since others were better at the same point of their training."""
-        self.study.tell(claim.number, state=TrialState.PRUNED)
+        self.study.tell(claim.number, state=TrialState.PRUNED, skip_if_finished=True)
 
     def fail(self, claim: Claim, reason: str, attempts: int | None) -> bool:
         """A trial died.
@@ -217,7 +238,8 @@ class TrialQueue:
     # ---------------------------------------------------------------- looking
 
     def records(self) -> list[TrialRecord]:
-        """All trials, in the order of the queue."""
+        """All trials, in the order of the queue; one that two machines queued at the same time counts once."""
+        trials = self._trials()
         return [
             TrialRecord(
                 number=trial.number,
@@ -229,7 +251,8 @@ class TrialQueue:
                 folder=trial_folder(trial.number),
                 follows=trial.user_attrs.get("follows"),
             )
-            for trial in self._trials()
+            for trial in trials
+            if not _is_double(trial, trials)
         ]
 
     # ---------------------------------------------------------------- how it is done
@@ -245,7 +268,7 @@ class TrialQueue:
             for name, note in notes.items():
                 self.storage.set_trial_user_attr(trial._trial_id, name, note)
             self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        except (optuna.exceptions.UpdateFinishedTrialError, RuntimeError):
+        except optuna.exceptions.UpdateFinishedTrialError:
             return False
         return True
 
@@ -260,14 +283,26 @@ class TrialQueue:
                 point = trial.params or trial.system_attrs.get("fixed_params", {})
                 study.enqueue_trial(point, user_attrs=kept | place)
 
-    def _is_double(self, trial: FrozenTrial) -> bool:
-        """Whether two machines filled the same slot, or queued the same trial again, at the same time."""
-        same = ("slot", "follows")
-        identity = [trial.user_attrs.get(name) for name in same]
-        return any(
-            other.number < trial.number and [other.user_attrs.get(name) for name in same] == identity
-            for other in self._trials()
-        )
+    def _is_abandoned(self, study: optuna.Study) -> bool:
+        """Whether no trial of a study has begun, nor will: its maker never got so far, and is gone."""
+        owner, when = study.user_attrs.get(MAKER, (self._owner, 0.0))
+        return not study.user_attrs.get(CHECKED) and (owner == self._owner or is_lost(owner, when))
+
+
+def _is_double(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+    """Whether two machines filled the same slot, or queued the same trial again, at the same time."""
+    same = ("slot", "follows")
+    identity = [trial.user_attrs.get(name) for name in same]
+    return any(
+        other.number < trial.number and [other.user_attrs.get(name) for name in same] == identity for other in trials
+    )
+
+
+@contextlib.contextmanager
+def _unless_ended() -> Iterator[None]:
+    """Another machine, which heard nothing of this one for long, may have taken its trial for lost."""
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        yield
 
 
 def trial_folder(number: int) -> str:

@@ -164,6 +164,8 @@ class SearchSpace:
                     raise InputError(f"{where}: {name} is {value}, needs one of {known}")
             elif not isinstance(value, (int, float)) or not parameter.low <= value <= parameter.high:
                 raise InputError(f"{where}: {name} is {value}, needs {parameter.low} to {parameter.high}")
+            elif parameter.is_whole and not float(value).is_integer():
+                raise InputError(f"{where}: {name} is {value}, needs a whole number")
         return {name: label(value) for name, value in values.items()}
 
     def _check_condition(self, name: str, parameter: Parameter) -> None:

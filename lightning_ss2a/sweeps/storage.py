@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import logging
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,6 +38,8 @@ PRUNERS = {
     "threshold": "ThresholdPruner",
     "wilcoxon": "WilcoxonPruner",
 }
+REHEARSAL_TRIALS, TRIES = 3, 3
+
 SQLITE_WAIT_SECONDS = 60
 """How long a process waits while another writes."""
 
@@ -75,16 +78,41 @@ def open_storage(url: str | None, folder: Path) -> "optuna.storages.BaseStorage"
         if url is None:
             folder.mkdir(parents=True, exist_ok=True)
             url = f"sqlite:///{folder / 'study.db'}"
-        wait = {"connect_args": {"timeout": SQLITE_WAIT_SECONDS}} if url.startswith("sqlite") else {}
         with quietly():
             # What get_storage makes of it remembers trials that have ended, and knows those that others took.
-            return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=wait))
+            return optuna.storages.get_storage(_sqlite(url) if url.startswith("sqlite") else _database(url, {}))
     except InputError:
         raise
     except Exception as error:  # of the database's driver, whichever that is
         reason = " ".join(str(error).split()).partition("(Background on this error")[0]
         advice = "give a path ending with .journal, or a database's URL such as sqlite:///FILE"
         raise InputError(f"storage {_without_password(url)}: not reachable: {reason[:300]}; {advice}") from error
+
+
+def _database(url: str, options: Mapping[str, Any]) -> Any:
+    """A database's storage; several processes may make its tables at the same time."""
+    optuna = import_optuna()
+    for _ in range(TRIES):
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=options)
+        except Exception as error:  # of the database's driver, whichever that is
+            if "already exists" not in str(error) and "UNIQUE" not in str(error):
+                raise
+            time.sleep(1)
+    return optuna.storages.RDBStorage(url, engine_kwargs=options)
+
+
+def _sqlite(url: str) -> Any:
+    """SQLite, in which two processes never take the same trial.
+
+    Optuna reads a trial's state with a lock and then writes it; SQLite has no such locks of rows, and two processes
+    would both read that the trial waits. Here each transaction has the file for itself from its beginning.
+    """
+    from sqlalchemy import event  # Optuna needs it
+
+    storage = _database(url, {"connect_args": {"timeout": SQLITE_WAIT_SECONDS, "isolation_level": None}})
+    event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return storage
 
 
 def build_sampler(sweep: Sweep, seed: int) -> Any:
@@ -99,7 +127,27 @@ def build_sampler(sweep: Sweep, seed: int) -> Any:
     known = inspect.signature(kind).parameters
     if "constant_liar" in known:  # running trials count as bad ones, or workers would all try the same
         given.setdefault("constant_liar", sweep.workers > 1)
-    return _built("sampler_options", kind, ({"seed": seed} if "seed" in known else {}) | given)
+    given = ({"seed": seed} if "seed" in known else {}) | given
+    _rehearse(sweep, _built("sampler_options", kind, given))
+    return _built("sampler_options", kind, given)
+
+
+def _rehearse(sweep: Sweep, sampler: Any) -> None:
+    """Draw some points: whether a sampler's package is there, and it can do with the objectives, it tells only then.
+
+    Raises:
+        InputError: it cannot.
+    """
+    optuna = import_optuna()
+    study = optuna.create_study(directions=[o.direction for o in sweep.objectives], sampler=sampler)
+    try:
+        with quietly():
+            for _ in range(REHEARSAL_TRIALS):
+                trial = study.ask()
+                sweep.space.suggest(trial)
+                study.tell(trial, [0.0] * len(sweep.objectives))
+    except (TypeError, ValueError, ImportError) as error:
+        raise InputError(f"sampler {sweep.sampler}: {' '.join(str(error).split())}") from error
 
 
 def build_pruner(name: str, options: Mapping[str, Any] | None) -> Any:

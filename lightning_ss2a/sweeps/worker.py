@@ -26,6 +26,7 @@ from lightning_ss2a.sweeps.messages import (
     Done,
     Failed,
     Progress,
+    Ready,
     RunTask,
     Task,
 )
@@ -51,6 +52,7 @@ class Worker:
     def serve(self) -> None:
         """Answer task after task, until the sweep closes the connection."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends its workers
+        self.connection.send(Ready())
         while True:
             try:
                 task = self.connection.recv()
