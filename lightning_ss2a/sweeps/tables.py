@@ -259,7 +259,7 @@ def _grid(results: _Results, quantity: _Quantity) -> Iterator[str]:
     cells = iter(_cells(samples, table.digits))
     heading = results.heading(table.columns)
     header = [*map(results.heading, table.rows), *(f"{heading} {results.label(table.columns, x)}" for x in across)]
-    yield f"## {quantity.heading}"
+    yield f"**{quantity.heading}**"
     yield markdown_table(header, [[*results.labels(row), *(next(cells) for _ in across)] for row in down])
 
 

@@ -119,7 +119,7 @@ def test_a_second_parameter_goes_across_and_has_its_own_base(tmp_path: Path):
         assert rows[at][1].startswith(f"{narrow.mean():.3f} ±")
         assert rows[at + 5][1] == ""
         assert rows[at + 5][2] == f"{(wide - narrow).mean():.3f} ± {(wide - narrow).std(ddof=1):.3f}"
-    assert "## SSMS, change from 64" in (tmp_path / "table.md").read_text()
+    assert "**SSMS, change from 64**" in (tmp_path / "table.md").read_text()
 
 
 def test_what_is_not_complete_is_left_empty_and_counted(tmp_path: Path):
