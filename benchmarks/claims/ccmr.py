@@ -21,7 +21,7 @@ CONSTANT = ("0.35", "1")
 """Alphas that are also trained with a mask that is the same for all other pairs."""
 
 MASK_ROWS = contrastive._Mask.rows
-DATA, WORLD, DEMO = "sweeps/claims_data.yaml", "sweeps/claims_world.yaml", "manifold.yaml"
+DATA, WORLD, DEMO = "sweeps/claims_data.yaml", "sweeps/claims_world.yaml", "sweeps/claims_manifold_demo.yaml"
 
 
 def annotated_only(cli: Any, dataset: str, run: Run) -> None:

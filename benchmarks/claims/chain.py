@@ -71,10 +71,12 @@ class Stage:
 
 
 def demo_callbacks() -> str:
-    """Those callbacks of configs/manifold.yaml that are part of the training, as an argument."""
+    """Those callbacks of configs/sweeps/claims_manifold_demo.yaml that are part of the training, as an argument."""
     import yaml
 
-    listed = yaml.safe_load((ROOT / "configs" / "manifold.yaml").read_text())["trainer"]["callbacks"]
+    listed = yaml.safe_load((ROOT / "configs" / "sweeps" / "claims_manifold_demo.yaml").read_text())["trainer"][
+        "callbacks"
+    ]
     return f"--trainer.callbacks={json.dumps([c for c in listed if c['class_path'] in ('EMATeacher', 'PairFilter')])}"
 
 
@@ -92,7 +94,7 @@ BASE = {
         ),
     },
     "demo": {
-        "manifold": Stage("manifold.yaml", "pairs", (demo_callbacks(),)),
+        "manifold": Stage("sweeps/claims_manifold_demo.yaml", "pairs", (demo_callbacks(),)),
         "remixer": Stage("remixer.yaml", "scenes", ON_MANIFOLD),
     },
 }

@@ -39,11 +39,11 @@ def not_measured(cli: Any, dataset: str, run: Run) -> dict[str, float]:
 
 
 def manifold_run(world: str, seed: int, fold: int | None = None) -> Run:
-    """The manifold of a world and seed; on the demo as configs/manifold.yaml says, without the fold held out."""
+    """The manifold of a world and seed; on the demo as claims_manifold_demo.yaml says, without the fold held out."""
     if world == "demo":
         teacher = {"teacher_epochs": 30, "consistency_weight": 1.0, "consistency_rampup_epochs": 10}
-        parts_of_training = callbacks(teacher, {})  # as configs/manifold.yaml has them
-        return Run("manifold", seed, "manifold.yaml", not_measured, (parts_of_training,), fold=fold)
+        parts_of_training = callbacks(teacher, {})  # as that file has them
+        return Run("manifold", seed, "sweeps/claims_manifold_demo.yaml", not_measured, (parts_of_training,), fold=fold)
     config, data, overrides = MANIFOLD
     return Run("manifold", seed, config, not_measured, overrides, data)
 
