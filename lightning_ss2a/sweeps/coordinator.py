@@ -274,9 +274,8 @@ class Coordinator:
     def _give_back(self) -> None:
         """Put running trials back into the queue; they were not to blame."""
         self.pool.stop()
-        for running in self.running.values():
-            with contextlib.suppress(Exception):  # a storage that is gone; the next process recovers them
-                self.queue.fail(running.claim, "the sweep was stopped", attempts=None)
+        with contextlib.suppress(Exception):  # a storage that is gone; the next process recovers them
+            self.queue.give_back()
         self.running.clear()
 
     # ---------------------------------------------------------------- files

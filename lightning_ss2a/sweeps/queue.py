@@ -86,6 +86,7 @@ class TrialQueue:
         self.objectives = list(objectives)
         self.sampler, self._pruner = sampler, pruner
         self._owner = this_owner()
+        self._taking: int | None = None  # number of a trial that is being claimed
         self._first_seen: dict[int, float] = {}  # trials without owner; clocks of other machines may be wrong
 
     # ---------------------------------------------------------------- the study
@@ -173,6 +174,7 @@ class TrialQueue:
         study_id = self.storage.get_study_id_from_name(self.name)
         for waiting in self._trials(TrialState.WAITING):
             trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, waiting.number)
+            self._taking = waiting.number
             try:
                 if not self.storage.set_trial_state_values(trial_id, TrialState.RUNNING):
                     continue  # another was faster
@@ -217,23 +219,30 @@ class TrialQueue:
         """A trial was stopped, since others were better at the same point of their training."""
         self.study.tell(claim.number, state=TrialState.PRUNED, skip_if_finished=True)
 
-    def fail(self, claim: Claim, reason: str, attempts: int | None) -> bool:
+    def fail(self, claim: Claim, reason: str, attempts: int) -> bool:
         """A trial died.
 
         Args:
             claim: the trial.
             reason: one line.
-            attempts: how many a trial may have; None: this one does not count.
+            attempts: how many a trial may have.
 
         Returns:
             Whether it was queued again.
         """
         trial = self.storage.get_trial(claim.trial._trial_id)
-        attempt = trial.user_attrs["attempt"] + (attempts is not None)
-        again = attempts is None or attempt < attempts
+        attempt = trial.user_attrs["attempt"] + 1
+        again = attempt < attempts
         self._fail(trial, reason, attempt if again else None)
         self._queue_those_to_try_again()
         return again
+
+    def give_back(self) -> None:
+        """Queue the trials that this process runs again: it is to end, and they were not to blame."""
+        for trial in self._trials(TrialState.RUNNING):
+            if trial.user_attrs.get("owner", trial.number) in (self._owner, self._taking):
+                self._fail(trial, "the sweep was stopped", trial.user_attrs["attempt"])
+        self._queue_those_to_try_again()
 
     # ---------------------------------------------------------------- looking
 

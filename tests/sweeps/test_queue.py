@@ -128,7 +128,8 @@ def test_a_failed_trial_is_tried_again_as_often_as_allowed():
 def test_an_interruption_is_no_attempt():
     queue = filled(POINTS[:1])
     for _ in range(4):
-        assert queue.fail(queue.claim(), "stopped", attempts=None)
+        queue.claim()
+        queue.give_back()
     assert queue.fail(queue.claim(), "died", attempts=2)
     assert not queue.fail(queue.claim(), "died", attempts=2)
 
@@ -169,7 +170,7 @@ def test_nothing_is_lost_between_failing_and_queueing_again(monkeypatch: pytest.
 def test_a_trial_that_another_machine_ended_takes_nothing_more():
     queue = filled(POINTS[:1])
     claim = queue.claim()
-    make_queue(queue.storage).fail(claim, "its process was killed", attempts=None)
+    make_queue(queue.storage).give_back()
     queue.beat(claim.trial)
     queue.keep(claim, "seed_0", {"val/x": 1.0}, 1.0)
     assert queue.report(claim, 1, 0.5)  # stops the run
@@ -231,6 +232,22 @@ def test_a_trial_of_a_dead_process_is_queued_again_and_that_is_no_attempt():
     again = queue.claim()
     assert again.point == POINTS[0]
     assert not queue.fail(again, "died", attempts=1)
+
+
+def test_a_process_that_ends_gives_back_what_it_runs(monkeypatch: pytest.MonkeyPatch):
+    queue = filled(POINTS[:3])
+    owned_by(queue, "elsewhere 1 began").claim()
+    queue.claim()
+
+    def interrupted(trial: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(queue, "beat", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        queue.claim()
+    queue.give_back()
+    assert numbers(queue, "running") == [0]
+    assert numbers(queue, "waiting") == [3, 4]
 
 
 def test_two_that_recover_the_same_trial_queue_it_once():
