@@ -84,7 +84,7 @@ def learned(task: Task) -> list[Answer]:
     return [Done({"val/x": value, "val/y": -value}, seconds=1.0)]
 
 
-def make_sweep(folder: Path, **options: Any) -> Sweep:
+def make_sweep(folder: Path, /, **options: Any) -> Sweep:
     """A grid of three points of ``model.x``."""
     (folder / "base.yaml").write_text("trainer: {max_epochs: 1}\n")
     plain = {
