@@ -184,7 +184,8 @@ class TrialQueue:
                 if _is_double(waiting, self._trials()):
                     self._fail(waiting, "two machines queued it at the same time", None)
                     continue
-                point = self.space.suggest(trial)
+                with quietly():  # a range need not end with a step
+                    point = self.space.suggest(trial)
             except optuna.exceptions.UpdateFinishedTrialError:
                 continue  # another has done it, or took this process for dead
             attributes = waiting.user_attrs

@@ -79,6 +79,8 @@ class SearchSpace:
         for name, parameter in self.parameters.items():
             _check(name, parameter)
             self._check_condition(name, parameter)
+        for point in self.probes():
+            self._check_paths(point)
 
     @property
     def names(self) -> list[str]:
@@ -178,6 +180,14 @@ class SearchSpace:
                 if options is not None and value not in options:
                     known = ", ".join(map(str, options))
                     raise InputError(f"parameters.{name}.when: {other} is never {value}; it is one of {known}")
+
+    def _check_paths(self, point: Point) -> None:
+        """The trial would show two values, and have one."""
+        owners: dict[str, str] = {}
+        for name, value in point.items():
+            for path in self.assignments({name: value}):
+                if owners.setdefault(path, name) != name:
+                    raise InputError(f"parameters.{name}: {path} is set by {owners[path]}, too")
 
     def _point_with(self, wanted: Point) -> Point:
         """Values of the parameters that make those wanted active."""

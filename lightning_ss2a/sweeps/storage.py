@@ -3,6 +3,8 @@
 import contextlib
 import inspect
 import logging
+import os
+import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -38,7 +40,14 @@ PRUNERS = {
     "threshold": "ThresholdPruner",
     "wilcoxon": "WilcoxonPruner",
 }
-REHEARSAL_TRIALS, TRIES = 3, 3
+REHEARSAL_TRIALS = 3
+"""Points to draw, before a sampler is believed to work."""
+
+TRIES = 3
+"""Times to look for tables that another process is making."""
+
+CONNECT_SECONDS = 10
+"""How long a PostgreSQL server may take to answer."""
 
 SQLITE_WAIT_SECONDS = 60
 """How long a process waits while another writes."""
@@ -74,13 +83,14 @@ def open_storage(url: str | None, folder: Path) -> "optuna.storages.BaseStorage"
             path = Path(url.removeprefix("journal://"))
             if not path.parent.is_dir():
                 raise InputError(f"storage: {path.parent} is no folder; make it first")
+            _cut_half_a_line(path)
             return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
         if url is None:
             folder.mkdir(parents=True, exist_ok=True)
             url = f"sqlite:///{folder / 'study.db'}"
         with quietly():
             # What get_storage makes of it remembers trials that have ended, and knows those that others took.
-            return optuna.storages.get_storage(_sqlite(url) if url.startswith("sqlite") else _database(url, {}))
+            return optuna.storages.get_storage(_sqlite(url) if url.startswith("sqlite") else _server(url))
     except InputError:
         raise
     except Exception as error:  # of the database's driver, whichever that is
@@ -100,6 +110,32 @@ def _database(url: str, options: Mapping[str, Any]) -> Any:
                 raise
             time.sleep(1)
     return optuna.storages.RDBStorage(url, engine_kwargs=options)
+
+
+def _cut_half_a_line(journal: Path) -> None:
+    """Take away what a machine that lost power was writing: Optuna would add to it, and could read neither."""
+    if not journal.is_file() or _ends_with_a_line(journal):
+        return
+    lock = import_optuna().storages.journal.JournalFileSymlinkLock(str(journal))
+    lock.acquire()  # from here on nobody is just writing
+    try:
+        if not _ends_with_a_line(journal):
+            os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
+def _ends_with_a_line(journal: Path) -> bool:
+    with open(journal, "rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(max(0, length - 1))
+        return file.read(1) in (b"", b"\n")
+
+
+def _server(url: str) -> Any:
+    """A database server; one that does not answer is given up soon."""
+    wait = {"connect_timeout": CONNECT_SECONDS} if re.match(r"postgresql(\+psycopg2?)?:", url) else {}
+    return _database(url, {"connect_args": wait})
 
 
 def _sqlite(url: str) -> Any:

@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from lightning_ss2a.cli.ss2a import main
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.sweeps import storage
+from lightning_ss2a.sweeps.storage import open_storage
 from tests.sweeps.queues import POINTS, fill_and_claim_all, in_processes, opened, slots
 
 SERVER_USER = "postgres"
@@ -101,3 +105,11 @@ def test_a_server_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pyt
     assert "No such file or directory" in line
     assert "secret" not in line
     assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("psycopg")
+    monkeypatch.setattr(storage, "CONNECT_SECONDS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(InputError, match=r"not reachable: .*timeout"):
+        open_storage(f"postgresql+psycopg://me@127.0.0.1:{server.getsockname()[1]}/db", tmp_path)

@@ -198,6 +198,10 @@ WRONG: list[tuple[dict[str, Parameter], str]] = [
     ({"x": Parameter(low=1, high=9, step=-1)}, "parameters.x: step needs to be above 0"),
     ({"x": Parameter(low=1.5, high=9, type="int")}, "parameters.x: type is int, but low, high or step is no whole"),
     (
+        {"size": Parameter(settings={"s": {"a": 1}, "l": {"b": 1}}), "b": Parameter(choices=[1, 2])},
+        "parameters.b: b is set by size, too",
+    ),
+    (
         {"depth": Parameter(low=1, high=2), "x": Parameter(choices=[1], when={"dept": 1})},
         "parameters.x.when: dept is no parameter before it; did you mean depth?",
     ),

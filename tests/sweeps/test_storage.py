@@ -73,6 +73,18 @@ def test_a_transaction_has_sqlite_for_itself_from_its_beginning(tmp_path: Path):
     assert "database is locked" in done.stderr
 
 
+def test_half_a_line_at_the_end_of_a_journal(tmp_path: Path):
+    url = str(tmp_path / "study.journal")
+    optuna.create_study(storage=open_storage(url, tmp_path), study_name="s").enqueue_trial({"x": 1})
+    with open(url, "ab") as file:
+        file.write(b'{"op_code": 6, "worker_id": "a power cut w')
+    for length in (1, 2):
+        study = optuna.load_study(storage=open_storage(url, tmp_path), study_name="s")
+        assert len(study.trials) == length
+        study.enqueue_trial({"x": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["study.journal"]
+
+
 def test_a_storage_that_is_lost_is_told_from_other_errors(tmp_path: Path):
     storage = open_storage(None, tmp_path)
     optuna.create_study(storage=storage, study_name="s")
