@@ -1,11 +1,16 @@
 """Everything that a sweep leaves for people: tables, pictures, TensorBoard's HParams tab, the best configuration."""
 
+import contextlib
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
+from lightning_ss2a.data.errors import ShardError
+from lightning_ss2a.data.folder_lock import FolderLock
 from lightning_ss2a.sweeps.board import write_board
-from lightning_ss2a.sweeps.coordinator import Coordinator
+from lightning_ss2a.sweeps.coordinator import WAIT_SECONDS, Coordinator
 from lightning_ss2a.sweeps.definition import Sweep
 from lightning_ss2a.sweeps.figures import write_figures
 from lightning_ss2a.sweeps.importance import find_importances
@@ -26,6 +31,11 @@ def write_results(coordinator: Coordinator, console: Console) -> None:
         coordinator: of a sweep whose trials have ended, or some of them.
         console: to print on.
     """
+    with _alone(coordinator.sweep.root):
+        _write(coordinator, console)
+
+
+def _write(coordinator: Coordinator, console: Console) -> None:
     sweep, records = coordinator.sweep, coordinator.queue.records()
     best = best_trial(records, sweep)
     if best is None:
@@ -45,6 +55,21 @@ def write_results(coordinator: Coordinator, console: Console) -> None:
         console.print(files[0].read_text(encoding="utf-8"), highlight=False, markup=False, soft_wrap=True)
     for line in _next_steps(root, best, sweep):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Sweeps of one study that end at the same moment write one after the other."""
+    while True:
+        try:
+            lock = FolderLock(root)
+            break
+        except ShardError:
+            time.sleep(WAIT_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def best_trial(records: list[TrialRecord], sweep: Sweep) -> TrialRecord | None:
