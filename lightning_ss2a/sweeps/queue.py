@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -181,7 +182,7 @@ class TrialQueue:
                 trial = optuna.Trial(self.study, trial_id)
                 self.beat(trial)  # first, so that whoever has an owner has been heard of
                 trial.set_user_attr("owner", self._owner)
-                if _is_double(waiting, self._trials()):
+                if waiting.number in _doubles(self._trials()):
                     self._fail(waiting, "two machines queued it at the same time", None)
                     continue
                 with quietly():  # a range need not end with a step
@@ -250,6 +251,7 @@ class TrialQueue:
     def records(self) -> list[TrialRecord]:
         """All trials, in the order of the queue; one that two machines queued at the same time counts once."""
         trials = self._trials()
+        doubles = _doubles(trials)
         return [
             TrialRecord(
                 number=trial.number,
@@ -262,7 +264,7 @@ class TrialQueue:
                 follows=trial.user_attrs.get("follows"),
             )
             for trial in trials
-            if not _is_double(trial, trials)
+            if trial.number not in doubles
         ]
 
     # ---------------------------------------------------------------- how it is done
@@ -299,13 +301,11 @@ class TrialQueue:
         return not study.user_attrs.get(CHECKED) and (owner == self._owner or is_lost(owner, when))
 
 
-def _is_double(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether two machines filled the same slot, or queued the same trial again, at the same time."""
-    same = ("slot", "follows")
-    identity = [trial.user_attrs.get(name) for name in same]
-    return any(
-        other.number < trial.number and [other.user_attrs.get(name) for name in same] == identity for other in trials
-    )
+def _doubles(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Numbers of trials for slots that another machine had filled, or queued again, at the same time."""
+    first: dict[tuple[Any, Any], int] = {}
+    places = {trial.number: (trial.user_attrs.get("slot"), trial.user_attrs.get("follows")) for trial in trials}
+    return {number for number, place in places.items() if first.setdefault(place, number) != number}
 
 
 @contextlib.contextmanager
