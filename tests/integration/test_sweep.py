@@ -124,6 +124,20 @@ def test_a_signal_puts_running_trials_back(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_a_file_that_is_changed_after_its_sweep_was_killed_in_its_check(tmp_path: Path):
+    folder = write_base(tmp_path)
+    write_sweep(folder, {**SMALL, "seeds": 5})
+    process = start(folder)
+    while not (folder / "runs/sweeps/grid/sweep.yaml").exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    kill(process)
+    write_sweep(folder, SMALL)
+    assert "2 of 2 done, 0 running" in sweep(folder)
+    assert len(study(folder).trials) == 2
+
+
+@pytest.mark.slow
 def test_two_sweeps_of_one_file_share_its_trials(undisturbed: Path, tmp_path: Path):
     folder = write_base(tmp_path)
     write_sweep(folder, overrides={SLEEP: 0.1})

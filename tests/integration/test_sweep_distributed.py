@@ -1,6 +1,7 @@
 """Two gloo ranks inside a trial: one set of parameters, one result, no process left."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ from tests.integration.sweeps import (
     COSINE,
     GRID,
     KIND,
+    SLEEP,
     complete,
+    kill,
+    start,
     study,
     sweep,
     wait_for_no_workers,
+    workers_in,
     write_base,
     write_sweep,
 )
@@ -66,3 +71,19 @@ def test_a_rank_that_dies_takes_its_trial_along_and_no_other(tmp_path: Path):
     printed = sweep(folder, "--metric", COSINE)
     assert "1 of 3 done, 0 running, 2 failed" in printed
     wait_for_no_workers(folder)
+
+
+@pytest.mark.slow
+def test_no_rank_outlives_a_sweep_that_is_killed(tmp_path: Path):
+    folder = write_base(tmp_path)
+    parameters = {"model.dropout": {"choices": [0.1]}}
+    write_sweep(folder, {**GRID, "parameters": parameters, "overrides": {**TWO, SLEEP: 5.0}})
+    process = start(folder)
+    until = time.monotonic() + 120
+    while len(workers_in(folder)) < 2 or not (folder / "runs/sweeps/grid/trials").exists():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    kill(process)
+    wait_for_no_workers(folder)
+    assert "1 of 1 done" in sweep(folder)
