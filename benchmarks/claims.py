@@ -1,7 +1,8 @@
 """The paper's claims against what our code shows: docs/claims.md, its tables and its figures.
 
     python benchmarks/claims.py gap|ccmr|depth|filter|teacher [--seeds 3] [--processes 2]      # the manifold
-    python benchmarks/claims.py remixer|cycle_mix|remixer_depth|conditions|temporal|sensitivity  # what comes after
+    python benchmarks/claims.py remixer|cycle_mix|temporal|sensitivity   # what comes after
+    python benchmarks/claims.py tables              # the paper's ablation tables, from finished sweeps in runs/sweeps
     python benchmarks/claims.py all
     python benchmarks/claims.py                     # train nothing: tables and figures of docs/claims.md from its files
 

@@ -1,6 +1,6 @@
 """Does the Remixer beat V2A-Mapper, above all where several things sound (Tables 1 and 2), and what does it add?"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from .figures import COLOURS, figure, legend_beside, line
 from .runs import Results, Run
@@ -90,33 +90,6 @@ def score_cells(values: Values, world: str, arm: str, prediction: str) -> list[s
 
 
 SCORE_HEADER = [f"{title}, {label}" for title, _ in METRICS.values() for label in GROUPS.values()]
-
-
-def change_tables(claim: str, heading: str, arms: Mapping[str, str], base: str, values: Values) -> dict[str, str]:
-    """A table a world: the scores of each arm's mean, and the paired change of its SSMS from that of ``BASE``.
-
-    Args:
-        claim: name of the blocks' claim.
-        heading: of the first column.
-        arms: what each arm is called, in order.
-        base: what ``BASE`` is called in "change from".
-        values: see :func:`values_of`.
-    """
-
-    def change(world: str, arm: str, group: str) -> str:
-        name = f"mean/ssms/{group}"
-        pairs = zip(values(world, arm, name), values(world, BASE, name), strict=False)
-        return "" if arm == BASE else mean_and_spread([one - other for one, other in pairs], 2)
-
-    header = [heading, *SCORE_HEADER, *(f"SSMS, {label}, change from {base}" for label in GROUPS.values())]
-    blocks = {}
-    for world in WORLDS:
-        rows = [
-            [label, *score_cells(values, world, arm, "mean"), *(change(world, arm, group) for group in GROUPS)]
-            for arm, label in arms.items()
-        ]
-        blocks[f"{claim} {world}"] = markdown_table(header, [row for row in rows if any(row[1:])])
-    return blocks
 
 
 def report(seeds: int) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import shutil
 import signal
 import statistics
@@ -20,7 +19,7 @@ from lightning_ss2a.data.folder_lock import FolderLock
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.definition import Repeat, Sweep
 from lightning_ss2a.sweeps.messages import Answer, CheckTask, CommandTask, ConfigTask, Done, Failed, Progress, RunTask
-from lightning_ss2a.sweeps.owner import HEARTBEAT_SECONDS, this_owner
+from lightning_ss2a.sweeps.owner import HEARTBEAT_SECONDS, available_cores, this_owner
 from lightning_ss2a.sweeps.pool import WorkerPool
 from lightning_ss2a.sweeps.prepare import Step
 from lightning_ss2a.sweeps.queue import CHECKED, Claim, TrialQueue, trial_folder
@@ -83,7 +82,7 @@ class Coordinator:
             self.queue.sampler = build_sampler(sweep, sweep.sampler_seed + zlib.crc32(this_owner().encode()))
         self.queue.fill(points)
         self._write_sweep_file()
-        threads = sweep.threads or max(1, (os.cpu_count() or 1) // sweep.workers)
+        threads = sweep.threads or max(1, available_cores() // sweep.workers)
         one_task_each = sweep.isolation == "process"
         self.pool = WorkerPool(sweep.workers, threads, sweep.gpus_per_worker, one_task_each, sweep.root / "workers")
         self.running: dict[int, Running] = {}

@@ -29,6 +29,13 @@ def is_lost(owner: str, heartbeat: float) -> bool:
     return _began(int(process)) != began
 
 
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _began(process: int) -> str:
     """When a process began, as a text that no other process of this machine has; empty: there is no such process."""
     try:

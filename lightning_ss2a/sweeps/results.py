@@ -37,10 +37,12 @@ def write_results(coordinator: Coordinator, console: Console) -> None:
 
 def _write(coordinator: Coordinator, console: Console) -> None:
     sweep, records = coordinator.sweep, coordinator.queue.records()
+    root, objectives, parameters = sweep.root, sweep.objectives, sweep.space.parameters
     best = best_trial(records, sweep)
     if best is None:
+        write_report(root, records, objectives, parameters)
+        console.print(f"no trial is complete; reasons: {root / 'trials.csv'}", highlight=False, soft_wrap=True)
         return
-    root, objectives, parameters = sweep.root, sweep.objectives, sweep.space.parameters
     importances = find_importances(records, objectives, parameters)
     pictures = write_figures(root, records, objectives, parameters, importances)
     write_report(root, records, objectives, parameters, importances)

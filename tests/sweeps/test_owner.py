@@ -6,7 +6,7 @@ import sys
 import time
 
 from lightning_ss2a.sweeps import owner
-from lightning_ss2a.sweeps.owner import LOST_AFTER_SECONDS, is_lost, this_owner
+from lightning_ss2a.sweeps.owner import LOST_AFTER_SECONDS, available_cores, is_lost, this_owner
 
 
 def test_this_process_is_there():
@@ -43,3 +43,13 @@ def test_names_of_programs_may_hold_blanks_and_parentheses(tmp_path):
     finally:
         child.kill()
         child.wait()
+
+
+def test_cores_are_those_that_the_process_may_use():
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        assert available_cores() == 1
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert available_cores() == len(cores)

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from lightning_ss2a.data.folder_lock import FolderLock
+from lightning_ss2a.sweeps.messages import Answer, Done, Failed, RunTask, Task
 from lightning_ss2a.sweeps.results import best_trial, write_results
 from tests.sweeps.coordinators import make_coordinator, make_sweep
 
@@ -30,10 +31,18 @@ def test_files_of_a_sweep_that_has_ended(tmp_path: Path, monkeypatch: pytest.Mon
     assert f"lightning fit -c {root}/best.yaml" in printed.getvalue()
 
 
-def test_nothing_is_written_of_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path))
-    write_results(coordinator, Console(file=io.StringIO()))
-    assert [path.name for path in coordinator.sweep.root.iterdir()] == ["sweep.yaml"]
+def test_reasons_are_written_where_no_trial_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def work(task: Task) -> list[Answer]:
+        return [Failed("no luck", is_final=True)] if isinstance(task, RunTask) else [Done(["val/x"])]
+
+    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path), work)
+    coordinator.run()
+    printed = io.StringIO()
+    write_results(coordinator, Console(file=printed))
+    root = coordinator.sweep.root
+    assert (root / "trials.csv").read_text().count("no luck") == len(coordinator.queue.records())
+    assert not (root / "best.yaml").exists()
+    assert f"reasons: {root}/trials.csv" in printed.getvalue()
 
 
 def test_the_best_of_several_objectives_is_the_first_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
