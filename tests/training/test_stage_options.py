@@ -59,7 +59,7 @@ def test_without_a_limit_nothing_is_clipped(name: str, materials, tmp_path: Path
     [
         ("remixer", {"embedding": "maen"}, "embedding must be one of sample, mean, found 'maen'"),
         ("remixer", {"cycle_score": "max"}, "cycle_score must be one of mean, min, std, found 'max'"),
-        ("aggregation", {"aggregator": "lin"}, "aggregator must be one of attention, linear, mean, middle, found "),
+        ("aggregation", {"aggregator": "x"}, "aggregator must be one of attention, linear, mean, middle, found 'x'"),
         ("diffusion", {"flavour": "regresion"}, "flavour must be one of diffusion, regression, found 'regresion'"),
         ("translator", {"schedule": "line"}, "schedule must be one of constant, cosine, found 'line'"),
         ("remixer", {"kl_weight": float("nan")}, "kl_weight must be at least 0, found nan"),
