@@ -194,8 +194,12 @@ def test_a_signal_gives_running_trials_back(tmp_path: Path, monkeypatch: pytest.
     def each_moment() -> None:
         os.kill(os.getpid(), number)
 
-    with pytest.raises(KeyboardInterrupt):
-        coordinator.run(each_moment)
+    of_the_process = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            coordinator.run(each_moment)
+    finally:
+        signal.signal(signal.SIGINT, of_the_process)
     assert coordinator.pool.is_stopped
     assert signal.getsignal(signal.SIGTERM) == before
     assert "running" not in states(coordinator)
