@@ -1,11 +1,11 @@
 """Does the search over the demo's manifold find a setting that passes ridge regression, on folds it was not chosen by?
 
-Reads the runs of a sweep over folds (`ss2a sweep -c configs/sweeps/manifold.yaml`); trains nothing. The best of many
-trials is the best partly by luck. So for each fold a setting is chosen by its mean on the *other* folds, and measured
-on the fold that had no say; beside it stand the first trial, ridge regression, and the best in hindsight, which is what
-a sweep's table shows. All differences are paired by fold.
+Reads the runs of a sweep over folds (`ss2a sweep -c configs/sweeps/manifold.yaml`), the recorded ones unless others are
+named; trains nothing. The best of many trials is the best partly by luck. So for each fold a setting is chosen by its
+mean on the *other* folds, and measured on the fold that had no say; beside it stand the first trial, ridge regression,
+and the best in hindsight, which is what a sweep's table shows. All differences are paired by fold.
 
-    python benchmarks/demo_search.py [runs/sweeps/manifold]
+    python benchmarks/demo_search.py [runs/sweeps/manifold/runs.csv]
 """
 
 import argparse
@@ -17,26 +17,22 @@ from pathlib import Path
 
 METRICS = ("val/ssms", "val/reconstruction_cosine", "val/recall@5/visual_to_audio", "val/recall@5/audio_to_visual")
 RIDGE = "_floor/ridge"
+RECORDED = Path(__file__).parent.parent / "docs" / "sweeps" / "manifold_runs.csv"
 
 Values = dict[int, dict[str, float]]
 """By trial and fold."""
 
 
-def read(file: Path, complete: set[int]) -> dict[str, Values]:
+def read(file: Path) -> dict[str, Values]:
     """Metrics and ridge's, by name, of the complete trials of a sweep."""
     found: dict[str, Values] = defaultdict(lambda: defaultdict(dict))
     with open(file, newline="") as opened:
         for row in csv.DictReader(opened):
-            if int(row["number"]) in complete:
+            if row["state"] == "complete":
                 for metric in METRICS:
                     for name in (metric, metric + RIDGE):
                         found[name][int(row["number"])][row["repeat"]] = float(row[name])
     return found
-
-
-def complete_trials(file: Path) -> set[int]:
-    with open(file, newline="") as opened:
-        return {int(row["number"]) for row in csv.DictReader(opened) if row["state"] == "complete"}
 
 
 def chosen_without(values: Values, fold: str) -> int:
@@ -50,9 +46,10 @@ def shown(differences: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", default="runs/sweeps/manifold", type=Path, help="of the sweep")
-    folder = parser.parse_args().folder
-    found = read(folder / "runs.csv", complete_trials(folder / "trials.csv"))
+    parser.add_argument(
+        "runs", nargs="?", default=RECORDED, type=Path, help="runs.csv of a sweep; default: the recorded one"
+    )
+    found = read(parser.parse_args().runs)
     print(f"{len(found[METRICS[0]])} trials; differences from ridge regression, mean ± standard deviation over folds")
     print(f"{'':32}{'ridge':>8}{'first trial':>18}{'chosen apart':>18}{'best in hindsight':>19}")
     passed = 0
