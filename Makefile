@@ -40,7 +40,7 @@ test: lint
 	$(BIN)/python -m pytest -m "not slow" -q
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow -q
+	$(BIN)/python -m pytest -m slow -q --timeout 1800
 
 bench: setup
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

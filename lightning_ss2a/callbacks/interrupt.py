@@ -61,9 +61,14 @@ class GracefulInterrupt(Callback):
         raise KeyboardInterrupt
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Give back the signals that are still taken; Lightning has put its own handlers away by now.
+
+        To put back what it had while training would leave the process with a handler that swallows SIGTERM, and the
+        processes forked from it too.
+        """
         for number, handler in self._previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            if signal.getsignal(number) == self._ask:
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous.clear()
 
     def _ask(self, number: int, frame: Any) -> None:

@@ -116,6 +116,28 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, dataset):
     assert not checkpoint.exists()
 
 
+def test_a_fit_that_ends_by_itself_leaves_the_signals_as_they_were(tmp_path: Path, dataset):
+    """Or SIGTERM would be swallowed from then on, by this process and by those forked from it."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    fit(tmp_path, dataset, [GracefulInterrupt()])
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_handler_that_others_set_meanwhile_stays():
+    def theirs(number, frame) -> None: ...
+
+    callback, before = GracefulInterrupt(), signal.getsignal(signal.SIGTERM)
+    callback.on_train_start(None, None)
+    try:
+        signal.signal(signal.SIGTERM, theirs)
+        callback.teardown(None, None, "fit")
+        assert signal.getsignal(signal.SIGTERM) is theirs
+        assert signal.getsignal(signal.SIGINT) is not callback._ask
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_trainer_in_a_thread_trains(tmp_path: Path, dataset):
     results = []
     thread = threading.Thread(target=lambda: results.append(fit(tmp_path, dataset, [GracefulInterrupt()])))

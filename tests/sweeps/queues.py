@@ -57,8 +57,12 @@ def fill_and_claim_all(url: str | None, folder: Path) -> list[int]:
 
 def in_processes(number: int, call: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Results of a function that several processes call at the same time."""
-    with multiprocessing.get_context("fork").Pool(number) as pool:
+    pool = multiprocessing.get_context("fork").Pool(number)
+    try:
         return [result.get(120) for result in [pool.apply_async(call, arguments) for _ in range(number)]]
+    finally:  # not by terminate, which waits for ever for a process that swallows SIGTERM
+        pool.close()
+        pool.join()
 
 
 def slots(queue: TrialQueue, *states: Any) -> list[int]:
