@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 
-from lightning_ss2a.data.simulate import simulate_dataset
+from lightning_ss2a.data.simulation.dataset import simulate_dataset
 
 PAIRS, THREADS, RUNS = 100_000, 2, 3
 GOAL_PAIRS_PER_SECOND = 30_000

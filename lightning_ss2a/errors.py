@@ -1,4 +1,7 @@
-"""The one exception that means "the user's input is wrong"."""
+"""The exceptions that mean "the user's input is wrong", and how their messages name the nearest right word."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class InputError(ValueError):
@@ -7,3 +10,12 @@ class InputError(ValueError):
     The message is one line that names the place and says what to do about it. The command line prints it without a
     traceback and exits with status 2 (``--debug`` shows the traceback).
     """
+
+
+class ShardError(InputError):
+    """A shard, a manifest or rows to be written are not what they should be; names file, row and field."""
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like a wrong one; None if none is alike."""
+    return next(iter(get_close_matches(name, list(known), n=1)), None)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_ss2a.models.keyed_noise import keyed_normal
+from lightning_ss2a.models.layers.keyed_noise import keyed_normal
 from lightning_ss2a.training.stage import StageModule
 from tests.manifold_examples import Recorder, make_data, make_trainer, write_learnable_pairs
 from tests.scene_examples import (

@@ -31,7 +31,7 @@ from benchmarks.claims.video_rows import (
 from lightning_ss2a.cli.lightning import build_cli
 from lightning_ss2a.cli.ss2a import run as ss2a
 from lightning_ss2a.data import ShardDataset
-from lightning_ss2a.data.simulate import read_truth
+from lightning_ss2a.data.simulation.dataset import read_truth
 
 
 def test_rank_correlation_is_spearmans_also_with_ties():

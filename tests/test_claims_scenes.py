@@ -24,9 +24,9 @@ from benchmarks.claims.scenes import (
 from lightning_ss2a.cli.lightning import build_cli
 from lightning_ss2a.cli.ss2a import run as ss2a
 from lightning_ss2a.data import ShardDataset
-from lightning_ss2a.data.label_head import LabelHead
-from lightning_ss2a.data.simulate import read_world
-from lightning_ss2a.metrics.functional.ridge import CrossMoments, ridge_regression
+from lightning_ss2a.data.format.label_head import LabelHead
+from lightning_ss2a.data.simulation.dataset import read_world
+from lightning_ss2a.models.ridge import CrossMoments, ridge_regression
 
 CLAIMS = {"remixer": remixer, "cycle_mix": cycle_mix}
 QUIET = ["--trainer.logger=false", "--trainer.callbacks=[]", "--trainer.enable_checkpointing=false"]

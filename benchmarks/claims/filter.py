@@ -38,7 +38,7 @@ class JudgeAndStop(Callback):
     """Cosine of each noisy pair, float32 [pairs]."""
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        from lightning_ss2a.callbacks.pair_filter import teacher_similarity
+        from lightning_ss2a.callbacks.mean_teacher.pair_filter import teacher_similarity
 
         if pl_module.teacher is not None:
             origin = trainer.datamodule.training_columns(["origin"])["origin"].numpy()
@@ -64,8 +64,8 @@ def judge_and_stop(cli: Any, dataset: str, run: Run) -> None:
 
 def measure(cli: Any, dataset: str, run: Run) -> dict[str, float]:
     """Precision and recall of what was dropped, and how well the teacher's similarity sorts the pairs."""
-    from lightning_ss2a.callbacks.kneedle import find_elbow
-    from lightning_ss2a.data.simulate import read_truth
+    from lightning_ss2a.callbacks.mean_teacher.elbow import find_elbow
+    from lightning_ss2a.data.simulation.dataset import read_truth
 
     mismatched = read_truth(dataset, "train")["mismatched"]
     [similarity] = [c.similarity for c in cli.trainer.callbacks if isinstance(c, JudgeAndStop)]

@@ -111,7 +111,7 @@ def held_out(place: Place, scenes: str, pairs: str) -> tuple[dict[str, Any], dic
 
     None is of a class of the scene (simulated) or of a group of it (demo).
     """
-    from lightning_ss2a.data.dataset import ShardDataset
+    from lightning_ss2a.data.loading.dataset import ShardDataset
 
     split = "validation" if place.fold is None else f"fold{place.fold}"
     scene_rows, pair_rows = (ShardDataset(data, split).columns() for data in (scenes, pairs))
@@ -197,8 +197,8 @@ def clip_scores(model: Any, scenes: dict[str, Any], judge: Any) -> dict[str, flo
     """CLIP score of several predictions for held-out scenes, with each translator, and how alike they rank them."""
     from lightning_ss2a.metrics.functional.clip_score import mean_source_cosine
     from lightning_ss2a.training.remixer import manifold_predictions
-    from lightning_ss2a.training.targets import targets_of
-    from lightning_ss2a.training.validation import untrained_predictions
+    from lightning_ss2a.training.validation.manifold import untrained_predictions
+    from lightning_ss2a.training.validation.targets import targets_of
 
     targets, slots = targets_of(scenes), model.slots(scenes)
     predictions = {

@@ -51,8 +51,8 @@ def embed(model: Any, loader: Any, limit: int | None = None) -> dict[str, Tensor
 @torch.no_grad()
 def prediction_metrics(model: Any, rows: dict[str, Tensor]) -> dict[str, float]:
     """Recall@1 (mean of both ways), SSMS and reconstruction cosine of rows that ``embed`` gave."""
-    from lightning_ss2a.training.targets import targets_of
-    from lightning_ss2a.training.validation import AlignmentMetrics, PredictedAudioMetrics
+    from lightning_ss2a.training.validation.manifold import AlignmentMetrics, PredictedAudioMetrics
+    from lightning_ss2a.training.validation.targets import targets_of
 
     predicted = PredictedAudioMetrics(model.hparams.top_n, None, with_ssms=True)
     audio = model.manifold.reconstruct_audio(rows["visual_cmss"]).mean
@@ -70,7 +70,7 @@ def alignment_measures(cli: Any, dataset: str, run: Any) -> dict[str, float]:
     ``rank/TREE/SIDES``: Spearman's between the average linkage of two classes' embeddings and the cosine of the two
     classes' prototypes in the tree of sounds or of looks, over all pairs of classes that have held-out rows.
     """
-    from lightning_ss2a.data.simulate import read_world
+    from lightning_ss2a.data.simulation.dataset import read_world
     from lightning_ss2a.losses import ccmr_mask
     from lightning_ss2a.metrics.functional import modality_gap
 

@@ -122,7 +122,7 @@ class SceneScores:
 @torch.no_grad()
 def score_scenes(cli: Any, predict: Predict) -> dict[str, float]:
     """Scores of held-out scenes."""
-    from lightning_ss2a.training.targets import targets_of
+    from lightning_ss2a.training.validation.targets import targets_of
 
     scores = SceneScores(cli.model)
     for batch in cli.datamodule.val_dataloader():
@@ -146,7 +146,7 @@ def remixer_measures(cli: Any, dataset: str, run: Run) -> dict[str, float]:
 def floor_measures(cli: Any, dataset: str, run: Run) -> dict[str, float]:
     """The same, beside all that predicts without a Remixer and, where the truth is known, the best guess."""
     from lightning_ss2a.training.remixer import manifold_predictions
-    from lightning_ss2a.training.validation import untrained_predictions
+    from lightning_ss2a.training.validation.manifold import untrained_predictions
 
     model = cli.model
     known = BestGuess(dataset) if run.world == "simulated" else None
@@ -192,7 +192,7 @@ class BestGuess:
     """
 
     def __init__(self, dataset: str) -> None:
-        from lightning_ss2a.data.simulate import read_truth, read_world
+        from lightning_ss2a.data.simulation.dataset import read_truth, read_world
 
         self.world, self.truth = read_world(dataset), read_truth(dataset, "validation")
 
@@ -215,7 +215,7 @@ def held_out_ridge(data: Any, penalties: Sequence[float] = tuple(np.logspace(-2,
 
     Generalised cross-validation leaves out single scenes, whose sources are in other scenes too.
     """
-    from lightning_ss2a.training.targets import targets_of
+    from lightning_ss2a.training.validation.targets import targets_of
 
     features, audio, folds = [], [], []
     for batch in data.training_rows_loader():

@@ -113,8 +113,8 @@ def measure(place: Place, wanted: Sequence[str]) -> dict[str, dict[str, float]]:
 
 def _targets(videos: str, seed: int) -> dict[str, dict[str, np.ndarray]]:
     """By split: audio of each target, oracle ``frames``, ``counts`` of sources."""
-    from lightning_ss2a.data.dataset import ShardDataset
-    from lightning_ss2a.data.simulate import read_truth, read_world
+    from lightning_ss2a.data.loading.dataset import ShardDataset
+    from lightning_ss2a.data.simulation.dataset import read_truth, read_world
 
     found, world = {}, read_world(videos)
     for split in ("train", "validation"):
@@ -176,7 +176,7 @@ def _methods(
 
 def without_positions(cli: Any, data: str, run: Run) -> None:
     """Leave out the encoding of time, in training and after."""
-    from lightning_ss2a.models.input_scaling import unit_variance
+    from lightning_ss2a.models.layers.embeddings import unit_variance
 
     aggregator = cli.model.aggregator
     aggregator.encode = lambda frames, timestamps: aggregator.input(unit_variance(frames))
@@ -191,9 +191,9 @@ def shuffled(batch: dict[str, Any]) -> Tensor:
 
 def closed_form(model: Any, batch: dict[str, Any], training: list[dict[str, Any]] | None) -> dict[str, Tensor]:
     """What needs no gradient: mean audio, mean frame, ridge on it and, given training rows, ridge on quarters."""
-    from lightning_ss2a.metrics.functional.ridge import CrossMoments, ridge_regression
     from lightning_ss2a.models import mean_over_frames
-    from lightning_ss2a.training.targets import targets_of
+    from lightning_ss2a.models.ridge import CrossMoments, ridge_regression
+    from lightning_ss2a.training.validation.targets import targets_of
 
     statistics = model.statistics
     found = {

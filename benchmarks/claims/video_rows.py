@@ -35,11 +35,11 @@ def sources_of(dataset: str, split: str) -> Sources:
     Raises:
         ValueError: they are not those that the truth tells of.
     """
-    from lightning_ss2a.data.convert import group_of
-    from lightning_ss2a.data.manifest import Manifest
-    from lightning_ss2a.data.plan import Purpose, generator
-    from lightning_ss2a.data.simulate import DRAWN_TOGETHER, ORIGINS, read_truth, read_world
-    from lightning_ss2a.data.simulated_rows import OriginMix, _draw_sources
+    from lightning_ss2a.data.format.convert import group_of
+    from lightning_ss2a.data.format.manifest import Manifest
+    from lightning_ss2a.data.loading.batch_order import Purpose, generator
+    from lightning_ss2a.data.simulation.dataset import DRAWN_TOGETHER, ORIGINS, read_truth, read_world
+    from lightning_ss2a.data.simulation.rows import OriginMix, _draw_sources
 
     world, kind, truth = read_world(dataset), Manifest.load(dataset).kind, read_truth(dataset, split)
     size, rows, slots = DRAWN_TOGETHER[kind], *truth["gains"].shape
@@ -64,7 +64,7 @@ def world_seed(dataset: str) -> int:
     """Seed of a simulated data set."""
     import json
 
-    from lightning_ss2a.data.simulate import TRUTH, WORLD
+    from lightning_ss2a.data.simulation.dataset import TRUTH, WORLD
 
     return json.loads(Path(dataset, TRUTH, WORLD).read_bytes())["seed"]
 
@@ -122,9 +122,9 @@ def rewrite(source: str, output: str, changed: Mapping[str, Mapping[str, np.ndar
         output: folder of the new one.
         changed: values by split and field, rows in the order of the split.
     """
-    from lightning_ss2a.data.dataset import ShardDataset
-    from lightning_ss2a.data.manifest import Manifest
-    from lightning_ss2a.data.writer import ShardWriter
+    from lightning_ss2a.data.format.manifest import Manifest
+    from lightning_ss2a.data.format.writer import ShardWriter
+    from lightning_ss2a.data.loading.dataset import ShardDataset
 
     manifest = Manifest.load(source)
     with ShardWriter(

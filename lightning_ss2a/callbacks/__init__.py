@@ -1,13 +1,13 @@
 """Lightning callbacks: what is watched, drawn and written while a module trains."""
 
 from lightning_ss2a.callbacks.class_similarity import ClassSimilarity
-from lightning_ss2a.callbacks.ema_teacher import EMATeacher
-from lightning_ss2a.callbacks.figures import ManifoldFigures
+from lightning_ss2a.callbacks.figures.manifold import ManifoldFigures
+from lightning_ss2a.callbacks.figures.remixer import RemixerFigures
 from lightning_ss2a.callbacks.hyperparameters import HyperparameterBoard
 from lightning_ss2a.callbacks.interrupt import GracefulInterrupt
-from lightning_ss2a.callbacks.pair_filter import PairFilter
+from lightning_ss2a.callbacks.mean_teacher.pair_filter import PairFilter
+from lightning_ss2a.callbacks.mean_teacher.teacher import EMATeacher
 from lightning_ss2a.callbacks.predictions import CMSSShardWriter
-from lightning_ss2a.callbacks.remixer_figures import RemixerFigures
 from lightning_ss2a.callbacks.summary import RunSummary
 from lightning_ss2a.callbacks.throughput import Throughput
 

@@ -10,10 +10,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_ss2a.callbacks.checkpoints import weights_digest
 from lightning_ss2a.callbacks.outputs import run_folder
+from lightning_ss2a.checkpoints import weights_digest
 from lightning_ss2a.data import FieldSpec, ShardWriter
-from lightning_ss2a.data.manifest import MANIFEST
+from lightning_ss2a.data.format.manifest import MANIFEST
 from lightning_ss2a.errors import InputError
 
 COLUMNS = ("visual", "audio", "class_index", "origin", "group")

@@ -12,10 +12,10 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import lightning_ss2a.callbacks
-import lightning_ss2a.data.datamodule
+import lightning_ss2a.data.loading.datamodule
 import lightning_ss2a.training  # noqa: F401  (short class names in configs)
 from lightning_ss2a.callbacks import RunSummary
-from lightning_ss2a.callbacks.checkpoints import other_architecture, read_checkpoint
+from lightning_ss2a.checkpoints import other_architecture, read_checkpoint
 from lightning_ss2a.cli.callback_options import with_callback_options
 from lightning_ss2a.cli.errors import after_config_files, explain, run_reporting_errors
 from lightning_ss2a.data import ShardError, field_width

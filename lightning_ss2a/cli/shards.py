@@ -8,14 +8,15 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from lightning_ss2a.data.inspect import TABLE_WIDTH, inspect_dataset
-from lightning_ss2a.data.manifest import MANIFEST
-from lightning_ss2a.data.pack import SampleMapping, pack_samples, repack_dataset
-from lightning_ss2a.data.simulate import TRUTH, simulate_dataset
-from lightning_ss2a.data.validator import validate_dataset
+from lightning_ss2a.builders import build_demo, build_pairs, compose_dataset
+from lightning_ss2a.builders.composition_draws import COMPOSITIONS
+from lightning_ss2a.data.format.manifest import MANIFEST
+from lightning_ss2a.data.simulation.dataset import TRUTH, simulate_dataset
+from lightning_ss2a.data.tools.inspect import TABLE_WIDTH, inspect_dataset
+from lightning_ss2a.data.tools.pack import SampleMapping, pack_samples, repack_dataset
+from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.perception import AudioEncoder, ImageEncoder, build_demo, build_pairs, compose_dataset
-from lightning_ss2a.perception.composition_rows import COMPOSITIONS
+from lightning_ss2a.perception import AudioEncoder, ImageEncoder
 
 DTypeName = Literal["float16", "float32"]
 """Storage types of an embedding."""

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 
 from lightning_ss2a.sweeps.definition import Sweep
-from lightning_ss2a.sweeps.display import Display, summary
+from lightning_ss2a.sweeps.reporting.live_display import Display, summary
 
 DRY_RUN_TRIALS = 3
 
@@ -17,9 +17,9 @@ def sweep(dry_run: bool = False, **options: Any) -> int:
         dry_run: print the first trials' configurations, write nothing and run nothing.
         options: see ``Sweep``.
     """
-    from lightning_ss2a.sweeps.coordinator import Coordinator
     from lightning_ss2a.sweeps.dry_run import first_configurations
-    from lightning_ss2a.sweeps.results import write_results
+    from lightning_ss2a.sweeps.reporting.results import write_results
+    from lightning_ss2a.sweeps.running.coordinator import Coordinator
 
     definition = Sweep(**options)
     console = Console()

@@ -4,7 +4,7 @@ import sys
 
 from lightning_ss2a.cli.lightning import build_cli, quiet
 from lightning_ss2a.cli.ss2a import run
-from lightning_ss2a.sweeps.worker import serve
+from lightning_ss2a.sweeps.running.worker import serve
 
 if __name__ == "__main__":
     quiet()

@@ -6,13 +6,13 @@ What needs Lightning (``ShardDataModule``) is imported on first use, so that rea
 from importlib import import_module
 from typing import Any
 
-from lightning_ss2a.data.columns import Ragged
-from lightning_ss2a.data.errors import ShardError
-from lightning_ss2a.data.kinds import FRAMES_PER_VIDEO, KINDS, ORIGINS, FieldSpec
-from lightning_ss2a.data.label_head import LabelHead
-from lightning_ss2a.data.manifest import Manifest, Shard, field_width
-from lightning_ss2a.data.reader import ShardReader
-from lightning_ss2a.data.writer import ShardWriter
+from lightning_ss2a.data.format.columns import Ragged
+from lightning_ss2a.data.format.label_head import LabelHead
+from lightning_ss2a.data.format.manifest import Manifest, Shard, field_width
+from lightning_ss2a.data.format.reader import ShardReader
+from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO, KINDS, ORIGINS, FieldSpec
+from lightning_ss2a.data.format.writer import ShardWriter
+from lightning_ss2a.errors import ShardError
 
 __all__ = [
     "FRAMES_PER_VIDEO",
@@ -30,9 +30,9 @@ __all__ = [
 ]
 
 _ON_FIRST_USE = {
-    "ShardDataModule": "lightning_ss2a.data.datamodule",
-    "ShardDataset": "lightning_ss2a.data.dataset",
-    "manifest_of": "lightning_ss2a.data.agreement",
+    "ShardDataModule": "lightning_ss2a.data.loading.datamodule",
+    "ShardDataset": "lightning_ss2a.data.loading.dataset",
+    "manifest_of": "lightning_ss2a.data.format.compatibility",
 }
 __all__ += sorted(_ON_FIRST_USE)
 

@@ -12,13 +12,13 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lightning_ss2a.callbacks.checkpoints import read_checkpoint, weights_digest
-from lightning_ss2a.data.dataset import ShardDataset
-from lightning_ss2a.data.kinds import FRAMES_PER_VIDEO, FieldSpec
-from lightning_ss2a.data.manifest import Manifest
-from lightning_ss2a.data.reader import ShardReader
-from lightning_ss2a.data.rows import Batch
-from lightning_ss2a.data.writer import ShardWriter, check_not_source, check_output
+from lightning_ss2a.checkpoints import read_checkpoint, weights_digest
+from lightning_ss2a.data.format.manifest import Manifest
+from lightning_ss2a.data.format.reader import ShardReader
+from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO, FieldSpec
+from lightning_ss2a.data.format.writer import ShardWriter, check_not_source, check_output
+from lightning_ss2a.data.loading.dataset import ShardDataset
+from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models import mean_over_frames
 from lightning_ss2a.training import RemixerModule

@@ -2,11 +2,12 @@
 
 from lightning_ss2a.models.audio_to_visual import AudioToVisual
 from lightning_ss2a.models.cycle_mix import PUBLISHED_CYCLE_MIX, CycleMixResult, cycle_mix
-from lightning_ss2a.models.efficient_attention import AttentionBlock, EfficientAttention
-from lightning_ss2a.models.gaussian import DiagonalGaussian
+from lightning_ss2a.models.layers.efficient_attention import AttentionBlock, EfficientAttention
+from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
+from lightning_ss2a.models.layers.residual_mlp import ResidualMLP
+from lightning_ss2a.models.layers.variational_mlp import VariationalMLP
 from lightning_ss2a.models.manifold import Manifold
 from lightning_ss2a.models.remixer import Remixer
-from lightning_ss2a.models.residual_mlp import ResidualMLP
 from lightning_ss2a.models.temporal_aggregation import (
     LinearAggregator,
     TemporalAggregator,
@@ -15,7 +16,6 @@ from lightning_ss2a.models.temporal_aggregation import (
     positional_encoding,
 )
 from lightning_ss2a.models.v2a_mapper import DiffusionMapper, RegressionMapper
-from lightning_ss2a.models.variational_mlp import VariationalMLP
 
 __all__ = [
     "PUBLISHED_CYCLE_MIX",

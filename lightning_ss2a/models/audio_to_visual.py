@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_ss2a.models.input_scaling import unit_variance
-from lightning_ss2a.models.residual_mlp import ResidualMLP
-from lightning_ss2a.models.temperature import bounded_temperature, initial_log_temperature
+from lightning_ss2a.models.layers.embeddings import unit_variance
+from lightning_ss2a.models.layers.residual_mlp import ResidualMLP
+from lightning_ss2a.models.layers.temperature import bounded_temperature, initial_log_temperature
 
 HIDDEN_WIDTHS = (1024, 1024, 1024, 1024)
 

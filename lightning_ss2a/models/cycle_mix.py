@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_ss2a.models.gaussian import DiagonalGaussian
-from lightning_ss2a.models.keyed_noise import keyed_generator
+from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
+from lightning_ss2a.models.layers.keyed_noise import keyed_generator
 from lightning_ss2a.models.manifold import Manifold
 from lightning_ss2a.models.remixer import Remixer
 from lightning_ss2a.models.remixer_cache import RemixerCache

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lightning_ss2a.models.gaussian import DiagonalGaussian
-from lightning_ss2a.models.temperature import bounded_temperature, initial_log_temperature
-from lightning_ss2a.models.variational_mlp import Variant, VariationalMLP
+from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
+from lightning_ss2a.models.layers.temperature import bounded_temperature, initial_log_temperature
+from lightning_ss2a.models.layers.variational_mlp import Variant, VariationalMLP
 
 PROJECTOR_WIDTHS = (768, 768, 1536, 1536, 3072, 3072)
 RECONSTRUCTOR_WIDTHS = (768, 768, 896, 896, 1024, 1024, 2048, 2048)

@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_ss2a.models.attentive_readout import HEAD_WIDTHS, AttentiveReadout
-from lightning_ss2a.models.checks import check_sizes
-from lightning_ss2a.models.gaussian import DiagonalGaussian
-from lightning_ss2a.models.input_scaling import unit_variance
-from lightning_ss2a.models.variational_mlp import Variant
+from lightning_ss2a.models.layers.attentive_readout import HEAD_WIDTHS, AttentiveReadout
+from lightning_ss2a.models.layers.embeddings import check_sizes, unit_variance
+from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
+from lightning_ss2a.models.layers.variational_mlp import Variant
 
 Conditions = Literal["manifold+visual", "manifold", "visual"]
 TokenDropout = Literal["whole", "parts"]

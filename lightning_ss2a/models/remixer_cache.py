@@ -6,8 +6,8 @@ Shapes: B scenes, S slots, K scenes of a call, M manifold width, V visual width,
 import torch
 from torch import Tensor
 
-from lightning_ss2a.models.efficient_attention import GlobalContext
-from lightning_ss2a.models.gaussian import DiagonalGaussian
+from lightning_ss2a.models.layers.efficient_attention import GlobalContext
+from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
 from lightning_ss2a.models.remixer import Remixer
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_ss2a.models.gaussian import DiagonalGaussian
+from lightning_ss2a.models.layers.embeddings import mean_direction
+from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
 from lightning_ss2a.models.manifold import Manifold
-from lightning_ss2a.models.mean_direction import mean_direction
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_ss2a.models.checks import check_sizes
-from lightning_ss2a.models.input_scaling import unit_variance
-from lightning_ss2a.models.residual_mlp import ResidualMLP
+from lightning_ss2a.models.layers.embeddings import check_sizes, unit_variance
+from lightning_ss2a.models.layers.residual_mlp import ResidualMLP
 
 HIDDEN_WIDTHS = (1024, 1024, 1024, 1024)
 

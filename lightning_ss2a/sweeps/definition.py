@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.sweeps.records import Objective
+from lightning_ss2a.sweeps.reporting.paper_table import Table, check_table
+from lightning_ss2a.sweeps.running.records import Objective
 from lightning_ss2a.sweeps.space import Parameter, SearchSpace, nearest
-from lightning_ss2a.sweeps.tables import Table, check_table
 
 Direction = Literal["maximize", "minimize"]
 SamplerName = Literal["tpe", "random", "grid", "gp", "cmaes", "qmc", "nsgaii"]

@@ -5,11 +5,11 @@ import tempfile
 from pathlib import Path
 
 from lightning_ss2a.sweeps.definition import Sweep
-from lightning_ss2a.sweeps.messages import ConfigTask
-from lightning_ss2a.sweeps.pool import WorkerPool
-from lightning_ss2a.sweeps.queue import TrialQueue
-from lightning_ss2a.sweeps.runs import Runs
-from lightning_ss2a.sweeps.storage import build_pruner, build_sampler, import_optuna
+from lightning_ss2a.sweeps.running.messages import ConfigTask
+from lightning_ss2a.sweeps.running.pool import WorkerPool
+from lightning_ss2a.sweeps.running.queue import TrialQueue
+from lightning_ss2a.sweeps.running.storage import build_pruner, build_sampler, import_optuna
+from lightning_ss2a.sweeps.running.trial_runs import Runs
 
 
 def first_configurations(sweep: Sweep, trials: int) -> str:

@@ -8,18 +8,18 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from lightning_ss2a.data.rows import Batch
+from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import contrastive_loss, cosine_distance_loss
 from lightning_ss2a.metrics import CrossModalRetrieval, MeanCosine
 from lightning_ss2a.models import AudioToVisual
 from lightning_ss2a.models.audio_to_visual import HIDDEN_WIDTHS
-from lightning_ss2a.training.arguments import arguments_of_the_model
+from lightning_ss2a.training.checks import arguments_of_the_model
 from lightning_ss2a.training.optimization import Schedule
 from lightning_ss2a.training.stage import StageModule
-from lightning_ss2a.training.statistics import TrainingStatistics
-from lightning_ss2a.training.targets import Targets, targets_of
-from lightning_ss2a.training.validation import RECALL_AT, reset_metrics
+from lightning_ss2a.training.validation.baselines import TrainingStatistics
+from lightning_ss2a.training.validation.manifold import RECALL_AT, reset_metrics
+from lightning_ss2a.training.validation.targets import Targets, targets_of
 
 
 class AudioToVisualModule(StageModule):

@@ -11,8 +11,8 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
 from lightning_ss2a.models import Manifold
-from lightning_ss2a.models.mean_teacher import frozen_copy
-from lightning_ss2a.training.arguments import arguments_of_the_model, check_minima, warn_without_effect
+from lightning_ss2a.models.ema import frozen_copy
+from lightning_ss2a.training.checks import arguments_of_the_model, check_minima, warn_without_effect
 from lightning_ss2a.training.manifold_losses import Batch, ManifoldLosses
 from lightning_ss2a.training.measured import MeasuredModule
 from lightning_ss2a.training.optimization import (
@@ -25,7 +25,7 @@ from lightning_ss2a.training.optimization import (
     run_progress,
 )
 from lightning_ss2a.training.resume import global_batch, rank_share
-from lightning_ss2a.training.validation import ManifoldValidation
+from lightning_ss2a.training.validation.manifold import ManifoldValidation
 
 TEACHER = "teacher."
 LOSS_TERMS = ("contrastive", "reconstruction", "kl", "consistency")

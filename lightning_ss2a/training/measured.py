@@ -8,11 +8,12 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from lightning_ss2a.data.label_head import LabelHead
-from lightning_ss2a.data.rows import Batch
-from lightning_ss2a.training.arguments import check_kind, check_label_head, check_trainer, check_widths
-from lightning_ss2a.training.resume import finish_epoch, mix_seed, seed_device
-from lightning_ss2a.training.statistics import TrainingStatistics, training_statistics
+from lightning_ss2a.data.format.label_head import LabelHead
+from lightning_ss2a.data.loading.tensors import Batch
+from lightning_ss2a.seeding import mix_seed, seed_device
+from lightning_ss2a.training.checks import check_kind, check_label_head, check_trainer, check_widths
+from lightning_ss2a.training.resume import finish_epoch
+from lightning_ss2a.training.validation.baselines import TrainingStatistics, training_statistics
 
 
 class MeasuredModule(LightningModule):

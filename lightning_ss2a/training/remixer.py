@@ -8,22 +8,22 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_ss2a.data.rows import Batch
+from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models import DiagonalGaussian, Manifold, Remixer, cycle_mix
 from lightning_ss2a.models.cycle_mix import CycleMixResult, Feedback, Score
-from lightning_ss2a.models.keyed_noise import keyed_draw
+from lightning_ss2a.models.layers.keyed_noise import keyed_draw
+from lightning_ss2a.models.layers.variational_mlp import Variant
 from lightning_ss2a.models.remixer import HEAD_WIDTHS, MAX_SLOTS, Conditions, TokenDropout
 from lightning_ss2a.models.source_slots import SourceSlots, join_slots, mean_of_sources, visual_slots
-from lightning_ss2a.models.variational_mlp import Variant
-from lightning_ss2a.training.arguments import arguments_of_the_model
-from lightning_ss2a.training.frozen import build_manifold, read_manifold, same_weights
+from lightning_ss2a.training.checks import arguments_of_the_model
 from lightning_ss2a.training.optimization import Schedule
-from lightning_ss2a.training.prediction_validation import OWN, PredictionValidation, RemixerValidation
+from lightning_ss2a.training.pretrained import build_manifold, read_manifold, same_weights
 from lightning_ss2a.training.projection_cache import ProjectionCache
 from lightning_ss2a.training.stage import StageModule
-from lightning_ss2a.training.targets import targets_of
-from lightning_ss2a.training.validation import FLOORS, untrained_predictions
+from lightning_ss2a.training.validation.manifold import FLOORS, untrained_predictions
+from lightning_ss2a.training.validation.predictions import OWN, PredictionValidation, RemixerValidation
+from lightning_ss2a.training.validation.targets import targets_of
 from lightning_ss2a.training.variational import cosine_losses
 
 SOURCE_FIELDS = ("sources", "global_visual")

@@ -1,30 +1,9 @@
-"""What a run needs to go on exactly where it stopped: seeds by step, and batches that wait for theirs."""
+"""What a run needs to go on exactly where it stopped: the start of an epoch, and batches that wait for their step."""
 
-import numpy as np
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_ss2a.data.plan import rank_slice
-
-
-def mix_seed(*numbers: int) -> int:
-    """One 64-bit seed from several numbers of at least 0, the same on every machine.
-
-    numpy promises that ``SeedSequence`` mixes the same numbers to the same seed in every version; Python promises
-    nothing of the kind for ``hash``.
-    """
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
-
-def seed_device(device: torch.device, seed: int) -> None:
-    """Seed the generators that a step draws from: the CPU's and, where it is another, the device's.
-
-    ``torch.manual_seed`` seeds every kind of device, and takes 0.3 ms for one that was never used.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type != "cpu":
-        torch.get_device_module(device).manual_seed(seed)
+from lightning_ss2a.data.loading.batch_order import rank_slice
 
 
 def finish_epoch(trainer: Trainer) -> None:

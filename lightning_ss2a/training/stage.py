@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_ss2a.data.rows import Batch
-from lightning_ss2a.training.arguments import check_choices, check_minima, warn_if_given
+from lightning_ss2a.data.loading.tensors import Batch
+from lightning_ss2a.training.checks import check_choices, check_minima, warn_if_given
 from lightning_ss2a.training.measured import MeasuredModule
 from lightning_ss2a.training.optimization import average_over_ranks, build_adamw, build_schedule, run_progress
 

@@ -6,19 +6,19 @@ from typing import Any, ClassVar, Literal
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
-from lightning_ss2a.data.kinds import FRAMES_PER_VIDEO
-from lightning_ss2a.data.rows import Batch
+from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO
+from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import cosine_distance_loss
 from lightning_ss2a.models import LinearAggregator, TemporalAggregator, mean_over_frames
-from lightning_ss2a.models.attentive_readout import HEAD_WIDTHS
-from lightning_ss2a.models.variational_mlp import Variant
-from lightning_ss2a.training.arguments import arguments_of_the_model, check_widths
+from lightning_ss2a.models.layers.attentive_readout import HEAD_WIDTHS
+from lightning_ss2a.models.layers.variational_mlp import Variant
+from lightning_ss2a.training.checks import arguments_of_the_model, check_widths
 from lightning_ss2a.training.optimization import Schedule, build_adamw
-from lightning_ss2a.training.prediction_validation import OWN, PredictionValidation
 from lightning_ss2a.training.stage import StageModule
-from lightning_ss2a.training.targets import targets_of
-from lightning_ss2a.training.validation import FLOORS, untrained_predictions
+from lightning_ss2a.training.validation.manifold import FLOORS, untrained_predictions
+from lightning_ss2a.training.validation.predictions import OWN, PredictionValidation
+from lightning_ss2a.training.validation.targets import targets_of
 from lightning_ss2a.training.variational import cosine_losses
 
 

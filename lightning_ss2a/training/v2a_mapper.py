@@ -6,17 +6,17 @@ from typing import ClassVar, Literal
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
-from lightning_ss2a.data.rows import Batch
+from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.losses import cosine_distance_loss
 from lightning_ss2a.models import DiffusionMapper, RegressionMapper
-from lightning_ss2a.models.keyed_noise import keyed_normal
+from lightning_ss2a.models.layers.keyed_noise import keyed_normal
 from lightning_ss2a.models.v2a_mapper import HIDDEN_WIDTHS
-from lightning_ss2a.training.arguments import arguments_of_the_model
+from lightning_ss2a.training.checks import arguments_of_the_model
 from lightning_ss2a.training.optimization import Schedule
-from lightning_ss2a.training.prediction_validation import OWN, PredictionValidation
 from lightning_ss2a.training.stage import StageModule
-from lightning_ss2a.training.targets import targets_of
-from lightning_ss2a.training.validation import FLOORS, untrained_predictions
+from lightning_ss2a.training.validation.manifold import FLOORS, untrained_predictions
+from lightning_ss2a.training.validation.predictions import OWN, PredictionValidation
+from lightning_ss2a.training.validation.targets import targets_of
 
 Flavour = Literal["diffusion", "regression"]
 

@@ -8,8 +8,8 @@ import torch
 from scipy.stats import spearmanr
 
 from lightning_ss2a.callbacks import ClassSimilarity
-from lightning_ss2a.data.simulate import read_world, simulate_dataset
-from lightning_ss2a.data.simulation import ModalitySpec, WorldSpec
+from lightning_ss2a.data.simulation.dataset import read_world, simulate_dataset
+from lightning_ss2a.data.simulation.world import ModalitySpec, WorldSpec
 from lightning_ss2a.errors import InputError
 from tests.manifold_examples import (
     AUDIO_WIDTH,

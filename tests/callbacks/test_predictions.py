@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_ss2a.callbacks import CMSSShardWriter
 from lightning_ss2a.data import Manifest, ShardError, ShardReader
-from lightning_ss2a.data.validator import validate_dataset
+from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
 from tests.data.shards import AUDIO_WIDTH, VISUAL_WIDTH, write_pairs
 from tests.manifold_examples import make_data, make_module, make_trainer, write_learnable_pairs

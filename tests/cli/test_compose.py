@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lightning_ss2a.builders import build_pairs
 from lightning_ss2a.cli.ss2a import main
 from lightning_ss2a.data import Manifest
-from lightning_ss2a.data.validator import validate_dataset
-from lightning_ss2a.perception import build_pairs
+from lightning_ss2a.data.tools.validate import validate_dataset
 from tests.perception.media_files import Loudness, MeanColour, picture_file, plain_picture, sine, sound_file
 
 LITE = Path(__file__).parents[2] / "configs" / "perception" / "lite.yaml"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_ss2a.data import Manifest, ShardReader
-from lightning_ss2a.data.blocks import encode_block
+from lightning_ss2a.data.format.block_layout import encode_block
 
 
 def rewrite_manifest(folder: Path, change: Callable[[dict], None]) -> None:

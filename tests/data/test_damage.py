@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ss2a.data import FieldSpec, Manifest, Ragged, ShardError, ShardReader, ShardWriter, npy
-from lightning_ss2a.data.agreement import load_manifests
-from lightning_ss2a.data.blocks import encode_block
-from lightning_ss2a.data.pack import repack_dataset
-from lightning_ss2a.data.tar import END_OF_ARCHIVE
-from lightning_ss2a.data.validator import validate_dataset
+from lightning_ss2a.data import FieldSpec, Manifest, Ragged, ShardError, ShardReader, ShardWriter
+from lightning_ss2a.data.format import npy
+from lightning_ss2a.data.format.block_layout import encode_block
+from lightning_ss2a.data.format.compatibility import load_manifests
+from lightning_ss2a.data.format.tar import END_OF_ARCHIVE
+from lightning_ss2a.data.tools.pack import repack_dataset
+from lightning_ss2a.data.tools.validate import validate_dataset
 from tests.data.shard_examples import (
     CLASSES,
     FIELDS,

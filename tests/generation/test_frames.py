@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import normalize
 
 from lightning_ss2a.data import FRAMES_PER_VIDEO, FieldSpec, Manifest, ShardDataset, ShardReader, ShardWriter
-from lightning_ss2a.data.validator import validate_dataset
+from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.generation import generate_frames
 from lightning_ss2a.models import cycle_mix

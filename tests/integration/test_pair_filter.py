@@ -13,10 +13,10 @@ from torch import Tensor
 
 from lightning_ss2a.callbacks import EMATeacher, PairFilter
 from lightning_ss2a.data import ShardDataModule
-from lightning_ss2a.data.simulate import read_truth, simulate_dataset
-from lightning_ss2a.data.simulation import ModalitySpec, WorldSpec
+from lightning_ss2a.data.simulation.dataset import read_truth, simulate_dataset
+from lightning_ss2a.data.simulation.world import ModalitySpec, WorldSpec
 from lightning_ss2a.training import ManifoldModule
-from tests.callbacks.test_kneedle import is_good, quality
+from tests.callbacks.mean_teacher.test_elbow import is_good, quality
 from tests.distributed import run_distributed
 from tests.manifold_examples import make_data, make_module, make_trainer, write_learnable_pairs
 

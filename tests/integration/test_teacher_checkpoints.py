@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_ss2a.callbacks import EMATeacher, PairFilter
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.training import ManifoldModule
-from tests.callbacks.teacher_fits import batches_of, fit
+from tests.callbacks.mean_teacher.teacher_fits import batches_of, fit
 from tests.manifold_examples import (
     Recorder,
     largest_difference,

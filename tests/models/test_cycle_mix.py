@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity, normalize
 
 from lightning_ss2a.models import PUBLISHED_CYCLE_MIX, Manifold, Remixer, cycle_mix
-from lightning_ss2a.models.keyed_noise import keyed_generator
+from lightning_ss2a.models.layers.keyed_noise import keyed_generator
 
 MANIFOLD, VISUAL, AUDIO = 6, 5, 4
 SHORT = {"cycle_iterations": 6, "cycle_samples": 5}

@@ -3,7 +3,7 @@
 import math
 import random
 
-from lightning_ss2a.sweeps.records import Objective, TrialRecord
+from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
 
 SSMS = Objective("val/ssms")

@@ -7,7 +7,7 @@ import pytest
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.definition import NOT_PART_OF_THE_QUESTION, Base, Repeat, Sweep
 from lightning_ss2a.sweeps.space import Parameter
-from tests.sweeps.coordinators import make_sweep
+from tests.sweeps.running.coordinators import make_sweep
 
 CHANGES = {
     "name": "other",

@@ -7,9 +7,9 @@ import pytest
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps import dry_run
 from lightning_ss2a.sweeps.dry_run import first_configurations
-from lightning_ss2a.sweeps.messages import Failed
+from lightning_ss2a.sweeps.running.messages import Failed
 from lightning_ss2a.sweeps.space import Parameter
-from tests.sweeps.coordinators import FakePool, learned, make_sweep
+from tests.sweeps.running.coordinators import FakePool, learned, make_sweep
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from torch import Tensor
 from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.training import AudioToVisualModule
-from lightning_ss2a.training.frozen import load_audio_to_visual
-from lightning_ss2a.training.statistics import fit_training_statistics
+from lightning_ss2a.training.pretrained import load_audio_to_visual
+from lightning_ss2a.training.validation.baselines import fit_training_statistics
 from tests.manifold_examples import (
     AUDIO_WIDTH,
     VISUAL_WIDTH,

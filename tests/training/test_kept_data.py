@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-import lightning_ss2a.training.statistics as statistics
-from lightning_ss2a.data.kept import DataKeeper, keep_data
-from lightning_ss2a.data.rows import RaggedRows
+import lightning_ss2a.training.validation.baselines as statistics
+from lightning_ss2a.data.loading.shared_cache import DataKeeper, keep_data
+from lightning_ss2a.data.loading.tensors import RaggedRows
 from tests.manifold_examples import (
     Recorder,
     make_data,

@@ -18,9 +18,9 @@ from torch.optim import AdamW
 from lightning_ss2a.callbacks import Throughput
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models import Manifold
+from lightning_ss2a.seeding import mix_seed
 from lightning_ss2a.training import ManifoldModule
-from lightning_ss2a.training.arguments import check_trainer
-from lightning_ss2a.training.resume import mix_seed
+from lightning_ss2a.training.checks import check_trainer
 from tests.manifold_examples import (
     AUDIO_WIDTH,
     DETERMINISTIC,

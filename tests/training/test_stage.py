@@ -13,10 +13,10 @@ from torch._dynamo.utils import counters
 from lightning_ss2a.callbacks import Throughput
 from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.training.arguments import check_trainer
-from lightning_ss2a.training.resume import mix_seed
+from lightning_ss2a.seeding import mix_seed
+from lightning_ss2a.training.checks import check_trainer
 from lightning_ss2a.training.stage import StageModule
-from lightning_ss2a.training.statistics import fit_training_statistics
+from lightning_ss2a.training.validation.baselines import fit_training_statistics
 from tests.manifold_examples import SaveAfterValidation, largest_difference, parameters_of, write_learnable_pairs
 from tests.stage_examples import STAGES, fit_stage, make_deterministic, make_stage, write_materials
 

@@ -9,7 +9,7 @@ import torch
 
 from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.models.keyed_noise import keyed_normal
+from lightning_ss2a.models.layers.keyed_noise import keyed_normal
 from lightning_ss2a.training import V2AMapperModule
 from tests.manifold_examples import (
     AUDIO_WIDTH,

@@ -4,8 +4,8 @@ from lightning_ss2a.metrics.functional.clip_score import clip_score, mean_source
 from lightning_ss2a.metrics.functional.cosine import mean_cosine
 from lightning_ss2a.metrics.functional.modality_gap import modality_gap
 from lightning_ss2a.metrics.functional.retrieval import median_rank, retrieval_ranks, retrieval_recall
-from lightning_ss2a.metrics.functional.ridge import CrossMoments, LinearMap, ridge_regression
 from lightning_ss2a.metrics.functional.ssms import sound_source_matching_score
+from lightning_ss2a.models.ridge import CrossMoments, LinearMap, ridge_regression
 
 __all__ = [
     "CrossMoments",

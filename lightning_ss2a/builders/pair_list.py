@@ -1,0 +1,139 @@
+"""Lists of picture-sound pairs: from a CSV file or from a folder, as rows to encode."""
+
+import csv
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from lightning_ss2a.data import ORIGINS
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.perception.media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES
+
+REQUIRED = ("image", "sound")
+OPTIONAL = ("name", "class", "group", "origin")
+
+_NO_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and what Python makes of file names that are not UTF-8."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and its sound.
+
+    Attributes:
+        place: where it is listed, for messages: ``pairs.csv row 4``.
+        image: path of the picture; see :func:`lightning_ss2a.perception.media.files.read_media`.
+        sound: path of the sound.
+        name: what is seen and heard.
+        class_name: kind of thing.
+        group: rows of one group stay together; None: only what shares a file does.
+        origin: one of ``annotated``, ``curated``, ``translated``.
+    """
+
+    place: str
+    image: str
+    sound: str
+    name: str
+    class_name: str
+    group: str | None
+    origin: str
+
+    @property
+    def key(self) -> str:
+        """A name of its own that does not depend on the order of rows."""
+        digest = hashlib.sha256(f"{self.image}\0{self.sound}".encode()).hexdigest()
+        return f"{re.sub('[^A-Za-z0-9]+', '_', self.name).strip('_') or 'pair'}-{digest[:10]}"
+
+
+def read_pairs(source: Path) -> list[Pair]:
+    """Pairs of a CSV file or of a folder.
+
+    A CSV file has a header with the columns ``image`` and ``sound`` (paths). Optional columns: ``name`` (default: the
+    picture's file name without suffix), ``class`` (default: the name), ``group`` (default: only what shares a file
+    stays together), ``origin`` (default: ``annotated``). Further columns are not read; an empty cell is a missing one.
+
+    In a folder, files of the same name but for the suffix are pairs (each picture with each sound), and the name of the
+    folder that they lie in is their class. Hidden files are not looked at.
+
+    Raises:
+        InputError: names file and row of what is missing, wrong or listed twice.
+    """
+    pairs = list(_from_folder(source) if source.is_dir() else _from_csv(source))
+    if not pairs:
+        raise InputError(f"{source}: holds no pairs of a picture and a sound")
+    first: dict[tuple[str, str], Pair] = {}
+    for pair in pairs:
+        if (earlier := first.setdefault((pair.image, pair.sound), pair)) is not pair:
+            raise InputError(f"{pair.place}: the same picture and sound as {earlier.place}; remove one of them")
+    return pairs
+
+
+def _from_csv(path: Path) -> Iterator[Pair]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file, strict=True)
+            header = _header(next(rows, []), path)
+            for number, cells in enumerate(rows, start=2):
+                if len(cells) > len(header):
+                    raise InputError(
+                        f"{path} row {number}: {len(cells)} cells under {len(header)} columns; put a cell with a comma "
+                        "in double quotes"
+                    )
+                if any(cell.strip() for cell in cells):
+                    yield _pair(dict(zip(header, cells, strict=False)), f"{path} row {number}")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file or folder") from None
+    except csv.Error as error:
+        raise InputError(f"{path} line {rows.line_num}: not a CSV file ({error})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
+
+
+def _header(cells: list[str], path: Path) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    for column in REQUIRED:
+        if column not in header:
+            raise InputError(
+                f"{path}: no column {column!r} in the header, which is {','.join(cells)[:100]!r}; needs "
+                f"{', '.join(REQUIRED)} and may have {', '.join(OPTIONAL)}, with commas between them"
+            )
+    for column in (*REQUIRED, *OPTIONAL):
+        if header.count(column) > 1:
+            raise InputError(f"{path}: the header has {header.count(column)} columns {column!r}; keep one")
+    return header
+
+
+def _pair(cells: dict[str, str], place: str) -> Pair:
+    given = {name: cells.get(name, "").strip() for name in (*REQUIRED, *OPTIONAL)}
+    for column, cell in given.items():
+        if _NO_TEXT.search(cell):
+            raise InputError(f"{place}: column {column} holds a line break or another control character: {cell!r}")
+    for column in REQUIRED:
+        if not given[column]:
+            raise InputError(f"{place}: column {column} is empty")
+    origin = given["origin"] or ORIGINS[0]
+    if origin not in ORIGINS:
+        raise InputError(f"{place}: origin {origin!r} is not one of {', '.join(ORIGINS)}")
+    name = given["name"] or PurePosixPath(given["image"].rpartition("!")[2]).stem
+    return Pair(
+        place, given["image"], given["sound"], name, given["class"] or name, group=given["group"] or None, origin=origin
+    )
+
+
+def _from_folder(folder: Path) -> Iterator[Pair]:
+    files: dict[PurePosixPath, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        suffix, relative = path.suffix.lower(), PurePosixPath(path.relative_to(folder).as_posix())
+        if suffix in IMAGE_SUFFIXES + SOUND_SUFFIXES and not any(part.startswith(".") for part in relative.parts):
+            if _NO_TEXT.search(str(relative)):
+                raise InputError(f"{str(path)!r}: its name is not readable text (UTF-8); rename it")
+            files[relative.with_suffix("")][suffix in SOUND_SUFFIXES].append(str(relative))
+    for stem, (images, sounds) in files.items():
+        class_name = stem.parent.name or folder.resolve().name
+        for image in images:
+            for sound in sounds:
+                place = f"{folder / image} and {Path(sound).name}"
+                yield Pair(place, image, sound, stem.name, class_name, group=None, origin=ORIGINS[0])

@@ -1,0 +1,1 @@
+"""Pictures for TensorBoard, drawn after a validation."""

@@ -1,0 +1,151 @@
+"""Pictures of a Remixer's validation for TensorBoard."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_ss2a.callbacks.figures.attention import attention_figure
+from lightning_ss2a.callbacks.figures.drawing import FigureCallback, figure_with_axes
+from lightning_ss2a.callbacks.figures.scene_record import GROUPS, SceneRecord, scene_rows
+from lightning_ss2a.callbacks.outputs import tensorboard_writers
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PREDICTIONS = {"prediction": "tab:blue", "draw": "skyblue", "cycle_mix": "navy"}
+FLOORS = ("dimgrey", "darkgrey", "tab:olive", "tan", "tab:brown", "rosybrown")
+SCORES = {
+    "mean": "mean cosine to the sources",
+    "min": "cosine to the farthest source",
+    "std": "standard deviation of the cosines (lower is better)",
+}
+SPREAD = (0.1, 0.9)
+MOST_LINEAR_ITERATIONS = 8
+
+
+class RemixerFigures(FigureCallback):
+    """Draws the validation scenes: Cycle Mix's score by iteration, attention, SSMS by number of sources.
+
+    Figures are drawn on the first validation epoch, then each time the epoch has doubled, and at the end of training.
+    Means are over all scenes; spreads and examples come from at most ``max_rows`` of them.
+
+    Args:
+        max_scenes: most scenes whose attention is shown one by one; evenly spread over the split where there are more.
+        max_rows: most scenes that are kept until the figures are drawn, evenly spread over the split.
+    """
+
+    def __init__(self, max_scenes: int = 24, max_rows: int = 4096) -> None:
+        super().__init__()
+        self.max_scenes = max_scenes
+        self.max_rows = max_rows
+        self._record = SceneRecord(max_rows)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the validation before."""
+        self._record = SceneRecord(self.max_rows)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Tensor],
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep what is drawn, if figures are due; a batch without scenes has no outputs."""
+        if outputs and self.is_due(trainer):
+            self._record.add(scene_rows(outputs, batch, pl_module.hparams))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, now that the module has computed its metrics."""
+        if not self.is_due(trainer):
+            return
+        record, self._record = self._record.gathered(), SceneRecord(self.max_rows)
+        if not record.parts:
+            return
+        self.note_drawn(trainer)
+        writers = tensorboard_writers(trainer)
+        if trainer.is_global_zero and writers:
+            figures = self._draw(record, trainer.datamodule.classes, pl_module)
+            for writer in writers:
+                for name, figure in figures.items():
+                    writer.add_figure(f"figures/{name}", figure, trainer.global_step)
+
+    def _draw(self, record: SceneRecord, classes: list[str], module: LightningModule) -> dict[str, "Figure"]:
+        hparams, ssms = module.hparams, module.validation.ssms_by_sources
+        options = {"use_global": hparams["use_global"], "rest": _rest_name(hparams)}
+        figures = {"attention": attention_figure(record, classes, self.max_scenes, **options)}
+        if "history" in record.totals:
+            figures["cycle_mix"] = cycle_mix_figure(record, SCORES[hparams.get("cycle_score", "mean")])
+        if ssms:
+            figures["ssms_by_sources"] = ssms_figure(ssms, record.totals["scenes"])
+        return figures
+
+
+def _rest_name(hparams: Mapping[str, Any]) -> str:
+    """What takes the attention that no source takes, see ``Remixer.attention_weights``."""
+    if hparams.get("variant") == "published":
+        return "rest to 100 %"
+    return "[cls]" if hparams.get("mask_padding", True) else "[cls], padding"
+
+
+def cycle_mix_figure(record: SceneRecord, score: str) -> "Figure":
+    """Mean best score after each iteration and its spread over the scenes, by number of sources.
+
+    Args:
+        record: validation scenes.
+        score: what the score is.
+    """
+    from matplotlib import colormaps
+
+    rows, scenes, means = record.rows(), record.totals["scenes"], record.mean("history")
+    figure, axes = figure_with_axes(6.2, 4.2)
+    iterations = np.arange(1, means.shape[1] + 1)
+    many = len(iterations) > MOST_LINEAR_ITERATIONS
+    for group in scenes.nonzero().flatten().tolist():
+        colour = colormaps["plasma"](0.9 * group / (len(GROUPS) - 1))
+        kept = rows["history"][rows["group"] == group].numpy()
+        if len(kept):
+            low, high = np.quantile(kept, SPREAD, axis=0)
+            axes.fill_between(iterations, low, high, color=colour, alpha=0.12, linewidth=0)
+        label = f"{GROUPS[group]} ({int(scenes[group]):,})"
+        axes.plot(iterations, means[group].numpy(), color=colour, marker="" if many else "o", markersize=4, label=label)
+    if many:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:.0f}")
+    else:
+        axes.set_xticks(iterations)
+    axes.set(xlabel="iteration", ylabel=score)
+    figure.legend(loc="outside right upper", title="sources (scenes)", fontsize=8, title_fontsize=8, frameon=False)
+    axes.set_title("Best score of Cycle Mix: mean, and 10 to 90 % of the scenes", fontsize=10)
+    return figure
+
+
+def ssms_figure(by_sources: Mapping[str, Tensor], scenes: Tensor) -> "Figure":
+    """SSMS by number of sources: the Remixer's ways to predict, then the floors.
+
+    Args:
+        by_sources: SSMS of each group, [groups], NaN without scenes; by name.
+        scenes: how many scenes each group has, [groups].
+    """
+    there = scenes.nonzero().flatten().cpu()
+    floors = dict(zip((name for name in by_sources if name not in PREDICTIONS), FLOORS * 3, strict=False))
+    series = {name: colour for name, colour in (PREDICTIONS | floors).items() if name in by_sources}
+    width = 0.84 / len(series)
+    figure, axes = figure_with_axes(max(6.2, 1.8 + 0.15 * len(there) * (len(series) + 1)), 4.2)
+    for place, (name, colour) in enumerate(series.items()):
+        values = by_sources[name].detach().cpu()[there].numpy()
+        centres = np.arange(len(there)) + (place - (len(series) - 1) / 2) * width
+        label = name.replace("_", " ") if name in PREDICTIONS else f"floor: {name.replace('_', ' ')}"
+        bars = axes.bar(centres, values, width, color=colour, label=label)
+        texts = ["" if np.isnan(value) else f"{value:.1f}" for value in values]
+        axes.bar_label(bars, texts, padding=2, fontsize=6, rotation=90)
+    axes.set_xticks(range(len(there)), [f"{GROUPS[g]}\n({int(scenes[g]):,})" for g in there.tolist()])
+    axes.set(ylim=(0, 10.8), xlabel="sources (scenes)", ylabel="SSMS (F1 × 10)")
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    axes.set_title("Sound Source Matching Score by number of sources", fontsize=10)
+    return figure

@@ -1,0 +1,297 @@
+"""Leave out the noisy pairs that the teacher finds least alike (paper, supplement 2.2, "Mean-Teacher Training")."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from lightning_ss2a.callbacks.mean_teacher.elbow import Curve, Direction, check_options, find_elbow
+from lightning_ss2a.callbacks.mean_teacher.report import PairReport, filter_figure, filter_table, summary_line
+from lightning_ss2a.callbacks.mean_teacher.row_switch import begins_epoch, train_on
+from lightning_ss2a.callbacks.mean_teacher.teacher import ANNOTATED, EMATeacher
+from lightning_ss2a.callbacks.outputs import run_folder, tensorboard_writers
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import write_whole
+
+FOLDER = "pair_filter"
+MOST_NAMED_CLASSES = 5
+
+
+class PairFilter(Callback):
+    """Drops curated and translated pairs whose CMSS embeddings the teacher finds unlike; annotated pairs all stay.
+
+    At the start of stage 2 of :class:`~lightning_ss2a.callbacks.EMATeacher` (which has to be listed before), the
+    teacher's cosine similarity between the visual and the audio CMSS embedding (their means) of every noisy pair is
+    computed. The elbow of the sorted similarities, found by Kneedle (Satopaa et al. 2011), is the threshold: pairs
+    below it leave the student's training set.
+
+    An elbow always cuts a tail, even where no pair is wrong: on simulated pairs without any mismatch about a tenth.
+    ``floor_threshold`` limits that, where it is known which similarity is good enough. A class whose only pairs would
+    all be dropped keeps them, with a warning: no annotated pair of it has taught the teacher. Where there is no elbow
+    (all similarities alike, few pairs) everything is kept, and a line says so.
+
+    Written: ``pair_filter/epoch-0020.csv`` in the run's folder, every noisy pair with its similarity, least similar
+    first; TensorBoard scalars ``pair_filter/*`` and a figure. What was kept goes with the checkpoint, so that a resumed
+    run trains on the same pairs.
+
+    Args:
+        sensitivity: S of Kneedle: how far the curve must come back towards its chord after a bend, in steps of its
+            quantiles, before the bend counts as a knee. 1 as in the paper of Kneedle. On a curve of all similarities
+            S = 1 would stop at the first ripple, since a step is tiny there; hence the quantiles.
+        curve: ``concave``: the elbow above the chord, where a tail of bad pairs ends and the plateau of good ones
+            begins. ``convex``: the elbow below the chord, where a plateau ends and the best pairs rise: to keep only
+            those.
+        direction: ``increasing``: the curve is read from the least similar pair; ``decreasing``: from the most similar.
+            One is the mirror image of the other and keeps the same pairs; it turns the figure round.
+        quantiles: points that the sorted curve is reduced to.
+        floor_threshold: pairs at least this similar (a cosine) are kept whatever the elbow. None: no such limit.
+        min_kept_fraction: least part of the noisy pairs that is kept; the threshold is lowered for it if need be.
+        min_pairs: with fewer noisy pairs than this, all are kept.
+        every_n_epochs: filter anew, over all pairs, each time so many epochs of stage 2 have passed. None: once.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    def __init__(
+        self,
+        sensitivity: float = 1.0,
+        curve: Curve = "concave",
+        direction: Direction = "increasing",
+        quantiles: int = 300,
+        floor_threshold: float | None = None,
+        min_kept_fraction: float = 0.25,
+        min_pairs: int = 50,
+        every_n_epochs: int | None = None,
+    ) -> None:
+        self.options = {
+            "sensitivity": sensitivity,
+            "curve": curve,
+            "direction": direction,
+            "quantiles": quantiles,
+            "floor_threshold": floor_threshold,
+            "min_kept_fraction": min_kept_fraction,
+            "min_pairs": min_pairs,
+        }
+        check_options(self.options)
+        if every_n_epochs is not None and every_n_epochs < 1:
+            raise InputError(f"PairFilter.every_n_epochs is {every_n_epochs}, needs at least 1 (or null)")
+        self.every_n_epochs = every_n_epochs
+        self._forget()
+
+    # ---------------------------------------------------------------- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which of all training rows are kept, whose keys they are, the threshold, and the first and last epoch."""
+        return {
+            "kept": self._kept,
+            "keys": self._keys,
+            "threshold": self._threshold,
+            "first_epoch": self._first_epoch,
+            "last_epoch": self._last_epoch,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back."""
+        self._kept, self._keys = state_dict["kept"], state_dict["keys"]
+        self._threshold = state_dict["threshold"]
+        self._first_epoch, self._last_epoch = state_dict["first_epoch"], state_dict["last_epoch"]
+
+    def _forget(self) -> None:
+        self._kept: Tensor | None = None
+        self._keys: str | None = None
+        self._threshold: float | None = None
+        self._first_epoch: int | None = None
+        self._last_epoch: int | None = None
+        self._said_nothing_to_filter = False
+
+    # ---------------------------------------------------------------- Lightning's hooks
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin anew; a checkpoint to resume from brings its state later.
+
+        Raises:
+            InputError: no EMATeacher is listed before this.
+        """
+        if stage != "fit":
+            return
+        self._forget()
+        teachers = [i for i, callback in enumerate(trainer.callbacks) if isinstance(callback, EMATeacher)]
+        if not teachers:
+            raise InputError("PairFilter needs a teacher: list the callback EMATeacher before it")
+        if teachers[0] > trainer.callbacks.index(self):
+            raise InputError("EMATeacher is listed after PairFilter; list it before, so that there is a teacher")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the rows that a checkpoint kept.
+
+        Raises:
+            InputError: the checkpoint's rows are not those of the data.
+        """
+        if self._kept is None:
+            return
+        keys = trainer.datamodule.training_columns(["key"])["key"]
+        if self._keys != digest(keys):
+            raise InputError(
+                f"the checkpoint's pair filter is over {len(self._kept):,} other training rows than the {len(keys):,} "
+                "of the data, or over the same in another order: resume with the data sets and splits of that run, or "
+                "begin a new run, with the checkpoint as EMATeacher.teacher_checkpoint"
+            )
+        self._train_on_kept(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Filter where training begins with an epoch that it was resumed in."""
+        if begins_epoch(trainer):
+            self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Filter, when it is due."""
+        if pl_module.teacher is not None and self._is_due(trainer.current_epoch):
+            self._filter(trainer, pl_module)
+
+    def _is_due(self, epoch: int) -> bool:
+        if self._first_epoch is None:
+            return True
+        again = self.every_n_epochs is not None and (epoch - self._first_epoch) % self.every_n_epochs == 0
+        return again and epoch != self._last_epoch  # a run resumed in the epoch that the checkpoint has filtered for
+
+    # ---------------------------------------------------------------- filtering
+
+    def _filter(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        columns = trainer.datamodule.training_columns(["key", "origin", "class_index"])
+        origin = columns["origin"].numpy()
+        rows = np.flatnonzero(origin != ANNOTATED)
+        epoch = trainer.current_epoch
+        self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
+        self._last_epoch = epoch
+        self._kept, self._threshold = torch.ones(len(origin), dtype=torch.bool), None
+        self._keys = digest(columns["key"])
+        if len(rows):
+            similarity = teacher_similarity(trainer, pl_module, rows, len(origin))
+            report = decide(columns, rows, similarity, trainer.datamodule.classes, self.options)
+            self._kept[torch.from_numpy(rows)] = torch.from_numpy(report.kept)
+            self._threshold = report.elbow.threshold
+            self._tell(trainer, report)
+        elif not self._said_nothing_to_filter:
+            self._said_nothing_to_filter = True
+            rank_zero_info("PairFilter: all training pairs are annotated, so there is nothing to filter")
+        self._train_on_kept(trainer)
+
+    def _train_on_kept(self, trainer: Trainer) -> None:
+        train_on(trainer, None if bool(self._kept.all()) else self._kept.nonzero()[:, 0].numpy())
+
+    # ---------------------------------------------------------------- what people see
+
+    def _tell(self, trainer: Trainer, report: PairReport) -> None:
+        folder = run_folder(trainer)
+        file = None if trainer.fast_dev_run else folder / FOLDER / f"epoch-{trainer.current_epoch:04d}.csv"
+        if file is not None and trainer.is_global_zero:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, filter_table(report))
+        if report.elbow.threshold is None:
+            rank_zero_warn(f"PairFilter keeps all pairs: {report.elbow.reason}")
+        if len(report.rescued):
+            rank_zero_warn(rescue_warning(report))
+        rank_zero_info(summary_line(report) + (f"; see {file}" if file is not None else ""))
+        for logger in trainer.loggers:
+            logger.log_metrics(report.scalars(), step=trainer.global_step)
+        for writer in tensorboard_writers(trainer) if trainer.is_global_zero else ():
+            writer.add_figure("figures/pair_filter", filter_figure(report), trainer.global_step)
+
+
+@torch.no_grad()
+def teacher_similarity(trainer: Trainer, pl_module: LightningModule, rows: np.ndarray, total: int) -> np.ndarray:
+    """Cosine between the teacher's visual and audio CMSS means of these rows, float32 [rows], the same on every rank.
+
+    Args:
+        trainer: whose data module deals the rows to the ranks.
+        pl_module: has the teacher.
+        rows: row numbers, int64, increasing.
+        total: number of all training rows.
+    """
+    teacher, device = pl_module.teacher, pl_module.device
+    dtype = next(teacher.parameters()).dtype  # that of the weights, which may be bfloat16 throughout
+    # Each row is in one rank's batches, so that the sum over ranks is a gathering, whatever their numbers of rows.
+    similarity = torch.zeros(total, device=device)
+    for batch in trainer.datamodule.training_rows_subset_loader(rows):  # no hook of a callback runs under autocast
+        visual, audio = (batch[name].to(device, dtype, non_blocking=True) for name in ("visual", "audio"))
+        means = teacher.project_visual(visual).mean.float(), teacher.project_audio(audio).mean.float()
+        similarity[batch["index"].to(device, non_blocking=True)] = cosine_similarity(*means)
+    return trainer.strategy.reduce(similarity, reduce_op="sum").cpu().numpy()[rows]
+
+
+def digest(keys: np.ndarray) -> str:
+    """What tells one list of row keys from another."""
+    return hashlib.sha256(b"\0".join(keys.tolist())).hexdigest()
+
+
+def decide(
+    columns: Mapping[str, Any],
+    rows: np.ndarray,
+    similarity: np.ndarray,
+    classes: list[str],
+    options: Mapping[str, Any],
+) -> PairReport:
+    """Which noisy pairs are kept.
+
+    Args:
+        columns: ``key``, ``origin`` and ``class_index`` of all training rows.
+        rows: numbers of the noisy rows, int64, increasing.
+        similarity: cosine of each of those.
+        classes: names of the classes.
+        options: keyword arguments of :func:`~lightning_ss2a.callbacks.mean_teacher.elbow.find_elbow`.
+
+    Raises:
+        InputError: a similarity is NaN or infinite; names the row's key.
+    """
+    keys, origin, class_index = (np.asarray(columns[name]) for name in ("key", "origin", "class_index"))
+    broken = np.flatnonzero(~np.isfinite(similarity))
+    if len(broken):
+        raise InputError(
+            f"PairFilter: the teacher's similarity of row {keys[rows[broken[0]]].decode()!r} is "
+            f"{similarity[broken[0]]} ({len(broken):,} such rows): the teacher has diverged; lower "
+            "model.learning_rate, or set model.gradient_clip_norm"
+        )
+    elbow = find_elbow(similarity, **options)
+    kept = np.ones(len(rows), bool) if elbow.threshold is None else similarity >= elbow.threshold
+    rescued = classes_without_pairs(class_index, rows, kept)
+    return PairReport(
+        keys=keys[rows],
+        rows=rows,
+        origin=origin[rows],
+        class_index=class_index[rows],
+        classes=classes,
+        similarity=similarity,
+        kept=kept | np.isin(class_index[rows], rescued),
+        elbow=elbow,
+        rescued=rescued,
+    )
+
+
+def classes_without_pairs(class_index: np.ndarray, rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Classes that have training rows, and would have none.
+
+    Args:
+        class_index: class of every training row.
+        rows: numbers of the noisy rows.
+        kept: which of those are kept.
+    """
+    remaining = np.delete(class_index, rows[~kept])
+    return np.setdiff1d(class_index, remaining)
+
+
+def rescue_warning(report: PairReport) -> str:
+    """Names the first classes of those that would have lost all their pairs."""
+    named = ", ".join(report.classes[c] for c in report.rescued[:MOST_NAMED_CLASSES])
+    more = len(report.rescued) - MOST_NAMED_CLASSES
+    return (
+        f"PairFilter: every training pair of {len(report.rescued):,} classes is below the threshold and none is "
+        f"annotated, so nothing says that they are wrong; their pairs are kept: {named}"
+        + (f" and {more:,} more" if more > 0 else "")
+    )

@@ -1,0 +1,138 @@
+"""What a person sees of a filtering: a table of all pairs, a line, scalars and a figure."""
+
+import csv
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightning_ss2a.callbacks.mean_teacher.elbow import Elbow
+from lightning_ss2a.data import ORIGINS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = ("key", "origin", "class", "index", "similarity", "kept")
+COLOURS = {"curated": "tab:blue", "translated": "tab:orange"}
+BINS = 60
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """One filtering, over the pairs that are not annotated.
+
+    Attributes:
+        keys: key of each pair, bytes [pairs].
+        rows: its number among all training rows.
+        origin: position of its origin in ``ORIGINS``.
+        class_index: its class.
+        classes: names of all classes.
+        similarity: its cosine.
+        kept: whether it is kept.
+        elbow: the threshold.
+        rescued: classes whose pairs are kept only because the class would have lost all.
+    """
+
+    keys: np.ndarray
+    rows: np.ndarray
+    origin: np.ndarray
+    class_index: np.ndarray
+    classes: list[str]
+    similarity: np.ndarray
+    kept: np.ndarray
+    elbow: Elbow
+    rescued: np.ndarray
+
+    @cached_property
+    def by_origin(self) -> dict[str, np.ndarray]:
+        """Mask of the pairs of each origin that there is."""
+        masks = {name: self.origin == number for number, name in enumerate(ORIGINS)}
+        return {name: mask for name, mask in masks.items() if mask.any()}
+
+    def scalars(self) -> dict[str, float]:
+        """What TensorBoard shows by name; without a threshold there is none to show."""
+        kept = {name: float(self.kept[mask].mean()) for name, mask in self.by_origin.items()}
+        scalars = {f"pair_filter/kept_fraction/{name}": fraction for name, fraction in kept.items()}
+        scalars["pair_filter/kept_noisy_rows"] = float(self.kept.sum())
+        if self.elbow.threshold is not None:
+            scalars["pair_filter/threshold"] = self.elbow.threshold
+        return scalars
+
+
+def summary_line(report: PairReport) -> str:
+    """How many pairs of each origin are kept, and from which similarity on."""
+    counts = [
+        f"{report.kept[mask].sum():,} of {mask.sum():,} {name} pairs ({100 * report.kept[mask].mean():.1f} %)"
+        for name, mask in report.by_origin.items()
+    ]
+    return f"PairFilter: kept {', '.join(counts)}, {_threshold_text(report.elbow)}"
+
+
+def filter_table(report: PairReport) -> bytes:
+    """A CSV file of all pairs, the least similar first."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for i in np.lexsort((report.rows, report.similarity)):
+        name, kept = report.classes[report.class_index[i]], "true" if report.kept[i] else "false"
+        similarity = f"{report.similarity[i]:.6f}"
+        writer.writerow([report.keys[i].decode(), ORIGINS[report.origin[i]], name, report.rows[i], similarity, kept])
+    return text.getvalue().encode()
+
+
+def filter_figure(report: PairReport) -> "Figure":
+    """The sorted curve with chord, knee and threshold, and beside it, on the same axis, a histogram of each origin."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 4.4), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    lowest, highest = float(report.similarity.min()), float(report.similarity.max())
+    margin = 0.04 * (highest - lowest) + 1e-3
+    left.set_ylim(lowest - margin, highest + margin)
+    if report.elbow.threshold is not None:
+        for axes in (left, right):
+            label = "dropped" if axes is left else None
+            axes.axhspan(lowest - margin, report.elbow.threshold, color="crimson", alpha=0.07, linewidth=0, label=label)
+            axes.axhline(report.elbow.threshold, color="crimson", linewidth=1)
+    _draw_curve(left, report.elbow)
+    _draw_histograms(right, report)
+    kept = f"{report.kept.sum():,} of {len(report.kept):,} noisy pairs kept"
+    figure.suptitle(f"Pair filter: {kept}\n{_threshold_text(report.elbow)}", fontsize=10)
+    return figure
+
+
+def _threshold_text(elbow: Elbow) -> str:
+    if elbow.threshold is None:
+        return f"no threshold: {elbow.reason}"
+    return f"threshold {elbow.threshold:.3f}" + ("" if elbow.reason == "knee" else f" (set by {elbow.reason})")
+
+
+def _draw_curve(axes: Any, elbow: Elbow) -> None:
+    points = elbow.quantiles
+    share = np.linspace(0, 100, len(points))
+    axes.plot(share, points, color="black", linewidth=1.4, label="sorted pairs")
+    axes.plot(share[[0, -1]], points[[0, -1]], color="grey", linewidth=0.8, linestyle="--", label="chord")
+    if elbow.knee is not None:
+        x, y = share[elbow.knee], points[elbow.knee]
+        chord = points[0] + (points[-1] - points[0]) * x / 100
+        axes.plot([x, x], [chord, y], color="grey", linewidth=0.8, linestyle=":")
+        axes.plot([x], [y], "o", color="crimson", markersize=6, label=f"knee: {y:.3f} at {x:.0f} %")
+    end = "most" if points[0] > points[-1] else "least"
+    axes.set(xlabel=f"noisy pairs, from the {end} similar (%)", ylabel="teacher's cosine of visual and audio CMSS")
+    axes.set_xlim(-1, 101)
+    axes.legend(loc="best", fontsize=8, facecolor="white", edgecolor="none")
+
+
+def _draw_histograms(axes: Any, report: PairReport) -> None:
+    edges = np.linspace(report.similarity.min(), report.similarity.max() + 1e-6, BINS + 1)
+    for name, mask in report.by_origin.items():
+        label = f"{name}: {100 * report.kept[mask].mean():.1f} % of {mask.sum():,} kept"
+        options = {"orientation": "horizontal", "color": COLOURS[name], "label": label}
+        axes.hist(report.similarity[mask], edges, histtype="stepfilled", alpha=0.35, **options)
+        axes.hist(report.similarity[mask], edges, histtype="step", linewidth=1, **options | {"label": None})
+    axes.set(xlabel="pairs")
+    axes.locator_params(axis="x", nbins=4)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.legend(loc="lower right", fontsize=8, frameon=False)

@@ -1,0 +1,156 @@
+"""What callers hand to the writer, as the columns that are stored."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lightning_ss2a.data.format.columns import Column, Columns, Ragged, all_finite, column_problems
+from lightning_ss2a.data.format.schema import ColumnSpec
+from lightning_ss2a.errors import ShardError
+
+
+class ColumnConverter:
+    """Converts and checks columns.
+
+    Args:
+        specs: the columns of the data set.
+        num_classes: number of its classes.
+    """
+
+    def __init__(self, specs: Mapping[str, ColumnSpec], num_classes: int) -> None:
+        self.specs = specs
+        self.num_classes = num_classes
+
+    def __call__(self, columns: Mapping[str, Any], where: str, first_row: int) -> Columns:
+        """Columns as stored, with those filled in that may be left out.
+
+        ``name`` is empty by default, ``origin`` annotated, ``group`` a hash of the key (each row its own group),
+        ``class_index`` 0 where there is only one class.
+
+        Args:
+            columns: rows by column.
+            where: start of error messages.
+            first_row: number of the first row, for error messages.
+
+        Raises:
+            ShardError: names row and field.
+        """
+        unknown = set(columns) - set(self.specs)
+        if unknown:
+            raise ShardError(f"{where}: no field {sorted(unknown)[0]!r} here; fields: {', '.join(self.specs)}")
+        if "key" not in columns:
+            raise ShardError(f"{where}: column key is missing: each row needs a name of its own")
+        rows = len(columns["key"])
+        given = {name: _convert(columns[name], self.specs[name], rows, name, where, first_row) for name in columns}
+        return {name: given[name] if name in given else self._default(name, given["key"], where) for name in self.specs}
+
+    def _default(self, name: str, keys: np.ndarray, where: str) -> Column:
+        if name == "name":
+            return np.zeros(len(keys), "S1")
+        if name == "origin" or (name == "class_index" and self.num_classes == 1):
+            return np.zeros(len(keys), self.specs[name].dtype)
+        if name == "group":
+            return np.array([group_of(key) for key in keys.tolist()], np.int64)
+        raise ShardError(f"{where}: field {name} is missing")
+
+
+def group_of(text: bytes) -> int:
+    """A group number for a text, the same everywhere: 63 bits of its sha256."""
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
+
+
+def _convert(value: Any, spec: ColumnSpec, rows: int, name: str, where: str, first_row: int) -> Column:
+    try:
+        if spec.is_text:
+            column = _text(value)
+        elif spec.ragged:
+            column = _ragged(value, spec)
+        else:
+            column = _narrow(_dense(value), spec.dtype)
+    except _Bad as bad:
+        raise _error(where, bad.row, name, bad.message, first_row) from None
+    for row, message in column_problems(column, spec, rows):
+        raise _error(where, row, name, message, first_row)
+    return column
+
+
+class _Bad(Exception):  # noqa: N818
+    def __init__(self, row: int | None, message: str) -> None:
+        self.row, self.message = row, message
+
+
+def _error(where: str, row: int | None, name: str, message: str, first_row: int) -> ShardError:
+    place = "" if row is None else f"row {first_row + row}, "
+    return ShardError(f"{where}: {place}field {name} {message}")
+
+
+def _text(value: Any) -> np.ndarray:
+    texts = value.tolist() if isinstance(value, np.ndarray) else list(value)
+    encoded = []
+    for row, text in enumerate(texts):
+        if not isinstance(text, str | bytes):
+            raise _Bad(row, f"is {type(text).__name__}, needs text")
+        try:
+            encoded.append(text.encode() if isinstance(text, str) else text)
+        except UnicodeEncodeError:
+            raise _Bad(row, f"is not UTF-8 text: {text!r}") from None
+        if b"\0" in encoded[-1]:
+            raise _Bad(row, "holds a NUL character")
+    longest = max(map(len, encoded), default=1)
+    return np.array(encoded, dtype=f"S{max(1, longest)}")
+
+
+def _dense(value: Any) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError:  # rows of different shapes
+        shapes = [np.shape(row) for row in value]
+        row = next(i for i, shape in enumerate(shapes) if shape != shapes[0])
+        raise _Bad(row, f"has shape {list(shapes[row])}, the rows before have {list(shapes[0])}") from None
+    if array.dtype.kind not in "fiu":
+        raise _Bad(None, f"has dtype {array.dtype}, needs numbers")
+    return array
+
+
+def _narrow(array: np.ndarray, dtype: str) -> np.ndarray:
+    """A copy in the storage dtype; what does not fit is refused."""
+    if array.dtype.kind == "f" and np.dtype(dtype).kind != "f":
+        raise _Bad(None, f"has dtype {array.dtype}, needs whole numbers")
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = array.astype(dtype)
+    if narrow.dtype.kind == "f":
+        if not all_finite(narrow):
+            _refuse_not_finite(array, narrow)
+    elif array.size and (array.min() < np.iinfo(dtype).min or array.max() > np.iinfo(dtype).max):
+        raise _Bad(None, f"has numbers that do not fit {dtype}")
+    return narrow
+
+
+def _refuse_not_finite(array: np.ndarray, narrow: np.ndarray) -> None:
+    position = np.argwhere(~np.isfinite(narrow))[0]
+    number = array[tuple(position)]
+    if np.isfinite(number):
+        raise _Bad(
+            int(position[0]),
+            f"holds {number:g}, which does not fit {narrow.dtype}; scale it or use dtype float32",
+        )
+    raise _Bad(int(position[0]), "is NaN or infinite")
+
+
+def _ragged(value: Ragged | Sequence[Any], spec: ColumnSpec) -> Ragged:
+    if not isinstance(value, Ragged):
+        rows = [np.asarray(row) for row in value]
+        for i, row in enumerate(rows):
+            if (row.shape[1:] != spec.inner and row.size) or row.ndim == 0:
+                raise _Bad(i, f"has shape {list(row.shape)}, needs {['items', *spec.inner]}")
+        dtype = np.dtype(spec.dtype)
+        # An empty list is float64 to numpy, whatever it would hold.
+        rows = [row.reshape(-1, *spec.inner) if row.size else np.empty((0, *spec.inner), dtype) for row in rows]
+        value = Ragged.from_rows(rows, spec.inner, dtype)
+    try:
+        return Ragged(_narrow(_dense(value.values), spec.dtype), np.array(value.offsets, np.int64))
+    except _Bad as bad:
+        row = None if bad.row is None else int(np.searchsorted(value.offsets, bad.row, side="right") - 1)
+        raise _Bad(row, bad.message) from None

@@ -1,0 +1,69 @@
+"""JSON to and from dataclasses, strictly: wrong types, missing and unknown keys are errors that name the place."""
+
+import dataclasses
+import json
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from lightning_ss2a.errors import ShardError
+
+Parsed = TypeVar("Parsed")
+
+_NAMES = {int: "a whole number", str: "text", bool: "true or false", NoneType: "null"}
+
+
+def load_json(text: bytes, where: str) -> Any:
+    """Parse JSON; NaN and infinity are refused.
+
+    Raises:
+        ShardError: it is not JSON.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        return json.loads(text.decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ShardError(f"{where}: not valid JSON ({error}); restore the file or build the data set again") from None
+
+
+def parse(kind: type[Parsed], value: Any, where: str, path: str = "") -> Parsed:
+    """The value as an instance of a (nested) type: dataclass, dict, tuple, list, union, int, str or bool.
+
+    Raises:
+        ShardError: names the file and the JSON path of what does not fit.
+    """
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(kind, value, where, path)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        if value is None and NoneType in arguments:
+            return None
+        return parse(next(a for a in arguments if a is not NoneType), value, where, path)
+    if origin is dict and isinstance(value, dict):
+        return {name: parse(arguments[1], item, where, _join(path, name)) for name, item in value.items()}
+    if origin in (list, tuple) and isinstance(value, list):
+        return origin(parse(arguments[0], item, where, f"{path}[{i}]") for i, item in enumerate(value))
+    if origin is None and type(value) is kind:
+        return value
+    wanted = {dict: "an object", list: "a list", tuple: "a list"}.get(origin) or _NAMES[kind]
+    raise ShardError(f"{where}: {path or 'the file'} needs {wanted}, found {json.dumps(value)[:60]}")
+
+
+def _parse_dataclass(kind: type[Parsed], value: Any, where: str, path: str) -> Parsed:
+    if not isinstance(value, dict):
+        raise ShardError(f"{where}: {path or 'the file'} needs an object, found {json.dumps(value)[:60]}")
+    hints = get_type_hints(kind)
+    members = {member.name: member for member in dataclasses.fields(kind)}
+    for name in value:
+        if name not in members:
+            raise ShardError(f"{where}: unknown key {_join(path, name)}; known here: {', '.join(members)}")
+    for name, member in members.items():
+        if name not in value and member.default is dataclasses.MISSING:
+            raise ShardError(f"{where}: missing key {_join(path, name)}")
+    return kind(**{name: parse(hints[name], item, where, _join(path, name)) for name, item in value.items()})
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,343 @@
+"""``ShardWriter``: rows into a data set folder, atomically and resumably, in constant memory."""
+
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from lightning_ss2a.data.format.block_layout import encode_block, slice_columns
+from lightning_ss2a.data.format.columns import Columns, join_columns
+from lightning_ss2a.data.format.convert import ColumnConverter
+from lightning_ss2a.data.format.label_head import LabelHead
+from lightning_ss2a.data.format.manifest import MANIFEST, Block, FileReference, Manifest, Shard
+from lightning_ss2a.data.format.sample_layout import encode_samples
+from lightning_ss2a.data.format.schema import KINDS, FieldSpec
+from lightning_ss2a.data.format.storage import PLAIN_NAME
+from lightning_ss2a.data.format.tar import END_OF_ARCHIVE
+from lightning_ss2a.errors import InputError, ShardError
+from lightning_ss2a.files import FolderLock
+
+JOURNAL = ".writing.json"
+"""The manifest of what is finished while a build runs; lets a build that stopped go on."""
+
+LABEL_HEAD = "label_head.safetensors"
+
+
+@dataclass
+class _OpenShard:
+    """A shard that grows under a temporary name."""
+
+    folder: Path
+    name: str
+    file: BinaryIO = field(init=False)
+    rows: int = 0
+    bytes: int = 0
+    blocks: list[Block] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+        self.file = open(self.temporary, "wb", buffering=0)  # noqa: SIM115 (lives as long as the shard grows)
+
+    @property
+    def temporary(self) -> Path:
+        return self.folder / f".{self.name}.tmp"
+
+    def append(self, data: bytes) -> None:
+        self.file.write(data)
+        self.sha256.update(data)
+        self.bytes += len(data)
+
+    def append_block(self, data: bytes, rows: int) -> None:
+        self.blocks.append(Block(self.bytes, len(data), rows, zlib.crc32(data)))
+        self.append(data)
+        self.rows += rows
+
+    def finish(self, with_blocks: bool) -> Shard:
+        self.append(END_OF_ARCHIVE)
+        os.fsync(self.file.fileno())
+        self.file.close()
+        os.replace(self.temporary, self.folder / self.name)
+        blocks = tuple(self.blocks) if with_blocks else ()
+        return Shard(self.name, self.rows, self.bytes, self.sha256.hexdigest(), blocks)
+
+    def abandon(self) -> None:
+        self.file.close()
+        self.temporary.unlink(missing_ok=True)
+
+
+@dataclass
+class _Split:
+    """Rows of a split that wait for a full block, and the shard that they go to."""
+
+    pending: list[Columns] = field(default_factory=list)
+    waiting: int = 0
+    received: int = 0
+    shard: _OpenShard | None = None
+
+
+class ShardWriter:
+    """Writes a data set; a context manager. Memory holds at most one block of each split.
+
+    The manifest is written by :meth:`close`, last. A build that stops (an error, a kill) goes on where it was: open the
+    same folder with the same description, ask :meth:`rows_written`, and write the rows from there on. Equal rows give
+    equal bytes, however often the build was stopped.
+
+    Args:
+        folder: the data set; made if need be.
+        kind: ``pairs``, ``scenes`` or ``videos``.
+        fields: the embedding fields.
+        classes: names of the classes, in the order of ``class_index``.
+        origin: where the media come from.
+        licence: licence of the media.
+        folds: names of splits that are folds of a cross-validation.
+        label_head: label head of the audio encoder.
+        layout: ``blocks``, or ``samples`` for one sample in each tar entry group, as other tools read and write.
+        block_rows: rows in a block.
+        shard_rows: rows in a shard.
+        overwrite: replace a data set (or an unfinished one) in the folder; other files there stay.
+        rows_from: what the rows come from and in which order; a build goes on only from the same.
+
+    Raises:
+        ShardError: the folder holds a data set, or an unfinished one of another description, or another writer is at
+            work there.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        kind: Literal["pairs", "scenes", "videos"],
+        fields: Mapping[str, FieldSpec],
+        classes: Sequence[str],
+        *,
+        origin: str = "",
+        licence: str = "",
+        folds: Sequence[str] | None = None,
+        label_head: LabelHead | None = None,
+        layout: Literal["blocks", "samples"] = "blocks",
+        block_rows: int = 1024,
+        shard_rows: int = 65536,
+        overwrite: bool = False,
+        rows_from: str = "",
+    ) -> None:
+        self.folder = Path(folder)
+        self.block_rows = block_rows
+        self.shard_rows = shard_rows
+        self.folds = None if folds is None else tuple(folds)
+        self.label_head = label_head
+        if kind not in KINDS or min(block_rows, shard_rows) < 1:
+            raise ShardError(
+                f"{folder}: needs a kind of {', '.join(KINDS)}, and block_rows and shard_rows of at least 1"
+            )
+        self.manifest = Manifest(kind, dict(fields), tuple(classes), {}, layout=layout, origin=origin, licence=licence)
+        for path, message in self.manifest.problems():
+            raise ShardError(f"{folder}: {path} {message}")
+        # In the journal only: what decides which rows go into which shard, and in which order.
+        cut = json.dumps([block_rows, shard_rows, rows_from])
+        self._journal_mark = f"{self.manifest.created_by}, {hashlib.sha256(cut.encode()).hexdigest()}"
+        self._convert = ColumnConverter(self.manifest.columns, len(self.manifest.classes))
+        self._splits: dict[str, _Split] = {}
+        check_output_folder(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = FolderLock(self.folder)
+        try:
+            self._go_on(overwrite)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self.abandon()
+
+    def rows_written(self, split: str) -> int:
+        """Rows of a split in finished shards: those that a resumed build skips."""
+        return sum(shard.rows for shard in self.manifest.splits.get(split, ()))
+
+    def write(self, split: str, columns: Mapping[str, Any]) -> None:
+        """Append rows to a split.
+
+        Args:
+            split: name of the split.
+            columns: whole columns: arrays [rows, ...] or lists; ragged fields as :class:`Ragged` or a list of arrays
+                [items, width]. ``name``, ``origin``, ``group`` and a ``class_index`` of one class may be left out.
+
+        Raises:
+            ShardError: names row and field of what cannot be stored: NaN, a wrong width, a number beyond float16.
+        """
+        if not PLAIN_NAME.fullmatch(split):
+            raise ShardError(f"{self.folder}: split {split!r} needs a name of letters, digits, '-', '_' and '.'")
+        state = self._splits.setdefault(split, _Split(received=self.rows_written(split)))
+        rows = self._convert(columns, f"{self.folder}: split {split}", state.received)
+        count = len(rows["key"])
+        if not count:
+            return
+        state.pending.append(rows)
+        state.waiting += count
+        state.received += count
+        self._flush(split, state, last=False)
+
+    def close(self) -> None:
+        """Finish the shards and write the manifest.
+
+        Raises:
+            ShardError: nothing was written, or a fold without rows.
+        """
+        for split, state in self._splits.items():
+            self._flush(split, state, last=True)
+        if self.label_head is not None:
+            self.manifest = replace(self.manifest, label_head=self._save_label_head())
+        self.manifest = replace(self.manifest, folds=self.folds)
+        if not self.manifest.splits:
+            raise ShardError(f"{self.folder}: no rows were written")
+        for path, message in self.manifest.problems():
+            raise ShardError(f"{self.folder}: {path} {message}")
+        self.manifest.save(self.folder)
+        (self.folder / JOURNAL).unlink(missing_ok=True)
+        self._lock.release()
+
+    def abandon(self) -> None:
+        """Stop without finishing; finished shards stay for a build that goes on."""
+        for state in self._splits.values():
+            if state.shard is not None:
+                state.shard.abandon()
+        self._splits.clear()
+        self._lock.release()
+
+    def _go_on(self, overwrite: bool) -> None:
+        manifest, journal = self.folder / MANIFEST, self.folder / JOURNAL
+        if overwrite:
+            for file in (manifest, journal):
+                _remove_listed(self.folder, file)
+        if manifest.exists():
+            raise ShardError(f"{self.folder}: holds a finished data set; choose another folder, or overwrite it")
+        if journal.exists():
+            started = Manifest.from_bytes(journal.read_bytes(), str(journal))
+            if replace(started, splits={}) != replace(self.manifest, created_by=self._journal_mark):
+                raise ShardError(
+                    f"{self.folder}: holds the unfinished build of another data set (other kind, fields, classes, "
+                    "layout, sizes, origin or licence, or rows from elsewhere or in another order); go on with the "
+                    "same description, or overwrite it"
+                )
+            for shard in (shard for shards in started.splits.values() for shard in shards):
+                file = self.folder / shard.file
+                if not file.is_file() or file.stat().st_size != shard.bytes:
+                    raise ShardError(f"{file}: a finished shard is missing or changed; overwrite the data set")
+            self.manifest = replace(started, created_by=self.manifest.created_by)
+        for leftover in self.folder.glob(".*.tar.tmp"):
+            leftover.unlink()
+
+    def _flush(self, split: str, state: _Split, last: bool) -> None:
+        """Write full blocks; all rows, if these are the last."""
+        if not last and state.waiting < self._next_block_rows(state):
+            return
+        if state.waiting:
+            rows = {name: join_columns([part[name] for part in state.pending]) for name in state.pending[0]}
+            start = 0
+            while state.waiting >= (size := self._next_block_rows(state)) or (last and state.waiting):
+                size = min(size, state.waiting)
+                self._write_block(split, state, slice_columns(rows, start, start + size))
+                start, state.waiting = start + size, state.waiting - size
+            # A copy, so that a long column is not kept alive by its last rows.
+            rest = _copy(slice_columns(rows, start, start + state.waiting))
+            state.pending = [rest] if state.waiting else []
+        if last and state.shard is not None:
+            self._finish_shard(split, state)
+
+    def _next_block_rows(self, state: _Split) -> int:
+        return min(self.block_rows, self.shard_rows - (state.shard.rows if state.shard is not None else 0))
+
+    def _write_block(self, split: str, state: _Split, rows: Columns) -> None:
+        if state.shard is None:
+            number = len(self.manifest.splits.get(split, ()))
+            state.shard = _OpenShard(self.folder, f"{split}-{number:06d}.tar")
+        shard = state.shard
+        if self.manifest.layout == "blocks":
+            data = encode_block(rows, len(shard.blocks))
+        else:
+            data = encode_samples(rows, self.rows_written(split) + shard.rows, self.manifest.classes)
+        shard.append_block(data, len(rows["key"]))
+        if shard.rows == self.shard_rows:
+            self._finish_shard(split, state)
+
+    def _finish_shard(self, split: str, state: _Split) -> None:
+        finished = state.shard.finish(with_blocks=self.manifest.layout == "blocks")
+        state.shard = None
+        shards = (*self.manifest.splits.get(split, ()), finished)
+        self.manifest = replace(self.manifest, splits={**self.manifest.splits, split: shards})
+        replace(self.manifest, created_by=self._journal_mark).save(self.folder, JOURNAL)
+
+    def _save_label_head(self) -> FileReference:
+        if self.label_head.width != self.manifest.fields["audio"].width:
+            raise ShardError(
+                f"{self.folder}: the label head scores embeddings of width {self.label_head.width}, but field audio "
+                f"has width {self.manifest.fields['audio'].width}"
+            )
+        self.label_head.save(self.folder / LABEL_HEAD)
+        return FileReference(LABEL_HEAD, hashlib.sha256((self.folder / LABEL_HEAD).read_bytes()).hexdigest())
+
+
+def check_not_source(output: str | os.PathLike, sources: Sequence[str]) -> None:
+    """Refuse to write a data set over one that it is made from: overwriting would delete what is to be read.
+
+    Raises:
+        InputError: the output is one of the sources.
+    """
+    for source in sources:
+        if Path(source).exists() and Path(output).exists() and Path(source).samefile(output):
+            raise InputError(f"{output}: the output is the source; choose another folder")
+
+
+def check_output(output: str | os.PathLike, overwrite: bool) -> None:
+    """See before the work that a data set can be written, or hours of it end in an error.
+
+    Raises:
+        InputError: the folder holds a data set that may not be replaced, or cannot be written.
+    """
+    if Path(output, MANIFEST).exists() and not overwrite:
+        raise InputError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
+    check_output_folder(Path(output))
+
+
+def check_output_folder(folder: Path) -> None:
+    """See that a data set can be written to a folder, which need not exist and is not made.
+
+    Raises:
+        ShardError: it cannot.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=next(path for path in (folder, *folder.parents) if path.exists())):
+            pass
+    except OSError as error:
+        raise ShardError(
+            f"{folder}: cannot be the folder of a data set ({error.strerror}); name a folder that can be written"
+        ) from error
+
+
+def _copy(columns: Columns) -> Columns:
+    return {name: join_columns([column[:0], column]) for name, column in columns.items()}
+
+
+def _remove_listed(folder: Path, listing: Path) -> None:
+    """Remove a manifest (first, so that nobody reads half a data set) and the shards that it lists."""
+    if not listing.exists():
+        return
+    data = listing.read_bytes()
+    listing.unlink()
+    try:
+        manifest = Manifest.from_bytes(data, str(listing))
+    except ShardError:  # damaged: its shards are overwritten by name, or reported as stray files
+        return
+    for shards in manifest.splits.values():
+        for shard in shards:
+            (folder / shard.file).unlink(missing_ok=True)

@@ -1,0 +1,394 @@
+"""``ShardDataModule``: one or several data sets for Lightning."""
+
+import math
+import os
+from collections.abc import Hashable, Iterator, Sequence
+from functools import cached_property
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_ss2a.data.format.compatibility import as_list, load_manifests
+from lightning_ss2a.data.format.label_head import LabelHead
+from lightning_ss2a.data.format.manifest import Manifest, Shard
+from lightning_ss2a.data.format.storage import is_local, local_path
+from lightning_ss2a.data.loading.batch_order import MemoryPlan, StreamPlan, rank_slice
+from lightning_ss2a.data.loading.dataset import check_split
+from lightning_ss2a.data.loading.in_memory import MemoryRows, MemorySource
+from lightning_ss2a.data.loading.loaders import EvaluationLoader, TrainingLoader, TrainingSource
+from lightning_ss2a.data.loading.residency import CPU, Place, Residency, choose_residency
+from lightning_ss2a.data.loading.row_selection import checked_rows
+from lightning_ss2a.data.loading.shard_rows import ShardRows, columns_of
+from lightning_ss2a.data.loading.shared_cache import data_keeper
+from lightning_ss2a.data.loading.streaming import StreamRows, StreamSource
+from lightning_ss2a.data.loading.tensors import Rows, bytes_of, move
+from lightning_ss2a.errors import InputError
+
+Stage = Literal["train", "validation", "test", "predict"]
+RowsPerGroup = Literal["all", "one"]
+
+Selectable = TypeVar("Selectable", MemoryRows, ShardRows)
+
+_LEAST = {"batch_size": 1, "evaluation_batch_size": 1, "num_workers": 0, "shuffle_rows": 1, "seed": 0}
+_CHOICES = {"residency": get_args(Residency), "rows_per_group": get_args(RowsPerGroup)}
+
+
+class ShardDataModule(LightningDataModule):
+    """Batches from one or several data sets, the same on any number of processes and workers.
+
+    Training: an epoch's order depends on (seed, epoch) alone; rank r takes the r-th contiguous part of every global
+    batch; a row has at most ``ceil(weight)`` turns an epoch; less than one global batch is left out, other rows each
+    time; a run resumed from any checkpoint goes on with the next batch. Where a field has several views, training shows
+    one, drawn anew each time.
+
+    Evaluation: every row once, in order, batches dealt to the ranks in turn; where a rank has none left it gets a batch
+    of 0 rows. A field with several views is the mean of its views' embeddings as stored (not normalised).
+
+    Residency ``auto``: ``device`` if the rows take at most 25 % of the free memory of a CUDA device; else ``memory`` if
+    they take at most 50 % of the available memory, counted once for each process of the machine; else ``stream``.
+
+    Args:
+        datasets: folders or URLs of data sets of one kind, encoders and classes.
+        weights: times that a row of each data set is drawn an epoch, on average; 0.25: once in four epochs. None: 1.
+        batch_size: rows of a training batch over ALL processes; a process sees ``batch_size`` / processes of them.
+        evaluation_batch_size: rows of a validation, test or prediction batch of one process.
+        fold: validate (and test) on this fold of the manifest, from 0, train on all others. None: splits by name.
+        train_split: split to train on, without ``fold``.
+        validation_split: split to validate on, without ``fold``.
+        test_split: split to test on. None: the fold, or the split ``test``.
+        predict_split: split to predict. None: all splits.
+        residency: where rows stay, see above.
+        num_workers: processes that read ahead when streaming; 0: one thread. Unused otherwise.
+        shuffle_rows: when streaming, rows shuffled with each other; memory needed is about three times that many rows.
+        rows_per_group: ``all``, or ``one``: an epoch draws one random row of each group, and validation and test read
+            the first row of each group, and so do the floors. Not when streaming.
+        shuffle_pairs: train each row with the audio of another, the same other in every epoch: the floor "trained on
+            shuffled pairs". Where rows are selected, partners are drawn among them, anew for each selection. Evaluation
+            keeps the true pairs. Not when streaming.
+        seed: seed of all orders.
+
+    Raises:
+        InputError: options that contradict each other or the data.
+        ShardError: data sets that do not go together.
+    """
+
+    def __init__(
+        self,
+        datasets: str | list[str],
+        weights: list[float] | None = None,
+        batch_size: int = 1024,
+        evaluation_batch_size: int = 1024,
+        fold: int | None = None,
+        train_split: str = "train",
+        validation_split: str = "validation",
+        test_split: str | None = None,
+        predict_split: str | None = None,
+        residency: Residency = "auto",
+        num_workers: int = 0,
+        shuffle_rows: int = 65536,
+        rows_per_group: RowsPerGroup = "all",
+        shuffle_pairs: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.datasets = as_list(datasets)
+        self.weights = [1.0] * len(self.datasets) if weights is None else list(weights)
+        if not self.datasets:
+            raise InputError("data.datasets is empty; name at least one folder with a manifest.json")
+        if len(self.weights) != len(self.datasets) or not all(0 <= weight < math.inf for weight in self.weights):
+            raise InputError(
+                f"data.weights needs one number of at least 0 for each of the {len(self.datasets)} data sets, "
+                f"found {self.weights}"
+            )
+        for option, least in _LEAST.items():
+            if self.hparams[option] < least:
+                raise InputError(f"data.{option} is {self.hparams[option]}, needs at least {least}")
+        for option, choices in _CHOICES.items():
+            if self.hparams[option] not in choices:
+                raise InputError(f"data.{option} is {self.hparams[option]!r}, needs one of {', '.join(choices)}")
+        self._place: Place | None = None
+        self._tables: dict[str, MemoryRows] = {}
+        self._selected: np.ndarray | None = None
+
+    # ---------------------------------------------------------------- what the manifests say
+
+    @cached_property
+    def manifests(self) -> list[Manifest]:
+        """Manifest of each data set."""
+        return load_manifests(self.datasets)
+
+    @property
+    def manifest(self) -> Manifest:
+        """Manifest of the first data set; kind, fields and classes are those of all."""
+        return self.manifests[0]
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names."""
+        return list(self.manifest.classes)
+
+    @cached_property
+    def label_head(self) -> LabelHead | None:
+        """The label head that comes with the data, if any."""
+        for dataset, manifest in zip(self.datasets, self.manifests, strict=True):
+            if manifest.label_head is not None:
+                return manifest.load_label_head(dataset)
+        return None
+
+    def splits(self, stage: Stage) -> list[list[str]]:
+        """Names of the splits of each data set that a stage reads.
+
+        All data sets are trained on; those without a split for an evaluation are left out of it, if others have one.
+
+        Raises:
+            InputError: no such split or fold.
+        """
+        splits = [self._splits(stage, *pair) for pair in zip(self.datasets, self.manifests, strict=True)]
+        there = [[s for s in names if s in m.splits] for names, m in zip(splits, self.manifests, strict=True)]
+        if stage == "train" or not any(there):
+            for names, dataset, manifest in zip(splits, self.datasets, self.manifests, strict=True):
+                for name in names:
+                    check_split(name, dataset, list(manifest.splits), option=f"data.{stage}_split")
+        return there
+
+    def _splits(self, stage: Stage, dataset: str, manifest: Manifest) -> list[str]:
+        hparams = self.hparams
+        if stage == "predict":
+            return [hparams.predict_split] if hparams.predict_split is not None else list(manifest.splits)
+        if stage == "test" and hparams.test_split is not None:
+            return [hparams.test_split]
+        if hparams.fold is None:
+            return [{"train": hparams.train_split, "validation": hparams.validation_split, "test": "test"}[stage]]
+        folds = list(manifest.folds or [])
+        if not folds:
+            raise InputError(f"{dataset}: data.fold is {hparams.fold}, but the data set has no folds; leave it out")
+        if not 0 <= hparams.fold < len(folds):
+            raise InputError(f"{dataset}: data.fold is {hparams.fold}, but the data set has {len(folds)} folds, from 0")
+        held_out = folds[hparams.fold]
+        return [fold for fold in folds if fold != held_out] if stage == "train" else [held_out]
+
+    # ---------------------------------------------------------------- Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        """Check the options against the data, and settle where rows stay."""
+        if stage == "fit":
+            rank_slice(self.hparams.batch_size, self._rank, self._world_size)
+            self.splits("train")
+            self.splits("validation")
+        self._settle_residency()
+
+    def train_dataloader(self) -> TrainingLoader:
+        """Training batches; stateful."""
+        loader = TrainingLoader(self._training_source(), self._trainer_position)
+        try:
+            len(loader)  # too little data is an error now, not in the first epoch
+        except InputError as error:
+            if self._selected is None:
+                raise
+            selected = f"{len(self._selected)} of {self._training_rows} training rows are selected"
+            raise InputError(f"{error}; {selected}") from None
+        return loader
+
+    def val_dataloader(self) -> EvaluationLoader:
+        """Validation batches."""
+        return self._evaluation_loader("validation")
+
+    def test_dataloader(self) -> EvaluationLoader:
+        """Test batches."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> EvaluationLoader:
+        """All rows of the splits to predict, whatever ``rows_per_group``."""
+        return self._evaluation_loader("predict")
+
+    def training_rows_loader(self, every_row: bool = False) -> EvaluationLoader:
+        """The rows of the training split as evaluation sees them, in order, the same on every rank.
+
+        Args:
+            every_row: also with ``rows_per_group=one``. Otherwise that gives the first of each group: rows of a group
+                are alike, and count once in training too.
+        """
+        rows = self._rows("train") if every_row else self._evaluated("train")
+        return EvaluationLoader(rows, self.hparams.evaluation_batch_size)
+
+    def measured_training_rows_key(self) -> Hashable:
+        """All that ``training_rows_loader()`` depends on: with the same key it gives the same batches, to the bit."""
+        hparams, device = self.hparams, self._device if self._settle_residency() == "device" else CPU
+        return self._content("train"), str(device), hparams.rows_per_group, hparams.evaluation_batch_size
+
+    # ---------------------------------------------------------------- rows to train on, as callbacks choose them
+
+    @property
+    def selected_training_rows(self) -> np.ndarray | None:
+        """Numbers of the rows that training draws from, int64 [rows], increasing, read only; None: all."""
+        return self._selected
+
+    def select_training_rows(self, rows: np.ndarray | None) -> None:
+        """Draw from these training rows only, from the next ``train_dataloader()`` on.
+
+        An epoch is then what it is of data without the other rows: weights count the rows selected, groups and partners
+        of shuffled pairs are drawn among them, partners anew for each selection. Select the same rows on every rank.
+        Evaluation reads all rows as ever.
+
+        Args:
+            rows: row numbers as in ``batch["index"]``, strictly increasing, int64 [rows]; None: all.
+
+        Raises:
+            InputError: no rows, or rows that do not exist or are not strictly increasing.
+        """
+        if rows is not None:
+            rows = checked_rows(rows, self._training_rows)
+            if not len(rows):
+                raise InputError("no training row is selected; select some, or None for all")
+        self._selected = rows
+
+    def training_columns(self, names: Sequence[str]) -> Rows:
+        """Columns of all training rows, selected or not, in the order of row numbers.
+
+        From memory where training rows are there already; else only these columns are read.
+
+        Args:
+            names: such as ``origin``, ``class_index``, ``key``, ``group``.
+
+        Returns:
+            Each column [rows, ...] in storage dtype on the CPU, text as numpy ``S``; not to be written to.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        for name in names:
+            if name not in self.manifest.columns:
+                raise InputError(f"{self.datasets[0]}: no column {name!r}, only {', '.join(self.manifest.columns)}")
+        table = self._tables.get(str(self.splits("train")))
+        if table is not None and all(name in table.rows for name in names):
+            return move({name: table.rows[name] for name in names}, torch.device("cpu"))
+        return ShardRows(self.datasets, self.manifests, self.splits("train"), names).read_all()
+
+    def training_rows_subset_loader(self, rows: np.ndarray) -> EvaluationLoader:
+        """These training rows as evaluation sees them, each once, in order, batches dealt to the ranks in turn.
+
+        Whatever is selected for training, and whatever ``rows_per_group``.
+
+        Args:
+            rows: row numbers, strictly increasing, int64 [rows]; the ``index`` of the batches; may be empty.
+
+        Raises:
+            InputError: rows that do not exist or are not strictly increasing.
+        """
+        subset = self._rows("train").select(checked_rows(rows, self._training_rows))
+        return EvaluationLoader(subset, self.hparams.evaluation_batch_size, self._rank, self._world_size)
+
+    # ---------------------------------------------------------------- how it is done
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether rows are read from their files again in each epoch, because they fit in no memory or as asked for."""
+        return self._settle_residency() == "stream"
+
+    @property
+    def _training_rows(self) -> int:
+        return sum(shard.rows for shard in self._shards(self.splits("train")))
+
+    def _shards(self, splits: list[list[str]]) -> Iterator[Shard]:
+        """Shards of these splits of each data set."""
+        for manifest, names in zip(self.manifests, splits, strict=True):
+            for name in names:
+                yield from manifest.shards(name)
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+
+    def _trainer_position(self) -> tuple[int, int] | None:
+        trainer = self.trainer
+        if trainer is None or not trainer.training:
+            return None
+        epoch = 0 if trainer.overfit_batches else trainer.current_epoch  # to overfit is to see the same batches again
+        return epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    def _settle_residency(self) -> Place:
+        if self._place is None:
+            size = sum(shard.bytes for shard in self._shards([list(m.splits) for m in self.manifests]))
+            local_ranks = self.trainer.num_devices if self.trainer is not None else 1
+            keeper = data_keeper()
+            kept = {} if keeper is None else {"kept_bytes": keeper.bytes_on}
+            place, reason = choose_residency(self.hparams.residency, size, self._device, local_ranks, **kept)
+            if self.trainer is not None:  # free memory differs between ranks, their batches must not
+                place = self.trainer.strategy.broadcast(place)
+            for option, plain in (("rows_per_group", "all"), ("shuffle_pairs", False)):
+                if place == "stream" and self.hparams[option] != plain:
+                    raise InputError(f"data.{option}={self.hparams[option]} needs residency memory or device; {reason}")
+            rank_zero_info(reason)
+            self._place = place
+        return self._place
+
+    def _files(self, stage: Stage, evaluation: bool = True) -> ShardRows:
+        return ShardRows(self.datasets, self.manifests, self.splits(stage), columns_of(self.manifest, evaluation))
+
+    def _rows(self, stage: Stage) -> MemoryRows | StreamRows:
+        """The rows of a stage as evaluation reads them; tensors are loaded once."""
+        place = self._settle_residency()
+        if place == "stream":
+            return StreamRows(self._files(stage))
+        key = str(self.splits(stage))
+        if key not in self._tables:
+            self._tables[key] = self._load_or_find(stage, self._device if place == "device" else CPU)
+        return self._tables[key]
+
+    def _load_or_find(self, stage: Stage, device: torch.device) -> MemoryRows:
+        """Rows of a stage on a device, loaded by this run or an earlier one of this process."""
+
+        def load() -> MemoryRows:
+            files = self._files(stage)
+            return MemoryRows(move(files.read_all(), device), files.views, files.bounds)
+
+        keeper = data_keeper()
+        if keeper is None:
+            return load()
+        expected = sum(shard.bytes for shard in self._shards(self.splits(stage)))
+        key = ("rows", self._content(stage), str(device))
+        return keeper.get(key, load, lambda table: bytes_of(table.rows), device, expected)
+
+    def _content(self, stage: Stage) -> Hashable:
+        """What the rows of a stage are: the folders, all that their manifests say, and the splits."""
+        where = [os.path.abspath(local_path(d)) if is_local(d) else d for d in self.datasets]
+        digests = [manifest.digest for manifest in self.manifests]
+        return tuple(zip(where, digests, map(tuple, self.splits(stage)), strict=True))
+
+    def _evaluated(self, stage: Stage) -> MemoryRows | StreamRows:
+        """The rows of a stage that are measured."""
+        rows = self._rows(stage)
+        return rows.first_of_groups() if self.hparams.rows_per_group == "one" and stage != "predict" else rows
+
+    def _evaluation_loader(self, stage: Stage) -> EvaluationLoader:
+        return EvaluationLoader(
+            self._evaluated(stage), self.hparams.evaluation_batch_size, self._rank, self._world_size
+        )
+
+    def _training_source(self) -> TrainingSource:
+        hparams, place = self.hparams, self._settle_residency()
+        pin = self._device.type == "cuda" and place != "device"
+        if place == "stream":
+            files = self._selection_of(self._files("train", evaluation=False))
+            plan = StreamPlan(files.chunks(), self.weights, hparams.batch_size, hparams.shuffle_rows, hparams.seed)
+            return StreamSource(files, plan, self._rank, self._world_size, hparams.num_workers, pin)
+        table = self._selection_of(self._rows("train"))
+        by_group = hparams.rows_per_group == "one"
+        plan = MemoryPlan(table.units(by_group), self.weights, hparams.batch_size, hparams.seed)
+        share = rank_slice(hparams.batch_size, self._rank, self._world_size)
+        return MemorySource(table, plan, share, by_group, hparams.shuffle_pairs, pin)
+
+    def _selection_of(self, rows: Selectable) -> Selectable:
+        return rows if self._selected is None else rows.select(self._selected)

@@ -1,0 +1,1 @@
+"""A simulated world of known truth, and data sets drawn from it. Never real data."""

@@ -1,0 +1,1 @@
+"""What ``ss2a shards`` does with data sets: pack, validate, inspect."""

@@ -1,0 +1,262 @@
+"""The tables of a sweep: csv for machines, Markdown for readers, and one for the terminal."""
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_ss2a.sweeps.reporting.importance import Importances
+from lightning_ss2a.sweeps.reporting.ranking import Ranked, finite_values, pareto_front, rank
+from lightning_ss2a.sweeps.reporting.text import (
+    MISSING,
+    column_digits,
+    duration_text,
+    mean_and_spread,
+    replace_file,
+    setting_text,
+    short_names,
+)
+from lightning_ss2a.sweeps.running.records import Objective, TrialRecord, spread
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MAX_COLUMNS = 3
+"""Of more parameters, the terminal's table makes one column."""
+
+
+def write_report(
+    folder: Path,
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    parameters: Iterable[str],
+    importances: Sequence[Importances] = (),
+) -> list[Path]:
+    """Write ``trials.csv``, ``runs.csv`` and ``trials.md``, each replaced as a whole.
+
+    Args:
+        folder: of the study.
+        records: all trials.
+        objectives: one or several.
+        parameters: names of the swept parameters, in the order of the columns.
+        importances: what ``importance.find_importances`` found, if it was asked.
+
+    Returns:
+        The files.
+    """
+    names = list(parameters)
+    return [
+        replace_file(folder / "trials.csv", csv_text(*_trial_rows(records, objectives, names))),
+        replace_file(folder / "runs.csv", csv_text(*_run_rows(records, names))),
+        replace_file(folder / "trials.md", _page(records, objectives, names, importances)),
+    ]
+
+
+def trials_table(
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    parameters: Iterable[str],
+    limit: int = 20,
+) -> "Table":
+    """The best complete trials for the terminal; the caption counts what is not shown.
+
+    Parameters of one value are left out. Up to three have a column each, more share one that wraps: eighty characters
+    have no room for columns, and a number cut off is worse than one below the other.
+
+    Args:
+        records: all trials.
+        objectives: one or several.
+        parameters: names of the swept parameters.
+        limit: greatest number of rows.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    names = _varying(records, list(parameters))
+    header, rows = _best_rows(records, objectives, names)
+    numbers = len(header) - len(names)
+    shown = [position for position in range(numbers) if header[position] not in ("repeats", "time")]
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, caption=_left_over(records, len(rows), limit), caption_justify="left"
+    )
+    # Text, not str: a choice may hold brackets, which would be read as markup.
+    for position in shown:
+        table.add_column(Text(header[position]), justify="right", no_wrap=True)
+    for title in header[numbers:] if len(names) <= MAX_COLUMNS else ["setting"]:
+        table.add_column(Text(title), overflow="fold")
+    for row in rows[:limit]:
+        settings = [_cropped(cell) for cell in row[numbers:]]
+        if len(names) > MAX_COLUMNS:
+            pairs = zip(header[numbers:], settings, strict=True)
+            settings = [", ".join(f"{name} {cell}" for name, cell in pairs if cell != MISSING)]
+        table.add_row(*(Text(row[position]) for position in shown), *map(Text, settings))
+    return table
+
+
+def _cropped(label: str, width: int = 24) -> str:
+    return label if len(label) <= width else f"{label[: width - 1]}…"
+
+
+def _varying(records: Sequence[TrialRecord], names: list[str]) -> list[str]:
+    return [n for n in names if len({repr(record.point.get(n, MISSING)) for record in records}) > 1]
+
+
+def _left_over(records: Sequence[TrialRecord], complete: int, limit: int) -> str | None:
+    counts = Counter(record.state for record in records if record.state != "complete")
+    notes = [f"{complete - limit} more complete in trials.csv"] if complete > limit else []
+    return ", ".join([*notes, *(f"{count} {state}" for state, count in counts.items())]) or None
+
+
+def importance_lines(importances: Sequence[Importances]) -> list[str]:
+    """One sentence per objective, such as ``val/ssms: lr 62 %, dropout 38 % (of 24 trials)``."""
+    lines = []
+    for found in importances:
+        names = short_names([*found.shares, *found.left_out])
+        if found.reason is not None:
+            lines.append(f"{found.metric}: none, {found.reason}")
+            continue
+        shares = ", ".join(f"{names[name]} {100 * share:.0f} %" for name, share in found.shares.items())
+        rest = f"; one value or not in every trial: {', '.join(names[n] for n in found.left_out)}"
+        lines.append(f"{found.metric}: {shares} (of {found.trials} trials{rest if found.left_out else ''})")
+    return lines
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of GitHub's Markdown, all columns but the first to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
+
+
+def _markdown_cell(text: str) -> str:
+    # A choice named a|b, or a reason of two lines, would tear the row.
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _order(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective]
+) -> tuple[list[TrialRecord], list[dict[int, Ranked]], set[int]]:
+    """Trials best first and those that have no place after them; places by number, per objective; the front."""
+    places = [{item.record.number: item for item in rank(records, objective)} for objective in objectives]
+    front = [record.number for record in pareto_front(records, objectives)] if len(objectives) > 1 else []
+    order = {number: position for position, number in enumerate(dict.fromkeys([*front, *places[0]]))}
+    ordered = sorted(records, key=lambda record: (order.get(record.number, math.inf), record.number))
+    return ordered, places, set(front)
+
+
+def _trial_rows(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective], names: list[str]
+) -> tuple[list[str], list[list[Any]]]:
+    ordered, places, front = _order(records, objectives)
+    several = len(objectives) > 1
+    header = ["number", "state", "repeats"]
+    for objective in objectives:
+        parts = ["", " spread", " behind best", " behind best spread", " within spread of best"]
+        header += [f"{objective.metric}{part}" for part in parts]
+    header += (["on front"] if several else []) + [*names, "seconds", "folder", "reason"]
+    rows = []
+    for record in ordered:
+        row: list[Any] = [record.number, record.state, len(record.metrics)]
+        for objective, place in zip(objectives, places, strict=True):
+            values = list(finite_values(record, objective.metric).values())
+            row += [record.mean(objective.metric), spread(values)]
+            ranked = place.get(record.number)
+            row += [ranked.behind, ranked.behind_spread, ranked.tied] if ranked else [None] * 3
+        row += [record.number in front] if several else []
+        row += [*(_cell(record, name) for name in names), record.seconds, record.folder, record.reason]
+        rows.append(row)
+    return header, rows
+
+
+def _run_rows(records: Sequence[TrialRecord], names: list[str]) -> tuple[list[str], list[list[Any]]]:
+    metrics = sorted({name for record in records for numbers in record.metrics.values() for name in numbers})
+    rows = [
+        [record.number, repeat, record.state, *(_cell(record, n) for n in names), *(numbers.get(m) for m in metrics)]
+        for record in sorted(records, key=lambda record: record.number)
+        for repeat, numbers in record.metrics.items()
+    ]
+    return ["number", "repeat", "state", *names, *metrics], rows
+
+
+def _cell(record: TrialRecord, name: str) -> Any:
+    # Inactive is an empty cell; a choice of null is a value, and says so.
+    value = record.point.get(name, MISSING)
+    return "null" if value is None else value
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Comma-separated values; NaN is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([MISSING if isinstance(c, float) and math.isnan(c) else c for c in row] for row in rows)
+    return text.getvalue()
+
+
+def _best_rows(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective], names: list[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Complete trials in words: what both Markdown and the terminal show."""
+    ordered, places, front = _order(records, objectives)
+    several = len(objectives) > 1
+    short = short_names(names)
+    header = ["trial", *(["front"] if several else []), *(objective.metric for objective in objectives)]
+    header += ([] if several else ["behind best"]) + ["repeats", "time", *(short[name] for name in names)]
+    digits = [column_digits(item.spread for item in place.values()) for place in places]
+    behind_digits = column_digits(item.behind_spread for item in places[0].values())
+    rows = []
+    for record in ordered:
+        ranked = [place.get(record.number) for place in places]
+        if not any(ranked):
+            continue
+        row = [str(record.number), *(["yes" if record.number in front else MISSING] if several else [])]
+        row += [mean_and_spread(r.value, r.spread, d) if r else MISSING for r, d in zip(ranked, digits, strict=True)]
+        row += [] if several else [_behind(ranked[0], behind_digits) if rows else "best"]
+        row += [str(len(record.metrics)), duration_text(record.seconds), *_settings(record, names)]
+        rows.append(row)
+    return header, rows
+
+
+def _behind(ranked: Ranked, digits: int | None) -> str:
+    return mean_and_spread(ranked.behind, ranked.behind_spread, digits) + (", tied" if ranked.tied else "")
+
+
+def _settings(record: TrialRecord, names: list[str]) -> list[str]:
+    return [setting_text(record.point[name]) if name in record.point else MISSING for name in names]
+
+
+def _page(
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    names: list[str],
+    importances: Sequence[Importances],
+) -> str:
+    header, rows = _best_rows(records, objectives, names)
+    wanted = " and ".join(f"{o.metric} ({'more' if o.maximize else 'less'} is better)" for o in objectives)
+    blocks = [f"# Trials by {wanted}", markdown_table(header, rows) if rows else "No trial is complete."]
+    if rows:
+        blocks.append(_legend(objectives))
+    if importances:
+        blocks.append("## Importances")
+        blocks.append("Share of the differences between trials that a parameter explains (fANOVA).")
+        blocks.append("\n".join(f"- {line}" for line in importance_lines(importances)))
+    ranked = {row[0] for row in rows}
+    rest = [r for r in sorted(records, key=lambda r: r.number) if str(r.number) not in ranked]
+    if rest:
+        short = short_names(names)
+        table = [[str(r.number), r.state, r.reason or MISSING, *_settings(r, names)] for r in rest]
+        blocks += ["## Not ranked", markdown_table(["trial", "state", "reason", *(short[n] for n in names)], table)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _legend(objectives: Sequence[Objective]) -> str:
+    spreads = "± is the standard deviation over the repeats."
+    if len(objectives) > 1:
+        return f"{spreads} On the front are trials that no other beats in all objectives; they come first."
+    return (
+        f"{spreads} *Behind best* is the mean difference to the best trial over the repeats that both have, ± its"
+        " standard deviation; *tied* where it is no more than that. Trials that lack repeats come last."
+    )

@@ -1,0 +1,181 @@
+"""Worker processes, started when they are needed and replaced when they die."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.sweeps.running.messages import Answer, Done, Failed, Progress, Ready, Task
+
+WORKER_MODULE = "lightning_ss2a.cli.sweep_worker"
+MOST_STARTS = 3
+"""A worker that dies so often before it is ready cannot work here."""
+
+
+@dataclass
+class WorkerProcess:
+    """A process that answers tasks, in a session of its own: Ctrl-C is not for it.
+
+    Args:
+        process: the process.
+        connection: to it.
+        lifeline: closed when this process ends, which ends the worker.
+    """
+
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    lifeline: int
+
+    @classmethod
+    def start(cls, threads: int, workers: int, gpus: Sequence[str], log: Path) -> "WorkerProcess":
+        """Start a worker.
+
+        Args:
+            threads: CPU threads.
+            workers: that share this machine's memory.
+            gpus: names of the GPUs that it sees, as CUDA_VISIBLE_DEVICES has them; empty: those that this process sees.
+            log: file for what it prints outside of tasks.
+        """
+        ours, theirs = multiprocessing.Pipe()
+        read_end, write_end = os.pipe()
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "ab") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", WORKER_MODULE, str(theirs.fileno()), str(read_end), str(threads), str(workers)],
+                pass_fds=[theirs.fileno(), read_end],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        theirs.close()
+        os.close(read_end)
+        return cls(process, ours, write_end)
+
+    def stop(self) -> str:
+        """End it and its children; how it had ended, if it had."""
+        # Its process group may outlive it: other ranks of its run.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        status = self.process.wait()
+        self.connection.close()
+        os.close(self.lifeline)
+        return f"signal {-status}" if status < 0 else f"status {status}"
+
+
+class WorkerPool:
+    """Workers by number, each with at most one task.
+
+    Args:
+        workers: how many.
+        threads: CPU threads of each.
+        gpus_per_worker: GPUs that each sees; 0: all.
+        one_task_each: use a process for one task only.
+        logs: folder for what workers print outside of tasks.
+
+    Raises:
+        InputError: this process sees fewer GPUs than the workers need.
+    """
+
+    def __init__(self, workers: int, threads: int, gpus_per_worker: int, one_task_each: bool, logs: Path) -> None:
+        self.numbers = range(workers)
+        self._threads, self._gpus, self._one_task_each, self._logs = threads, gpus_per_worker, one_task_each, logs
+        self._workers: dict[int, WorkerProcess] = {}
+        self._busy: set[int] = set()
+        self._starts_in_vain = 0
+        needed = workers * gpus_per_worker
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self._visible = list(map(str, range(needed))) if visible is None else [x for x in visible.split(",") if x]
+        if len(self._visible) < needed:
+            raise InputError(
+                f"workers: {workers} with {gpus_per_worker} GPUs each need {needed}, CUDA_VISIBLE_DEVICES names "
+                f"{len(self._visible)}"
+            )
+
+    @property
+    def idle(self) -> list[int]:
+        """Workers without a task."""
+        return [number for number in self.numbers if number not in self._busy]
+
+    def give(self, number: int, task: Task) -> None:
+        """Give a task to an idle worker."""
+        if number not in self._workers:
+            self._start(number)
+        self._busy.add(number)
+        with contextlib.suppress(OSError):  # it has died; wait() will say so
+            self._workers[number].connection.send(task)
+
+    def reply(self, number: int, stop: bool) -> None:
+        """Answer a worker's :class:`Progress`."""
+        with contextlib.suppress(OSError):
+            self._workers[number].connection.send(stop)
+
+    def wait(self, seconds: float) -> list[tuple[int, Answer]]:
+        """Answers that come within this time; a worker that died answers that its task failed.
+
+        Raises:
+            InputError: workers cannot be started.
+        """
+        places = {self._workers[number].connection: number for number in self._busy}
+        answers = []
+        for connection in wait(list(places), seconds):
+            number = places[connection]
+            try:
+                answer = connection.recv()
+            except (EOFError, OSError):
+                answer = Failed(self._buried(number), is_final=False)
+            if isinstance(answer, Ready):
+                self._starts_in_vain = 0
+                continue
+            answers.append((number, answer))
+            if not isinstance(answer, Progress):
+                self._busy.discard(number)
+                if number in self._workers and (self._one_task_each or answer.is_spent):
+                    self._workers.pop(number).stop()
+        return answers
+
+    def call(self, task: Task) -> Done:
+        """Have one task done, while no other is.
+
+        Raises:
+            InputError: it failed; with its reason.
+        """
+        self.give(self.idle[0], task)
+        while True:
+            for _, answer in self.wait(1.0):
+                if isinstance(answer, Failed):
+                    raise InputError(answer.reason)
+                return answer
+
+    def stop(self) -> None:
+        """End all workers."""
+        for number in list(self._workers):
+            self._workers.pop(number).stop()
+        self._busy.clear()
+
+    def _start(self, number: int) -> None:
+        gpus = self._visible[number * self._gpus : (number + 1) * self._gpus]
+        self._workers[number] = WorkerProcess.start(self._threads, len(self.numbers), gpus, self._log(number))
+        self._starts_in_vain += 1
+
+    def _log(self, number: int) -> Path:
+        return self._logs / f"worker_{number}.log"
+
+    def _buried(self, number: int) -> str:
+        """Remove a worker that died; what to say of it."""
+        how = self._workers.pop(number).stop()
+        if self._starts_in_vain > MOST_STARTS * len(self.numbers):
+            raise InputError(f"worker processes die before they are ready ({how}); see {self._log(number)}")
+        killed = ", as the system does where memory ends" if how == f"signal {int(signal.SIGKILL)}" else ""
+        return f"its process died ({how}{killed})"

@@ -1,0 +1,225 @@
+"""What one pass over the training split tells: the mean embeddings and the closed-form maps behind every floor."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from lightning_ss2a.data import ShardDataModule
+from lightning_ss2a.data.loading.residency import CPU
+from lightning_ss2a.data.loading.shared_cache import data_keeper
+from lightning_ss2a.data.loading.tensors import Batch
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.models.ridge import CrossMoments, ridge_regression
+from lightning_ss2a.training.pretrained import load_audio_to_visual
+from lightning_ss2a.training.validation.targets import targets_of
+
+PRIOR_SAMPLES = 512
+
+
+@dataclass
+class TrainingStatistics:
+    """Closed-form summaries of the training split; all tensors, so that they travel inside a checkpoint.
+
+    Attributes:
+        mean_audio: mean unit-norm audio embedding, [audio width].
+        audio_norm: mean norm of the audio embeddings as stored, scalar. A prediction has a direction only; a label
+            head with a bias needs a length too, and gets this one.
+        audio_samples: audio embeddings of training rows spread over the split, [<= 512, audio width]; for the floor
+            "chance".
+        features_to_audio_weight: ridge regression of audio directions on what is seen, [audio, feature width]; see
+            ``Targets.features``.
+        features_to_audio_bias: its bias, [audio width].
+        audio_to_visual_weight: the translator of the CLIP score, audio to visual, [visual, audio width]; None: the data
+            have no visual embeddings.
+        audio_to_visual_bias: its bias, [visual width].
+        mean_visual: mean of the unit embeddings of what is seen, [visual width]; None as above.
+        visual_norm: mean norm of the visual embeddings as stored, scalar; None as above.
+        translator: a trained translator that takes the ridge's place; it is no part of the state.
+    """
+
+    mean_audio: Tensor
+    audio_norm: Tensor
+    audio_samples: Tensor
+    features_to_audio_weight: Tensor
+    features_to_audio_bias: Tensor
+    audio_to_visual_weight: Tensor | None = None
+    audio_to_visual_bias: Tensor | None = None
+    mean_visual: Tensor | None = None
+    visual_norm: Tensor | None = None
+    translator: nn.Module | None = None
+
+    def predict_audio(self, features: Tensor) -> Tensor:
+        """Audio directions that the ridge regression predicts, [rows, audio width], from ``Targets.features``."""
+        return _affine(features, self.features_to_audio_weight, self.features_to_audio_bias)
+
+    def translate_audio(self, audio: Tensor) -> Tensor:
+        """Audio embeddings [rows, audio width] in the visual space, [rows, visual width]."""
+        if self.translator is None:
+            return _affine(normalize(audio, dim=-1), self.audio_to_visual_weight, self.audio_to_visual_bias)
+        with torch.autocast(audio.device.type, enabled=False):
+            return self.translator(audio)
+
+    def to(self, device: torch.device) -> "TrainingStatistics":
+        """The same statistics on another device."""
+        translator = None if self.translator is None else self.translator.to(device)
+        moved = {name: value.to(device) for name, value in self.state_dict().items()}
+        return TrainingStatistics(**moved, translator=translator)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Plain tensors by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "translator"}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def with_translator(self, path: str) -> "TrainingStatistics":
+        """The same, with another translator: a checkpoint of ``AudioToVisualModule``, or a linear map.
+
+        Args:
+            path: a ``.ckpt``, or a safetensors file (``weight`` [visual, audio width], ``bias``).
+
+        Raises:
+            InputError: the file is missing or broken, or has other names or widths than needed.
+        """
+        if self.audio_to_visual_weight is None:
+            raise InputError("translator_checkpoint has no use: these data have no visual embeddings to compare with")
+        if path.endswith(".ckpt"):
+            visual_width, audio_width = self.audio_to_visual_weight.shape
+            translator = load_audio_to_visual(path, "translator_checkpoint", audio_width, visual_width)
+            return replace(self, translator=translator)
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such translator checkpoint; leave translator_checkpoint out for the ridge")
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise InputError(f"{path}: not a safetensors file ({error})") from error
+        for name, expected in (("weight", self.audio_to_visual_weight), ("bias", self.audio_to_visual_bias)):
+            if name not in tensors or tensors[name].shape != expected.shape:
+                found = tuple(tensors[name].shape) if name in tensors else "nothing"
+                raise InputError(f"{path}: field {name!r} must have shape {tuple(expected.shape)}, found {found}")
+            if not tensors[name].isfinite().all():
+                raise InputError(f"{path}: field {name!r} holds NaN or infinite numbers")
+        return replace(self, translator=LinearTranslator(tensors["weight"].float(), tensors["bias"].float()))
+
+
+class LinearTranslator(nn.Module):
+    """A linear map from the direction of audio embeddings to the visual space.
+
+    Args:
+        weight: [visual, audio width].
+        bias: [visual width].
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Translate audio embeddings, [rows, audio width] -> [rows, visual width]."""
+        return _affine(normalize(audio, dim=-1), self.weight, self.bias)
+
+
+def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
+    """Fit the statistics in one pass over the training rows (every row once, views averaged).
+
+    Every rank reads the same rows in the same order, so that all ranks hold the same floors to the bit.
+    The ridge penalties are chosen by generalised cross-validation: the strongest floor that needs no tuning.
+
+    Args:
+        batches: dict batches of pairs, scenes or videos.
+
+    Raises:
+        InputError: there is no row.
+    """
+    forward = backward = None
+    norms, visual_norms, samples = 0.0, 0.0, _SpreadSample(PRIOR_SAMPLES)
+    for batch in batches:
+        targets = targets_of({name: _double(column) for name, column in batch.items()})
+        features, audio, visual = targets.features, normalize(targets.audio, dim=-1), targets.mean_visual
+        if forward is None:
+            forward = CrossMoments(features.shape[-1], audio.shape[-1], device=audio.device)
+            if visual is not None:
+                backward = CrossMoments(audio.shape[-1], visual.shape[-1], device=audio.device)
+        forward.update(features, audio)
+        if backward is not None:
+            backward.update(audio, visual)
+            lengths = targets.visual.norm(dim=-1).masked_fill(~targets.visible, 0).sum(1)
+            visual_norms = visual_norms + (lengths / targets.visible.sum(1)).sum()
+        norms = norms + targets.audio.norm(dim=-1).sum()
+        samples.update(batch["audio"])
+    if forward is None or forward.count == 0:
+        raise InputError("the training split has no rows: no floor or translator can be fitted")
+    to_audio = ridge_regression(forward, penalty="gcv")
+    return TrainingStatistics(
+        mean_audio=(forward.sum_y / forward.count).float(),
+        audio_norm=(norms / forward.count).float(),
+        audio_samples=samples.rows(),
+        features_to_audio_weight=to_audio.weight.float(),
+        features_to_audio_bias=to_audio.bias.float(),
+        **({} if backward is None else _visual_statistics(backward, visual_norms)),
+    )
+
+
+def training_statistics(data: ShardDataModule) -> TrainingStatistics:
+    """The statistics of the training rows as ``data`` measures them; within ``keep_data()`` fitted once for all runs.
+
+    Raises:
+        InputError: there is no row.
+    """
+
+    def fit() -> TrainingStatistics:
+        return fit_training_statistics(data.training_rows_loader())
+
+    keeper = data_keeper()
+    if keeper is None:
+        return fit()
+    key = ("statistics", data.measured_training_rows_key())
+    return keeper.get(key, lambda: fit().to(CPU), lambda fitted: sum(x.nbytes for x in fitted.state_dict().values()))
+
+
+def _visual_statistics(backward: CrossMoments, norms: Tensor) -> dict[str, Tensor]:
+    to_visual = ridge_regression(backward, penalty="gcv")
+    return {
+        "audio_to_visual_weight": to_visual.weight.float(),
+        "audio_to_visual_bias": to_visual.bias.float(),
+        "mean_visual": (backward.sum_y / backward.count).float(),
+        "visual_norm": (norms / backward.count).float(),
+    }
+
+
+def _affine(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A closed-form map, the same for a row in any batch and under autocast, which leaves float64 alone."""
+    return (rows.double() @ weight.double().T + bias.double()).float()
+
+
+def _double(column: Tensor | list[str]) -> Tensor | list[str]:
+    return column.double() if isinstance(column, Tensor) and column.is_floating_point() else column
+
+
+class _SpreadSample:
+    """At most ``count`` rows at even distances over a sequence of unknown length, in bounded memory."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._stride = 1
+        self._seen = 0
+        self._kept: list[Tensor] = []  # rows 0, stride, 2 * stride, ... of the sequence
+
+    def update(self, rows: Tensor) -> None:
+        """See the next rows of the sequence."""
+        self._kept.append(rows[-self._seen % self._stride :: self._stride].clone())  # a view would keep the batch
+        self._seen += len(rows)
+        while -(-self._seen // self._stride) > 2 * self._count:
+            self._kept = [torch.cat(self._kept)[::2]]
+            self._stride *= 2
+
+    def rows(self) -> Tensor:
+        """The sample, [<= count, width]."""
+        kept = torch.cat(self._kept)
+        positions = torch.linspace(0, len(kept) - 1, min(self._count, len(kept)), device=kept.device).round().long()
+        return kept[positions]

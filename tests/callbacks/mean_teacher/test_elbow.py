@@ -1,0 +1,188 @@
+"""Kneedle on sorted similarities: which pairs a threshold drops, where the truth is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_ss2a.callbacks.mean_teacher.elbow import (
+    LEAST_RANGE,
+    Elbow,
+    distance_from_chord,
+    find_elbow,
+    reduce_curve,
+)
+from tests.callbacks.mean_teacher.mixtures import mixture
+
+LEAST_PRECISION = {0.1: 0.75, 0.3: 0.90, 0.5: 0.90}
+LEAST_RECALL = 0.95
+
+
+def dropped(similarity: np.ndarray, elbow: Elbow) -> np.ndarray:
+    return np.zeros(len(similarity), bool) if elbow.threshold is None else similarity < elbow.threshold
+
+
+def quality(drops: np.ndarray, mismatched: np.ndarray) -> tuple[float, float]:
+    """Precision and recall of dropping; a filter that drops nothing has no precision."""
+    found = (drops & mismatched).sum()
+    return found / max(1, drops.sum()), found / mismatched.sum()
+
+
+def is_good(drops: np.ndarray, mismatched: np.ndarray, rate: float) -> bool:
+    precision, recall = quality(drops, mismatched)
+    return precision >= LEAST_PRECISION[rate] and recall >= LEAST_RECALL
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rate", LEAST_PRECISION)
+def test_mismatched_pairs_are_dropped_and_few_others(rate, seed):
+    similarity, mismatched = mixture(12_000, rate, seed)
+    assert is_good(dropped(similarity, find_elbow(similarity)), mismatched, rate)
+
+
+@pytest.mark.parametrize("rate", LEAST_PRECISION)
+def test_the_measure_tells_a_filter_from_none_and_from_chance(rate):
+    similarity, mismatched = mixture(12_000, rate, 0)
+    chance = np.random.default_rng(1).random(len(similarity)) < dropped(similarity, find_elbow(similarity)).mean()
+    assert not is_good(np.zeros(len(similarity), bool), mismatched, rate)
+    assert not is_good(chance, mismatched, rate)
+    assert not is_good(np.ones(len(similarity), bool), mismatched, rate)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_mismatch_a_tail_is_cut_which_a_floor_prevents(seed):
+    similarity, _ = mixture(80_000, 0.0, seed)
+    assert 0.01 < dropped(similarity, find_elbow(similarity)).mean() <= 0.12
+    floored = find_elbow(similarity, floor_threshold=0.4)
+    assert (floored.threshold, floored.reason) == (0.4, "floor_threshold")
+    assert dropped(similarity, floored).mean() < 0.005
+
+
+def test_a_floor_above_the_elbow_changes_nothing():
+    similarity, _ = mixture(12_000, 0.3, 0)
+    elbow, floored = find_elbow(similarity), find_elbow(similarity, floor_threshold=0.9)
+    assert (floored.threshold, floored.reason) == (elbow.threshold, "knee")
+
+
+def test_the_first_knee_of_all_similarities_is_a_ripple():
+    """Why the curve is reduced to quantiles, and why the farthest knee is taken."""
+    from kneed import KneeLocator
+
+    similarity, mismatched = mixture(12_000, 0.3, 0)
+    ordered = np.sort(similarity)
+    ripple = ordered[KneeLocator(np.arange(len(ordered)), ordered, S=1.0).knee]
+    assert quality(similarity < ripple, mismatched)[1] < 0.6
+    elbow = find_elbow(similarity)
+    assert quality(dropped(similarity, elbow), mismatched)[1] > 0.99
+    distance = distance_from_chord(elbow.quantiles)
+    assert distance[elbow.knee] == pytest.approx(distance.max(), abs=0.01)
+
+
+def test_a_knee_that_can_be_read_off():
+    """Ten values rise steeply, ninety hardly: the elbow is where the plateau begins."""
+    similarity = np.concatenate([np.linspace(-0.4, 0.5, 10, endpoint=False), np.linspace(0.5, 0.6, 90)])
+    elbow = find_elbow(similarity)
+    assert (elbow.threshold, elbow.knee, elbow.reason) == (pytest.approx(0.5), 10, "knee")
+    assert np.array_equal(elbow.quantiles, similarity)
+
+
+def test_convex_keeps_only_the_best():
+    similarity = np.concatenate([np.linspace(0.1, 0.2, 90), np.linspace(0.2, 0.9, 11)[1:]])
+    elbow = find_elbow(similarity, curve="convex")
+    assert elbow.threshold == pytest.approx(0.2)
+    assert (similarity >= elbow.threshold).sum() == 11
+
+
+@pytest.mark.parametrize("curve", ["concave", "convex"])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.3, 0.5])
+def test_the_directions_are_mirror_images(curve, rate):
+    similarity, _ = mixture(5_000, rate, 3)
+    up = find_elbow(similarity, curve=curve)
+    down = find_elbow(similarity, curve=curve, direction="decreasing")
+    assert up.threshold == down.threshold
+    assert up.knee == len(down.quantiles) - 1 - down.knee
+    assert np.array_equal(up.quantiles, down.quantiles[::-1])
+
+
+@pytest.mark.parametrize(
+    ("similarity", "options", "reason"),
+    [
+        (np.zeros(0), {}, "0 pairs are fewer than min_pairs, 1"),
+        (np.linspace(-1, 1, 49) ** 3, {"min_pairs": 50}, "49 pairs are fewer than min_pairs, 50"),
+        (np.full(100, 0.7), {}, "all equal"),
+        (0.7 + LEAST_RANGE * np.linspace(0, 0.9, 100) ** 2, {}, "all equal"),
+        (np.array([0.1]), {}, "all equal"),
+        (np.array([0.1, 0.9]), {}, "all equal"),
+        (np.linspace(0, 1, 129), {}, "no knee"),
+        (np.linspace(0, 1, 1000) ** 3, {}, "no knee"),  # everywhere below its chord
+        (np.linspace(0, 1, 1000) ** (1 / 3), {"sensitivity": 1e4}, "no knee"),
+    ],
+)
+def test_curves_without_an_elbow_give_no_threshold(similarity, options, reason):
+    elbow = find_elbow(similarity, **options)
+    assert elbow.threshold is None
+    assert elbow.knee is None
+    assert reason in elbow.reason
+
+
+@pytest.mark.parametrize("fraction", [0.7, 0.9, 1.0])
+def test_the_least_part_that_is_kept_lowers_the_threshold(fraction):
+    similarity, _ = mixture(1_000, 0.5, 0)
+    elbow = find_elbow(similarity, min_kept_fraction=fraction)
+    assert elbow.reason == "min_kept_fraction"
+    assert (similarity >= elbow.threshold).sum() == round(1_000 * fraction)
+    assert find_elbow(similarity, min_kept_fraction=0.2).reason == "knee"
+
+
+def test_quantiles_are_values_of_the_curve_with_both_its_ends():
+    ordered = np.sort(np.random.default_rng(0).normal(size=1_001))
+    points = reduce_curve(ordered, 300)
+    assert len(points) == 300
+    assert np.isin(points, ordered).all()
+    assert (points[0], points[-1]) == (ordered[0], ordered[-1])
+    assert np.array_equal(reduce_curve(ordered[:7], 300), ordered[:7])
+
+
+# Whole numbers, so that scaling and shifting them is exact.
+VALUES = st.lists(st.integers(-1000, 1000), min_size=3, max_size=400).map(lambda x: np.array(x, np.float64))
+OPTIONS = st.fixed_dictionaries(
+    {
+        "sensitivity": st.floats(0, 5),
+        "curve": st.sampled_from(["concave", "convex"]),
+        "direction": st.sampled_from(["increasing", "decreasing"]),
+        "quantiles": st.integers(10, 300),
+        "min_kept_fraction": st.floats(0, 1),
+    }
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(VALUES, OPTIONS)
+def test_at_least_the_stated_part_is_kept(values, options):
+    elbow = find_elbow(values, **options)
+    kept = ~dropped(values, elbow)
+    assert kept.mean() >= options["min_kept_fraction"] - 1e-9
+    assert kept.any()
+    assert not kept.all() or elbow.threshold is None or elbow.threshold <= values.min()
+
+
+@settings(deadline=None, max_examples=150)
+@given(VALUES, OPTIONS, st.integers(0, 1000))
+def test_the_order_of_pairs_does_not_matter(values, options, seed):
+    shuffled = np.random.default_rng(seed).permutation(values)
+    assert find_elbow(values, **options).threshold == find_elbow(shuffled, **options).threshold
+
+
+@settings(deadline=None, max_examples=150)
+@given(VALUES, OPTIONS, st.integers(1, 100), st.integers(-1000, 1000))
+def test_scale_and_offset_of_similarities_do_not_matter(values, options, scale, offset):
+    one, other = find_elbow(values, **options), find_elbow(scale * values + offset, **options)
+    assert np.array_equal(dropped(values, one), dropped(scale * values + offset, other))
+
+
+@settings(deadline=None, max_examples=100)
+@given(VALUES, OPTIONS, st.integers(-1000, 1000))
+def test_pairs_at_the_floor_are_kept(values, options, floor):
+    drops = dropped(values, find_elbow(values, **options, floor_threshold=floor))
+    assert not drops[values >= floor].any()
+    assert not (drops & ~dropped(values, find_elbow(values, **options))).any()  # a floor never drops more

@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+
+from lightning_ss2a.data import ShardError
+from lightning_ss2a.data.format import npy
+
+
+def with_shape(shape: tuple[int, ...], data: bytes = b"") -> memoryview:
+    header = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {shape!r}, }}".encode().ljust(501) + b"\n"
+    return memoryview(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data)
+
+
+def test_round_trip_shares_memory():
+    array = np.arange(6, dtype=np.float16).reshape(2, 3)
+    data = npy.encode(array)
+    decoded = npy.decode(memoryview(data), "x")
+    assert np.array_equal(decoded, array)
+    assert not decoded.flags.owndata
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"),
+    [((0, 1 << 70), b""), ((1 << 62, 0, 4), b""), ((1,) * 100, b"\0\0"), ((0,) * 100, b"")],
+)
+def test_shapes_that_no_array_has(shape, data):
+    with pytest.raises(ShardError, match=f"x: no array has {len(shape)} axes"):
+        npy.decode(with_shape(shape, data), "x")

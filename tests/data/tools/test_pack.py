@@ -1,0 +1,293 @@
+import bz2
+import gzip
+import io
+import json
+import lzma
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+
+from lightning_ss2a.data import FieldSpec, Manifest, Ragged, ShardError, ShardWriter
+from lightning_ss2a.data.tools import pack as pack_module
+from lightning_ss2a.data.tools.pack import SampleMapping, pack_samples, repack_dataset
+from lightning_ss2a.data.tools.validate import validate_dataset
+from lightning_ss2a.errors import InputError
+from tests.data.shard_examples import FIELDS, make_dataset, make_label_head, read_everything, same_data
+
+MAPPING = SampleMapping(
+    fields={"visual": "clip.npy", "audio": "clap.npy"},
+    encoders={"visual": "ViT-L/14", "audio": "CLAP"},
+    class_from="json:label",
+    group_from="json:video.id",
+    name_from="txt",
+    origin="curated",
+)
+
+
+def foreign_sample(i: int) -> dict:
+    return {
+        "__key__": f"{i:04d}",
+        "clip.npy": np.full(6, i, np.float32),
+        "clap.npy": np.full(4, -i, np.float64),
+        "json": {"label": ["dog", "cat"][i % 2], "video": {"id": i // 3}},
+        "txt": f"thing {i}",
+        "jpg": b"not looked at",
+    }
+
+
+def write_foreign(path: Path, samples: list[dict]) -> str:
+    with webdataset.TarWriter(str(path)) as writer:
+        for sample in samples:
+            writer.write({name: value for name, value in sample.items() if value is not None})
+    return str(path)
+
+
+@pytest.fixture
+def tars(tmp_path):
+    samples = [foreign_sample(i) for i in range(12)]
+    return [write_foreign(tmp_path / "a.tar", samples[:5]), write_foreign(tmp_path / "b.tar", samples[5:])]
+
+
+def test_foreign_samples_become_pairs(tmp_path, tars):
+    manifest = pack_samples(tars, tmp_path / "out", MAPPING, split="test", licence="CC0", block_rows=4)
+    assert validate_dataset(tmp_path / "out") == []
+    assert manifest == Manifest.load(tmp_path / "out")
+    assert manifest.classes == ("cat", "dog")
+    assert manifest.encoders == {"visual": "ViT-L/14", "audio": "CLAP"}
+    rows = read_everything(tmp_path / "out")["test"]
+    assert rows["key"].tolist() == [f"{i:04d}".encode() for i in range(12)]
+    assert rows["name"].tolist() == [f"thing {i}".encode() for i in range(12)]
+    assert np.array_equal(rows["visual"][:, 3], np.arange(12))
+    assert np.array_equal(rows["audio"][:, 1], -np.arange(12))
+    assert rows["class_index"].tolist() == [1, 0] * 6
+    assert rows["origin"].tolist() == [1] * 12
+    assert len(np.unique(rows["group"])) == 4
+    assert (rows["group"][:3] == rows["group"][0]).all()
+
+
+def test_urls_and_compressed_tars(tmp_path, tars):
+    packed = Path(tars[1] + ".gz")
+    packed.write_bytes(gzip.compress(Path(tars[1]).read_bytes()))
+    pack_samples([f"pipe:cat {tars[0]}", f"file://{packed}"], tmp_path / "urls", MAPPING)
+    pack_samples(tars, tmp_path / "files", MAPPING)
+    assert same_data(read_everything(tmp_path / "urls"), read_everything(tmp_path / "files"))
+
+
+def test_numbered_classes_and_views(tmp_path):
+    samples = [{"__key__": f"{i}", "v.npy": np.ones((3, 6)), "a.npy": np.ones(4), "cls": i} for i in (2, 0)]
+    tar = write_foreign(tmp_path / "x.tar", samples)
+    mapping = SampleMapping({"visual": "v.npy", "audio": "a.npy"}, {"visual": "c", "audio": "d"}, class_from="cls")
+    manifest = pack_samples([tar], tmp_path / "out", mapping)
+    assert manifest.classes == ("0", "1", "2")
+    assert manifest.fields["visual"].views == 3
+    named = pack_samples([tar], tmp_path / "named", mapping, classes=["dog", "cat", "owl"])
+    assert named.classes == ("dog", "cat", "owl")
+    assert read_everything(tmp_path / "named")["train"]["class_index"].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clap.npy": None}, r"b\.tar: sample '0007': field audio is missing: no member \.clap\.npy"),
+        ({"clap.npy": np.ones(5)}, r"b\.tar: sample '0007', field audio is \[5\], the first sample's is \[4\]"),
+        ({"clap.npy": np.ones(4, int)}, r"b\.tar: sample '0007', field audio is int64"),
+        ({"clap.npy": np.full(4, np.nan)}, r"row 7, field audio is NaN"),
+        ({"clap.npy": np.full(4, 1e9)}, r"row 7, field audio holds 1e\+09, which does not fit float16"),
+        ({"json": None}, r"b\.tar: sample '0007': the class is missing: no member \.json"),
+        ({"json": {"label": "dog"}}, r"b\.tar: sample '0007': the group is missing: no video\.id in \.json"),
+        ({"txt": None}, r"sample '0007': the name is missing"),
+        ({"json": {"label": None, "video": {"id": 1}}}, r"sample '0007': the class is null, needs text or a number"),
+        ({"json": {"label": ["dog"], "video": {"id": 1}}}, r"the class is \[\"dog\"\], needs text or a number"),
+        ({"json": {"label": "dog", "video": {"id": ""}}}, r"sample '0007': the group is empty"),
+        ({"json": {"label": "\ud800", "video": {"id": 1}}}, r"sample '0007': the class is not UTF-8 text"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, tars, change, message):
+    samples = [foreign_sample(i) | (change if i == 7 else {}) for i in range(5, 12)]
+    write_foreign(Path(tars[1]), samples)
+    with pytest.raises(ShardError, match=message):
+        pack_samples(tars, tmp_path / "out", MAPPING)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_keys_that_come_again_in_another_tar(tmp_path):
+    tars = [write_foreign(tmp_path / f"{name}.tar", [foreign_sample(i) for i in range(3)]) for name in "ab"]
+    with pytest.raises(ShardError, match=r"b.tar: sample '0000': key '0000' came before; name a fact .*key_from"):
+        pack_samples(tars, tmp_path / "out", MAPPING)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_class_that_is_not_given(tmp_path, tars):
+    with pytest.raises(ShardError, match=r"sample '0001': class 'cat' is not one of the 1 classes given"):
+        pack_samples(tars, tmp_path / "out", MAPPING, classes=["dog"])
+
+
+def test_pickles_in_foreign_arrays_are_not_loaded(tmp_path):
+    stream = io.BytesIO()
+    np.save(stream, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with webdataset.TarWriter(str(tmp_path / "x.tar"), encoder=False) as writer:
+        writer.write({"__key__": "0", "clip.npy": stream.getvalue(), "clap.npy": stream.getvalue(), "json": b"{}"})
+    with pytest.raises(ShardError, match="pickled Python objects, which are never loaded"):
+        pack_samples([str(tmp_path / "x.tar")], tmp_path / "out", MAPPING, classes=["dog"])
+
+
+def test_truncated_tars(tmp_path, tars):
+    whole = Path(tars[1]).read_bytes()
+    with tarfile.open(tars[1]) as tar:
+        last = tar.getmembers()[-1]
+        end = last.offset_data + -(-last.size // 512) * 512
+    for size in (*range(0, end, 1999), end, last.offset):
+        Path(tars[1]).write_bytes(whole[:size])
+        with pytest.raises(ShardError, match=r"b\.tar"):
+            pack_samples(tars, tmp_path / "out", MAPPING, overwrite=True)
+
+
+@pytest.mark.parametrize("module", [gzip, bz2, lzma])
+def test_compressed_tars_that_are_cut_off_between_samples(tmp_path, module):
+    """As by a download that stopped: what is there unpacks well, and ends where a sample ends."""
+    write_foreign(tmp_path / "x.tar", [foreign_sample(i) for i in range(6)])
+    whole = (tmp_path / "x.tar").read_bytes()
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        end = next(member.offset for member in tar.getmembers() if member.name.startswith("0003"))
+    for data in (module.compress(whole[:end]), module.compress(whole)[:-9]):
+        (tmp_path / "x.tar.z").write_bytes(data)
+        with pytest.raises(ShardError, match=r"x\.tar\.z"):
+            pack_samples([str(tmp_path / "x.tar.z")], tmp_path / "out", MAPPING, overwrite=True)
+    (tmp_path / "x.tar.z").write_bytes(module.compress(whole))
+    assert pack_samples([str(tmp_path / "x.tar.z")], tmp_path / "out", MAPPING, overwrite=True).rows() == 6
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin1") as tar:
+        for member, value in (("clip.npy", np.ones(3)), ("clap.npy", np.ones(2))):
+            stream = io.BytesIO()
+            np.save(stream, value)
+            header = tarfile.TarInfo(f"caf\xe9.{member}")
+            header.size = len(stream.getvalue())
+            tar.addfile(header, io.BytesIO(stream.getvalue()))
+    mapping = SampleMapping(fields=MAPPING.fields, encoders=MAPPING.encoders)
+    with pytest.raises(ShardError, match="the key is not UTF-8 text"):
+        pack_samples([str(tmp_path / "x.tar")], tmp_path / "out", mapping)
+
+
+def test_large_numbers_and_padded_ones_are_names_of_classes(tmp_path):
+    for labels in ([12_345_678, 7], ["007", "010"], ["7" * 5000, "8"]):
+        samples = [foreign_sample(i) | {"json": {"label": label, "video": {"id": i}}} for i, label in enumerate(labels)]
+        source = write_foreign(tmp_path / "x.tar", samples)
+        manifest = pack_samples([source], tmp_path / "out", MAPPING, overwrite=True)
+        assert manifest.classes == tuple(sorted(map(str, labels)))
+
+
+def test_an_unfinished_copy_does_not_go_on_in_another_order(tmp_path, monkeypatch):
+    source, sizes = make_dataset(tmp_path / "in", splits={"train": 20}), {"block_rows": 2, "shard_rows": 4}
+    monkeypatch.setattr(pack_module, "_ROWS_AT_ONCE", 5)
+    write, calls = pack_module.ShardWriter.write, []
+
+    def write_twice(self, split, columns):
+        calls.append(split)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        write(self, split, columns)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pack_module.ShardWriter, "write", write_twice)
+        with pytest.raises(KeyboardInterrupt):
+            repack_dataset([source], tmp_path / "out", shuffle_seed=1, **sizes)
+    with pytest.raises(ShardError, match="unfinished build of another data set"):
+        repack_dataset([source], tmp_path / "out", shuffle_seed=2, **sizes)
+    repack_dataset([source], tmp_path / "out", shuffle_seed=1, **sizes)
+    assert validate_dataset(tmp_path / "out") == []
+
+
+def test_no_samples_and_no_file(tmp_path):
+    write_foreign(tmp_path / "x.tar", [])
+    with pytest.raises(ShardError, match="no samples"):
+        pack_samples([str(tmp_path / "x.tar")], tmp_path / "out", MAPPING)
+    for source in (str(tmp_path / "nowhere.tar"), f"pipe:cat {tmp_path}/nowhere.tar", "memory://nowhere.tar"):
+        with pytest.raises(ShardError, match=r"nowhere\.tar"):
+            pack_samples([source], tmp_path / "out", MAPPING)
+
+
+def test_packing_goes_on_where_it_stopped(tmp_path, tars, monkeypatch):
+    monkeypatch.setattr(pack_module, "_ROWS_AT_ONCE", 2)
+    options = {"classes": ["cat", "dog"], "shard_rows": 4, "block_rows": 2}
+    pack_samples(tars, tmp_path / "whole", MAPPING, **options)
+    good = Path(tars[1]).read_bytes()
+    Path(tars[1]).write_bytes(good[:9000])
+    with pytest.raises(ShardError):
+        pack_samples(tars, tmp_path / "out", MAPPING, **options)
+    assert json.loads((tmp_path / "out" / ".writing.json").read_text())["splits"]["train"]
+    Path(tars[1]).write_bytes(good)
+    pack_samples(tars, tmp_path / "out", MAPPING, **options)
+    for file in (tmp_path / "whole").iterdir():
+        assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes()
+
+
+@pytest.mark.parametrize("layout", ["blocks", "samples"])
+@pytest.mark.parametrize("kind", FIELDS)
+def test_there_and_back(tmp_path, kind, layout):
+    source = make_dataset(tmp_path / "source", kind, label_head=make_label_head(), folds=["train", "validation"])
+    repack_dataset([source], tmp_path / "copy", layout=layout, block_rows=5, shard_rows=7)
+    repack_dataset([tmp_path / "copy"], tmp_path / "back", block_rows=3, shard_rows=8)
+    assert validate_dataset(tmp_path / "copy") == []
+    assert Manifest.load(tmp_path / "copy").layout == layout
+    assert same_data(read_everything(source), read_everything(tmp_path / "copy"))
+    for file in source.iterdir():
+        assert file.read_bytes() == (tmp_path / "back" / file.name).read_bytes()
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_shuffled(tmp_path, kind):
+    source = make_dataset(tmp_path / "source", kind)
+    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+        repack_dataset([source], tmp_path / name, shuffle_seed=seed)
+    before, one, same, other = (read_everything(tmp_path / name) for name in ("source", "one", "same", "other"))
+    assert same_data(one, same)
+    assert one["train"]["key"].tolist() != other["train"]["key"].tolist()
+    order = [before["train"]["key"].tolist().index(key) for key in one["train"]["key"].tolist()]
+    assert sorted(order) == list(range(20)) != order
+    for name, column in one["train"].items():
+        for row, original in enumerate(order):
+            if isinstance(column, Ragged):
+                assert np.array_equal(column.row(row), before["train"][name].row(original))
+            else:
+                assert np.array_equal(column[row], before["train"][name][original])
+
+
+def test_several_data_sets_into_one(tmp_path):
+    sources = [make_dataset(tmp_path / "a"), make_dataset(tmp_path / "b", splits={"train": 5, "test": 2})]
+    manifest = repack_dataset(sources, tmp_path / "out")
+    assert {split: manifest.rows(split) for split in manifest.splits} == {"train": 25, "validation": 4, "test": 2}
+
+
+def test_a_copy_of_several_keeps_the_widest_numbers(tmp_path):
+    numbers = {"visual": [[1.0001, 2.0]], "audio": [[0.5]]}
+    for name in ("float16", "float32"):
+        fields = {"visual": FieldSpec(2, "eye", dtype=name), "audio": FieldSpec(1, "ear")}
+        with ShardWriter(tmp_path / name, "pairs", fields, ["cat"]) as writer:
+            writer.write("train", {**numbers, "key": [name]})
+    manifest = repack_dataset([tmp_path / "float16", tmp_path / "float32"], tmp_path / "out")
+    assert {name: spec.dtype for name, spec in manifest.fields.items()} == {"visual": "float32", "audio": "float16"}
+    assert read_everything(tmp_path / "out")["train"]["visual"][1, 0] == np.float32(1.0001)
+
+
+def test_a_damaged_source_is_not_copied(tmp_path):
+    source = make_dataset(tmp_path / "source")
+    shard = source / "train-000001.tar"
+    data = bytearray(shard.read_bytes())
+    data[700] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(ShardError, match=r"train-000001\.tar"):
+        repack_dataset([source], tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_data_set_is_never_packed_over_itself(tmp_path: Path):
+    source = make_dataset(tmp_path / "data")
+    before = read_everything(source)
+    with pytest.raises(InputError, match=r"data/\.\./data: the output is the source"):
+        repack_dataset([source], f"{source}/../data", overwrite=True)
+    assert same_data(read_everything(source), before)

@@ -1,0 +1,404 @@
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.perception.media import files as media
+from lightning_ss2a.perception.media import svg
+from lightning_ss2a.perception.media.files import load_audio, load_image, read_media
+from tests.perception.media_files import picture_file, plain_picture, result_or_error, sine, sound_file
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+CORNERS = np.array([[RED, GREEN], [BLUE, (0, 0, 0)]], np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+"""Red, green / blue, black; so large that JPEG's blocks keep the colours apart."""
+
+
+def corners(image: np.ndarray) -> list[list[int]]:
+    """Which of CORNERS' quarters is in each of the picture's: 0 red, 1 green, 2 blue, 3 black."""
+    colours = CORNERS[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
+    quarter = len(image) // 4
+    places = [[(quarter, quarter), (quarter, -quarter)], [(-quarter, quarter), (-quarter, -quarter)]]
+    return [[int(np.abs(colours - image[place].astype(int)).sum(axis=1).argmin()) for place in row] for row in places]
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_every_format_keeps_its_colours_in_their_places(kind):
+    assert corners(load_image(picture_file(CORNERS, kind), f"x.{kind.lower()}")) == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "expected"),  # the table of the EXIF standard: where the stored first row and column are seen
+    [
+        (1, [[0, 1], [2, 3]]),
+        (2, [[1, 0], [3, 2]]),
+        (3, [[3, 2], [1, 0]]),
+        (4, [[2, 3], [0, 1]]),
+        (5, [[0, 2], [1, 3]]),
+        (6, [[2, 0], [3, 1]]),
+        (7, [[3, 1], [2, 0]]),
+        (8, [[1, 3], [0, 2]]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_stands_upright_as_its_camera_noted(kind, orientation, expected):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    assert corners(load_image(picture_file(CORNERS, kind, exif=exif), "x")) == expected
+
+
+def test_damaged_camera_notes_do_not_spoil_a_picture(recwarn):
+    data = picture_file(CORNERS, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12" * 9)
+    assert corners(load_image(data, "x.jpg")) == [[0, 1], [2, 3]]
+    assert not recwarn
+
+
+def test_the_picture_of_a_phone_with_several_in_one_file_is_its_first():
+    file = io.BytesIO()
+    Image.fromarray(CORNERS).save(file, "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32), "white")])
+    assert corners(load_image(file.getvalue(), "x.jpg")) == [[0, 1], [2, 3]]
+
+
+def test_a_wide_picture_is_in_the_middle_of_a_white_square():
+    image = load_image(picture_file(np.full((10, 30, 3), RED, np.uint8)), "x.png")
+    assert image.shape == (30, 30, 3)
+    assert image.dtype == np.uint8
+    assert (image[10:20] == RED).all()
+    assert (image[:10] == 255).all()
+    assert (image[20:] == 255).all()
+
+
+def test_what_is_transparent_is_cut_off_and_its_colour_never_seen():
+    pixels = np.zeros((40, 60, 4), np.uint8)
+    pixels[..., :3] = GREEN
+    pixels[5:15, 20:30] = (*RED, 255)
+    pixels[0, 0, 3] = 7  # fainter than anything visible
+    image = load_image(picture_file(pixels), "x.png")
+    assert image.shape == (10, 10, 3)
+    assert (image == RED).all()
+
+
+def test_half_transparent_pixels_are_mixed_with_white():
+    pixels = np.full((4, 4, 4), (255, 0, 0, 128), np.uint8)
+    expected = 128 / 255 * np.array(RED) + 127 / 255 * np.array(WHITE)
+    assert np.abs(load_image(picture_file(pixels), "x.png") - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(1500, 750), (512, 512), (513, 100), (2, 3000)])
+def test_a_large_picture_shrinks_to_512_pixels(height, width):
+    assert load_image(picture_file(np.zeros((height, width, 3), np.uint8)), "x.png").shape == (512, 512, 3)
+
+
+def test_shrinking_keeps_the_mean_and_smooths_stripes():
+    stripes = np.zeros((2048, 2048, 3), np.uint8)
+    stripes[::2] = 255
+    image = load_image(picture_file(stripes), "x.png").astype(float)
+    assert image.mean() == pytest.approx(127.5, abs=1)
+    assert image[8:-8].std() < 3
+
+
+def test_grey_of_16_bits_is_scaled_not_cut():
+    grey = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+    image = load_image(picture_file(Image.fromarray(grey)), "x.png")
+    assert np.abs(image - (grey / 257)[..., None]).max() <= 0.5 + 1e-4
+
+
+def test_colours_of_16_bits_are_scaled():
+    level = 0x80FF  # 33023 / 257 = 128.5
+    row = b"\0" + struct.pack(">6H", level, 0, 65535, level, 0, 65535)
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, content in (
+        (b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(row * 2)),
+        (b"IEND", b""),
+    ):
+        data += struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    image = load_image(data, "x.png")
+    assert np.abs(image.astype(int) - [128, 0, 255]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "pixel", "expected"),
+    [
+        ("1", 1, WHITE),
+        ("L", 100, (100, 100, 100)),
+        ("LA", (100, 255), (100, 100, 100)),
+        ("RGBA", (10, 20, 30, 255), (10, 20, 30)),
+    ],
+)
+def test_grey_and_black_and_white(mode, pixel, expected):
+    assert (load_image(picture_file(Image.new(mode, (5, 5), pixel)), "x.png") == expected).all()
+
+
+def test_cmyk_is_seen_as_ink():
+    image = load_image(picture_file(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG"), "x.jpg")
+    assert np.abs(image.astype(int) - RED).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_the_transparent_colour_of_a_palette_is_cut_off(kind):
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([0, 255, 0, 255, 0, 0, 0, 0, 255])
+    for x, y in ((2, 3), (3, 3), (2, 4), (3, 4)):
+        image.putpixel((x, y), 1)
+    found = load_image(picture_file(image, kind, transparency=0), "x")
+    assert found.shape == (2, 2, 3)
+    assert (found == RED).all()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_of_an_animated_picture_the_first_frame(kind):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, GREEN, BLUE)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = picture_file(frames[0], kind, save_all=True, append_images=frames[1:], duration=50, **options)
+    assert np.abs(load_image(data, "x").astype(int) - RED).max() <= 1
+
+
+def test_entirely_transparent():
+    with pytest.raises(InputError, match=r"^ghost\.png: the picture is entirely transparent$"):
+        load_image(picture_file(np.zeros((5, 5, 4), np.uint8)), "ghost.png")
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"GIF89a", sound_file(sine(440))])
+def test_what_is_no_picture(data):
+    with pytest.raises(InputError, match=r"^dir/x\.png: not a picture \(.*needs PNG, JPEG, WEBP, GIF, BMP or SVG$"):
+        load_image(data, "dir/x.png")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_a_truncated_picture(kind):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    data = picture_file(noise, kind)
+    with pytest.raises(InputError, match=r"^x: not a picture"):
+        load_image(data[: len(data) // 2], "x")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n",  # Pillow runs Ghostscript
+        picture_file(plain_picture(RED), "TIFF"),
+        picture_file(plain_picture(RED), "PPM"),
+    ],
+)
+def test_formats_that_are_not_promised_are_not_opened_whatever_the_name(data):
+    with pytest.raises(InputError, match="of no known type"):
+        load_image(data, "x.png")
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused_by_its_header():
+    data = bytearray(picture_file(plain_picture(RED), "BMP"))
+    data[18:26] = struct.pack("<ii", 60_000, 60_000)
+    with pytest.raises(InputError, match=r"not a picture"):
+        load_image(bytes(data), "x.bmp")
+
+
+def test_too_many_pixels_are_named(monkeypatch):
+    monkeypatch.setattr(svg, "MOST_PIXELS", 99)
+    monkeypatch.setattr(media, "MOST_PIXELS", 99)
+    with pytest.raises(InputError, match=r"^x\.png: not a picture \(10 x 10 pixels, more than 99\)"):
+        load_image(picture_file(plain_picture(RED, 10)), "x.png")
+    assert load_image(picture_file(plain_picture(RED, 9)), "x.png").shape == (9, 9, 3)
+
+
+def test_text_that_unpacks_to_a_bomb_is_refused():
+    bomb = zlib.compress(bytes(1 << 27))
+    chunk = b"zTXt" + b"Comment\0\0" + bomb
+    good = picture_file(plain_picture(RED))
+    packed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    with pytest.raises(InputError, match="not a picture"):
+        load_image(good[:33] + packed + good[33:], "x.png")
+
+
+def flip(data: bytes, places: list[tuple[float, int]]) -> bytes:
+    damaged = bytearray(data)
+    for place, bit in places:
+        damaged[int(place * (len(damaged) - 1))] ^= 1 << bit
+    return bytes(damaged)
+
+
+flips = st.lists(st.tuples(st.floats(0, 1) | st.floats(0, 0.1), st.integers(0, 7)), min_size=1, max_size=4)
+PICTURES = [picture_file(CORNERS, kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP")]
+SOUNDS = [
+    sound_file(np.stack([sine(440, 0.1), sine(900, 0.1)], axis=1), 44_100, kind, subtype)
+    for kind, subtype in (("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"))
+]
+
+
+@settings(max_examples=250, deadline=None)
+@given(data=st.sampled_from(PICTURES), places=flips)
+def test_a_damaged_picture_is_an_input_error_or_a_picture(data, places):
+    image, error = result_or_error(load_image, flip(data, places), "x.png")
+    if error:
+        assert error.startswith("x.png: ")
+        assert "\n" not in error
+    else:
+        assert image.dtype == np.uint8
+        assert image.shape == (len(image), len(image), 3)
+        assert 1 <= len(image) <= 512
+
+
+# Sounds
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype", "tolerance"),
+    [
+        ("WAV", "PCM_U8", 1 / 128),
+        ("WAV", "PCM_16", 1 / 2**15),
+        ("WAV", "PCM_24", 1 / 2**23),
+        ("WAV", "PCM_32", 1e-7),
+        ("WAV", "FLOAT", 1e-7),
+        ("WAV", "DOUBLE", 1e-7),
+        ("FLAC", "PCM_24", 1 / 2**23),
+        ("OGG", "VORBIS", 0.05),
+        ("MP3", "MPEG_LAYER_III", 0.05),
+    ],
+)
+def test_samples_come_back_within_the_formats_steps(kind, subtype, tolerance):
+    waveform = sine(440, 0.5)
+    found = load_audio(sound_file(waveform, 16_000, kind, subtype), "x", 16_000)
+    assert found.dtype == np.float32
+    assert np.abs(found[: len(waveform)] - waveform)[1000:-1000].max() <= tolerance
+
+
+def test_channels_are_averaged():
+    left, right = sine(440), sine(1000, peak=0.2)
+    found = load_audio(sound_file(np.stack([left, right], axis=1), subtype="FLOAT"), "x", 16_000)
+    np.testing.assert_allclose(found, (left + right) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000])
+def test_a_resampled_sine_is_the_sine_sampled_at_the_new_rate(rate):
+    found = load_audio(sound_file(sine(1000, 1.0, rate), rate, subtype="FLOAT"), "x", 16_000)
+    assert len(found) == 16_000
+    assert found.dtype == np.float32
+    assert np.abs(found - sine(1000, 1.0, 16_000))[800:-800].max() < 2e-3
+
+
+def test_what_the_new_rate_cannot_hold_is_filtered_not_folded():
+    high = sine(15_000, 1.0, 48_000)  # would fold to 1 kHz
+    found = load_audio(sound_file(high, 48_000, subtype="FLOAT"), "x", 16_000)
+    assert np.abs(found[800:-800]).max() < 1e-3
+
+
+def test_one_sample_is_a_sound():
+    found = load_audio(sound_file(np.array([0.5], np.float32), 48_000), "x", 16_000)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros(0), "the sound is empty"),
+        (np.zeros(4000), "the sound is silent"),
+        (np.full(4000, 9e-5), "the sound is silent"),
+        (np.array([0.1, np.nan, 0.2]), "holds numbers that are not finite"),
+        (np.array([0.1, -np.inf]), "holds numbers that are not finite"),
+        (np.array([0.1, 1e300]), "holds numbers that are not finite"),
+        (np.stack([sine(440), -sine(440)], axis=1), "the sound is silent"),  # its channels cancel
+    ],
+)
+def test_sounds_that_cannot_be_used(samples, message):
+    with pytest.raises(InputError, match=rf"^dog\.wav: .*{message}"):
+        load_audio(sound_file(samples, subtype="DOUBLE"), "dog.wav", 16_000)
+
+
+@pytest.mark.parametrize("data", [b"", b"RIFF", b"hello" * 100, picture_file(CORNERS), b"OggS" + bytes(100)])
+def test_what_is_no_sound(data):
+    with pytest.raises(InputError, match=r"^dog\.wav: not a sound file \([^<]*\)$"):
+        load_audio(data, "dog.wav", 16_000)
+
+
+def test_a_sound_that_was_cut_off_is_what_is_left_of_it():
+    waveform = sine(440, 1.0)
+    data = sound_file(waveform, subtype="PCM_16")
+    found = load_audio(data[: len(data) // 2], "x", 16_000)
+    assert 0 < len(found) <= len(waveform) // 2
+    np.testing.assert_allclose(found, waveform[: len(found)], atol=1e-4)
+
+
+def test_a_header_that_asks_for_all_memory_is_refused():
+    data = bytearray(sound_file(sine(440), kind="FLAC"))
+    assert data[:4] == b"fLaC"
+    data[21] |= 0x0F  # STREAMINFO: 36 bits of the number of samples, from the second half of byte 21
+    data[22:26] = b"\xff\xff\xff\xff"
+    with pytest.raises(InputError, match=r"^x\.flac: the sound has 68719476735 samples, more than 268435456; cut it$"):
+        load_audio(bytes(data), "x.flac", 16_000)
+
+
+@pytest.mark.parametrize("rate", [1, 999, 768_001, 2**31 - 1])
+def test_a_rate_that_no_recorder_has_is_refused(rate):
+    data = bytearray(sound_file(sine(440)))
+    data[24:28] = struct.pack("<I", rate)
+    with pytest.raises(InputError, match=rf"{rate} samples per second, needs 1000 to 768000"):
+        load_audio(bytes(data), "x.wav", 16_000)
+
+
+@settings(max_examples=250, deadline=None)
+@given(data=st.sampled_from(SOUNDS), places=flips)
+def test_a_damaged_sound_is_an_input_error_or_a_sound(data, places):
+    waveform, error = result_or_error(load_audio, flip(data, places), "x.wav", 16_000)
+    if error:
+        assert error.startswith("x.wav: ")
+        assert "\n" not in error
+    else:
+        assert waveform.ndim == 1
+        assert waveform.dtype == np.float32
+        assert np.isfinite(waveform).all()
+        assert np.abs(waveform).max() > 0
+
+
+def test_every_suffix_that_a_folder_may_hold_is_read():
+    kinds = {".wav": "WAV", ".ogg": "OGG", ".oga": "OGG", ".flac": "FLAC", ".mp3": "MP3"}
+    assert set(kinds) == set(media.SOUND_SUFFIXES)
+    assert set(kinds.values()) <= set(soundfile.available_formats())
+    assert {suffix.lstrip(".").upper().replace("JPG", "JPEG") for suffix in media.IMAGE_SUFFIXES} == {
+        *svg.BITMAP_FORMATS,
+        "SVG",
+    }
+
+
+# Files
+
+
+def test_relative_paths_start_from_the_root_and_others_are_taken_as_they_are(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "in").write_bytes(b"inside")
+    (tmp_path / "out").write_bytes(b"outside")
+    assert read_media(tmp_path / "root", "in") == b"inside"
+    assert read_media(tmp_path / "root", "../out") == b"outside"  # the list is its user's own, as its folders are
+    assert read_media(tmp_path / "root", str(tmp_path / "out")) == b"outside"
+
+
+@pytest.mark.parametrize("reference", ["none.png", "none/none.png", "folder/none.rcc!a", "a\0b"])
+def test_missing_files_are_named(tmp_path, reference):
+    with pytest.raises(InputError, match=r"cannot be read"):
+        read_media(tmp_path, reference)
+
+
+def test_a_name_with_an_exclamation_mark_is_a_file(tmp_path):
+    (tmp_path / "wow!.png").write_bytes(b"x")
+    assert read_media(tmp_path, "wow!.png") == b"x"
+
+
+def test_a_folder_is_not_a_file(tmp_path):
+    with pytest.raises(InputError, match="not a file"):
+        read_media(tmp_path, ".")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match=r"pipe\.png: not a file"):
+        read_media(tmp_path, "pipe.png")

@@ -1,0 +1,53 @@
+"""What a sweep leaves for people."""
+
+import io
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lightning_ss2a.files import FolderLock
+from lightning_ss2a.sweeps.reporting.results import best_trial, write_results
+from lightning_ss2a.sweeps.running.messages import Answer, Done, Failed, RunTask, Task
+from tests.sweeps.running.coordinators import make_coordinator, make_sweep
+
+
+def test_files_of_a_sweep_that_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path))
+    coordinator.run()
+    printed = io.StringIO()
+    lock = FolderLock(coordinator.sweep.root)  # another sweep of this study writes its results
+    threading.Timer(0.5, lock.release).start()
+    begun = time.monotonic()
+    write_results(coordinator, Console(file=printed))
+    assert time.monotonic() - begun > 0.5
+    root = coordinator.sweep.root
+    assert {"best.yaml", "trials.csv", "trials.md", "runs.csv", "board", "figures"} <= {p.name for p in root.iterdir()}
+    first, second = (root / "best.yaml").read_text().splitlines()
+    assert first == "# Trial 2 of the sweep s: val/x 30 (one run)."
+    assert second == f"fit -c {tmp_path}/base.yaml --seed_everything=0 --model.x=3"
+    assert f"lightning fit -c {root}/best.yaml" in printed.getvalue()
+
+
+def test_reasons_are_written_where_no_trial_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def work(task: Task) -> list[Answer]:
+        return [Failed("no luck", is_final=True)] if isinstance(task, RunTask) else [Done(["val/x"])]
+
+    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path), work)
+    coordinator.run()
+    printed = io.StringIO()
+    write_results(coordinator, Console(file=printed))
+    root = coordinator.sweep.root
+    assert (root / "trials.csv").read_text().count("no luck") == len(coordinator.queue.records())
+    assert not (root / "best.yaml").exists()
+    assert f"reasons: {root}/trials.csv" in printed.getvalue()
+
+
+def test_the_best_of_several_objectives_is_the_first_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sweep = make_sweep(tmp_path, metric=["val/x", "val/y"], direction="maximize")
+    coordinator, _ = make_coordinator(monkeypatch, sweep)
+    coordinator.run()
+    assert best_trial(coordinator.queue.records(), sweep).number == 2
+    assert best_trial([], sweep) is None
