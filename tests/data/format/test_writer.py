@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lightning_ss2a.data import FieldSpec, Manifest, Ragged, ShardError, ShardReader, ShardWriter
 from lightning_ss2a.data.format.columns import all_finite
 from lightning_ss2a.data.format.writer import JOURNAL
+from lightning_ss2a.errors import InputError
 from tests.data.shard_examples import CLASSES, FIELDS, make_dataset, random_columns, read_everything
 
 KINDS_AND_LAYOUTS = [(kind, layout) for kind in FIELDS for layout in ("blocks", "samples")]
@@ -129,7 +130,7 @@ def test_one_writer_at_a_time(tmp_path):
     first = ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, shard_rows=2)
     first.write("train", random_columns("pairs", 3))
     for overwrite in (False, True):
-        with pytest.raises(ShardError, match="another build writes there"):
+        with pytest.raises(InputError, match="another build writes there"):
             ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, shard_rows=2, overwrite=overwrite)
     first.close()
     assert Manifest.load(tmp_path).rows() == 3
