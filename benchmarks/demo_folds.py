@@ -18,7 +18,7 @@ import time
 import warnings
 from pathlib import Path
 
-import yaml
+from lightning_ss2a.config_files import read_config
 
 CONFIG = Path(__file__).parent.parent / "configs" / "manifold.yaml"
 FOLDS = 5
@@ -67,7 +67,7 @@ def train_fold(task: tuple[int, int, bool, list[str]]) -> dict[str, float]:
 
 def training_callbacks() -> list[dict]:
     """Those callbacks of the config that are part of the training."""
-    callbacks = yaml.safe_load(CONFIG.read_text())["trainer"]["callbacks"]
+    callbacks = read_config(CONFIG)["trainer"]["callbacks"]
     return [callback for callback in callbacks if callback["class_path"] in PART_OF_TRAINING]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = ["configs/manifold.yaml", "configs/sweeps/without_figures.yaml"]
+CONFIGS = ["configs/manifold.yaml", "configs/sweeps/without_figures.yaml", "configs/mean_teacher.yaml"]
 LIGHTNING = "from lightning_ss2a.cli.lightning import main; main()"
 SS2A = "from lightning_ss2a.cli.ss2a import main; main()"
 

@@ -71,13 +71,11 @@ class Stage:
 
 
 def demo_callbacks() -> str:
-    """Those callbacks of configs/sweeps/claims_manifold_demo.yaml that are part of the training, as an argument."""
+    """The callbacks of the demo's manifold that are part of the training, as an argument."""
     import yaml
 
-    listed = yaml.safe_load((ROOT / "configs" / "sweeps" / "claims_manifold_demo.yaml").read_text())["trainer"][
-        "callbacks"
-    ]
-    return f"--trainer.callbacks={json.dumps([c for c in listed if c['class_path'] in ('EMATeacher', 'PairFilter')])}"
+    listed = yaml.safe_load((ROOT / "configs" / "mean_teacher.yaml").read_text())["trainer"]["callbacks+"]
+    return f"--trainer.callbacks={json.dumps(listed)}"
 
 
 ON_MANIFOLD = ("--model.manifold_checkpoint=FOLDER/manifold.ckpt", "--model.validate_cycle_mix=false")

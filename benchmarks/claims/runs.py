@@ -160,9 +160,11 @@ def make_runs(runs: Sequence[Run], results: Results, processes: int = 2) -> None
 
 @functools.cache
 def _parsed(config: str) -> Any:
-    """A config without its callbacks: a run has those of its overrides alone."""
+    """A config without its bases and callbacks: a run has those of its overrides alone."""
     parsed = yaml.safe_load((CONFIGS / config).read_text())
-    parsed.get("trainer", {}).pop("callbacks", None)
+    parsed.pop("base", None)
+    for name in ("callbacks", "callbacks+"):
+        parsed.get("trainer", {}).pop(name, None)
     return parsed
 
 

@@ -8,14 +8,13 @@ import inspect
 import json
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from lightning_ss2a.errors import InputError
+from lightning_ss2a.errors import InputError, nearest_name
 
 _OPTION = re.compile(
     r"--trainer\.callbacks\.(?P<name>[A-Z]\w*)(?:\.(?:init_args\.)?(?P<option>\w+))?(?:=(?P<value>.*))?$", re.S
@@ -41,17 +40,10 @@ def with_callback_options(parser: ArgumentParser, arguments: Sequence[str]) -> l
     # The subcommand's own switch, which would print and exit before the overrides are in.
     config = parser.parse_args([argument for argument in others if not argument.startswith("--print_config")])
     trainer = (config[config.subcommand] if "subcommand" in config else config).trainer
-    listed = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks or []]
-    callbacks = [c.as_dict() if isinstance(c, Namespace) else c for c in listed if c]
-    for name, option, value in overrides:
-        callback = _find(callbacks, name)
-        if option is not None:
-            _check_option(callback["class_path"], option, value)
-            callback.setdefault("init_args", {})[option] = value
-        elif value is False:
-            callbacks.remove(callback)
-        else:
-            raise InputError(f"--trainer.callbacks.{name}={value}: false takes it out; options are .OPTION=VALUE")
+    listed = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+    callbacks: list[dict[str, Any]] = [c.as_dict() if isinstance(c, Namespace) else c for c in listed if c]
+    for override in overrides:
+        _apply(override, callbacks)
     return [*others, f"--trainer.callbacks={json.dumps(callbacks, default=str)}"]
 
 
@@ -70,6 +62,19 @@ def _split(arguments: Sequence[str]) -> tuple[list[Override], list[str]]:
     return overrides, others
 
 
+def _apply(override: Override, callbacks: list[dict[str, Any]]) -> None:
+    """Change one callback of the list, or take it out."""
+    name, option, value = override
+    callback = _find(callbacks, name)
+    if option is not None:
+        _check_option(callback["class_path"], option, value)
+        callback.setdefault("init_args", {})[option] = value
+    elif value is False:
+        callbacks.remove(callback)
+    else:
+        raise InputError(f"--trainer.callbacks.{name}={value}: false takes it out; options are .OPTION=VALUE")
+
+
 def _value(text: str) -> Any:
     try:
         return yaml.safe_load(text)
@@ -85,8 +90,8 @@ def _find(callbacks: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
         raise InputError(
             f"--trainer.callbacks.{name}: the configuration lists {names.count(name)} of them; edit it there"
         )
-    nearest = get_close_matches(name, names, n=1)
-    advice = f"did you mean {nearest[0]}?" if nearest else f"it lists {', '.join(names) or 'none'}"
+    nearest = nearest_name(name, names)
+    advice = f"did you mean {nearest}?" if nearest else f"it lists {', '.join(names) or 'none'}"
     raise InputError(f"--trainer.callbacks.{name}: the configuration lists no such callback; {advice}")
 
 
@@ -94,8 +99,8 @@ def _check_option(class_path: str, option: str, value: Any) -> None:
     module, _, name = class_path.rpartition(".")
     known = inspect.signature(getattr(import_module(module), name)).parameters
     if option not in known:
-        nearest = get_close_matches(option, list(known), n=1)
-        advice = f"did you mean {nearest[0]}?" if nearest else f"it has {', '.join(known) or 'none'}"
+        nearest = nearest_name(option, known)
+        advice = f"did you mean {nearest}?" if nearest else f"it has {', '.join(known) or 'none'}"
         raise InputError(f"--trainer.callbacks.{name}.{option}: no such option; {advice}")
     if value is None and not re.search("None|Optional", str(known[option].annotation)):  # the parser lets it pass
         raise InputError(f"--trainer.callbacks.{name}.{option}: null is no value that it takes")

@@ -14,12 +14,15 @@ from typing import TypeVar
 
 import yaml
 
+from lightning_ss2a.config_files import with_bases
 from lightning_ss2a.errors import InputError
 
 Result = TypeVar("Result")
 
 _NOISE = re.compile(r"Does not validate|Subtypes:|Errors:$|.*<class 'NoneType'>$|Given value( type)?:")
 """Lines of the parser's messages that tell a user nothing."""
+_SUFFIXES = (".yaml", ".yml", ".json")
+"""Of configuration files."""
 _WRONG_NAME = re.compile(
     r"Option '(?P<option>[^']+)' is not accepted|accept option '(?P<key>[^']+)'"
     r"|[Uu]nrecognized arguments: (?P<argument>--[^\s=]+)|dot import path string: (?P<class>\S+)"
@@ -90,6 +93,15 @@ def after_config_files(arguments: Sequence[str]) -> int:
     return place
 
 
+def naming_base_files(arguments: Sequence[str]) -> list[str]:
+    """The arguments, every configuration file after the files that it builds on: what is wrong may stand in these."""
+    listed = []
+    for argument in arguments:
+        file = argument.removeprefix("--config=")
+        listed += [str(path) for path in with_bases(file)] if Path(file).suffix in _SUFFIXES else [argument]
+    return listed
+
+
 def _shortened(line: str) -> str:
     """The keys of nested messages in one: ``model.kl_weight: Expected a float. Got value: abc``."""
     line = re.sub(r"<class '([^']+)'>", r"\1", line).replace("typing.Literal", "one of ")
@@ -128,7 +140,7 @@ def _holds_mapping(path: Path) -> bool:
 def _mentions(argument: str, name: str) -> bool:
     """Whether an argument is a configuration file with this word in it."""
     path = Path(argument)
-    if path.suffix not in (".yaml", ".yml", ".json") or not path.is_file():
+    if path.suffix not in _SUFFIXES or not path.is_file():
         return False
     return re.search(rf"\b{re.escape(name)}\b", path.read_text(errors="replace")) is not None
 
@@ -156,6 +168,6 @@ def _class_names() -> Iterator[str]:
 
     pending: list[type] = [Callback, LightningDataModule, LightningModule]
     while pending:
-        subclasses = pending.pop().__subclasses__()
+        subclasses: list[type] = pending.pop().__subclasses__()
         yield from (subclass.__name__ for subclass in subclasses)
         pending += subclasses

@@ -1,11 +1,13 @@
 """``lightning fit|validate|test|predict``: training from YAML files and the command line."""
 
 import json
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -17,7 +19,8 @@ import lightning_ss2a.training  # noqa: F401  (short class names in configs)
 from lightning_ss2a.callbacks import RunSummary
 from lightning_ss2a.checkpoints import other_architecture, read_checkpoint
 from lightning_ss2a.cli.callback_options import with_callback_options
-from lightning_ss2a.cli.errors import after_config_files, explain, run_reporting_errors
+from lightning_ss2a.cli.errors import after_config_files, explain, naming_base_files, run_reporting_errors
+from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
 from lightning_ss2a.errors import InputError
 
@@ -42,7 +45,21 @@ NAMED_CHECKPOINTS = ("best", "last", "hpc")
 
 
 class ShardArgumentParser(LightningArgumentParser):
-    """A parser whose saved configuration also shows what links have set: the widths of the run's model."""
+    """A parser of files that may name their bases, whose saved configuration also shows what links have set."""
+
+    def parse_path(
+        self,
+        path: str | os.PathLike[str],
+        ext_vars: dict[str, Any] | None = None,
+        env: bool | None = None,
+        defaults: bool = True,
+        **options: Any,
+    ) -> Namespace:
+        """Parse a configuration file, merged with its bases if it names some."""
+        if names_bases(path):
+            text = yaml.safe_dump(read_config(path), sort_keys=False, allow_unicode=True)
+            return self.parse_string(text, ext_vars=ext_vars, env=env, defaults=defaults, **options)
+        return super().parse_path(path, ext_vars=ext_vars, env=env, defaults=defaults, **options)
 
     def save(self, namespace: Namespace, path: str, skip_unset: bool = True, **_: Any) -> None:
         """Write the configuration to one file."""
@@ -64,11 +81,13 @@ class ShardCLI(LightningCLI):
         Raises:
             InputError: one line that says what is wrong and which name is nearest.
         """
-        self._arguments = list(args)
+        if not isinstance(args, list):
+            raise TypeError(f"arguments come as a list of texts, found {type(args).__name__}")
+        self._arguments = args
         try:
-            self.config = parser.parse_args(with_callback_options(parser, self._arguments))
+            self.config = parser.parse_args(with_callback_options(parser, args))
         except ArgumentError as error:
-            raise InputError(explain(error, parser, self._arguments)) from error
+            raise InputError(explain(error, parser, naming_base_files(args))) from error
         _check_linked(self.config.get(self.config.get("subcommand")) or self.config)
 
     def instantiate_classes(self) -> None:
@@ -82,13 +101,17 @@ class ShardCLI(LightningCLI):
         except (ValueError, ImportError) as error:
             raise InputError(_refusal(error)) from error
 
+    @property
+    def _callbacks(self) -> list[Callback]:
+        return self.trainer.callbacks  # type: ignore[attr-defined]  # set, but not declared, by Lightning
+
     def before_fit(self) -> None:
         """Tell before the first epoch, not after it, that a metric will be missing.
 
         Raises:
             InputError: a callback monitors SSMS, and the data have no label head.
         """
-        monitored = {getattr(callback, "monitor", None) for callback in self.trainer.callbacks}
+        monitored = {getattr(callback, "monitor", None) for callback in self._callbacks}
         if "val/ssms" in monitored and getattr(self.datamodule, "label_head", ...) is None:
             raise InputError(
                 f"{', '.join(self.datamodule.datasets)}: no label head, so there is no val/ssms for ModelCheckpoint to "
@@ -97,7 +120,7 @@ class ShardCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Print the numbers once: as a table with their floors, where a RunSummary does it."""
-        if any(isinstance(callback, RunSummary) for callback in self.trainer.callbacks):
+        if any(isinstance(callback, RunSummary) for callback in self._callbacks):
             self.config_init[self.subcommand].verbose = False
 
     before_test = before_validate

@@ -2,6 +2,7 @@
 
 import glob
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 from typing import Any, Literal
@@ -20,6 +21,9 @@ from lightning_ss2a.perception import AudioEncoder, ImageEncoder
 
 DTypeName = Literal["float16", "float32"]
 """Storage types of an embedding."""
+
+Verb = Callable[..., int | None]
+"""What a verb of the command line calls; its arguments are the options, its result the exit status."""
 
 
 def build(
@@ -252,7 +256,7 @@ def validate(dataset: str) -> int:
     return 1 if problems else 0
 
 
-SHARD_VERBS = {
+SHARD_VERBS: dict[str, Verb] = {
     "build": build,
     "compose": compose,
     "pack": pack,

@@ -1,16 +1,15 @@
 """``ss2a``: everything but training itself. Each verb is a function whose arguments are the options."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from lightning_ss2a.cli.errors import explain, run_reporting_errors
-from lightning_ss2a.cli.shards import SHARD_VERBS
+from lightning_ss2a.cli.shards import SHARD_VERBS, Verb
 from lightning_ss2a.cli.sweep import sweep
 from lightning_ss2a.errors import InputError
 
-Verb = Callable[..., int | None]
 VERBS: dict[str, Verb | dict[str, Verb]] = {"shards": SHARD_VERBS, "sweep": sweep}
 """Verbs, and verbs by noun."""
 

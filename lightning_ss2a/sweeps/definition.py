@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_ss2a.config_files import with_bases
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.reporting.paper_table import Table, check_table
 from lightning_ss2a.sweeps.running.records import Objective
@@ -231,7 +232,7 @@ class Sweep:
         texts = {name: str(getattr(self, name)) for name in self.__dataclass_fields__}
         for name in (*NOT_PART_OF_THE_QUESTION, "base", "bases"):
             del texts[name]
-        contents = [Path(config).read_bytes() for config in self.config_files()]
+        contents = [file.read_bytes() for config in self.config_files() for file in with_bases(config)]
         texts["base"] = hashlib.sha256(b"\0".join(contents)).hexdigest()
         return texts | {"overrides": str(self.all_overrides()), "values": str(self.chosen_base.values)}
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning_ss2a.config_files import with_bases
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.definition import Repeat
 from lightning_ss2a.sweeps.space import nearest
@@ -106,8 +107,8 @@ class Preparation:
         parts = [filled.encode()]
         for argument in shlex.split(filled):
             path = Path(argument.partition("=")[2] if argument.startswith("--") else argument)
-            manifest = path / "manifest.json"
-            parts += [file.read_bytes() for file in (path, manifest) if file.is_file()]
+            files = (*with_bases(path), path / "manifest.json")
+            parts += [file.read_bytes() for file in files if file.is_file()]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:8]
 
     def _check_order(self, name: str, before: tuple[str, ...]) -> None:

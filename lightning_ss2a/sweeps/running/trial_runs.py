@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from lightning_ss2a.config_files import read_config
 from lightning_ss2a.sweeps.definition import Repeat, Sweep
 from lightning_ss2a.sweeps.prepare import Preparation, Step, fill
 from lightning_ss2a.sweeps.space import Point, arguments
@@ -77,10 +76,9 @@ class Runs:
             return OWN_BOARD in str(self._overrides["trainer.callbacks"])
         listed = ""
         for config in self._configs:
-            callbacks = ((yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}).get("trainer") or {}).get(
-                "callbacks"
-            )
-            listed = listed if callbacks is None else str(callbacks)
+            trainer = read_config(config).get("trainer") or {}
+            listed = str(trainer["callbacks"]) if "callbacks" in trainer else listed
+            listed += str(trainer.get("callbacks+", ""))
         return OWN_BOARD in listed
 
 
