@@ -11,7 +11,8 @@ from lightning_ss2a.errors import InputError, nearest_name
 BASE = "base"
 """Top-level key that names a file's bases: a path or a list of paths, relative to the folder of the file."""
 
-_SUFFIXES = (".yaml", ".yml", ".json")
+SUFFIXES = (".yaml", ".yml", ".json")
+"""Of configuration files."""
 
 
 def with_bases(file: str | os.PathLike[str]) -> list[Path]:
@@ -93,14 +94,14 @@ def _shown(path: Path) -> Path:
 
 
 def _mapping(file: Path) -> dict[str, Any] | None:
-    """Content of a YAML file; None if there is no such file, or it holds something else."""
-    if file.suffix not in _SUFFIXES or not os.path.isfile(file):
+    """Content of a YAML file, which may be empty; None if there is no such file, or it holds something else."""
+    if file.suffix not in SUFFIXES or not os.path.isfile(file):
         return None
     try:
         content = yaml.safe_load(file.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError):
         return None
-    return content if isinstance(content, dict) else None
+    return {} if content is None else content if isinstance(content, dict) else None
 
 
 def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

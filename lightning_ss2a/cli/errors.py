@@ -14,15 +14,13 @@ from typing import TypeVar
 
 import yaml
 
-from lightning_ss2a.config_files import with_bases
+from lightning_ss2a.config_files import SUFFIXES, with_bases
 from lightning_ss2a.errors import InputError
 
 Result = TypeVar("Result")
 
 _NOISE = re.compile(r"Does not validate|Subtypes:|Errors:$|.*<class 'NoneType'>$|Given value( type)?:")
 """Lines of the parser's messages that tell a user nothing."""
-_SUFFIXES = (".yaml", ".yml", ".json")
-"""Of configuration files."""
 _WRONG_NAME = re.compile(
     r"Option '(?P<option>[^']+)' is not accepted|accept option '(?P<key>[^']+)'"
     r"|[Uu]nrecognized arguments: (?P<argument>--[^\s=]+)|dot import path string: (?P<class>\S+)"
@@ -98,7 +96,7 @@ def naming_base_files(arguments: Sequence[str]) -> list[str]:
     listed = []
     for argument in arguments:
         file = argument.removeprefix("--config=")
-        listed += [str(path) for path in with_bases(file)] if Path(file).suffix in _SUFFIXES else [argument]
+        listed += [str(path) for path in with_bases(file)] if Path(file).suffix in SUFFIXES else [argument]
     return listed
 
 
@@ -140,7 +138,7 @@ def _holds_mapping(path: Path) -> bool:
 def _mentions(argument: str, name: str) -> bool:
     """Whether an argument is a configuration file with this word in it."""
     path = Path(argument)
-    if path.suffix not in _SUFFIXES or not path.is_file():
+    if path.suffix not in SUFFIXES or not path.is_file():
         return False
     return re.search(rf"\b{re.escape(name)}\b", path.read_text(errors="replace")) is not None
 

@@ -66,6 +66,15 @@ def test_the_base_counts_by_what_it_holds(tmp_path: Path):
     assert {key for key in before if sweep.question()[key] != before[key]} == {"base"}
 
 
+def test_the_files_that_the_base_builds_on_count_too(tmp_path: Path):
+    sweep = make_sweep(tmp_path)
+    (tmp_path / "base.yaml").write_text("base: shared.yaml")
+    (tmp_path / "shared.yaml").write_text("trainer: {max_epochs: 1}")
+    before = sweep.question()
+    (tmp_path / "shared.yaml").write_text("trainer: {max_epochs: 2}")
+    assert {key for key in before if sweep.question()[key] != before[key]} == {"base"}
+
+
 def test_a_named_base_counts_with_its_overrides_and_values(tmp_path: Path):
     def question(*parts: dict) -> dict[str, str]:
         return make_sweep(tmp_path, base="a", bases={"a": Base(str(tmp_path / "base.yaml"), *parts)}).question()

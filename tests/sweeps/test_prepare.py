@@ -60,17 +60,18 @@ def test_an_output_depends_on_the_command_and_what_it_builds_on_alone(preparatio
 
 def test_an_output_depends_on_the_files_that_its_command_names(tmp_path: Path):
     config = tmp_path / "base.yaml"
-    config.write_text("a: 1")
+    config.write_text("base: shared.yaml")
+    (tmp_path / "shared.yaml").write_text("a: 1")
     data = tmp_path / "data"
     data.mkdir()
     (data / "manifest.json").write_text("{}")
     commands = {"manifold": f"lightning fit -c {config} --data.datasets={data}"}
     seen = set()
-    for file in (config, config, data / "manifest.json"):
+    for file in (config, config, tmp_path / "shared.yaml", data / "manifest.json"):
         seen.add(Preparation(commands, tmp_path).steps(["{manifold}"], repeat(0))[0].output)
         file.write_text(file.read_text() + " ")
     seen.add(Preparation(commands, tmp_path).steps(["{manifold}"], repeat(0))[0].output)
-    assert len(seen) == 4
+    assert len(seen) == 5
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,9 @@ def test_a_run_s_output_goes_to_its_own_folder(tmp_path: Path):
         ("trainer: {max_epochs: 1}", {}, False),
         (f"trainer: {{callbacks: [{{class_path: {OWN_BOARD}}}]}}", {}, True),
         ("", {}, False),
+        ("base: board.yaml", {}, True),
+        ("base: board.yaml\ntrainer: {callbacks: []}", {}, False),
+        (f"trainer: {{callbacks+: [{{class_path: {OWN_BOARD}}}]}}", {}, True),
         (f"trainer: {{callbacks: [{{class_path: {OWN_BOARD}}}]}}", {"trainer.callbacks": []}, False),
         (f"trainer: {{callbacks: [{{class_path: {OWN_BOARD}}}]}}", {f"trainer.callbacks.{OWN_BOARD}": False}, False),
     ],
@@ -61,6 +64,7 @@ def test_a_run_s_output_goes_to_its_own_folder(tmp_path: Path):
 def test_a_run_s_own_board_is_taken_out(tmp_path: Path, text, overrides, taken_out):
     sweep = make_sweep(tmp_path, overrides=overrides)
     (tmp_path / "base.yaml").write_text(text)
+    (tmp_path / "board.yaml").write_text(f"trainer: {{callbacks: [{{class_path: {OWN_BOARD}}}]}}")
     runs = Runs(sweep)
     assert (BOARD in runs.arguments({}, runs.repeats[0], "trials/0000")[-4:]) == taken_out
 
