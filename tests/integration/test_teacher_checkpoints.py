@@ -54,7 +54,9 @@ RESUMED_AT = [
 ]
 
 
-@pytest.mark.parametrize("options", [{}, {"accumulate_batches": 4, "alternation": "shared_forward"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"accumulate_batches": 4, "alternation": "shared_forward"}], ids=["default", "accumulated"]
+)
 def test_a_run_resumed_anywhere_goes_on_with_the_same_bits(tmp_path: Path, dataset: str, options: dict):
     """Stage 1, its end, the first batch of stage 2 and its middle."""
     options = {"schedule": "cosine", "warmup_steps": 3, **options}

@@ -76,9 +76,13 @@ def algorithm_1(remixer, manifold, sources, visual, generator, iterations, sampl
         {"feedback_samples": 3},
         PUBLISHED_CYCLE_MIX,
     ],
-    ids=str,
+    ids=["default", "score", "feedback_samples", "published"],
 )
-@pytest.mark.parametrize("network", [{}, {"num_layers": 2}, {"variant": "published", "mask_padding": False}], ids=str)
+@pytest.mark.parametrize(
+    "network",
+    [{}, {"num_layers": 2}, {"variant": "published", "mask_padding": False}],
+    ids=["default", "two layers", "published network"],
+)
 def test_equals_algorithm_1(options: dict, network: dict):
     remixer, manifold = networks(**network)
     *tokens, valid = scenes()

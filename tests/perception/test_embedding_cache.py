@@ -49,6 +49,7 @@ def test_each_description_has_a_file_of_its_own(tmp_path):
         saved(np.full((2, 3), np.nan, np.float32)),
         saved(np.array([[print] * 3] * 2, object), allow_pickle=True),
     ],
+    ids=["empty", "text", "cut off", "head", "narrow", "one row", "float64", "NaN", "pickle"],
 )
 def test_what_is_damaged_is_not_held(tmp_path, content):
     cache = EmbeddingCache(tmp_path)

@@ -62,7 +62,9 @@ def test_what_is_no_label_head(tensors, metadata, message):
         LabelHead.from_bytes(safetensors.torch.save(tensors, metadata), "head.safetensors")
 
 
-@pytest.mark.parametrize("data", [b"", b"12345678", b"\xff" * 40, pickle.dumps({"weight": 1})])
+@pytest.mark.parametrize(
+    "data", [b"", b"12345678", b"\xff" * 40, pickle.dumps({"weight": 1})], ids=["empty", "digits", "ones", "pickle"]
+)
 def test_other_files(data):
     with pytest.raises(ShardError, match="not a label head"):
         LabelHead.from_bytes(data, "x")

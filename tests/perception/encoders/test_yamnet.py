@@ -175,7 +175,9 @@ def zipped(**files: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "archive", [b"", b"hello", zipped(), zipped(model_onnx=b"\x08\x07", model_data=b""), zipped(model_onnx=b"hello")]
+    "archive",
+    [b"", b"hello", zipped(), zipped(model_onnx=b"\x08\x07", model_data=b""), zipped(model_onnx=b"hello")],
+    ids=["empty", "no zip", "empty zip", "another model", "no model"],
 )
 def test_another_model(tmp_path, archive):
     (tmp_path / MODEL_FILE).write_bytes(archive)
@@ -183,7 +185,11 @@ def test_another_model(tmp_path, archive):
         YAMNet(str(tmp_path))
 
 
-@pytest.mark.parametrize("names", [b"", b"index,name\n0,Speech\n", b"index,display_name\n0,Speech\n", b"\xff\xfe\n"])
+@pytest.mark.parametrize(
+    "names",
+    [b"", b"index,name\n0,Speech\n", b"index,display_name\n0,Speech\n", b"\xff\xfe\n"],
+    ids=["empty", "another column", "one label", "no text"],
+)
 def test_other_label_names(tmp_path, model_files, names):
     (tmp_path / MODEL_FILE).write_bytes((find_model_folder() / MODEL_FILE).read_bytes())
     (tmp_path / CLASSES_FILE).write_bytes(names)

@@ -169,7 +169,11 @@ def test_entirely_transparent():
         load_image(picture_file(np.zeros((5, 5, 4), np.uint8)), "ghost.png")
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"GIF89a", sound_file(sine(440))])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"GIF89a", sound_file(sine(440))],
+    ids=["empty", "text", "head of a PNG", "head of a GIF", "sound"],
+)
 def test_what_is_no_picture(data):
     with pytest.raises(InputError, match=r"^dir/x\.png: not a picture \(.*needs PNG, JPEG, WEBP, GIF, BMP or SVG$"):
         load_image(data, "dir/x.png")
@@ -190,6 +194,7 @@ def test_a_truncated_picture(kind):
         picture_file(plain_picture(RED), "TIFF"),
         picture_file(plain_picture(RED), "PPM"),
     ],
+    ids=["PostScript", "TIFF", "PPM"],
 )
 def test_formats_that_are_not_promised_are_not_opened_whatever_the_name(data):
     with pytest.raises(InputError, match="of no known type"):
@@ -314,7 +319,11 @@ def test_sounds_that_cannot_be_used(samples, message):
         load_audio(sound_file(samples, subtype="DOUBLE"), "dog.wav", 16_000)
 
 
-@pytest.mark.parametrize("data", [b"", b"RIFF", b"hello" * 100, picture_file(CORNERS), b"OggS" + bytes(100)])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"RIFF", b"hello" * 100, picture_file(CORNERS), b"OggS" + bytes(100)],
+    ids=["empty", "head of a WAV", "text", "picture", "head of an OGG"],
+)
 def test_what_is_no_sound(data):
     with pytest.raises(InputError, match=r"^dog\.wav: not a sound file \([^<]*\)$"):
         load_audio(data, "dog.wav", 16_000)

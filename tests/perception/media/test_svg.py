@@ -147,6 +147,7 @@ def test_entities_are_refused(prologue):
         (document('<use xlink:href="#a" id="a"/>'), "recursion"),
         (b"\x1f\x8b" + bytes(30), ""),
     ],
+    ids=["empty", "text", "cut off", "no size", "zero", "negative", "inf", "nan", "deep", "circle", "damaged gzip"],
 )
 def test_what_cannot_be_drawn_is_one_line(data, reason):
     with pytest.raises(InputError, match=rf"^not an SVG picture that can be drawn \(.*{reason}.*\)$") as caught:
@@ -176,6 +177,7 @@ def test_a_picture_that_unpacks_to_a_bomb_is_refused(monkeypatch):
             "embeds a picture of no known type",
         ),
     ],
+    ids=["picture", "gzip", "PostScript"],
 )
 def test_embedded_bombs_and_programs_are_refused(monkeypatch, content, kind, message):
     monkeypatch.setattr(svg, "MOST_PIXELS", 399)
