@@ -34,7 +34,7 @@ def run_distributed(function: Callable[..., Any], *args: Any, world_size: int = 
         for process in processes:
             process.start()
         for process in processes:
-            process.join(timeout=120)
+            process.join(timeout=240)
             if process.is_alive():
                 process.kill()
         errors = [path.read_text() for path in sorted(Path(folder).glob("error_*"))]
@@ -48,7 +48,7 @@ def _run_rank(rank: int, world_size: int, folder: str, function: Callable[..., A
     torch.set_num_threads(1)
     try:
         dist.init_process_group(
-            "gloo", f"file://{folder}/store", rank=rank, world_size=world_size, timeout=timedelta(seconds=60)
+            "gloo", f"file://{folder}/store", rank=rank, world_size=world_size, timeout=timedelta(seconds=240)
         )
         torch.save(function(*args), Path(folder) / f"result_{rank}")
         dist.barrier()

@@ -1,9 +1,11 @@
 """GracefulInterrupt: signals sent for real; what is left resumes as if nothing had happened."""
 
+import functools
 import os
 import shlex
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,9 +49,15 @@ class Send(Callback):
             os.kill(os.getpid(), self.number)
 
 
-@pytest.fixture
-def dataset(tmp_path: Path) -> str:
-    return write_learnable_pairs(tmp_path / "pairs")
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_learnable_pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, dataset: str) -> Callable[[int], dict[str, torch.Tensor]]:
+    """Parameters of a run that nothing interrupted, by the batches of a step."""
+    return functools.cache(lambda n: fit(tmp_path_factory.mktemp("whole"), dataset, [], accumulate_batches=n))
 
 
 def interrupt(folder: Path, dataset: str, send: Send, others: list[Callback] | None = None, **options) -> Path:
@@ -74,22 +82,21 @@ def fit(folder: Path, dataset: str, callbacks: list[Callback], ckpt_path: Path |
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("batch", "accumulate"), [(1, 1), (6, 1), (9, 1), (8, 2), (9, 2), (11, 4)])
-def test_resuming_gives_what_an_uninterrupted_run_gives(tmp_path: Path, dataset, number, batch, accumulate):
+def test_resuming_gives_what_an_uninterrupted_run_gives(tmp_path: Path, dataset, whole, number, batch, accumulate):
     options = {"accumulate_batches": accumulate}
-    whole = fit(tmp_path / "whole", dataset, [], **options)
     checkpoint = interrupt(tmp_path, dataset, Send(number, at_batch=batch), **options)
     state = torch.load(checkpoint, weights_only=True)
     # Six batches an epoch; a step takes ``accumulate`` of them, and what is left at its end.
     done = next(n for n in range(batch, 99) if (n % 6) % accumulate == 0 or n % 6 == 0)
     assert state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"] == done
-    assert largest_difference(fit(tmp_path / "resumed", dataset, [], checkpoint, **options), whole) == 0.0
+    resumed = fit(tmp_path / "resumed", dataset, [], checkpoint, **options)
+    assert largest_difference(resumed, whole(accumulate)) == 0.0
 
 
-def test_during_validation_the_next_step_is_the_last(tmp_path: Path, dataset):
-    whole = fit(tmp_path / "whole", dataset, [])
+def test_during_validation_the_next_step_is_the_last(tmp_path: Path, dataset, whole):
     checkpoint = interrupt(tmp_path, dataset, Send(signal.SIGINT, in_validation=True))
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 7
-    assert largest_difference(fit(tmp_path / "resumed", dataset, [], checkpoint), whole) == 0.0
+    assert largest_difference(fit(tmp_path / "resumed", dataset, [], checkpoint), whole(1)) == 0.0
 
 
 @pytest.mark.parametrize("every", [1, 2])
@@ -138,12 +145,12 @@ def test_a_handler_that_others_set_meanwhile_stays():
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_trainer_in_a_thread_trains(tmp_path: Path, dataset):
+def test_a_trainer_in_a_thread_trains(tmp_path: Path, dataset, whole):
     results = []
     thread = threading.Thread(target=lambda: results.append(fit(tmp_path, dataset, [GracefulInterrupt()])))
     thread.start()
-    thread.join(timeout=60)
-    assert largest_difference(results[0], fit(tmp_path / "again", dataset, [])) == 0.0
+    thread.join()
+    assert largest_difference(results[0], whole(1)) == 0.0
 
 
 def test_the_run_folder_gets_the_checkpoint_and_the_command_can_be_pasted(tmp_path: Path, dataset, caplog):

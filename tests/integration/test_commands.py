@@ -25,7 +25,7 @@ ENVIRONMENT = os.environ | {
 }
 
 
-def shell(command: str, folder: Path, timeout: float = 120) -> str:
+def shell(command: str, folder: Path, timeout: float = 240) -> str:
     """What a pasted line prints."""
     done = subprocess.run(
         command, shell=True, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=timeout
@@ -139,7 +139,7 @@ def test_a_signal_leaves_a_checkpoint_and_the_command_to_go_on(tmp_path: Path, o
     process = start_long_run(tmp_path, *options)
     try:
         (os.killpg if whole_group else os.kill)(process.pid, number)
-        printed, _ = process.communicate(timeout=30)
+        printed, _ = process.communicate(timeout=120)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

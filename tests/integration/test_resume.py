@@ -109,7 +109,7 @@ def assert_same_bits(found: Any, expected: Any, where: str = "") -> None:
 def train_until_killed(dataset: str, folder: Path) -> None:
     """One process for each run, forked before torch has a thread; each dies by SIGKILL."""
     code = f"from tests.integration.test_resume import kill_all; kill_all({dataset!r}, {str(folder)!r})"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120, capture_output=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=240, capture_output=True)
 
 
 def kill_all(dataset: str, folder: str) -> None:

@@ -149,7 +149,7 @@ def test_a_killed_remixer_resumes_to_the_same_bits(materials: dict[str, str], tm
         "from tests.integration.test_stage_resume import train_until_killed;"
         f"train_until_killed({materials!r}, {str(killed)!r})"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120, capture_output=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=240, capture_output=True)
     assert pickle.loads((killed / "status").read_bytes()) == -signal.SIGKILL
     checkpoint = killed / "step=15.ckpt"
     progress = torch.load(checkpoint, weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]

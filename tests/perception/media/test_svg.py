@@ -197,10 +197,10 @@ def test_embedded_bombs_and_programs_are_refused(monkeypatch, content, kind, mes
     ],
 )
 def test_hostile_numbers_end_soon(content):
-    start = time.monotonic()
+    start = time.process_time()
     picture, error = result_or_error(draw_svg, document(content), 100)
     assert error or picture.startswith(b"\x89PNG")
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20  # seconds of this process, whatever else the machine does
 
 
 @pytest.mark.slow
