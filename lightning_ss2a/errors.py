@@ -19,3 +19,10 @@ class ShardError(InputError):
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like a wrong one; None if none is alike."""
     return next(iter(get_close_matches(name, list(known), n=1)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Advises on a wrong name: the nearest right one, or all that there are."""
+    names = list(known)
+    close = nearest_name(name, names)
+    return f"did you mean {close}?" if close else f"there are {', '.join(names) or 'none'}"

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_ss2a.config_files import with_bases
-from lightning_ss2a.errors import InputError
+from lightning_ss2a.errors import InputError, did_you_mean
 from lightning_ss2a.sweeps.definition import Repeat
-from lightning_ss2a.sweeps.space import nearest
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 
@@ -71,16 +70,16 @@ class Preparation:
             self._check_order(name, ())
 
     def values(self, repeat: Repeat) -> dict[str, str]:
-        """Text for every placeholder, of a repeat."""
+        """Finds the text for every placeholder, of a repeat."""
         return repeat.placeholders | {name: str(self._output(name, repeat)) for name in self.commands}
 
     def steps(self, texts: Iterable[str], repeat: Repeat) -> list[Step]:
-        """The steps that texts name, and those that these build on, which come first."""
+        """Lists the steps that texts name, and those that these build on, which come first."""
         found: dict[str, Step] = {}
 
         def add(text: str) -> None:
-            for name in placeholders(text):
-                if name in self.commands and name not in found:
+            for name in self._named(text):
+                if name not in found:
                     add(self.commands[name])
                     found[name] = self._step(name, repeat)
 
@@ -89,21 +88,25 @@ class Preparation:
         return list(found.values())
 
     def _step(self, name: str, repeat: Repeat) -> Step:
-        output, values = self._output(name, repeat), self.values(repeat)
-        filled = fill(self.commands[name], values | {"output": str(output)}, f"prepare.{name}")
-        needs = tuple(self._output(other, repeat) for other in self._needs(name))
+        output = self._output(name, repeat)
+        filled = self._filled(name, self.values(repeat) | {"output": str(output)})
+        needs = tuple(self._output(other, repeat) for other in self._named(self.commands[name]))
         return Step(name, tuple(shlex.split(filled)), output, needs)
 
-    def _needs(self, name: str) -> list[str]:
-        return [other for other in placeholders(self.commands[name]) if other in self.commands]
+    def _named(self, text: str) -> list[str]:
+        """Lists the steps that a text names."""
+        return [name for name in placeholders(text) if name in self.commands]
+
+    def _filled(self, name: str, values: Mapping[str, str]) -> str:
+        return fill(self.commands[name], values, f"prepare.{name}")
 
     def _output(self, name: str, repeat: Repeat) -> Path:
         return self.folder / f"{name}-{self._digest(name, repeat)}"
 
     def _digest(self, name: str, repeat: Repeat) -> str:
         """Changes with the command, the files that it names, and the steps that it builds on."""
-        values = repeat.placeholders | {other: self._digest(other, repeat) for other in self._needs(name)}
-        filled = fill(self.commands[name], values | {"output": ""}, f"prepare.{name}")
+        needs = {other: self._digest(other, repeat) for other in self._named(self.commands[name])}
+        filled = self._filled(name, repeat.placeholders | needs | {"output": ""})
         parts = [filled.encode()]
         for argument in shlex.split(filled):
             path = Path(argument.partition("=")[2] if argument.startswith("--") else argument)
@@ -114,17 +117,17 @@ class Preparation:
     def _check_order(self, name: str, before: tuple[str, ...]) -> None:
         if name in before:
             raise InputError(f"prepare.{name}: waits for itself, through {' and '.join(before)}")
-        for other in self._needs(name):
+        for other in self._named(self.commands[name]):
             self._check_order(other, (*before, name))
 
 
 def placeholders(text: str) -> list[str]:
-    """Names in braces."""
+    """Lists the names in braces."""
     return _PLACEHOLDER.findall(text)
 
 
 def fill(text: str, values: Mapping[str, str], where: str) -> str:
-    """A text with its placeholders filled in.
+    """Fills in the placeholders of a text.
 
     Raises:
         InputError: there is no such placeholder.
@@ -133,7 +136,7 @@ def fill(text: str, values: Mapping[str, str], where: str) -> str:
     def value(match: re.Match[str]) -> str:
         name = match[1]
         if name not in values:
-            raise InputError(f"{where}: {{{name}}} stands for nothing; {nearest(name, list(values))}")
+            raise InputError(f"{where}: {{{name}}} stands for nothing; {did_you_mean(name, values)}")
         return values[name]
 
     return _PLACEHOLDER.sub(value, text)

@@ -4,10 +4,9 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from lightning_ss2a.errors import InputError
+from lightning_ss2a.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     import optuna
@@ -23,11 +22,10 @@ class Parameter:
     """What one parameter is drawn from: a range (``low``, ``high``), ``choices``, or named ``settings``.
 
     Args:
-        low: least value of a range.
+        low: least value of a range, which is one of whole numbers if ``low``, ``high`` and ``step`` are.
         high: greatest value of a range, included.
         step: distance between values of a range; a grid needs it for floats.
-        log: draw a range's values evenly by their logarithm; excludes ``step``, for floats.
-        type: ``int`` or ``float``; left out, a range is of whole numbers if all its numbers are.
+        log: draw a range's values evenly by their logarithm; excludes ``step``.
         choices: values, of any type that the configuration takes there (numbers, texts, lists, null).
         settings: names of settings, each of several configuration paths at once: ``{small: {model.width: 64, ...}}``.
             The parameter's own name is then free to choose.
@@ -38,7 +36,6 @@ class Parameter:
     high: int | float | None = None
     step: int | float | None = None
     log: bool = False
-    type: Literal["int", "float"] | None = None
     choices: list[Any] | None = None
     settings: dict[str, dict[str, Any]] | None = None
     when: dict[str, Any] | None = None
@@ -47,7 +44,14 @@ class Parameter:
     def is_whole(self) -> bool:
         """Whether a range is one of whole numbers."""
         given = [number for number in (self.low, self.high, self.step) if number is not None]
-        return self.type == "int" or (self.type is None and all(isinstance(number, int) for number in given))
+        return all(isinstance(number, int) for number in given)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Both ends of a range, as ints where it is one of whole numbers."""
+        if self.low is None or self.high is None:
+            raise ValueError("choices and settings have no bounds")
+        return (self.low, self.high) if self.is_whole else (float(self.low), float(self.high))
 
     @property
     def options(self) -> dict[Any, Any] | None:
@@ -56,9 +60,92 @@ class Parameter:
             return dict(self.settings)
         return None if self.choices is None else {label(choice): choice for choice in self.choices}
 
+    @property
+    def ends(self) -> list[Any]:
+        """All options, or both ends of a range."""
+        return list(self.bounds if self.options is None else self.options)
+
+    def check(self, where: str) -> None:
+        """Refuses what is neither a range nor a list of options.
+
+        Args:
+            where: it stands, for the message.
+
+        Raises:
+            InputError: says what is wrong.
+        """
+        kinds = [self.choices is not None, self.settings is not None, self.low is not None]
+        options = self.options
+        if sum(kinds) != 1 or (self.low is None) != (self.high is None):
+            raise InputError(f"{where}: needs either low and high, or choices, or settings")
+        if options is None:
+            self._check_range(where)
+        elif not options:
+            raise InputError(f"{where}: the list of choices is empty")
+        elif self.choices is not None and len(options) != len(self.choices):
+            raise InputError(f"{where}: two choices are the same")
+        elif self.step is not None or self.log:
+            raise InputError(f"{where}: step and log belong to a range (low, high)")
+
+    def _check_range(self, where: str) -> None:
+        low, high = self.bounds
+        if not low <= high:
+            raise InputError(f"{where}: low is {self.low}, above high, {self.high}")
+        if self.log and low <= 0:
+            raise InputError(f"{where}: a logarithmic range needs low above 0, it is {self.low}")
+        if self.step is not None and (self.step <= 0 or self.log):
+            raise InputError(f"{where}: step needs to be above 0, and log to be false")
+
+    def check_value(self, value: Any, where: str) -> None:
+        """Refuses a value that the parameter cannot have.
+
+        Args:
+            value: as a user wrote it.
+            where: it stands, for the message.
+
+        Raises:
+            InputError: says what it needs.
+        """
+        if self.options is not None:
+            if label(value) not in self.options:
+                raise InputError(f"{where} is {value}, needs one of {', '.join(map(str, self.options))}")
+        elif not isinstance(value, (int, float)) or not self.bounds[0] <= value <= self.bounds[1]:
+            raise InputError(f"{where} is {value}, needs {self.low} to {self.high}")
+        elif self.is_whole and not float(value).is_integer():
+            raise InputError(f"{where} is {value}, needs a whole number")
+
+    def grid(self, where: str) -> Iterator[Any]:
+        """Counts up the values of a grid.
+
+        Raises:
+            InputError: a range of floats without ``step``.
+        """
+        if self.options is not None:
+            yield from self.options
+            return
+        step = self.step or (1 if self.is_whole and not self.log else None)
+        if step is None:
+            raise InputError(f"{where}: a grid needs choices, or a range with step")
+        low, high = self.bounds
+        for number in itertools.count():
+            value = low + number * step
+            if value > high + 1e-9 * step:
+                return
+            # 0.1 + 2 * 0.1 is 0.30000000000000004; nobody wants to read that in a table.
+            yield int(value) if self.is_whole else float(f"{value:.12g}")
+
+    def suggest(self, trial: "optuna.Trial", name: str) -> Any:
+        """Lets a study's sampler choose a value."""
+        if self.options is not None:
+            return trial.suggest_categorical(name, list(self.options))
+        low, high = self.bounds
+        if self.is_whole:
+            return trial.suggest_int(name, int(low), int(high), step=int(self.step or 1), log=self.log)
+        return trial.suggest_float(name, low, high, step=self.step, log=self.log)
+
 
 def label(choice: Any) -> bool | int | float | str | None:
-    """What a choice is called: itself, or the text of a list or mapping."""
+    """Names a choice: itself, or the text of a list or mapping."""
     return choice if choice is None or isinstance(choice, (bool, int, float, str)) else json.dumps(choice)
 
 
@@ -76,16 +163,12 @@ class SearchSpace:
         if not parameters:
             raise InputError("parameters: the search space is empty; name at least one configuration path to vary")
         self.parameters = dict(parameters)
-        for name, parameter in self.parameters.items():
-            _check(name, parameter)
-            self._check_condition(name, parameter)
+        self.names = list(parameters)
+        for place, (name, parameter) in enumerate(self.parameters.items()):
+            parameter.check(f"parameters.{name}")
+            self._check_condition(name, self.names[:place])
         for point in self.probes():
             self._check_paths(point)
-
-    @property
-    def names(self) -> list[str]:
-        """Names of all parameters."""
-        return list(self.parameters)
 
     def is_active(self, name: str, point: Point) -> bool:
         """Whether a parameter counts, given the values of those before it."""
@@ -93,42 +176,41 @@ class SearchSpace:
         return all(other in point and point[other] in _labels(wanted) for other, wanted in when.items())
 
     def suggest(self, trial: "optuna.Trial") -> Point:
-        """Let the study's sampler choose a point, or what was queued be taken."""
+        """Lets the study's sampler choose a point, or what was queued be taken."""
         point: Point = {}
         for name, parameter in self.parameters.items():
             if self.is_active(name, point):
-                point[name] = _suggest(trial, name, parameter)
+                point[name] = parameter.suggest(trial, name)
         return point
 
     def grid(self) -> list[Point]:
-        """All points, the last parameter varying fastest; inactive parameters are left out.
+        """Lists all points, the last parameter varying fastest; inactive parameters are left out.
 
         Raises:
             InputError: a range of floats without ``step``, or too many points.
         """
         points: list[Point] = [{}]
         for name, parameter in self.parameters.items():
-            values = list(_values(name, parameter))
+            values = list(itertools.islice(parameter.grid(f"parameters.{name}"), MAX_GRID + 1))
             points = [
                 {**point, name: value} if self.is_active(name, point) else point
                 for point in points
                 for value in (values if self.is_active(name, point) else [None])
             ]
             if len(points) > MAX_GRID:
-                raise InputError(f"parameters: the grid has more than {MAX_GRID} points; take fewer, or sampler=random")
+                raise InputError(f"parameters: the grid has more than {MAX_GRID} points; take fewer, or a sampler")
         return points
 
     def probes(self) -> list[Point]:
-        """Few points that together have every choice, both ends of every range, and every parameter at least once."""
+        """Finds few points that together have every choice, both ends of every range, and every parameter."""
         wanted: list[Point] = [{}]
         for name, parameter in self.parameters.items():
-            for value in _ends(parameter):
-                wanted.append(self._point_with({name: value}))
+            wanted += [self._point_with({name: value}) for value in parameter.ends]
         complete = [self._completed(point) for point in wanted]
         return [point for number, point in enumerate(complete) if point not in complete[:number]]
 
     def assignments(self, point: Point) -> dict[str, Any]:
-        """Value of each configuration path at a point."""
+        """Finds the value of each configuration path at a point."""
         found: dict[str, Any] = {}
         for name, value in point.items():
             options = self.parameters[name].options
@@ -141,13 +223,11 @@ class SearchSpace:
         return found
 
     def paths(self) -> set[str]:
-        """All configuration paths that some point sets."""
-        settings = (p.settings for p in self.parameters.values() if p.settings is not None)
-        plain = {name for name, parameter in self.parameters.items() if parameter.settings is None}
-        return plain | {path for setting in settings for paths in setting.values() for path in paths}
+        """Lists all configuration paths that some point sets."""
+        return {path for point in self.probes() for path in self.assignments(point)}
 
     def checked_point(self, values: Mapping[str, Any], where: str) -> Point:
-        """A point that a user wrote, with labels for choices that are no plain values.
+        """Reads a point that a user wrote, with labels for choices that are no plain values.
 
         Args:
             values: of some parameters.
@@ -158,31 +238,22 @@ class SearchSpace:
         """
         for name, value in values.items():
             if name not in self.parameters:
-                raise InputError(f"{where}: {name} is no parameter of this sweep; {nearest(name, self.names)}")
-            parameter = self.parameters[name]
-            if parameter.options is not None:
-                if label(value) not in parameter.options:
-                    known = ", ".join(map(str, parameter.options))
-                    raise InputError(f"{where}: {name} is {value}, needs one of {known}")
-            elif not isinstance(value, (int, float)) or not parameter.low <= value <= parameter.high:
-                raise InputError(f"{where}: {name} is {value}, needs {parameter.low} to {parameter.high}")
-            elif parameter.is_whole and not float(value).is_integer():
-                raise InputError(f"{where}: {name} is {value}, needs a whole number")
+                raise InputError(f"{where}: {name} is no parameter of this sweep; {did_you_mean(name, self.names)}")
+            self.parameters[name].check_value(value, f"{where}: {name}")
         return {name: label(value) for name, value in values.items()}
 
-    def _check_condition(self, name: str, parameter: Parameter) -> None:
-        for other, wanted in (parameter.when or {}).items():
-            before = self.names[: self.names.index(name)]
+    def _check_condition(self, name: str, before: Sequence[str]) -> None:
+        for other, wanted in (self.parameters[name].when or {}).items():
+            where = f"parameters.{name}.when: {other}"
             if other not in before:
-                raise InputError(f"parameters.{name}.when: {other} is no parameter before it; {nearest(other, before)}")
+                raise InputError(f"{where} is no parameter before it; {did_you_mean(other, before)}")
             options = self.parameters[other].options
             for value in _labels(wanted):
                 if options is not None and value not in options:
-                    known = ", ".join(map(str, options))
-                    raise InputError(f"parameters.{name}.when: {other} is never {value}; it is one of {known}")
+                    raise InputError(f"{where} is never {value}; it is one of {', '.join(map(str, options))}")
 
     def _check_paths(self, point: Point) -> None:
-        """The trial would show two values, and have one."""
+        """Refuses a path that two parameters set: the trial would show two values, and have one."""
         owners: dict[str, str] = {}
         for name, value in point.items():
             for path in self.assignments({name: value}):
@@ -190,7 +261,7 @@ class SearchSpace:
                     raise InputError(f"parameters.{name}: {path} is set by {owners[path]}, too")
 
     def _point_with(self, wanted: Point) -> Point:
-        """Values of the parameters that make those wanted active."""
+        """Adds the values that make the parameters wanted active."""
         point = dict(wanted)
         for name in reversed(self.names):
             if name in point:
@@ -199,90 +270,18 @@ class SearchSpace:
         return point
 
     def _completed(self, wanted: Point) -> Point:
-        """A point with the values wanted, the first value of every other active parameter."""
+        """Adds the first value of every other active parameter."""
         point: Point = {}
         for name, parameter in self.parameters.items():
             if self.is_active(name, point):
-                point[name] = wanted.get(name, _ends(parameter)[0])
+                point[name] = wanted.get(name, parameter.ends[0])
         return point
 
 
 def arguments(assignments: Mapping[str, Any]) -> list[str]:
-    """Command-line arguments that set configuration paths."""
+    """Writes command-line arguments that set configuration paths."""
     return [f"--{path}={value if isinstance(value, str) else json.dumps(value)}" for path, value in assignments.items()]
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """What to say of a wrong name."""
-    close = get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
 
 
 def _labels(wanted: Any) -> list[Any]:
     return [label(value) for value in (wanted if isinstance(wanted, list) else [wanted])]
-
-
-def _check(name: str, parameter: Parameter) -> None:
-    where = f"parameters.{name}"
-    kinds = [parameter.choices is not None, parameter.settings is not None, parameter.low is not None]
-    if sum(kinds) != 1 or (parameter.low is None) != (parameter.high is None):
-        raise InputError(f"{where}: needs either low and high, or choices, or settings")
-    options = parameter.options
-    if options is None:
-        _check_range(where, parameter)
-    elif not options:
-        raise InputError(f"{where}: the list of choices is empty")
-    elif parameter.choices is not None and len(options) != len(parameter.choices):
-        raise InputError(f"{where}: two choices are the same")
-    elif parameter.step is not None or parameter.log:
-        raise InputError(f"{where}: step and log belong to a range (low, high)")
-
-
-def _check_range(where: str, parameter: Parameter) -> None:
-    low, high, step = parameter.low, parameter.high, parameter.step
-    if not low <= high:
-        raise InputError(f"{where}: low is {low}, above high, {high}")
-    if parameter.is_whole and not all(float(x).is_integer() for x in (low, high, step or 1)):
-        raise InputError(f"{where}: type is int, but low, high or step is no whole number")
-    if parameter.log and low <= 0:
-        raise InputError(f"{where}: a logarithmic range needs low above 0, it is {low}")
-    if step is not None and (step <= 0 or parameter.log):
-        raise InputError(f"{where}: step needs to be above 0, and log to be false")
-
-
-def _suggest(trial: "optuna.Trial", name: str, parameter: Parameter) -> Any:
-    options = parameter.options
-    if options is not None:
-        return trial.suggest_categorical(name, list(options))
-    if parameter.is_whole:
-        return trial.suggest_int(
-            name, int(parameter.low), int(parameter.high), step=int(parameter.step or 1), log=parameter.log
-        )
-    return trial.suggest_float(
-        name, float(parameter.low), float(parameter.high), step=parameter.step, log=parameter.log
-    )
-
-
-def _values(name: str, parameter: Parameter) -> Iterator[Any]:
-    """Values of a grid."""
-    options = parameter.options
-    if options is not None:
-        yield from options
-        return
-    step = parameter.step or (1 if parameter.is_whole and not parameter.log else None)
-    if step is None:
-        raise InputError(f"parameters.{name}: a grid needs choices, or a range with step")
-    for number in itertools.count():
-        value = parameter.low + number * step
-        if value > parameter.high + 1e-9 * step:
-            return
-        # 0.1 + 2 * 0.1 is 0.30000000000000004; nobody wants to read that in a table.
-        yield int(value) if parameter.is_whole else float(f"{value:.12g}")
-
-
-def _ends(parameter: Parameter) -> list[Any]:
-    options = parameter.options
-    if options is not None:
-        return list(options)
-    number = int if parameter.is_whole else float
-    return [number(parameter.low), number(parameter.high)]

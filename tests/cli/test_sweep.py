@@ -31,7 +31,7 @@ def error_of(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 
 X = {"model.dropout": {"choices": [0.1, 0.2]}}
 RANGE = {"model.dropout": {"low": 0.1, "high": 0.2}}
-FREE: dict[str, Any] = {"sampler": "random", "trials": 2, "parameters": RANGE}
+FREE: dict[str, Any] = {"sampler": "RandomSampler", "trials": 2, "parameters": RANGE}
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,14 @@ FREE: dict[str, Any] = {"sampler": "random", "trials": 2, "parameters": RANGE}
         ({"name": ""}, "name: a sweep needs one, of letters, digits"),
         ({"name": "a/b"}, "name: a sweep needs one"),
         ({"base": ""}, "base is missing: name a YAML file of lightning fit"),
-        ({"base": "bse.yaml"}, "base: bse.yaml is no file; did you mean base.yaml?"),
+        ({"base": "bse.yaml"}, "; did you mean base.yaml?"),
+        ({"base": "no.yaml"}, "base: no.yaml is no file relative to "),
+        ({"base": "a", "bases": {"a": {"configs": ["bse.yaml"]}}}, "bases.a.configs: bse.yaml is no file relative to "),
         ({"parameters": {}}, "the search space is empty"),
         ({"parameters": {"model.dropout": {"choices": []}}}, "parameters.model.dropout: the list of choices is empty"),
         ({"parameters": RANGE}, "parameters.model.dropout: a grid needs choices, or a range with step"),
-        ({"sampler": "tpe"}, "trials is missing: sampler tpe has no end"),
-        ({"sampler": "tpes"}, "tpes"),
+        ({"sampler": "TPESampler"}, "trials is missing: sampler TPESampler has no end"),
+        ({**FREE, "sampler": "TPSampler"}, "sampler: there is no class TPSampler in optuna.samplers; did you mean TPES"),
         ({"workers": 0}, "workers is 0, needs at least 1"),
         ({"retries": -1}, "retries is -1, needs at least 0"),
         ({"seeds": 0}, "seeds, repeats: no run is left of a trial"),
@@ -53,13 +55,13 @@ FREE: dict[str, Any] = {"sampler": "random", "trials": 2, "parameters": RANGE}
         ({"max_minutes": 0}, "max_minutes is 0"),
         ({"direction": ["maximize", "minimize"]}, "direction: 1 metrics need as many directions"),
         ({"metric": ["a", "a"]}, "metric: needs one or several different names"),
-        ({"metric": ["a", "b"], "pruner": "median"}, "pruner: median needs one metric, there are 2"),
-        ({"pruner": "median", "command": "test"}, "pruner: only training can be stopped early"),
-        ({"pruner": "threshold"}, "pruner_options: ThresholdPruner: Either lower or upper must be specified"),
-        ({"pruner": "median", "pruner_options": {"warmup": 1}}, "pruner_options.warmup: MedianPruner has no such"),
-        ({**FREE, "sampler_options": {"seeed": 1}}, "sampler_options.seeed: RandomSampler has no such option; did you"),
-        ({**FREE, "sampler": "cmaes"}, "sampler cmaes: No module named 'cmaes'"),
-        ({**FREE, "sampler": "cmaes", "metric": ["a", "b"]}, "multi-objective optimization, CmaEsSampler cannot be"),
+        ({"metric": ["a", "b"], "pruner": "MedianPruner"}, "pruner: MedianPruner needs one metric, there are 2"),
+        ({"pruner": "MedianPruner", "command": "test"}, "pruner: only training can be stopped early"),
+        ({"pruner": "ThresholdPruner"}, "pruner: ThresholdPruner: Either lower or upper must be specified"),
+        ({"pruner": {"class_path": "MedianPruner", "init_args": {"n_warmup": 1}}}, "did you mean n_warmup_steps?"),
+        ({**FREE, "sampler": {"class_path": "RandomSampler", "init_args": {"seeed": 1}}}, "did you mean seed?"),
+        ({**FREE, "sampler": "CmaEsSampler"}, "sampler CmaEsSampler: No module named 'cmaes'"),
+        ({**FREE, "sampler": "CmaEsSampler", "metric": ["a", "b"]}, "multi-objective optimization, CmaEsSampler cannot"),
         ({**FREE, "first": [{"model.dropuot": 1}]}, "first[0]: model.dropuot is no parameter of this sweep; did you"),
         ({**FREE, "first": [{"model.dropout": 1}]}, "first[0]: model.dropout is 1, needs 0.1 to 0.2"),
         ({"overrides": {"model.dropout": 0.1}}, "overrides: model.dropout is a parameter; choose one"),
@@ -147,7 +149,7 @@ def test_what_the_check_refuses_and_that_a_mended_file_runs(folder: Path):
 
 @pytest.mark.slow
 def test_a_sweep_of_which_no_trial_ends_well(folder: Path):
-    write_sweep(folder, {**GRID, "parameters": {KIND: {"choices": ["none", "wrong"]}}, "value": "last"})
+    write_sweep(folder, {**GRID, "parameters": {KIND: {"choices": ["none", "wrong"]}}})
     (folder / "troubles.py").write_text(
         (folder / "troubles.py").read_text().replace('if self.kind == "wrong"', "if not trainer.fast_dev_run")
     )

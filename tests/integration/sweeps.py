@@ -79,7 +79,6 @@ GRID = {
     "base": "base.yaml",
     "metric": COSINE,
     "sampler": "grid",
-    "threads": 1,
     "parameters": {
         "model.learning_rate": {"choices": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]},
         "model.dropout": {"choices": [0.0, 0.1, 0.2, 0.3]},

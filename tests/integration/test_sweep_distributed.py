@@ -30,7 +30,7 @@ TWO = {"trainer.devices": 2, "trainer.strategy": "ddp"}
 def test_two_ranks_are_one_trial(tmp_path: Path):
     folder = write_base(tmp_path)
     rates = {"model.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
-    write_sweep(folder, {**GRID, "sampler": "random", "trials": 3, "parameters": rates, "overrides": TWO})
+    write_sweep(folder, {**GRID, "sampler": "RandomSampler", "trials": 3, "parameters": rates, "overrides": TWO})
     printed = sweep(folder)
     assert "3 of 3 done" in printed
     trials = complete(folder)
@@ -50,9 +50,9 @@ def test_two_ranks_are_one_trial(tmp_path: Path):
 def test_both_ranks_stop_together(tmp_path: Path):
     folder = write_base(tmp_path)
     rates = {"model.learning_rate": {"choices": [1e-2, 3e-3, 1e-6, 2e-2]}}
-    pruner = {"pruner": "median", "pruner_options": {"n_startup_trials": 2, "n_warmup_steps": 1}}
+    pruner = {"class_path": "MedianPruner", "init_args": {"n_startup_trials": 2, "n_warmup_steps": 1}}
     overrides = {**TWO, "trainer.max_epochs": 5}
-    write_sweep(folder, {**GRID, **pruner, "parameters": rates, "overrides": overrides})
+    write_sweep(folder, {**GRID, "pruner": pruner, "parameters": rates, "overrides": overrides})
     sweep(folder)
     trials = study(folder).trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE", "PRUNED", "COMPLETE"]

@@ -1,7 +1,10 @@
-"""Trials of a sweep as a storage would hold them, for the tests of tables and pictures."""
+"""Trials of a sweep as a storage would hold them, for the tests of tables and figures."""
 
 import math
 import random
+from collections.abc import Sequence
+
+import optuna
 
 from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
@@ -19,13 +22,25 @@ SPACE = {
 }
 
 
+def study_of(records: Sequence[TrialRecord], objectives: Sequence[Objective], space: dict[str, Parameter]):
+    """Optuna's study with the complete ones of these trials, as the queue would leave it."""
+    study = optuna.create_study(directions=[objective.direction for objective in objectives])
+    for record in records:
+        if record.state == "complete":
+            study.enqueue_trial(record.point)
+            trial = study.ask()
+            assert {name: space[name].suggest(trial, name) for name in record.point} == record.point
+            study.tell(trial, [record.mean(objective.metric) for objective in objectives])
+    return study
+
+
 def draw(name: str, parameter: Parameter, dice: random.Random):
     if parameter.options is not None:
         return dice.choice(list(parameter.options))
     if parameter.log:
-        value = math.exp(dice.uniform(math.log(parameter.low), math.log(parameter.high)))
+        value = math.exp(dice.uniform(*map(math.log, parameter.bounds)))
     else:
-        value = dice.uniform(parameter.low, parameter.high)
+        value = dice.uniform(*parameter.bounds)
     return round(value) if parameter.is_whole else value
 
 

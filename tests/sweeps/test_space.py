@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentParser
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.sweeps.space import Parameter, Point, SearchSpace, arguments, nearest
+from lightning_ss2a.sweeps.space import Parameter, Point, SearchSpace, arguments
 
 CONDITIONAL = {
     "kind": Parameter(choices=["plain", "deep", None]),
@@ -131,10 +131,9 @@ def test_steps(low, high, step, expected):
 
 
 def test_types_of_ranges():
-    space = SearchSpace({"a": Parameter(low=1, high=2), "b": Parameter(low=1, high=2, step=1, type="float")})
+    space = SearchSpace({"a": Parameter(low=1, high=2), "b": Parameter(low=1, high=2, step=1.0)})
     point = space.grid()[0]
     assert (type(point["a"]), type(point["b"])) == (int, float)
-    assert type(SearchSpace({"a": Parameter(low=1.0, high=2.0, type="int")}).grid()[0]["a"]) is int
 
 
 # ---------------------------------------------------------------- points
@@ -196,7 +195,6 @@ WRONG: list[tuple[dict[str, Parameter], str]] = [
     ({"x": Parameter(low=1, high=9, log=True, step=2)}, "parameters.x: step needs to be above 0, and log to be false"),
     ({"x": Parameter(low=1, high=9, step=0)}, "parameters.x: step needs to be above 0"),
     ({"x": Parameter(low=1, high=9, step=-1)}, "parameters.x: step needs to be above 0"),
-    ({"x": Parameter(low=1.5, high=9, type="int")}, "parameters.x: type is int, but low, high or step is no whole"),
     (
         {"size": Parameter(settings={"s": {"a": 1}, "l": {"b": 1}}), "b": Parameter(choices=[1, 2])},
         "parameters.b: b is set by size, too",
@@ -250,9 +248,3 @@ def test_points_outside_the_space(point, message):
     with pytest.raises(InputError) as error:
         SearchSpace(CONDITIONAL).checked_point(point, "first[0]")
     assert str(error.value) == message
-
-
-def test_what_is_said_of_a_wrong_name():
-    assert nearest("model.widht", ["model.width", "data.fold"]) == "did you mean model.width?"
-    assert nearest("x", ["model.width", "data.fold"]) == "there are model.width, data.fold"
-    assert nearest("x", []) == "there are none"

@@ -1,4 +1,4 @@
-"""The whole study in TensorBoard: a session per trial in the HParams tab, and the study's pictures.
+"""The whole study in TensorBoard: a session per trial in the HParams tab, and the study's figures.
 
 Everything is written anew from the trials' records into ``<study>/board``, so ``tensorboard --logdir <study>`` shows it
 beside the runs' own curves. (TensorBoard knows one experiment a log directory: of a folder above several studies its
@@ -7,27 +7,29 @@ HParams tab would show the parameters of one.)
 
 import hashlib
 import io
-import math
+import os
 import re
 import shutil
+import statistics
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_ss2a.sweeps.reporting.drawing import Scale
-from lightning_ss2a.sweeps.reporting.ranking import finite_values
-from lightning_ss2a.sweeps.reporting.text import replace_file, setting_text, short_names
-from lightning_ss2a.sweeps.running.records import Objective, TrialRecord, spread
+from lightning_ss2a.sweeps.reporting.text import setting_text, short_names
+from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
+from lightning_ss2a.tables import spread
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.hparams.api_pb2 import HParamInfo
 
 EVENTS = "events.out.tfevents."
 """How TensorBoard knows a file of events."""
+
+Tell = Callable[[Any], bool | float | str]
+"""Turns values of a parameter into ones of a single type."""
 
 
 def write_board(
@@ -35,9 +37,9 @@ def write_board(
     records: Sequence[TrialRecord],
     objectives: Sequence[Objective],
     parameters: Mapping[str, Parameter],
-    pictures: Iterable[Path] = (),
+    figures: Iterable[Path] = (),
 ) -> list[Path]:
-    """Write ``board/`` (the experiment: domains, names of metrics, pictures) and ``board/0003/`` for each trial begun.
+    """Writes ``board/`` (the experiment: domains, names of metrics, figures) and ``board/0003/`` for each trial begun.
 
     A trial's session has its parameters, the mean of each objective and, as ``<metric>/spread``, the standard deviation
     over repeats. Complete trials are successes, failed ones failures, pruned ones unknown, and those under way running.
@@ -49,84 +51,49 @@ def write_board(
         records: all trials.
         objectives: one or several.
         parameters: swept parameters by name, in the order of the columns.
-        pictures: PNG files for the Images tab.
+        figures: PNG files for the Images tab.
 
     Returns:
         The files that were written now.
     """
     board = folder / "board"
     begun = [record for record in records if record.state != "waiting"]
-    complete = sum(record.state == "complete" for record in records)
-    domains = {name: _Domain(name, parameter, begun) for name, parameter in parameters.items()}
-    written = [
-        _write_events(board / f"{record.number:04d}", _session(record, objectives, domains), 0) for record in begun
-    ]
-    names = {f"{record.number:04d}" for record in begun}
+    told = {name: _single_type(parameter) for name, parameter in parameters.items()}
+    sessions = {f"{record.number:04d}": _session(record, objectives, told) for record in begun}
     for path in board.glob("*/"):
-        if re.fullmatch(r"\d{4,}", path.name) and path.name not in names:
+        if re.fullmatch(r"\d{4,}", path.name) and path.name not in sessions:
             shutil.rmtree(path)
-    experiment = [_experiment(objectives, begun, list(domains.values())), *map(_picture, pictures)]
-    written.append(_write_events(board, experiment, complete))
+    written = [_write_events(board / name, session, 0) for name, session in sessions.items()]
+    experiment = [_experiment(objectives, begun, parameters, told), *map(_picture, figures)]
+    written.append(_write_events(board, experiment, sum(record.state == "complete" for record in records)))
     return [path for path in written if path is not None]
 
 
-class _Domain:
-    """What TensorBoard is told of a parameter, and how a value is told: all of one type."""
-
-    def __init__(self, name: str, parameter: Parameter, records: Sequence[TrialRecord]) -> None:
-        values = [record.point[name] for record in records if name in record.point]
-        self.name = name
-        self.scale = Scale(parameter, values)
-        self.differs = len(set(map(repr, values))) > 1
-        kinds = {_kind(value) for value in self.scale.options or [0.0]}
-        self.kind = kinds.pop() if len(kinds) == 1 else str
-
-    def told(self, value: Any) -> bool | float | str:
-        """A value in the type of all."""
-        return setting_text(value) if self.kind is str else self.kind(value)
-
-    def info(self, display_name: str) -> "HParamInfo":
-        """The protobuf."""
-        from tensorboard.plugins.hparams import api_pb2
-
-        types = {bool: api_pb2.DATA_TYPE_BOOL, float: api_pb2.DATA_TYPE_FLOAT64, str: api_pb2.DATA_TYPE_STRING}
-        info = api_pb2.HParamInfo(
-            name=self.name, display_name=display_name, type=types[self.kind], differs=self.differs
-        )
-        if self.scale.options is None:
-            info.domain_interval.min_value, info.domain_interval.max_value = self.scale.low, self.scale.high
-        else:
-            info.domain_discrete.extend(self.told(option) for option in self.scale.options)
-        return info
+def _single_type(parameter: Parameter) -> Tell:
+    """TensorBoard wants all values of a parameter to be of one type: texts, where they are of several."""
+    kinds = {
+        bool if isinstance(value, bool) else float if isinstance(value, (int, float)) else str
+        for value in parameter.ends
+    }
+    return kinds.pop() if len(kinds) == 1 and kinds != {str} else setting_text
 
 
-def _kind(value: Any) -> type:
-    if isinstance(value, bool):
-        return bool
-    return float if isinstance(value, (int, float)) else str
-
-
-def _session(record: TrialRecord, objectives: Sequence[Objective], domains: Mapping[str, _Domain]) -> "list[Summary]":
-    """Summaries of one trial. Times are left out: they would make the same trial look new at each writing."""
+def _session(record: TrialRecord, objectives: Sequence[Objective], told: Mapping[str, Tell]) -> "list[Summary]":
+    """Makes the summaries of one trial, without times, which would make the same trial look new at each writing."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 
-    point = {name: domain.told(record.point[name]) for name, domain in domains.items() if name in record.point}
+    point = {name: tell(record.point[name]) for name, tell in told.items() if name in record.point}
     summaries = [summary_v2.hparams_pb(point, trial_id=f"{record.number:04d}", start_time_secs=0)]
     for objective in objectives:
-        values = list(finite_values(record, objective.metric).values())
-        numbers = {objective.metric: sum(values) / len(values) if values else math.nan}
-        numbers[f"{objective.metric}/spread"] = spread(values)
-        summaries += [
-            Summary(value=[Summary.Value(tag=tag, simple_value=number)])
-            for tag, number in numbers.items()
-            if math.isfinite(number)
-        ]
+        values = list(record.finite_values(objective.metric).values())
+        numbers = {objective.metric: statistics.fmean(values)} if values else {}
+        numbers |= {f"{objective.metric}/spread": spread(values)} if len(values) > 1 else {}
+        summaries += [Summary(value=[Summary.Value(tag=tag, simple_value=x)]) for tag, x in numbers.items()]
     if record.state != "running":
-        status = {"complete": api_pb2.STATUS_SUCCESS, "failed": api_pb2.STATUS_FAILURE}
-        end = plugin_data_pb2.SessionEndInfo(
-            status=status.get(record.state, api_pb2.STATUS_UNKNOWN), end_time_secs=record.seconds or 0
-        )
+        states = {"complete": api_pb2.STATUS_SUCCESS, "failed": api_pb2.STATUS_FAILURE}
+        status = states.get(record.state, api_pb2.STATUS_UNKNOWN)
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=record.seconds or 0)
         # summary_v2 has no function for the end of a session, and the one in summary.py needs TensorFlow.
         data = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
         value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=data, tensor=metadata.NULL_TENSOR)
@@ -134,26 +101,28 @@ def _session(record: TrialRecord, objectives: Sequence[Objective], domains: Mapp
     return summaries
 
 
-def _experiment(objectives: Sequence[Objective], records: Sequence[TrialRecord], domains: list[_Domain]) -> "Summary":
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+def _experiment(
+    objectives: Sequence[Objective],
+    records: Sequence[TrialRecord],
+    parameters: Mapping[str, Parameter],
+    told: Mapping[str, Tell],
+) -> "Summary":
+    from tensorboard.plugins.hparams.summary_v2 import Discrete, HParam, Metric, RealInterval, hparams_config_pb
 
-    names = short_names(domain.name for domain in domains)
+    names = short_names(parameters)
+    hparams = []
+    for name, parameter in parameters.items():
+        values = [told[name](value) for value in parameter.ends]
+        domain = RealInterval(*values) if parameter.options is None else Discrete(values)
+        hparams.append(HParam(name, domain, names[name]))
     metrics = []
     for objective in objectives:
-        better = "more is better" if objective.maximize else "less is better"
-        metrics.append((objective.metric, f"mean over repeats; {better}"))
-        if any(len(finite_values(record, objective.metric)) > 1 for record in records):
-            metrics.append((f"{objective.metric}/spread", "standard deviation over repeats"))
-    experiment = api_pb2.Experiment(
-        hparam_infos=[domain.info(names[domain.name]) for domain in domains],
-        metric_infos=[
-            api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=tag, description=text)
-            for tag, text in metrics
-        ],
-    )
-    data = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(experiment=experiment))
-    return Summary(value=[Summary.Value(tag=metadata.EXPERIMENT_TAG, metadata=data, tensor=metadata.NULL_TENSOR)])
+        text = f"mean over repeats; {objective.better}"
+        metrics.append(Metric(objective.metric, display_name=objective.metric, description=text))
+        if any(len(record.finite_values(objective.metric)) > 1 for record in records):
+            tag = f"{objective.metric}/spread"
+            metrics.append(Metric(tag, display_name=tag, description="standard deviation over repeats"))
+    return hparams_config_pb(hparams, metrics, time_created_secs=0)
 
 
 def _picture(path: Path) -> "Summary":
@@ -166,7 +135,7 @@ def _picture(path: Path) -> "Summary":
 
 
 def _write_events(folder: Path, summaries: "Sequence[Summary]", step: int) -> Path | None:
-    """Let a folder hold one file with these summaries; None where it does already.
+    """Lets a folder hold one file with these summaries; None where it does already.
 
     A changed file gets a new name, later in the order: TensorBoard, once it has read a file, looks only for what was
     appended to it, but goes on to the next.
@@ -177,24 +146,23 @@ def _write_events(folder: Path, summaries: "Sequence[Summary]", step: int) -> Pa
         return None
     last = max((int(match[1]) for path in old if (match := re.match(rf"{EVENTS}(\d+)\.", path.name))), default=0)
     path = folder / f"{EVENTS}{last + 1:010d}.sweep.{digest}"
-    # Written under a name without "tfevents", which TensorBoard does not read: it never sees half a file.
-    replace_file(folder / "board.writing", _records(summaries, step)).rename(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "board.writing"  # without "tfevents", so that TensorBoard does not read half a file
+    temporary.write_bytes(_records(summaries, step))
+    os.replace(temporary, path)
     for other in old:
         other.unlink(missing_ok=True)
     return path
 
 
 def _records(summaries: "Sequence[Summary]", step: int) -> bytes:
-    """The bytes of an event file."""
+    """Makes the bytes of an event file."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    stream = io.BytesIO()
+    stream, now = io.BytesIO(), time.time()
     writer = RecordWriter(stream)
-    now = time.time()
-    for event in [
-        Event(wall_time=now, file_version="brain.Event:2"),
-        *(Event(wall_time=now, step=step, summary=summary) for summary in summaries),
-    ]:
-        writer.write(event.SerializeToString())
+    writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+    for summary in summaries:
+        writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
     return stream.getvalue()

@@ -1,16 +1,15 @@
 """How much of the differences between trials each parameter explains."""
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lightning_ss2a.sweeps.reporting.ranking import Ranked, rank
-from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
-from lightning_ss2a.sweeps.space import Parameter
+from lightning_ss2a.sweeps.running.records import Objective
+from lightning_ss2a.sweeps.running.storage import import_optuna, quietly
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
+    import optuna
+    from optuna.trial import FrozenTrial
 
 LEAST_TRIALS = 4
 """Of fewer, a regression forest says nothing."""
@@ -37,76 +36,54 @@ class Importances:
 
 
 def find_importances(
-    records: Sequence[TrialRecord], objectives: Sequence[Objective], parameters: Mapping[str, Parameter]
+    study: "optuna.Study", objectives: Sequence[Objective], parameters: Iterable[str]
 ) -> list[Importances]:
-    """Importances by fANOVA (Hutter et al. 2014, a random forest over the complete trials), one a objective.
+    """Computes importances by fANOVA (Hutter et al. 2014, a random forest over the complete trials), one a objective.
 
     Optuna's default since version 5, PED-ANOVA, judges by the best tenth of the trials: of two dozen trials, by two.
     Where importances cannot be computed the reason is given; nothing is raised.
+
+    Args:
+        study: whose trials have a value for each objective.
+        objectives: one or several.
+        parameters: names of the swept parameters.
     """
-    return [_importances(rank(records, objective), objective.metric, parameters) for objective in objectives]
+    optuna, names = import_optuna(), list(parameters)
+    trials = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    counted = [name for name in names if _varies(name, trials)]
+    left_out = tuple(name for name in names if name not in counted)
+    found = []
+    for number, objective in enumerate(objectives):
+        shares, reason = _shares(study, trials, number, counted)
+        found.append(Importances(objective.metric, shares, len(trials), left_out, reason))
+    return found
 
 
-def _importances(ranked: list[Ranked], metric: str, parameters: Mapping[str, Parameter]) -> Importances:
-    points = [item.record.point for item in ranked]
-    counted = [name for name in parameters if _varies(name, points)]
-    found = Importances(metric, trials=len(ranked), left_out=tuple(name for name in parameters if name not in counted))
-    reason = None
-    if len(ranked) < LEAST_TRIALS:
-        reason = f"needs {LEAST_TRIALS} complete trials, there are {len(ranked)}"
-    elif len({item.value for item in ranked}) == 1:
-        reason = "all trials have the same value"
-    elif not counted:
-        reason = "no parameter is active in every trial and varies"
-    if reason is None:
-        try:
-            shares = _shares(ranked, {name: parameters[name] for name in counted})
-            return Importances(metric, shares, found.trials, found.left_out)
-        except ImportError as error:
-            reason = f"{error.name} is not installed: pip install 'lightning-ss2a[sweep]'"
-        except (ValueError, RuntimeError) as error:
-            # A sweep that took hours must not end without its tables because of one number beside them.
-            reason = str(error).splitlines()[0]
-    return Importances(metric, {}, found.trials, found.left_out, reason)
-
-
-def _varies(name: str, points: list[dict[str, Any]]) -> bool:
+def _varies(name: str, trials: "Sequence[FrozenTrial]") -> bool:
     # By type as well: 1 and True are two choices.
-    values = {(type(point[name]), point[name]) for point in points if name in point}
-    return len(values) > 1 and all(name in point for point in points)
+    values = {(type(trial.params[name]), trial.params[name]) for trial in trials if name in trial.params}
+    return len(values) > 1 and all(name in trial.params for trial in trials)
 
 
-def _shares(ranked: list[Ranked], parameters: Mapping[str, Parameter]) -> dict[str, float]:
-    import optuna
-
-    distributions = {
-        name: _distribution(parameter, [item.record.point[name] for item in ranked])
-        for name, parameter in parameters.items()
-    }
-    # A study of its own, in memory: the sweep's holds values before repeats were averaged, and trials given up.
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+def _shares(
+    study: "optuna.Study", trials: "Sequence[FrozenTrial]", number: int, names: list[str]
+) -> tuple[dict[str, float], str | None]:
+    """Computes the shares of one objective; the reason where there are none."""
+    if len(trials) < LEAST_TRIALS:
+        return {}, f"needs {LEAST_TRIALS} complete trials, there are {len(trials)}"
+    if len({trial.values[number] for trial in trials}) == 1:
+        return {}, "all trials have the same value"
+    if not names:
+        return {}, "no parameter is active in every trial and varies"
+    # A sweep that took hours must not end without its tables because of one number beside them.
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            study = optuna.create_study()
-            for item in ranked:
-                point = {name: item.record.point[name] for name in parameters}
-                study.add_trial(optuna.trial.create_trial(params=point, distributions=distributions, value=item.value))
-            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-            shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-    return {name: float(share) for name, share in shares.items()}
-
-
-def _distribution(parameter: Parameter, values: list[Any]) -> "BaseDistribution":
-    """What the parameter is drawn from, widened to the values: somebody may have narrowed the range since."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if parameter.options is not None:
-        return CategoricalDistribution([*parameter.options, *(v for v in values if v not in parameter.options)])
-    low, high = min([parameter.low, *values]), max([parameter.high, *values])
-    if parameter.is_whole:
-        return IntDistribution(int(low), int(high), log=parameter.log)
-    return FloatDistribution(float(low), float(high), log=parameter.log)
+        with quietly():
+            importance = import_optuna().importance
+            evaluator = importance.FanovaImportanceEvaluator(seed=0)
+            return importance.get_param_importances(
+                study, evaluator=evaluator, params=names, target=lambda trial: trial.values[number]
+            ), None
+    except ImportError as error:
+        return {}, f"{error.name} is not installed: pip install 'lightning-ss2a[sweep]'"
+    except (ValueError, RuntimeError) as error:
+        return {}, str(error).splitlines()[0]

@@ -5,10 +5,11 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from lightning_ss2a.sweeps.reporting.ranking import rank
 from lightning_ss2a.sweeps.reporting.text import point_text
 from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
 
@@ -33,7 +34,7 @@ class Display:
         self._records: list[TrialRecord] = []
 
     def line(self, text: str) -> None:
-        """Print a line, above the table if there is one."""
+        """Prints a line, above the table if there is one."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> "Display":
@@ -47,29 +48,29 @@ class Display:
             self._live.stop()
 
     def update(self, coordinator: "Coordinator") -> None:
-        """Draw the table anew."""
+        """Draws the table anew."""
         if self._live is None:
             return
         if time.monotonic() - self._read > READ_SECONDS:
             self._records, self._read = coordinator.queue.records(), time.monotonic()
-        self._live.update(Group(*self._tables(coordinator)), refresh=True)
+        self._live.update(self._table(coordinator), refresh=True)
 
-    def _tables(self, coordinator: "Coordinator") -> list[Table]:
-        sweep, now = coordinator.sweep, time.monotonic()
+    def _table(self, coordinator: "Coordinator") -> Table:
+        sweep = coordinator.sweep
         table = Table(title=f"{sweep.name}: {summary(self._records, sweep.workers)}", title_justify="left")
         for heading in ("worker", "trial", "run", "minutes", "parameters"):
             table.add_column(heading)
         total = len(coordinator.runs.repeats)
         for number, running in sorted(coordinator.running.items()):
             claim, at = running.claim, total - len(running.repeats) + 1
-            minutes = f"{(now - running.started) / 60:.1f}"
+            minutes = f"{coordinator.elapsed(running) / 60:.1f}"
             table.add_row(str(number), str(claim.number), f"{at} of {total}", minutes, point_text(claim.point))
         table.caption = best_line(self._records, sweep.objectives[0])
-        return [table]
+        return table
 
 
 def summary(records: list[TrialRecord], workers: int) -> str:
-    """``12 of 24 done, 2 running, 1 failed, 3.4 minutes left``.
+    """Counts trials: ``12 of 24 done, 2 running, 1 failed, 3.4 minutes left``.
 
     Args:
         records: all trials.
@@ -88,16 +89,15 @@ def summary(records: list[TrialRecord], workers: int) -> str:
 
 
 def final(records: list[TrialRecord]) -> list[TrialRecord]:
-    """Without the failed trials that another one follows."""
+    """Leaves out the failed trials that another one follows."""
     followed = {record.follows for record in records}
     return [record for record in records if record.number not in followed]
 
 
 def best_line(records: list[TrialRecord], objective: Objective) -> str:
-    """The best trial so far."""
-    values = [(record.mean(objective.metric), record) for record in records if record.state == "complete"]
-    values = [(value, record) for value, record in values if value is not None]
-    if not values:
+    """Names the best trial so far."""
+    ranked = rank(records, objective)
+    if not ranked:
         return "no trial is done yet"
-    value, record = (max if objective.maximize else min)(values, key=lambda pair: pair[0])
-    return f"best so far: trial {record.number}, {objective.metric} {value:.4g} ({point_text(record.point)})"
+    best = ranked[0].record
+    return f"best so far: trial {best.number}, {objective.metric} {ranked[0].value:.4g} ({point_text(best.point)})"

@@ -1,23 +1,25 @@
 """A sweep's results laid out as a paper prints them: rows of settings, columns of metrics, mean and spread."""
 
-import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_ss2a.errors import InputError
-from lightning_ss2a.sweeps.reporting.ranking import finite_values
-from lightning_ss2a.sweeps.reporting.text import MISSING, column_digits, mean_and_spread, replace_file, setting_text
-from lightning_ss2a.sweeps.reporting.trial_tables import csv_text, markdown_table
-from lightning_ss2a.sweeps.running.records import TrialRecord, spread
-from lightning_ss2a.sweeps.space import SearchSpace, label, nearest
+from lightning_ss2a.errors import InputError, did_you_mean
+from lightning_ss2a.files import write_whole
+from lightning_ss2a.sweeps.reporting.text import setting_text
+from lightning_ss2a.sweeps.running.records import TrialRecord
+from lightning_ss2a.sweeps.space import SearchSpace, label
+from lightning_ss2a.tables import MISSING, column_digits, csv_text, markdown_table, mean_and_spread, spread
 
 INACTIVE = MISSING
-"""Key of the label of a parameter that is not active in a row."""
+"""Value, and key of the label, of a parameter that is not active in a row."""
 
-ByRepeat = dict[str, float]
+Place = tuple[Any, ...]
+"""Values of the parameters in rows and columns."""
+
+Sample = dict[str, float]
 """A number by repeat."""
 
 
@@ -56,7 +58,7 @@ class Table:
 
 
 def check_table(table: Table, space: SearchSpace) -> None:
-    """Refuse a layout that does not fit the parameters of a sweep.
+    """Refuses a layout that does not fit the parameters of a sweep.
 
     Raises:
         InputError: an unknown parameter, value or metric.
@@ -66,7 +68,8 @@ def check_table(table: Table, space: SearchSpace) -> None:
     for option, names in named.items():
         for name in names:
             if name not in space.names:
-                raise InputError(f"table.{option}: {name} is no parameter of this sweep; {nearest(name, space.names)}")
+                advice = did_you_mean(name, space.names)
+                raise InputError(f"table.{option}: {name} is no parameter of this sweep; {advice}")
     if not table.rows or not table.metrics:
         raise InputError("table: needs at least one parameter in rows, and one metric")
     shown = [*table.rows, *across]
@@ -79,12 +82,12 @@ def check_table(table: Table, space: SearchSpace) -> None:
     for option, names in {"changes": table.changes or [], "against": table.against}.items():
         for name in names:
             if name not in table.metrics:
-                known = nearest(name, list(table.metrics))
-                raise InputError(f"table.{option}: {name} is no metric of the table; {known}")
+                advice = did_you_mean(name, table.metrics)
+                raise InputError(f"table.{option}: {name} is no metric of the table; {advice}")
 
 
 def write_table(folder: Path, table: Table, records: Sequence[TrialRecord], space: SearchSpace) -> list[Path]:
-    """Write ``table.md`` and ``table.csv``, each replaced as a whole.
+    """Writes ``table.md`` and ``table.csv``, each replaced as a whole.
 
     Args:
         folder: of the study.
@@ -97,22 +100,29 @@ def write_table(folder: Path, table: Table, records: Sequence[TrialRecord], spac
     """
     results = _Results(table, records, space)
     return [
-        replace_file(folder / "table.md", _page(results)),
-        replace_file(folder / "table.csv", csv_text(*_csv_rows(results))),
+        write_whole(folder / "table.md", _page(results)),
+        write_whole(folder / "table.csv", csv_text(*_csv_rows(results))),
     ]
 
 
 @dataclass(frozen=True)
 class _Quantity:
-    """Something measured of each cell: a metric, its change from the base, or its distance to another metric."""
+    """Something measured of each cell: a metric, its change from the base, or its distance to another metric.
+
+    Args:
+        metric: that a run logs.
+        heading: in the page.
+        name: in the csv.
+        less: what is taken away: another metric, or ``BASE``: the same one in the cell that this one is compared with.
+    """
 
     metric: str
     heading: str
-    kind: str = "value"
+    name: str
+    less: str | None = None
 
 
-Place = tuple[Any, ...]
-"""Values of the parameters in rows and columns, ``INACTIVE`` where one is not."""
+BASE = ""
 
 
 class _Results:
@@ -121,100 +131,92 @@ class _Results:
     def __init__(self, table: Table, records: Sequence[TrialRecord], space: SearchSpace) -> None:
         self.table = table
         self.names = [*table.rows, *([] if table.columns is None else [table.columns])]
+        self.base = {name: label(value) for name, value in (table.base or {}).items()}
         self.complete = [record for record in records if record.state == "complete"]
-        groups: dict[Place, list[TrialRecord]] = {}
-        for record in records:
-            groups.setdefault(self._place(record), [])
+        groups: dict[Place, list[TrialRecord]] = {self._place(record): [] for record in records}
         for record in self.complete:
             groups[self._place(record)].append(record)
-        self.groups = dict(sorted(groups.items(), key=lambda item: self._order(item[0], space)))
+        self.groups = {place: groups[place] for place in sorted(groups, key=lambda place: self._order(place, space))}
         logged = {name for record in self.complete for numbers in record.metrics.values() for name in numbers}
-        self.metrics = {name: heading for name, heading in table.metrics.items() if name in logged}
+        self.quantities = list(self._quantities({n: h for n, h in table.metrics.items() if n in logged}))
 
-    @property
-    def empty(self) -> int:
-        """Number of cells without a complete trial."""
-        return sum(not trials for trials in self.groups.values())
-
-    def quantities(self) -> list[_Quantity]:
-        """What the columns hold: all metrics, then comparisons."""
-        found = [_Quantity(name, heading) for name, heading in self.metrics.items()]
-        for name, heading in self.metrics.items():
-            if self.table.base is not None and name in (self.table.changes or self.metrics):
-                found.append(_Quantity(name, f"{heading}, change from {self._base_label()}", "change"))
-            if name in self.table.against:
-                other = self.table.against[name]
-                other = self.table.metrics.get(other, other)
-                found.append(_Quantity(name, f"{heading}, less {other}", "against"))
-        return found
-
-    def numbers(self, place: Place, quantity: _Quantity) -> ByRepeat:
-        """A quantity of a cell by repeat."""
-        own = self._values(self.groups.get(place, []), quantity.metric)
-        if quantity.kind == "value":
+    def sample(self, place: Place, quantity: _Quantity) -> Sample:
+        """Finds a quantity of a cell by repeat."""
+        own = _means(self.groups.get(place, []), quantity.metric)
+        if quantity.less is None:
             return own
-        if quantity.kind == "against":
-            other = self._values(self.groups.get(place, []), self.table.against[quantity.metric])
-        else:
+        if quantity.less == BASE:
             base = self._base_of(place)
-            other = {} if base in (None, place) else self._values(self.groups[base], quantity.metric)
+            other = {} if base in (None, place) else _means(self.groups[base], quantity.metric)
+        else:
+            other = _means(self.groups.get(place, []), quantity.less)
         return {repeat: value - other[repeat] for repeat, value in own.items() if repeat in other}
 
-    def floor(self, name: str, metric: str) -> ByRepeat:
-        """A floor by repeat."""
-        return self._values(self.complete, f"{metric}_floor/{name}")
+    def floors(self) -> Iterator[tuple[str, list[Sample]]]:
+        """Finds the floors that were logged, each with its sample of every quantity."""
+        for name in self.table.floors:
+            samples = [
+                _means(self.complete, f"{q.metric}_floor/{name}") if q.less is None else {} for q in self.quantities
+            ]
+            if any(samples):
+                yield name, samples
 
     def labels(self, place: Place) -> list[str]:
-        """What is printed for the values of a place."""
+        """Writes the values of a place."""
         return [self.label(name, value) for name, value in zip(self.names, place, strict=False)]
 
     def label(self, name: str, value: Any) -> str:
-        """What is printed for a value."""
+        """Writes a value."""
         text = INACTIVE if value is INACTIVE else setting_text(value)
         return self.table.labels.get(name, {}).get(text, text)
 
     def heading(self, name: str) -> str:
-        """What is printed for a parameter."""
+        """Writes a parameter's name."""
         return self.table.headings.get(name, name)
+
+    def _quantities(self, metrics: dict[str, str]) -> Iterator[_Quantity]:
+        """Lists what the columns hold: all metrics, then comparisons."""
+        yield from (_Quantity(name, heading, name) for name, heading in metrics.items())
+        base = [(self.heading(name), self.label(name, value)) for name, value in self.base.items()]
+        shown = base[0][1] if len(base) == 1 else ", ".join(f"{heading} {text}" for heading, text in base)
+        for name, heading in metrics.items():
+            if self.table.base is not None and name in (self.table.changes or metrics):
+                yield _Quantity(name, f"{heading}, change from {shown}", f"{name} change", BASE)
+            if name in self.table.against:
+                other = self.table.against[name]
+                words = self.table.metrics.get(other, other)
+                yield _Quantity(name, f"{heading}, less {words}", f"{name} less {other}", other)
 
     def _place(self, record: TrialRecord) -> Place:
         return tuple(record.point.get(name, INACTIVE) for name in self.names)
 
     def _order(self, place: Place, space: SearchSpace) -> list[tuple[int, float]]:
-        return [_position(space, name, value) for name, value in zip(self.names, place, strict=True)]
-
-    def _base_label(self) -> str:
-        base = {name: self.label(name, label(value)) for name, value in self.table.base.items()}
-        if len(base) == 1:
-            return next(iter(base.values()))
-        return ", ".join(f"{self.heading(name)} {text}" for name, text in base.items())
+        """Sorts inactive ones first, then values as the sweep file lists them, or by size."""
+        order = []
+        for name, value in zip(self.names, place, strict=True):
+            options = space.parameters[name].options
+            at = value if options is None else list(options).index(value) if value is not INACTIVE else 0
+            order.append((0, 0.0) if value is INACTIVE else (1, float(at)))
+        return order
 
     def _base_of(self, place: Place) -> Place | None:
-        """The place that a place is compared with: it has the base's values and, where it has others, its own."""
-        base = {name: label(value) for name, value in self.table.base.items()}
-        wanted = dict(zip(self.names, place, strict=True)) | base
+        """Finds the place that one is compared with: it has the base's values and, where it has others, its own."""
+        wanted = dict(zip(self.names, place, strict=True)) | self.base
         for other in self.groups:
             values = dict(zip(self.names, other, strict=True))
             fits = all(value in (INACTIVE, wanted[name]) for name, value in values.items())
-            if fits and all(values[name] == value for name, value in base.items()):
+            if fits and all(values[name] == value for name, value in self.base.items()):
                 return other
         return None
 
-    @staticmethod
-    def _values(trials: Sequence[TrialRecord], metric: str) -> ByRepeat:
-        found: dict[str, list[float]] = {}
-        for trial in trials:
-            for repeat, value in finite_values(trial, metric).items():
-                found.setdefault(repeat, []).append(value)
-        return {repeat: statistics.fmean(values) for repeat, values in found.items()}
 
-
-def _position(space: SearchSpace, name: str, value: Any) -> tuple[int, float]:
-    """Order of a parameter's values: inactive, then as the sweep file lists them, or by size."""
-    if value is INACTIVE:
-        return (0, 0.0)
-    options = space.parameters[name].options
-    return (1, float(value if options is None else list(options).index(value)))
+def _means(trials: Sequence[TrialRecord], metric: str) -> Sample:
+    """Averages a metric over trials, repeat by repeat."""
+    found: dict[str, list[float]] = {}
+    for trial in trials:
+        for repeat, value in trial.finite_values(metric).items():
+            found.setdefault(repeat, []).append(value)
+    return {repeat: statistics.fmean(values) for repeat, values in found.items()}
 
 
 # -------------------------------------------------------------------- Markdown
@@ -228,56 +230,54 @@ def _page(results: _Results) -> str:
     elif table.columns is None:
         blocks.append(_plain_table(results))
     else:
-        blocks += [block for quantity in results.quantities() for block in _grid(results, quantity)]
+        blocks += [block for q in results.quantities for block in _grid(results, q, table.columns)]
     blocks += [] if table.notes is None else [table.notes.strip()]
     blocks.append(_legend(results))
     return "\n\n".join(blocks) + "\n"
 
 
 def _plain_table(results: _Results) -> str:
-    table, quantities = results.table, results.quantities()
-    samples = [[results.numbers(place, quantity) for quantity in quantities] for place in results.groups]
-    names = [results.labels(place) for place in results.groups]
-    for floor, text in table.floors.items():
-        rows = [results.floor(floor, q.metric) if q.kind == "value" else {} for q in quantities]
-        if any(rows):
-            samples.append(rows)
-            names.append([text, *[MISSING] * (len(table.rows) - 1)])
-    header = [*map(results.heading, table.rows), *(quantity.heading for quantity in quantities)]
-    cells = list(zip(*(_cells(column, table.digits) for column in zip(*samples, strict=True)), strict=True))
-    return markdown_table(header, [[*name, *row] for name, row in zip(names, cells, strict=True)])
-
-
-def _grid(results: _Results, quantity: _Quantity) -> Iterator[str]:
-    """Heading and table of one quantity: rows down, the parameter of ``columns`` across."""
     table = results.table
+    rows = [(results.labels(place), [results.sample(place, q) for q in results.quantities]) for place in results.groups]
+    blank = [MISSING] * (len(table.rows) - 1)
+    rows += [([table.floors[name], *blank], samples) for name, samples in results.floors()]
+    columns = [_cells(column, table.digits) for column in zip(*(samples for _, samples in rows), strict=True)]
+    header = [*map(results.heading, table.rows), *(q.heading for q in results.quantities)]
+    return markdown_table(header, [[*names, *(column[at] for column in columns)] for at, (names, _) in enumerate(rows)])
+
+
+def _grid(results: _Results, quantity: _Quantity, parameter: str) -> Iterator[str]:
+    """Writes heading and table of one quantity: rows down, the values of a parameter across."""
     across = list(dict.fromkeys(place[-1] for place in results.groups))
     down = list(dict.fromkeys(place[:-1] for place in results.groups))
-    samples = [results.numbers((*row, column), quantity) for row in down for column in across]
+    samples = [results.sample((*row, column), quantity) for row in down for column in across]
     if not any(samples):
         return
-    cells = iter(_cells(samples, table.digits))
-    heading = results.heading(table.columns)
-    header = [*map(results.heading, table.rows), *(f"{heading} {results.label(table.columns, x)}" for x in across)]
+    cells = iter(_cells(samples, results.table.digits))
+    columns = [f"{results.heading(parameter)} {results.label(parameter, value)}" for value in across]
     yield f"**{quantity.heading}**"
-    yield markdown_table(header, [[*results.labels(row), *(next(cells) for _ in across)] for row in down])
+    yield markdown_table(
+        [*map(results.heading, results.table.rows), *columns],
+        [[*results.labels(row), *(next(cells) for _ in across)] for row in down],
+    )
 
 
-def _cells(samples: Sequence[ByRepeat], digits: int | None) -> list[str]:
-    """One column's cells, all with as many digits."""
+def _cells(samples: Sequence[Sample], digits: int | None) -> list[str]:
+    """Writes one column's cells, all with as many digits."""
     values = [list(sample.values()) for sample in samples]
     if digits is None:
-        digits = column_digits(spread(sample) for sample in values)
-    return [mean_and_spread(statistics.fmean(v) if v else None, spread(v), digits) for v in values]
+        digits = column_digits(map(spread, values))
+    return [mean_and_spread(each, digits) for each in values]
 
 
 def _legend(results: _Results) -> str:
     repeats = max((len(record.metrics) for record in results.complete), default=0)
     lines = [f"Mean ± standard deviation over {repeats} run{'s' * (repeats != 1)}"]
-    if any(quantity.kind != "value" for quantity in results.quantities()):
+    if any(quantity.less is not None for quantity in results.quantities):
         lines.append("changes and differences are paired by run")
-    if results.empty:
-        lines.append(f"empty: not complete ({results.empty} of {len(results.groups)})")
+    empty = sum(not trials for trials in results.groups.values())
+    if empty:
+        lines.append(f"empty: not complete ({empty} of {len(results.groups)})")
     return "; ".join(lines) + "."
 
 
@@ -285,29 +285,18 @@ def _legend(results: _Results) -> str:
 
 
 def _csv_rows(results: _Results) -> tuple[list[str], list[list[Any]]]:
-    """A row for each cell and each floor: values of the parameters, then mean, spread and n of each quantity."""
-    quantities = results.quantities()
-    suffix = {"value": MISSING, "change": " change", "against": " less "}
-    header = [*results.names, "floor"]
-    for q in quantities:
-        name = f"{q.metric}{suffix[q.kind]}{results.table.against[q.metric] if q.kind == 'against' else MISSING}"
-        header += [f"{name} mean", f"{name} spread", f"{name} n"]
-    rows = []
-    for place in results.groups:
-        cells = ["null" if value is None else value for value in place]
-        rows.append([*cells, MISSING, *_plain_numbers([results.numbers(place, q) for q in quantities])])
-    for floor in results.table.floors:
-        samples = [results.floor(floor, q.metric) if q.kind == "value" else {} for q in quantities]
-        if any(samples):
-            rows.append([*[MISSING] * len(results.names), floor, *_plain_numbers(samples)])
-    return header, rows
+    """Makes a row for each cell and each floor: values of the parameters, then mean, spread and n of each quantity."""
+    parts = [f"{quantity.name} {part}" for quantity in results.quantities for part in ("mean", "spread", "n")]
+    rows = [
+        ["null" if value is None else value for value in (*place, MISSING)]
+        + _numbers([results.sample(place, quantity) for quantity in results.quantities])
+        for place in results.groups
+    ]
+    blank = [MISSING] * len(results.names)
+    rows += [[*blank, name, *_numbers(samples)] for name, samples in results.floors()]
+    return [*results.names, "floor", *parts], rows
 
 
-def _plain_numbers(samples: Sequence[Mapping[str, float]]) -> list[Any]:
-    found: list[Any] = []
-    for sample in samples:
-        values = list(sample.values())
-        deviation = spread(values)
-        mean = statistics.fmean(values) if values else MISSING
-        found += [mean, MISSING if math.isnan(deviation) else deviation, len(values)]
-    return found
+def _numbers(samples: Sequence[Sample]) -> list[Any]:
+    values = [list(sample.values()) for sample in samples]
+    return [part for v in values for part in (statistics.fmean(v) if v else None, spread(v), len(v))]

@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lightning_ss2a.sweeps.running.records import Objective, TrialRecord, spread
+from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
+from lightning_ss2a.tables import spread
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,14 @@ class Ranked:
 
 
 def rank(records: Iterable[TrialRecord], objective: Objective) -> list[Ranked]:
-    """Complete trials, best mean first, equal means by number.
+    """Ranks complete trials, best mean first, equal means by number.
 
     A trial that lacks repeats must not win by missing the hard ones. So those with as many finite values of the metric
     as the best supplied trial has come first, and those with fewer after all of them, each group sorted by its mean.
     A complete trial without any finite value has no place, and is left out.
     """
     records = list(records)
-    values = {record.number: finite_values(record, objective.metric) for record in records}
+    values = {record.number: record.finite_values(objective.metric) for record in records}
     placed = [record for record in records if record.state == "complete" and values[record.number]]
     sign = -1 if objective.maximize else 1
     placed.sort(
@@ -53,7 +54,7 @@ def rank(records: Iterable[TrialRecord], objective: Objective) -> list[Ranked]:
 
 
 def pareto_front(records: Iterable[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:
-    """Complete trials that no other dominates, best in the first objective first, equal ones by number.
+    """Finds the complete trials that no other dominates, best in the first objective first, equal ones by number.
 
     A trial dominates another where its means are nowhere worse and somewhere better; two with equal means both stay.
     The same rule as in ``rank`` holds: only trials with all repeats of every objective compete, if there are any.
@@ -63,13 +64,8 @@ def pareto_front(records: Iterable[TrialRecord], objectives: Sequence[Objective]
     return [record for _, record in sorted(front, key=lambda item: (item[0][0], item[1].number))]
 
 
-def finite_values(record: TrialRecord, metric: str) -> dict[str, float]:
-    """A metric by repeat, without NaN and infinity: a repeat that diverged has no value."""
-    return {repeat: value for repeat, value in record.values(metric).items() if math.isfinite(value)}
-
-
 def _against(best: TrialRecord, record: TrialRecord, objective: Objective) -> Ranked:
-    reference, values = finite_values(best, objective.metric), finite_values(record, objective.metric)
+    reference, values = best.finite_values(objective.metric), record.finite_values(objective.metric)
     sign = 1 if objective.maximize else -1
     # Paired by repeat: what a seed or a fold adds to both trials says nothing about their difference.
     behind = [sign * (reference[repeat] - value) for repeat, value in values.items() if repeat in reference]
@@ -88,10 +84,10 @@ def _against(best: TrialRecord, record: TrialRecord, objective: Objective) -> Ra
 def _costs(
     records: Iterable[TrialRecord], objectives: Sequence[Objective]
 ) -> list[tuple[tuple[float, ...], TrialRecord]]:
-    """Means with the sign that makes less better, of the trials that compete."""
+    """Finds means with the sign that makes less better, of the trials that compete."""
     counted = []
     for record in records:
-        values = [finite_values(record, objective.metric) for objective in objectives]
+        values = [record.finite_values(objective.metric) for objective in objectives]
         if record.state == "complete" and all(values):
             counted.append((min(map(len, values)), values, record))
     most = max((count for count, _, _ in counted), default=0)

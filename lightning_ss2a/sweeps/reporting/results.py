@@ -1,4 +1,4 @@
-"""Everything that a sweep leaves for people: tables, pictures, TensorBoard's HParams tab, the best configuration."""
+"""Everything that a sweep leaves for people: tables, figures, TensorBoard's HParams tab, the best configuration."""
 
 import contextlib
 import time
@@ -7,17 +7,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lightning_ss2a.errors import ShardError
-from lightning_ss2a.files import FolderLock
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import FolderLock, write_whole
 from lightning_ss2a.sweeps.definition import Sweep
 from lightning_ss2a.sweeps.reporting.figures import write_figures
 from lightning_ss2a.sweeps.reporting.hparams_board import write_board
 from lightning_ss2a.sweeps.reporting.importance import find_importances
 from lightning_ss2a.sweeps.reporting.paper_table import write_table
 from lightning_ss2a.sweeps.reporting.ranking import pareto_front, rank
-from lightning_ss2a.sweeps.reporting.text import replace_file
 from lightning_ss2a.sweeps.reporting.trial_tables import importance_lines, trials_table, write_report
-from lightning_ss2a.sweeps.running.coordinator import WAIT_SECONDS, Coordinator
+from lightning_ss2a.sweeps.running.coordinator import Coordinator
+from lightning_ss2a.sweeps.running.pool import WAIT_SECONDS
 from lightning_ss2a.sweeps.running.records import TrialRecord
 
 BEST = "best.yaml"
@@ -25,7 +25,7 @@ TABLE_WIDTH = 120
 
 
 def write_results(coordinator: Coordinator, console: Console) -> None:
-    """Write them into the study's folder, and print the table of trials.
+    """Writes the results into the study's folder, and prints the table of trials.
 
     Args:
         coordinator: of a sweep whose trials have ended, or some of them.
@@ -43,11 +43,11 @@ def _write(coordinator: Coordinator, console: Console) -> None:
         write_report(root, records, objectives, parameters)
         console.print(f"no trial is complete; reasons: {root / 'trials.csv'}", highlight=False, soft_wrap=True)
         return
-    importances = find_importances(records, objectives, parameters)
-    pictures = write_figures(root, records, objectives, parameters, importances)
+    importances = find_importances(coordinator.queue.study, objectives, parameters)
+    figures = write_figures(root, records, objectives, parameters, {i.metric: i.shares for i in importances})
     write_report(root, records, objectives, parameters, importances)
-    write_board(root, records, objectives, parameters, pictures)
-    replace_file(root / BEST, _header(best, sweep) + coordinator.best_config(best))
+    write_board(root, records, objectives, parameters, figures)
+    write_whole(root / BEST, _header(best, sweep) + coordinator.best_config(best))
     console.width = max(console.width, TABLE_WIDTH)  # a log file has no width; numbers must not be cut
     console.print(trials_table(records, objectives, parameters))
     for line in importance_lines(importances):
@@ -61,12 +61,12 @@ def _write(coordinator: Coordinator, console: Console) -> None:
 
 @contextlib.contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Sweeps of one study that end at the same moment write one after the other."""
+    """Lets sweeps of one study that end at the same moment write one after the other."""
     while True:
         try:
             lock = FolderLock(root)
             break
-        except ShardError:
+        except InputError:
             time.sleep(WAIT_SECONDS)
     try:
         yield
@@ -75,7 +75,7 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def best_trial(records: list[TrialRecord], sweep: Sweep) -> TrialRecord | None:
-    """The best of one objective; of several, that of the front which is best in the first. None: no trial is done."""
+    """Finds the best trial of one objective; of several, that of the front which is best in the first."""
     if len(sweep.objectives) > 1:
         front = pareto_front(records, sweep.objectives)
         return front[0] if front else None

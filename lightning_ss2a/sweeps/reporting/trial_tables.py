@@ -1,31 +1,20 @@
 """The tables of a sweep: csv for machines, Markdown for readers, and one for the terminal."""
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_ss2a.files import write_whole
 from lightning_ss2a.sweeps.reporting.importance import Importances
-from lightning_ss2a.sweeps.reporting.ranking import Ranked, finite_values, pareto_front, rank
-from lightning_ss2a.sweeps.reporting.text import (
-    MISSING,
-    column_digits,
-    duration_text,
-    mean_and_spread,
-    replace_file,
-    setting_text,
-    short_names,
-)
-from lightning_ss2a.sweeps.running.records import Objective, TrialRecord, spread
+from lightning_ss2a.sweeps.reporting.ranking import Ranked, pareto_front, rank
+from lightning_ss2a.sweeps.reporting.text import setting_text, short_names
+from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
+from lightning_ss2a.tables import MISSING, column_digits, csv_text, markdown_table, spread, with_spread
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-MAX_COLUMNS = 3
-"""Of more parameters, the terminal's table makes one column."""
 
 
 def write_report(
@@ -35,7 +24,7 @@ def write_report(
     parameters: Iterable[str],
     importances: Sequence[Importances] = (),
 ) -> list[Path]:
-    """Write ``trials.csv``, ``runs.csv`` and ``trials.md``, each replaced as a whole.
+    """Writes ``trials.csv``, ``runs.csv`` and ``trials.md``, each replaced as a whole.
 
     Args:
         folder: of the study.
@@ -49,9 +38,9 @@ def write_report(
     """
     names = list(parameters)
     return [
-        replace_file(folder / "trials.csv", csv_text(*_trial_rows(records, objectives, names))),
-        replace_file(folder / "runs.csv", csv_text(*_run_rows(records, names))),
-        replace_file(folder / "trials.md", _page(records, objectives, names, importances)),
+        write_whole(folder / "trials.csv", csv_text(*_trial_rows(records, objectives, names))),
+        write_whole(folder / "runs.csv", csv_text(*_run_rows(records, names))),
+        write_whole(folder / "trials.md", _page(records, objectives, names, importances)),
     ]
 
 
@@ -61,48 +50,29 @@ def trials_table(
     parameters: Iterable[str],
     limit: int = 20,
 ) -> "Table":
-    """The best complete trials for the terminal; the caption counts what is not shown.
-
-    Parameters of one value are left out. Up to three have a column each, more share one that wraps: eighty characters
-    have no room for columns, and a number cut off is worse than one below the other.
+    """Shows the best complete trials on a terminal; the caption counts what is not shown.
 
     Args:
         records: all trials.
         objectives: one or several.
-        parameters: names of the swept parameters.
+        parameters: names of the swept parameters; those of one value are left out.
         limit: greatest number of rows.
     """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    names = _varying(records, list(parameters))
-    header, rows = _best_rows(records, objectives, names)
-    numbers = len(header) - len(names)
-    shown = [position for position in range(numbers) if header[position] not in ("repeats", "time")]
+    header, rows = _best_rows(records, objectives, list(parameters))
     table = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, caption=_left_over(records, len(rows), limit), caption_justify="left"
     )
     # Text, not str: a choice may hold brackets, which would be read as markup.
-    for position in shown:
-        table.add_column(Text(header[position]), justify="right", no_wrap=True)
-    for title in header[numbers:] if len(names) <= MAX_COLUMNS else ["setting"]:
-        table.add_column(Text(title), overflow="fold")
+    for title in header[:-1]:
+        table.add_column(Text(title), justify="right", no_wrap=True)
+    table.add_column(Text(header[-1]), overflow="fold")
     for row in rows[:limit]:
-        settings = [_cropped(cell) for cell in row[numbers:]]
-        if len(names) > MAX_COLUMNS:
-            pairs = zip(header[numbers:], settings, strict=True)
-            settings = [", ".join(f"{name} {cell}" for name, cell in pairs if cell != MISSING)]
-        table.add_row(*(Text(row[position]) for position in shown), *map(Text, settings))
+        table.add_row(*map(Text, row))
     return table
-
-
-def _cropped(label: str, width: int = 24) -> str:
-    return label if len(label) <= width else f"{label[: width - 1]}…"
-
-
-def _varying(records: Sequence[TrialRecord], names: list[str]) -> list[str]:
-    return [n for n in names if len({repr(record.point.get(n, MISSING)) for record in records}) > 1]
 
 
 def _left_over(records: Sequence[TrialRecord], complete: int, limit: int) -> str | None:
@@ -112,7 +82,7 @@ def _left_over(records: Sequence[TrialRecord], complete: int, limit: int) -> str
 
 
 def importance_lines(importances: Sequence[Importances]) -> list[str]:
-    """One sentence per objective, such as ``val/ssms: lr 62 %, dropout 38 % (of 24 trials)``."""
+    """Writes one sentence per objective: ``val/ssms: lr 62 %, dropout 38 % (of 24 trials)``."""
     lines = []
     for found in importances:
         names = short_names([*found.shares, *found.left_out])
@@ -125,21 +95,13 @@ def importance_lines(importances: Sequence[Importances]) -> list[str]:
     return lines
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of GitHub's Markdown, all columns but the first to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
-
-
-def _markdown_cell(text: str) -> str:
-    # A choice named a|b, or a reason of two lines, would tear the row.
-    return " ".join(text.split()).replace("|", "\\|")
+# -------------------------------------------------------------------- csv
 
 
 def _order(
     records: Sequence[TrialRecord], objectives: Sequence[Objective]
 ) -> tuple[list[TrialRecord], list[dict[int, Ranked]], set[int]]:
-    """Trials best first and those that have no place after them; places by number, per objective; the front."""
+    """Sorts trials best first and those that have no place after them; places by number, per objective; the front."""
     places = [{item.record.number: item for item in rank(records, objective)} for objective in objectives]
     front = [record.number for record in pareto_front(records, objectives)] if len(objectives) > 1 else []
     order = {number: position for position, number in enumerate(dict.fromkeys([*front, *places[0]]))}
@@ -161,7 +123,7 @@ def _trial_rows(
     for record in ordered:
         row: list[Any] = [record.number, record.state, len(record.metrics)]
         for objective, place in zip(objectives, places, strict=True):
-            values = list(finite_values(record, objective.metric).values())
+            values = list(record.finite_values(objective.metric).values())
             row += [record.mean(objective.metric), spread(values)]
             ranked = place.get(record.number)
             row += [ranked.behind, ranked.behind_spread, ranked.tied] if ranked else [None] * 3
@@ -187,45 +149,45 @@ def _cell(record: TrialRecord, name: str) -> Any:
     return "null" if value is None else value
 
 
-def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Comma-separated values; NaN is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([MISSING if isinstance(c, float) and math.isnan(c) else c for c in row] for row in rows)
-    return text.getvalue()
+# -------------------------------------------------------------------- in words
 
 
 def _best_rows(
     records: Sequence[TrialRecord], objectives: Sequence[Objective], names: list[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Complete trials in words: what both Markdown and the terminal show."""
+    """Lists complete trials: what both Markdown and the terminal show."""
     ordered, places, front = _order(records, objectives)
     several = len(objectives) > 1
-    short = short_names(names)
     header = ["trial", *(["front"] if several else []), *(objective.metric for objective in objectives)]
-    header += ([] if several else ["behind best"]) + ["repeats", "time", *(short[name] for name in names)]
+    header += ["setting"] if several else ["behind best", "setting"]
     digits = [column_digits(item.spread for item in place.values()) for place in places]
     behind_digits = column_digits(item.behind_spread for item in places[0].values())
-    rows = []
+    settings = _settings(records, names)
+    rows: list[list[str]] = []
     for record in ordered:
         ranked = [place.get(record.number) for place in places]
         if not any(ranked):
             continue
         row = [str(record.number), *(["yes" if record.number in front else MISSING] if several else [])]
-        row += [mean_and_spread(r.value, r.spread, d) if r else MISSING for r, d in zip(ranked, digits, strict=True)]
-        row += [] if several else [_behind(ranked[0], behind_digits) if rows else "best"]
-        row += [str(len(record.metrics)), duration_text(record.seconds), *_settings(record, names)]
-        rows.append(row)
+        row += [with_spread(r.value, r.spread, d) if r else MISSING for r, d in zip(ranked, digits, strict=True)]
+        if ranked[0] and not several:
+            row.append(_behind(ranked[0], behind_digits) if rows else "best")
+        rows.append([*row, settings[record.number]])
     return header, rows
 
 
 def _behind(ranked: Ranked, digits: int | None) -> str:
-    return mean_and_spread(ranked.behind, ranked.behind_spread, digits) + (", tied" if ranked.tied else "")
+    return with_spread(ranked.behind, ranked.behind_spread, digits) + (", tied" if ranked.tied else "")
 
 
-def _settings(record: TrialRecord, names: list[str]) -> list[str]:
-    return [setting_text(record.point[name]) if name in record.point else MISSING for name in names]
+def _settings(records: Sequence[TrialRecord], names: list[str]) -> dict[int, str]:
+    """Writes the point of each trial by its number, without the parameters that never vary."""
+    varied = [n for n in names if len({repr(record.point.get(n, MISSING)) for record in records}) > 1]
+    short = short_names(names)
+    return {
+        record.number: ", ".join(f"{short[n]} {setting_text(record.point[n])}" for n in varied if n in record.point)
+        for record in records
+    }
 
 
 def _page(
@@ -235,7 +197,7 @@ def _page(
     importances: Sequence[Importances],
 ) -> str:
     header, rows = _best_rows(records, objectives, names)
-    wanted = " and ".join(f"{o.metric} ({'more' if o.maximize else 'less'} is better)" for o in objectives)
+    wanted = " and ".join(f"{o.metric} ({o.better})" for o in objectives)
     blocks = [f"# Trials by {wanted}", markdown_table(header, rows) if rows else "No trial is complete."]
     if rows:
         blocks.append(_legend(objectives))
@@ -243,12 +205,11 @@ def _page(
         blocks.append("## Importances")
         blocks.append("Share of the differences between trials that a parameter explains (fANOVA).")
         blocks.append("\n".join(f"- {line}" for line in importance_lines(importances)))
-    ranked = {row[0] for row in rows}
+    ranked, settings = {row[0] for row in rows}, _settings(records, names)
     rest = [r for r in sorted(records, key=lambda r: r.number) if str(r.number) not in ranked]
     if rest:
-        short = short_names(names)
-        table = [[str(r.number), r.state, r.reason or MISSING, *_settings(r, names)] for r in rest]
-        blocks += ["## Not ranked", markdown_table(["trial", "state", "reason", *(short[n] for n in names)], table)]
+        table = [[str(r.number), r.state, r.reason or MISSING, settings[r.number]] for r in rest]
+        blocks += ["## Not ranked", markdown_table(["trial", "state", "reason", "setting"], table)]
     return "\n\n".join(blocks) + "\n"
 
 

@@ -1,29 +1,27 @@
 """What a sweep and its worker processes say to each other; all of it can be pickled and imports nothing heavy."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
 class RunTask:
-    """Run ``lightning`` as a part of a trial, and answer with what it logged.
+    """Run ``lightning`` as a part of a trial, and answer with what it logged last.
 
     Args:
         arguments: of ``lightning``, subcommand first.
         log: file that the run's output goes to.
-        best_of: metrics of which the best validation counts, and whether more is better; others: the last one.
         reported: metric that is reported at each validation, so that the run can be stopped; None: none.
     """
 
     arguments: tuple[str, ...]
     log: str
-    best_of: dict[str, bool] = field(default_factory=dict)
     reported: str | None = None
 
 
 @dataclass(frozen=True)
 class CheckTask:
-    """Parse and build for each of several configurations, then take one step of training with the first.
+    """Parse and build each of several configurations, then take one step of training with the first.
 
     Args:
         command: subcommand of ``lightning``.

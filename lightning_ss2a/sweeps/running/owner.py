@@ -17,7 +17,7 @@ def this_owner() -> str:
 
 
 def is_lost(owner: str, heartbeat: float) -> bool:
-    """Whether the process that runs a trial is gone.
+    """Tells whether the process that runs a trial is gone.
 
     Args:
         owner: see :func:`this_owner`.
@@ -30,14 +30,20 @@ def is_lost(owner: str, heartbeat: float) -> bool:
 
 
 def available_cores() -> int:
-    """CPU cores that this process may use."""
+    """Counts the CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
+def threads_of_a_worker(workers: int) -> int:
+    """Divides the cores among workers, unless the variable OMP_NUM_THREADS says how many threads each has."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) else max(1, available_cores() // workers)
+
+
 def _began(process: int) -> str:
-    """When a process began, as a text that no other process of this machine has; empty: there is no such process."""
+    """Finds when a process began, as a text that no other of this machine has; empty: there is no such process."""
     try:
         # The name of the program, in parentheses, may hold blanks; field 22 is the time since the machine's start.
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Protocol
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.running.messages import Answer, Done, Failed, Progress, Ready, Task
@@ -17,6 +18,32 @@ from lightning_ss2a.sweeps.running.messages import Answer, Done, Failed, Progres
 WORKER_MODULE = "lightning_ss2a.cli.sweep_worker"
 MOST_STARTS = 3
 """A worker that dies so often before it is ready cannot work here."""
+
+WAIT_SECONDS = 0.5
+"""How long to wait for answers before looking at other things."""
+
+
+class Pool(Protocol):
+    """Workers by number, each with at most one task."""
+
+    @property
+    def idle(self) -> list[int]:
+        """Workers without a task."""
+
+    def give(self, number: int, task: Task) -> None:
+        """Gives a task to an idle worker."""
+
+    def reply(self, number: int, stop: bool) -> None:
+        """Answers a worker's :class:`Progress`."""
+
+    def wait(self, seconds: float) -> list[tuple[int, Answer]]:
+        """Collects the answers that come within this time."""
+
+    def call(self, task: Task) -> Done:
+        """Has one task done, while no other is."""
+
+    def stop(self) -> None:
+        """Ends all workers."""
 
 
 @dataclass
@@ -34,10 +61,11 @@ class WorkerProcess:
     lifeline: int
 
     @classmethod
-    def start(cls, threads: int, workers: int, gpus: Sequence[str], log: Path) -> "WorkerProcess":
-        """Start a worker.
+    def start(cls, module: str, threads: int, workers: int, gpus: Sequence[str], log: Path) -> "WorkerProcess":
+        """Starts a worker.
 
         Args:
+            module: to run.
             threads: CPU threads.
             workers: that share this machine's memory.
             gpus: names of the GPUs that it sees, as CUDA_VISIBLE_DEVICES has them; empty: those that this process sees.
@@ -51,7 +79,7 @@ class WorkerProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", WORKER_MODULE, str(theirs.fileno()), str(read_end), str(threads), str(workers)],
+                [sys.executable, "-m", module, str(theirs.fileno()), str(read_end), str(threads), str(workers)],
                 pass_fds=[theirs.fileno(), read_end],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -64,7 +92,7 @@ class WorkerProcess:
         return cls(process, ours, write_end)
 
     def stop(self) -> str:
-        """End it and its children; how it had ended, if it had."""
+        """Ends it and its children, and says how it had ended, if it had."""
         # Its process group may outlive it: other ranks of its run.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -75,22 +103,24 @@ class WorkerProcess:
 
 
 class WorkerPool:
-    """Workers by number, each with at most one task.
+    """Worker processes by number, each with at most one task.
 
     Args:
         workers: how many.
         threads: CPU threads of each.
         gpus_per_worker: GPUs that each sees; 0: all.
-        one_task_each: use a process for one task only.
         logs: folder for what workers print outside of tasks.
+        module: that a worker runs.
 
     Raises:
         InputError: this process sees fewer GPUs than the workers need.
     """
 
-    def __init__(self, workers: int, threads: int, gpus_per_worker: int, one_task_each: bool, logs: Path) -> None:
+    def __init__(
+        self, workers: int, threads: int, gpus_per_worker: int, logs: Path, module: str = WORKER_MODULE
+    ) -> None:
         self.numbers = range(workers)
-        self._threads, self._gpus, self._one_task_each, self._logs = threads, gpus_per_worker, one_task_each, logs
+        self._threads, self._gpus, self._logs, self._module = threads, gpus_per_worker, logs, module
         self._workers: dict[int, WorkerProcess] = {}
         self._busy: set[int] = set()
         self._starts_in_vain = 0
@@ -109,7 +139,7 @@ class WorkerPool:
         return [number for number in self.numbers if number not in self._busy]
 
     def give(self, number: int, task: Task) -> None:
-        """Give a task to an idle worker."""
+        """Gives a task to an idle worker."""
         if number not in self._workers:
             self._start(number)
         self._busy.add(number)
@@ -117,22 +147,24 @@ class WorkerPool:
             self._workers[number].connection.send(task)
 
     def reply(self, number: int, stop: bool) -> None:
-        """Answer a worker's :class:`Progress`."""
+        """Answers a worker's :class:`Progress`."""
         with contextlib.suppress(OSError):
             self._workers[number].connection.send(stop)
 
     def wait(self, seconds: float) -> list[tuple[int, Answer]]:
-        """Answers that come within this time; a worker that died answers that its task failed.
+        """Collects the answers that come within this time; a worker that died answers that its task failed.
 
         Raises:
             InputError: workers cannot be started.
         """
-        places = {self._workers[number].connection: number for number in self._busy}
-        answers = []
-        for connection in wait(list(places), seconds):
-            number = places[connection]
+        busy = {number: self._workers[number].connection for number in sorted(self._busy)}
+        ready = wait(list(busy.values()), seconds)
+        answers: list[tuple[int, Answer]] = []
+        for number, connection in busy.items():
+            if connection not in ready:
+                continue
             try:
-                answer = connection.recv()
+                answer: Answer | Ready = connection.recv()
             except (EOFError, OSError):
                 answer = Failed(self._buried(number), is_final=False)
             if isinstance(answer, Ready):
@@ -141,12 +173,12 @@ class WorkerPool:
             answers.append((number, answer))
             if not isinstance(answer, Progress):
                 self._busy.discard(number)
-                if number in self._workers and (self._one_task_each or answer.is_spent):
+                if answer.is_spent:
                     self._workers.pop(number).stop()
         return answers
 
     def call(self, task: Task) -> Done:
-        """Have one task done, while no other is.
+        """Has one task done, while no other is.
 
         Raises:
             InputError: it failed; with its reason.
@@ -156,24 +188,26 @@ class WorkerPool:
             for _, answer in self.wait(1.0):
                 if isinstance(answer, Failed):
                     raise InputError(answer.reason)
-                return answer
+                if isinstance(answer, Done):
+                    return answer
 
     def stop(self) -> None:
-        """End all workers."""
+        """Ends all workers."""
         for number in list(self._workers):
             self._workers.pop(number).stop()
         self._busy.clear()
 
     def _start(self, number: int) -> None:
         gpus = self._visible[number * self._gpus : (number + 1) * self._gpus]
-        self._workers[number] = WorkerProcess.start(self._threads, len(self.numbers), gpus, self._log(number))
+        log, workers = self._log(number), len(self.numbers)
+        self._workers[number] = WorkerProcess.start(self._module, self._threads, workers, gpus, log)
         self._starts_in_vain += 1
 
     def _log(self, number: int) -> Path:
         return self._logs / f"worker_{number}.log"
 
     def _buried(self, number: int) -> str:
-        """Remove a worker that died; what to say of it."""
+        """Removes a worker that died, and says how."""
         how = self._workers.pop(number).stop()
         if self._starts_in_vain > MOST_STARTS * len(self.numbers):
             raise InputError(f"worker processes die before they are ready ({how}); see {self._log(number)}")

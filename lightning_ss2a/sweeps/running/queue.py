@@ -7,7 +7,7 @@ same point takes its slot.
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,8 @@ _STATES: dict[TrialState, State] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
+_UNLESS_ENDED = contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError)
+"""Another machine, which heard nothing of this one for long, may have taken its trial for lost."""
 
 
 @dataclass
@@ -72,6 +74,8 @@ class TrialQueue:
         objectives: what is optimised.
         sampler: chooses points.
         pruner: stops trials.
+        owner: names the process that takes trials; None: this one.
+        clock: seconds of this machine.
     """
 
     def __init__(
@@ -82,11 +86,13 @@ class TrialQueue:
         objectives: Sequence[Objective],
         sampler: optuna.samplers.BaseSampler,
         pruner: optuna.pruners.BasePruner,
+        owner: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.storage, self.name, self.space = storage, name, space
         self.objectives = list(objectives)
-        self.sampler, self._pruner = sampler, pruner
-        self._owner = this_owner()
+        self._sampler, self._pruner = sampler, pruner
+        self._owner, self._clock = owner or this_owner(), clock
         self._taking: int | None = None  # number of a trial that is being claimed
         self._first_seen: dict[int, float] = {}  # trials without owner; clocks of other machines may be wrong
 
@@ -98,7 +104,7 @@ class TrialQueue:
         return any(study.study_name == self.name for study in self.storage.get_all_studies())
 
     def open(self, question: dict[str, str]) -> bool:
-        """Make the study, or go on with it; whether it was made.
+        """Makes the study, or goes on with it; tells whether it was made.
 
         One that was never found to be right, by a process that is gone, gives way to another question.
 
@@ -125,17 +131,19 @@ class TrialQueue:
                 f"the study {self.name} is of another sweep, with other {', '.join(changed)}; "
                 "take another --name for this one"
             )
+        # Or each process that goes on with a study would draw the points that the first has drawn.
+        self._sampler.reseed_rng()
         return False
 
     @property
     def study(self) -> optuna.Study:
         """The study as it is in the storage now; an older one would remember trials as they were."""
-        return optuna.load_study(storage=self.storage, study_name=self.name, sampler=self.sampler, pruner=self._pruner)
+        return optuna.load_study(storage=self.storage, study_name=self.name, sampler=self._sampler, pruner=self._pruner)
 
     # ---------------------------------------------------------------- filling
 
     def fill(self, points: Sequence[Point]) -> None:
-        """Queue a trial for each slot that has none.
+        """Queues a trial for each slot that has none.
 
         Args:
             points: of each slot; what a point does not hold is the sampler's choice.
@@ -147,7 +155,7 @@ class TrialQueue:
                 study.enqueue_trial(point, user_attrs={"slot": slot, "attempt": 0})
 
     def recover(self) -> int:
-        """Fail the trials whose process is gone and queue them again; how many there were.
+        """Fails the trials whose process is gone and queues them again; counts them.
 
         That is no fault of theirs, and does not count as an attempt.
         """
@@ -155,7 +163,7 @@ class TrialQueue:
         for trial in self._trials(TrialState.RUNNING):
             owner = trial.user_attrs.get("owner")
             if owner is None:  # taken a moment ago, or its process died at that moment
-                now = time.monotonic()
+                now = self._clock()
                 gone = now - self._first_seen.setdefault(trial.number, now) > UNOWNED_SECONDS
             else:
                 gone = is_lost(owner, trial.user_attrs.get("heartbeat", time.time()))
@@ -165,13 +173,13 @@ class TrialQueue:
         return lost
 
     def unowned(self) -> int:
-        """Trials that were taken, by nobody knows whom yet."""
+        """Counts the trials that were taken, by nobody knows whom yet."""
         return sum("owner" not in trial.user_attrs for trial in self._trials(TrialState.RUNNING))
 
     # ---------------------------------------------------------------- one trial
 
     def claim(self) -> Claim | None:
-        """Take the next trial; None: none is waiting."""
+        """Takes the next trial; None: none is waiting."""
         study_id = self.storage.get_study_id_from_name(self.name)
         for waiting in self._trials(TrialState.WAITING):
             trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, waiting.number)
@@ -194,43 +202,40 @@ class TrialQueue:
         return None
 
     def beat(self, trial: optuna.Trial) -> None:
-        """Say that this process still runs a trial."""
-        with _unless_ended():
+        """Says that this process still runs a trial."""
+        with _UNLESS_ENDED:
             trial.set_user_attr("heartbeat", time.time())
 
     def report(self, claim: Claim, step: int, value: float) -> bool:
-        """Keep a validation's value; whether the trial is to be stopped."""
-        with _unless_ended():
+        """Keeps a validation's value; tells whether the trial is to be stopped."""
+        with _UNLESS_ENDED:
             claim.trial.report(value, step)
             return claim.trial.should_prune()
         return True
 
     def keep(self, claim: Claim, repeat: str, metrics: dict[str, float], seconds: float) -> None:
-        """Keep the numbers of a repeat that is done."""
+        """Keeps the numbers of a repeat that is done."""
         claim.metrics[repeat] = metrics
         claim.seconds += seconds
-        with _unless_ended():
+        with _UNLESS_ENDED:
             claim.trial.set_user_attr("metrics", claim.metrics)
             claim.trial.set_user_attr("seconds", claim.seconds)
 
     def finish(self, claim: Claim, values: Sequence[float]) -> None:
-        """A trial is complete."""
+        """Completes a trial."""
         self.study.tell(claim.number, list(values), skip_if_finished=True)
 
     def prune(self, claim: Claim) -> None:
-        """A trial was stopped, since others were better at the same point of their training."""
+        """Ends a trial that was stopped, since others were better at the same point of their training."""
         self.study.tell(claim.number, state=TrialState.PRUNED, skip_if_finished=True)
 
     def fail(self, claim: Claim, reason: str, attempts: int) -> bool:
-        """A trial died.
+        """Ends a trial that died; tells whether it was queued again.
 
         Args:
             claim: the trial.
             reason: one line.
             attempts: how many a trial may have.
-
-        Returns:
-            Whether it was queued again.
         """
         trial = self.storage.get_trial(claim.trial._trial_id)
         attempt = trial.user_attrs["attempt"] + 1
@@ -240,7 +245,7 @@ class TrialQueue:
         return again
 
     def give_back(self) -> None:
-        """Queue the trials that this process runs again: it is to end, and they were not to blame."""
+        """Queues the trials that this process runs again: it is to end, and they were not to blame."""
         for trial in self._trials(TrialState.RUNNING):
             if trial.user_attrs.get("owner", trial.number) in (self._owner, self._taking):
                 self._fail(trial, "the sweep was stopped", trial.user_attrs["attempt"])
@@ -249,7 +254,7 @@ class TrialQueue:
     # ---------------------------------------------------------------- looking
 
     def records(self) -> list[TrialRecord]:
-        """All trials, in the order of the queue; one that two machines queued at the same time counts once."""
+        """Lists all trials, in the order of the queue; one that two machines queued at the same time counts once."""
         trials = self._trials()
         doubles = _doubles(trials)
         return [
@@ -274,18 +279,17 @@ class TrialQueue:
         return sorted(self.storage.get_all_trials(study_id, states=states or None), key=lambda trial: trial.number)
 
     def _fail(self, trial: FrozenTrial, reason: str, next_attempt: int | None) -> bool:
-        """False: another process has ended it meanwhile."""
+        """Fails a trial; False: another process has ended it meanwhile."""
         notes = {"reason": reason} | ({} if next_attempt is None else {AGAIN: next_attempt})
-        try:
+        with _UNLESS_ENDED:
             for name, note in notes.items():
                 self.storage.set_trial_user_attr(trial._trial_id, name, note)
             self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            return False
-        return True
+            return True
+        return False
 
     def _queue_those_to_try_again(self) -> None:
-        """In a step of its own, so that whoever dies between failing a trial and this, the next process does it."""
+        """Queues in a step of its own, so that the next process does it where one dies after failing a trial."""
         trials, study = self._trials(), self.study
         followed = {trial.user_attrs.get("follows") for trial in trials}
         for trial in trials:
@@ -296,25 +300,18 @@ class TrialQueue:
                 study.enqueue_trial(point, user_attrs=kept | place)
 
     def _is_abandoned(self, study: optuna.Study) -> bool:
-        """Whether no trial of a study has begun, nor will: its maker never got so far, and is gone."""
+        """Tells whether no trial of a study has begun, nor will: its maker never got so far, and is gone."""
         owner, when = study.user_attrs.get(MAKER, (self._owner, 0.0))
         return not study.user_attrs.get(CHECKED) and (owner == self._owner or is_lost(owner, when))
 
 
 def _doubles(trials: Sequence[FrozenTrial]) -> set[int]:
-    """Numbers of trials for slots that another machine had filled, or queued again, at the same time."""
+    """Finds the trials for slots that another machine had filled, or queued again, at the same time."""
     first: dict[tuple[Any, Any], int] = {}
     places = {trial.number: (trial.user_attrs.get("slot"), trial.user_attrs.get("follows")) for trial in trials}
     return {number for number, place in places.items() if first.setdefault(place, number) != number}
 
 
-@contextlib.contextmanager
-def _unless_ended() -> Iterator[None]:
-    """Another machine, which heard nothing of this one for long, may have taken its trial for lost."""
-    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-        yield
-
-
 def trial_folder(number: int) -> str:
-    """Folder of a trial, below that of its study."""
+    """Names the folder of a trial, below that of its study."""
     return f"trials/{number:04d}"

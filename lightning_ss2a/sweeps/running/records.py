@@ -1,12 +1,12 @@
-"""What is known of a trial, read from the storage: the input of every table and picture."""
+"""What is known of a trial, read from the storage: the input of every table and figure."""
 
 import math
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
+Direction = Literal["maximize", "minimize"]
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,14 @@ class Objective:
     maximize: bool = True
 
     @property
-    def direction(self) -> str:
+    def direction(self) -> Direction:
         """Optuna's word."""
         return "maximize" if self.maximize else "minimize"
 
-    def better(self, x: float, y: float) -> bool:
-        """Whether x is better than y."""
-        return x > y if self.maximize else x < y
+    @property
+    def better(self) -> str:
+        """Says which way is better."""
+        return f"{'more' if self.maximize else 'less'} is better"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class TrialRecord:
         number: from 0, in the order of the queue; names the trial's folder.
         state: ``failed`` trials that were queued again are followed by another record with the same point.
         point: value of each parameter that is active; of choices that are no plain values, their label.
-        metrics: value of each logged metric, floors included, by repeat, such as ``{"seed_0": {"val/ssms": 3.5}}``;
+        metrics: value of each logged metric, baselines included, by repeat, such as ``{"seed_0": {"val/ssms": 3.5}}``;
             repeats that are not done are not there.
         reason: why it failed; None otherwise.
         seconds: that its runs took, all repeats together.
@@ -57,15 +58,14 @@ class TrialRecord:
     follows: int | None = None
 
     def values(self, metric: str) -> dict[str, float]:
-        """A metric by repeat."""
+        """Finds a metric by repeat."""
         return {repeat: numbers[metric] for repeat, numbers in self.metrics.items() if metric in numbers}
 
+    def finite_values(self, metric: str) -> dict[str, float]:
+        """Finds a metric by repeat, without NaN and infinity: a repeat that diverged has no value."""
+        return {repeat: value for repeat, value in self.values(metric).items() if math.isfinite(value)}
+
     def mean(self, metric: str) -> float | None:
-        """Mean of a metric over the repeats; None where there is none."""
+        """Averages a metric over the repeats; None where there is none."""
         values = list(self.values(metric).values())
         return statistics.fmean(values) if values else None
-
-
-def spread(values: Sequence[float]) -> float:
-    """Standard deviation of a sample; NaN of fewer than two."""
-    return statistics.stdev(values) if len(values) > 1 else math.nan

@@ -1,7 +1,6 @@
-"""Optuna's parts by the names that a sweep file gives: storage, sampler, pruner."""
+"""Where a study is kept: SQLite in its folder, Optuna's journal file, or a database server."""
 
 import contextlib
-import inspect
 import logging
 import os
 import re
@@ -12,36 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.sweeps.definition import Sweep
-from lightning_ss2a.sweeps.space import nearest
 
 if TYPE_CHECKING:
     import optuna
-
-SAMPLERS = {
-    "tpe": "TPESampler",
-    "random": "RandomSampler",
-    "grid": "RandomSampler",  # never asked: every point is queued
-    "gp": "GPSampler",
-    "cmaes": "CmaEsSampler",
-    "qmc": "QMCSampler",
-    "nsgaii": "NSGAIISampler",
-}
-SAME_SEED = ("grid", "qmc")
-"""Samplers of which every process of a study needs the same seed: their points make one sequence."""
-
-PRUNERS = {
-    "none": "NopPruner",
-    "median": "MedianPruner",
-    "percentile": "PercentilePruner",
-    "halving": "SuccessiveHalvingPruner",
-    "hyperband": "HyperbandPruner",
-    "patient": "PatientPruner",
-    "threshold": "ThresholdPruner",
-    "wilcoxon": "WilcoxonPruner",
-}
-REHEARSAL_TRIALS = 3
-"""Points to draw, before a sampler is believed to work."""
 
 TRIES = 3
 """Times to look for tables that another process is making."""
@@ -54,7 +26,7 @@ SQLITE_WAIT_SECONDS = 60
 
 
 def import_optuna() -> Any:
-    """Optuna, with its chatter off.
+    """Imports Optuna, with its chatter off.
 
     Raises:
         InputError: it is not installed.
@@ -68,7 +40,7 @@ def import_optuna() -> Any:
 
 
 def open_storage(url: str | None, folder: Path) -> "optuna.storages.BaseStorage":
-    """The storage of a study.
+    """Opens the storage of a study.
 
     Args:
         url: None: SQLite in ``folder``; a path ending with ``.journal``: Optuna's journal file; else a database's URL.
@@ -100,7 +72,7 @@ def open_storage(url: str | None, folder: Path) -> "optuna.storages.BaseStorage"
 
 
 def _database(url: str, options: Mapping[str, Any]) -> Any:
-    """A database's storage; several processes may make its tables at the same time."""
+    """Opens a database; several processes may make its tables at the same time."""
     optuna = import_optuna()
     for _ in range(TRIES):
         try:
@@ -113,7 +85,7 @@ def _database(url: str, options: Mapping[str, Any]) -> Any:
 
 
 def _cut_half_a_line(journal: Path) -> None:
-    """Take away what a machine that lost power was writing: Optuna would add to it, and could read neither."""
+    """Takes away what a machine that lost power was writing: Optuna would add to it, and could read neither."""
     if not journal.is_file() or _ends_with_a_line(journal):
         return
     lock = import_optuna().storages.journal.JournalFileSymlinkLock(str(journal))
@@ -133,13 +105,13 @@ def _ends_with_a_line(journal: Path) -> bool:
 
 
 def _server(url: str) -> Any:
-    """A database server; one that does not answer is given up soon."""
+    """Opens a database on a server; one that does not answer is given up soon."""
     wait = {"connect_timeout": CONNECT_SECONDS} if re.match(r"postgresql(\+psycopg2?)?:", url) else {}
     return _database(url, {"connect_args": wait})
 
 
 def _sqlite(url: str) -> Any:
-    """SQLite, in which two processes never take the same trial.
+    """Opens SQLite so that two processes never take the same trial.
 
     Optuna reads a trial's state with a lock and then writes it; SQLite has no such locks of rows, and two processes
     would both read that the trial waits. Here each transaction has the file for itself from its beginning.
@@ -151,73 +123,8 @@ def _sqlite(url: str) -> Any:
     return storage
 
 
-def build_sampler(sweep: Sweep, seed: int) -> Any:
-    """Optuna's sampler that a sweep names.
-
-    Raises:
-        InputError: it refuses its options, or needs a package that is not there.
-    """
-    optuna = import_optuna()
-    kind = getattr(optuna.samplers, SAMPLERS[sweep.sampler])
-    given = _checked("sampler_options", kind, sweep.sampler_options)
-    known = inspect.signature(kind).parameters
-    if "constant_liar" in known:  # running trials count as bad ones, or workers would all try the same
-        given.setdefault("constant_liar", sweep.workers > 1)
-    given = ({"seed": seed} if "seed" in known else {}) | given
-    _rehearse(sweep, _built("sampler_options", kind, given))
-    return _built("sampler_options", kind, given)
-
-
-def _rehearse(sweep: Sweep, sampler: Any) -> None:
-    """Draw some points: whether a sampler's package is there, and it can do with the objectives, it tells only then.
-
-    Raises:
-        InputError: it cannot.
-    """
-    optuna = import_optuna()
-    study = optuna.create_study(directions=[o.direction for o in sweep.objectives], sampler=sampler)
-    try:
-        with quietly():
-            for _ in range(REHEARSAL_TRIALS):
-                trial = study.ask()
-                sweep.space.suggest(trial)
-                study.tell(trial, [0.0] * len(sweep.objectives))
-    except (TypeError, ValueError, ImportError) as error:
-        raise InputError(f"sampler {sweep.sampler}: {' '.join(str(error).split())}") from error
-
-
-def build_pruner(name: str, options: Mapping[str, Any] | None) -> Any:
-    """Optuna's pruner of that name.
-
-    Raises:
-        InputError: it refuses its options.
-    """
-    optuna = import_optuna()
-    kind = getattr(optuna.pruners, PRUNERS[name])
-    given = _checked("pruner_options", kind, options)
-    if name == "patient":  # patience of another pruner; by itself, of any
-        given = {"wrapped_pruner": None} | given
-    return _built("pruner_options", kind, given)
-
-
-def _checked(option: str, kind: type, options: Mapping[str, Any] | None) -> dict[str, Any]:
-    known = [name for name in inspect.signature(kind).parameters if name not in ("args", "kwargs")]
-    for name in options or {}:
-        if name not in known:
-            raise InputError(f"{option}.{name}: {kind.__name__} has no such option; {nearest(name, known)}")
-    return dict(options or {})
-
-
-def _built(option: str, kind: type, given: Mapping[str, Any]) -> Any:
-    try:
-        with quietly():
-            return kind(**given)
-    except (TypeError, ValueError, ImportError) as error:
-        raise InputError(f"{option}: {kind.__name__}: {' '.join(str(error).split())}") from error
-
-
 def storage_errors() -> tuple[type[Exception], ...]:
-    """What is raised when a storage that was there no longer is."""
+    """Lists what is raised when a storage that was there no longer is."""
     optuna = import_optuna()
     from sqlalchemy.exc import SQLAlchemyError  # Optuna needs it
 
@@ -226,7 +133,7 @@ def storage_errors() -> tuple[type[Exception], ...]:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without warnings that Optuna's interface may change, which no user can act on."""
+    """Silences warnings that Optuna's interface may change, which no user can act on."""
     logging.getLogger("alembic").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -4,13 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lightning_ss2a.config_files import read_config
-from lightning_ss2a.sweeps.definition import Repeat, Sweep
+from lightning_ss2a.sweeps.definition import GRID, Repeat, Sweep
 from lightning_ss2a.sweeps.prepare import Preparation, Step, fill
 from lightning_ss2a.sweeps.space import Point, arguments
 
-OWN_BOARD = "HyperparameterBoard"
-"""Callback that fills the HParams tab with a run's every option; the study fills it with what it varies."""
+QUIET = "--trainer.enable_progress_bar=false"
 
 
 class Runs:
@@ -20,7 +18,7 @@ class Runs:
         sweep: what the file says.
 
     Raises:
-        InputError: a placeholder that stands for nothing, or a step that is none.
+        InputError: a placeholder that stands for nothing, a step that is none, or a base that is not there.
     """
 
     def __init__(self, sweep: Sweep) -> None:
@@ -31,59 +29,43 @@ class Runs:
         self.options({}, self.repeats[0])  # every placeholder stands for something
 
     def points(self) -> list[Point]:
-        """The point of each trial, in order; what it leaves out is the sampler's choice.
+        """Lists the point of each trial, in order; what it leaves out is the sampler's choice.
 
         Raises:
             InputError: there is no grid of this space.
         """
         sweep = self.sweep
-        if sweep.sampler == "grid":
+        if sweep.sampler == GRID:
             return self.space.grid()[: sweep.trials]
         first = [self.space.checked_point(point, f"first[{number}]") for number, point in enumerate(sweep.first or [])]
-        return [*first, *({} for _ in range(sweep.trials - len(first)))][: sweep.trials]
+        trials = sweep.trials or 0  # only a grid goes without
+        return [*first, *({} for _ in range(trials - len(first)))][:trials]
 
     def options(self, point: Point, repeat: Repeat) -> list[str]:
-        """Arguments of ``lightning`` for a point and a repeat, without the subcommand."""
+        """Writes arguments of ``lightning`` for a point and a repeat, without the subcommand."""
         values = self.sweep.chosen_base.values | self.preparation.values(repeat)
         assigned = self._overrides | repeat.values | self.space.assignments(point)
         filled = {path: _filled(value, values, f"overrides.{path}") for path, value in assigned.items()}
-        return [*(part for config in self._configs for part in ("-c", config)), *arguments(filled)]
+        return [*(part for config in self._configs for part in ("-c", str(config))), *arguments(filled)]
 
     def arguments(self, point: Point, repeat: Repeat, folder: str) -> list[str]:
-        """Arguments of the run: its output goes to the repeat's folder in the trial's ``folder``."""
-        place = Path(self.sweep.root, folder)
-        quiet = ["--trainer.enable_progress_bar=false"]
-        if self._lists_board:
-            quiet.append(f"--trainer.callbacks.{OWN_BOARD}=false")
-        return [self.sweep.command, *self.options(point, repeat), *quiet, *output_to(place, repeat.label)]
+        """Writes arguments of the run: its output goes to the repeat's folder in the trial's ``folder``."""
+        output = output_to(Path(self.sweep.root, folder), repeat.label)
+        return [self.sweep.command, *self.options(point, repeat), QUIET, *output]
 
     def log(self, repeat: Repeat, folder: str) -> str:
-        """File for what a run prints."""
+        """Names the file for what a run prints."""
         return str(Path(self.sweep.root, folder, repeat.label, "output.log"))
 
     def steps(self, repeat: Repeat) -> list[Step]:
-        """What has to be done before a repeat's runs, in order."""
+        """Lists what has to be done before a repeat's runs, in order."""
         points = [self.space.assignments(point) for point in self.space.probes()]
         texts = [str(value) for assigned in (self._overrides, *points) for value in assigned.values()]
         return self.preparation.steps(texts, repeat)
 
-    @property
-    def _lists_board(self) -> bool:
-        """Whether the base's callbacks, as the runs have them, include the board."""
-        if any(path.startswith("trainer.callbacks") and OWN_BOARD in path for path in self._overrides):
-            return False
-        if "trainer.callbacks" in self._overrides:
-            return OWN_BOARD in str(self._overrides["trainer.callbacks"])
-        listed = ""
-        for config in self._configs:
-            trainer = read_config(config).get("trainer") or {}
-            listed = str(trainer["callbacks"]) if "callbacks" in trainer else listed
-            listed += str(trainer.get("callbacks+", ""))
-        return OWN_BOARD in listed
-
 
 def output_to(folder: Path, name: str) -> list[str]:
-    """Arguments that send a run's output to ``folder/name``."""
+    """Writes arguments that send a run's output to ``folder/name``."""
     logger = {"save_dir": str(folder.parent), "name": folder.name, "version": name, "default_hp_metric": False}
     return [
         f"--trainer.logger={json.dumps({'class_path': 'TensorBoardLogger', 'init_args': logger})}",
@@ -92,11 +74,10 @@ def output_to(folder: Path, name: str) -> list[str]:
 
 
 def step_arguments(step: Step) -> tuple[str, ...]:
-    """The command of a step; training goes to its output."""
+    """Writes the command of a step; training goes to its output."""
     if step.arguments[0] != "lightning":
         return step.arguments
-    quiet = "--trainer.enable_progress_bar=false"
-    return (*step.arguments, quiet, *output_to(step.output.parent, step.output.name))
+    return (*step.arguments, QUIET, *output_to(step.output.parent, step.output.name))
 
 
 def _filled(value: Any, values: dict[str, str], where: str) -> Any:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.running.messages import (
@@ -37,20 +37,30 @@ Build = Callable[..., Any]
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
+class Line(Protocol):
+    """A connection to the sweep."""
+
+    def send(self, obj: Any, /) -> None:
+        """Send an object."""
+
+    def recv(self) -> Any:
+        """Wait for an object; an EOFError: the other side has closed the connection."""
+
+
 class Worker:
     """Runs tasks.
 
     Args:
         build: parses arguments of ``lightning`` and runs them.
         ss2a: runs arguments of ``ss2a``.
-        connection: to the sweep; None in the other ranks of a run.
+        connection: to the sweep.
     """
 
-    def __init__(self, build: Build, ss2a: Callable[[list[str]], Any], connection: Connection | None) -> None:
+    def __init__(self, build: Build, ss2a: Callable[[list[str]], Any], connection: Line) -> None:
         self.build, self.ss2a, self.connection = build, ss2a, connection
 
     def serve(self) -> None:
-        """Answer task after task, until the sweep closes the connection."""
+        """Answers task after task, until the sweep closes the connection."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends its workers
         self.connection.send(Ready())
         while True:
@@ -61,7 +71,7 @@ class Worker:
             self.connection.send(self.answer(task))
 
     def answer(self, task: Task) -> Answer:
-        """Do a task; whatever happens is an answer."""
+        """Does a task; whatever happens is an answer."""
         start = time.perf_counter()
         try:
             with _as_found(), _output_to(getattr(task, "log", None)):
@@ -76,7 +86,8 @@ class Worker:
 
     def _do(self, task: Task) -> Done:
         if isinstance(task, RunTask):
-            return self._run(task)
+            _let_other_ranks_find(task)
+            return _run(task, self.build, self._ask)
         if isinstance(task, CheckTask):
             return self._check(task)
         if isinstance(task, CommandTask):
@@ -85,32 +96,16 @@ class Worker:
             return Done()
         return self._configuration(task)
 
-    def _run(self, task: RunTask) -> Done:
-        from lightning_ss2a.sweeps.running.validation_report import ValidationReport
-
-        self._let_other_ranks_find(task)
-        report = ValidationReport(task.best_of, task.reported, self._ask if self.connection is not None else None)
-        cli = self.build(task.arguments, callbacks=[report])
-        logged = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
-        return Done(logged | report.best, pruned=report.pruned)
-
     def _ask(self, step: int, value: float) -> bool:
         self.connection.send(Progress(step, value))
         return self.connection.recv()
-
-    def _let_other_ranks_find(self, task: RunTask) -> None:
-        """Lightning starts the other ranks of a run by calling this process's command again."""
-        if "LOCAL_RANK" not in os.environ:
-            file = Path(task.log).with_name("task.json")
-            file.write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
-            sys.argv[1:] = [str(file)]
 
     def _check(self, task: CheckTask) -> Done:
         for arguments in task.configurations:
             if task.command == "fit":
                 self.build(arguments, run=False)
         smoke = [task.command, *task.configurations[0], "--trainer.fast_dev_run=1"]
-        self._let_other_ranks_find(RunTask(tuple(smoke), task.log))
+        _let_other_ranks_find(RunTask(tuple(smoke), task.log))
         cli = self.build(smoke)
         return Done(sorted(cli.trainer.callback_metrics))
 
@@ -121,20 +116,35 @@ class Worker:
         return Done(text.getvalue())
 
 
-def run_other_rank(file: str, build: Build, ss2a: Callable[[list[str]], Any]) -> None:
-    """What a rank above zero of a trial does: the same run, with no one to report to.
+def _run(task: RunTask, build: Build, ask: Callable[[int, float], bool] | None) -> Done:
+    from lightning_ss2a.sweeps.running.trial_callback import TrialCallback
+
+    callback = TrialCallback(task.reported, ask)
+    cli = build(task.arguments, callbacks=[callback])
+    logged = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+    return Done(logged, pruned=callback.pruned)
+
+
+def _let_other_ranks_find(task: RunTask) -> None:
+    """Leave the task where other ranks look: Lightning starts them by calling this process's command again."""
+    if "LOCAL_RANK" not in os.environ:
+        file = Path(task.log).with_name("task.json")
+        file.write_text(json.dumps(dataclasses.asdict(task)), encoding="utf-8")
+        sys.argv[1:] = [str(file)]
+
+
+def run_other_rank(file: str, build: Build) -> None:
+    """Does the same run in a rank above zero of a trial, with no one to report to.
 
     Args:
         file: JSON of the :class:`RunTask`.
         build: see :class:`Worker`.
-        ss2a: see :class:`Worker`.
     """
-    task = RunTask(**json.loads(Path(file).read_text(encoding="utf-8")))
-    Worker(build, ss2a, None)._run(task)
+    _run(RunTask(**json.loads(Path(file).read_text(encoding="utf-8"))), build, ask=None)
 
 
 def end_with(lifeline: int) -> None:
-    """End this process and its children when the other side of a pipe is closed: when the sweep has ended, however.
+    """Ends this process and its children when the other side of a pipe is closed: when the sweep has ended, however.
 
     Args:
         lifeline: file descriptor to read from; nothing is ever written to it.
@@ -223,7 +233,7 @@ def _is_spent() -> bool:
 
 
 def _free_memory() -> None:
-    """Before the next trial, which may need it all."""
+    """Free memory before the next trial, which may need it all."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
@@ -231,7 +241,7 @@ def _free_memory() -> None:
 
 
 def serve(arguments: Sequence[str], build: Build, ss2a: Callable[[list[str]], Any]) -> None:
-    """What a worker process does; what another rank of its run does.
+    """Does what a worker process does, or another rank of its run.
 
     Args:
         arguments: of the process: connection, lifeline, threads and number of workers; or the file of a rank's task.
@@ -239,7 +249,7 @@ def serve(arguments: Sequence[str], build: Build, ss2a: Callable[[list[str]], An
         ss2a: see :class:`Worker`.
     """
     if len(arguments) == 1:
-        run_other_rank(arguments[0], build, ss2a)
+        run_other_rank(arguments[0], build)
         return
     import torch
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_ss2a.sweeps.reporting.drawing import Scale, legible, value_range
-from lightning_ss2a.sweeps.reporting.figures import write_figures
-from lightning_ss2a.sweeps.reporting.importance import Importances, find_importances
+from lightning_ss2a.sweeps.reporting.drawing import legible, value_range
+from lightning_ss2a.sweeps.reporting.figures import slices, write_figures
 from lightning_ss2a.sweeps.reporting.ranking import rank
 from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
@@ -32,25 +31,31 @@ def _no_warning():
         yield
 
 
-def test_all_pictures_of_a_study_are_png_files(tmp_path: Path):
+def test_all_figures_of_a_study_are_png_files(tmp_path: Path):
     records, space = realistic()
-    importances = find_importances(records, [SSMS], space)
-    written = write_figures(tmp_path, records, [SSMS], space, importances)
-    assert names(written) == ["history", "slice", "parallel", "importance"]
+    written = write_figures(tmp_path, records, [SSMS], space, {"val/ssms": {LR: 1.0}})
+    assert names(written) == ["history", "slice"]
     assert sorted(tmp_path.rglob("*")) == sorted([tmp_path / "figures", *written])
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
 
 
-def test_several_objectives_have_pictures_each_and_the_front(tmp_path: Path):
+def test_several_objectives_have_figures_each(tmp_path: Path):
     records, space = realistic()
-    shares = [Importances("val/ssms", {LR: 1.0}, 20), Importances("val/loss", reason="none")]
-    assert names(write_figures(tmp_path, records, [SSMS, LOSS], space, shares)) == [
-        *("history_0_val_ssms", "slice_0_val_ssms", "parallel_0_val_ssms", "importance_0_val_ssms"),
-        *("history_1_val_loss", "slice_1_val_loss", "parallel_1_val_loss"),
-        "pareto",
+    assert names(write_figures(tmp_path, records, [SSMS, LOSS], space)) == [
+        *("history_0_val_ssms", "slice_0_val_ssms"),
+        *("history_1_val_loss", "slice_1_val_loss"),
     ]
-    third = Objective("val/ssms_ridge")
-    assert "pareto" in names(write_figures(tmp_path, records, [SSMS, LOSS, third], space))
+
+
+def test_every_parameter_has_a_panel_on_its_scale():
+    records, space = realistic()
+    figure = slices(rank(records, SSMS), SSMS, space)
+    assert [axes.get_xlabel() for axes in figure.axes][:2] == ["lr", "dropout"]
+    assert figure.axes[0].get_xscale() == "log"
+    assert [text.get_text() for text in figure.axes[2].get_xticklabels()] == ["256", "512", "1024"]
+    low, high = figure.axes[0].get_xlim()
+    assert low <= 1e-5
+    assert high >= 1e-1
 
 
 ODD_SPACE = {"a": Parameter(low=1, high=5), "b": Parameter(choices=["x$y", "[z]"])}
@@ -63,11 +68,11 @@ ODD_SPACE = {"a": Parameter(low=1, high=5), "b": Parameter(choices=["x$y", "[z]"
         ([TrialRecord(0, "failed", {"a": 1, "b": "[z]"}), TrialRecord(1, "running", {"a": 1})], []),
         (trials([{"a": 1, "b": "[z]"}], [1.0]), ["history"]),
         (trials([{"a": 1, "b": "[z]"}] * 3, [1.0, 2.0, 3.0]), ["history"]),
-        (trials([{"a": i, "b": "x$y"} for i in range(1, 6)], [2.0] * 5), ["history", "slice", "parallel"]),
-        (trials([{"a": i} for i in range(1, 5)], [1.0, math.nan, -math.inf, 2.0]), ["history", "slice", "parallel"]),
-        (trials([{"a": 1}, {"b": "x$y"}, {}], [0.0, 0.0, 0.0]), ["history", "slice", "parallel"]),
-        (trials([{"a": 9, "b": "gone"}, {"a": 0, "b": "[z]"}], [1.0, 2.0]), ["history", "slice", "parallel"]),
-        (trials([{"a": 1}, {"a": 2}], [1e300, -1e300]), ["history", "slice", "parallel"]),
+        (trials([{"a": i, "b": "x$y"} for i in range(1, 6)], [2.0] * 5), ["history", "slice"]),
+        (trials([{"a": i} for i in range(1, 5)], [1.0, math.nan, -math.inf, 2.0]), ["history", "slice"]),
+        (trials([{"a": 1}, {"b": "x$y"}, {}], [0.0, 0.0, 0.0]), ["history", "slice"]),
+        (trials([{"a": 9, "b": "gone"}, {"a": 0, "b": "[z]"}], [1.0, 2.0]), ["history", "slice"]),
+        (trials([{"a": 1}, {"a": 2}], [1e300, -1e300]), ["history", "slice"]),
     ],
     ids=[
         "nothing",
@@ -97,23 +102,6 @@ def test_all_values_are_in_range_when_none_is_astray():
     low, high = value_range(ranked, SSMS)
     assert low < 0
     assert high > 7
-
-
-@pytest.mark.parametrize(
-    ("parameter", "texts"),
-    [
-        (Parameter(low=1e-5, high=1e-1, log=True), ["1e-05", "0.0001", "0.001", "0.01", "0.1"]),
-        (Parameter(low=16, high=256, log=True), ["16", "40", "100", "256"]),
-        (Parameter(low=1, high=3), ["1", "2", "3"]),
-        (Parameter(low=0.0, high=0.5), ["0", "0.2", "0.4"]),
-        (Parameter(choices=[None, True, "a"]), ["null", "true", "a"]),
-        (Parameter(low=2, high=2), ["2"]),
-    ],
-)
-def test_ticks(parameter, texts):
-    ticks = Scale(parameter, []).ticks()
-    assert [text for _, text in ticks] == texts
-    assert all(0 <= position <= 1 for position, _ in ticks)
 
 
 def test_labels_are_broken_where_words_end():

@@ -5,7 +5,7 @@ import pytest
 from lightning_ss2a.sweeps.reporting.importance import find_importances
 from lightning_ss2a.sweeps.running.records import TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
-from tests.sweeps.studies import BOTTLENECK, LOSS, LR, SSMS, realistic
+from tests.sweeps.studies import BOTTLENECK, LOSS, LR, SSMS, realistic, study_of
 
 X = {"x": Parameter(low=0, high=9), "y": Parameter(choices=[1, 2])}
 
@@ -18,16 +18,16 @@ def trials(points: list[dict], values: list[float]) -> list[TrialRecord]:
 
 
 def test_what_matters_comes_first():
-    pytest.importorskip("optuna")
     records, space = realistic()
-    found, loss = find_importances(records, [SSMS, LOSS], space)
+    study = study_of(records, [SSMS, LOSS], space)
+    found, loss = find_importances(study, [SSMS, LOSS], space)
     assert next(iter(found.shares)) == LR
     assert found.shares[LR] > 0.8
     assert sum(found.shares.values()) == pytest.approx(1)
     assert found.trials == 20
     assert found.left_out == (BOTTLENECK,)
     assert next(iter(loss.shares)) == "model.manifold.dropout"
-    assert find_importances(records, [SSMS, LOSS], space) == [found, loss]
+    assert find_importances(study, [SSMS, LOSS], space) == [found, loss]
 
 
 @pytest.mark.parametrize(
@@ -40,20 +40,27 @@ def test_what_matters_comes_first():
     ],
 )
 def test_a_reason_and_no_traceback(records, reason):
-    (found,) = find_importances(records, [SSMS], X)
+    (found,) = find_importances(study_of(records, [SSMS], X), [SSMS], X)
     assert (found.shares, found.reason) == ({}, reason)
 
 
-def test_values_outside_of_a_range_narrowed_since(capsys):
-    pytest.importorskip("optuna")
-    points = [{"x": i, "y": y} for i in range(20) for y in (1, 3)]
-    (found,) = find_importances(trials(points, [point["x"] for point in points]), [SSMS], X)
+def test_nothing_is_printed(capsys):
+    points = [{"x": i, "y": y} for i in range(10) for y in (1, 2)]
+    study = study_of(trials(points, [point["x"] for point in points]), [SSMS], X)
+    capsys.readouterr()
+    (found,) = find_importances(study, [SSMS], X)
     assert next(iter(found.shares)) == "x"
     assert capsys.readouterr() == ("", "")
 
 
-def test_without_optuna_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
+def test_without_scikit_learn_the_extra_is_named(monkeypatch):
     points = [{"x": i, "y": 1 + i % 2} for i in range(6)]
-    (found,) = find_importances(trials(points, list(range(6))), [SSMS], X)
-    assert found.reason == "optuna is not installed: pip install 'lightning-ss2a[sweep]'"
+    study = study_of(trials(points, list(range(6))), [SSMS], X)
+    for name in [name for name in sys.modules if name.startswith("sklearn")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    for name in [name for name in sys.modules if name.startswith("optuna.importance._fanova")]:
+        monkeypatch.delitem(sys.modules, name)
+    (found,) = find_importances(study, [SSMS], X)
+    assert "pip install 'lightning-ss2a[sweep]'" in found.reason

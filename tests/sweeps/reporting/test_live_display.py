@@ -3,7 +3,6 @@
 import io
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from lightning_ss2a.sweeps.reporting.live_display import Display, best_line, final, summary
@@ -44,8 +43,8 @@ def test_the_best_so_far():
     assert best_line([], Objective("val/x")) == "no trial is done yet"
 
 
-def test_a_table_on_a_terminal_and_lines_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path))
+def test_a_table_on_a_terminal_and_lines_elsewhere(tmp_path: Path):
+    coordinator, _ = make_coordinator(make_sweep(tmp_path))
     printed = {}
     for is_terminal in (True, False):
         file = io.StringIO()

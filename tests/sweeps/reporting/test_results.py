@@ -5,7 +5,6 @@ import threading
 import time
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from lightning_ss2a.files import FolderLock
@@ -14,8 +13,8 @@ from lightning_ss2a.sweeps.running.messages import Answer, Done, Failed, RunTask
 from tests.sweeps.running.coordinators import make_coordinator, make_sweep
 
 
-def test_files_of_a_sweep_that_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path))
+def test_files_of_a_sweep_that_has_ended(tmp_path: Path):
+    coordinator, _ = make_coordinator(make_sweep(tmp_path))
     coordinator.run()
     printed = io.StringIO()
     lock = FolderLock(coordinator.sweep.root)  # another sweep of this study writes its results
@@ -31,11 +30,11 @@ def test_files_of_a_sweep_that_has_ended(tmp_path: Path, monkeypatch: pytest.Mon
     assert f"lightning fit -c {root}/best.yaml" in printed.getvalue()
 
 
-def test_reasons_are_written_where_no_trial_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_reasons_are_written_where_no_trial_is_complete(tmp_path: Path):
     def work(task: Task) -> list[Answer]:
         return [Failed("no luck", is_final=True)] if isinstance(task, RunTask) else [Done(["val/x"])]
 
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path), work)
+    coordinator, _ = make_coordinator(make_sweep(tmp_path), work)
     coordinator.run()
     printed = io.StringIO()
     write_results(coordinator, Console(file=printed))
@@ -45,9 +44,9 @@ def test_reasons_are_written_where_no_trial_is_complete(tmp_path: Path, monkeypa
     assert f"reasons: {root}/trials.csv" in printed.getvalue()
 
 
-def test_the_best_of_several_objectives_is_the_first_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_best_of_several_objectives_is_the_first_s(tmp_path: Path):
     sweep = make_sweep(tmp_path, metric=["val/x", "val/y"], direction="maximize")
-    coordinator, _ = make_coordinator(monkeypatch, sweep)
+    coordinator, _ = make_coordinator(sweep)
     coordinator.run()
     assert best_trial(coordinator.queue.records(), sweep).number == 2
     assert best_trial([], sweep) is None

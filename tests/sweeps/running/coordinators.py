@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.definition import Sweep
-from lightning_ss2a.sweeps.running import coordinator as module
 from lightning_ss2a.sweeps.running.coordinator import Coordinator
 from lightning_ss2a.sweeps.running.messages import Answer, CheckTask, ConfigTask, Done, Failed, Progress, RunTask, Task
 from lightning_ss2a.sweeps.running.storage import import_optuna
+from lightning_ss2a.sweeps.running.study import open_study
+from lightning_ss2a.sweeps.running.trial_runs import Runs
 from lightning_ss2a.sweeps.space import Parameter
 
 Work = Callable[[Task], list[Answer]]
@@ -22,8 +21,9 @@ Work = Callable[[Task], list[Answer]]
 class FakePool:
     """Workers that answer at once, as ``work`` says."""
 
-    def __init__(self, work: Work, workers: int) -> None:
-        self.work, self.numbers, self.tasks = work, range(workers), []
+    def __init__(self, work: Work, workers: int = 1) -> None:
+        self.work, self.numbers = work, range(workers)
+        self.tasks: list[Task] = []
         self.answers: dict[int, list[Answer]] = {}
         self.stopped: list[bool] = []
         self.is_stopped = False
@@ -103,10 +103,9 @@ def _memory(url: str | None, folder: Path) -> Any:
     return import_optuna().storages.InMemoryStorage()
 
 
-def make_coordinator(monkeypatch: pytest.MonkeyPatch, sweep: Sweep, work: Work = learned) -> tuple[Coordinator, list]:
+def make_coordinator(sweep: Sweep, work: Work = learned, **parts: Any) -> tuple[Coordinator, list[str]]:
     """A coordinator, and the lines that it prints; its study is in memory, where later ones of the test find it."""
-    monkeypatch.setattr(module, "open_storage", _memory)
-    monkeypatch.setattr(module, "WorkerPool", lambda workers, *_: FakePool(work, workers))
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0.01)
     lines: list[str] = []
-    return Coordinator(sweep, lines.append), lines
+    runs = Runs(sweep)
+    queue = open_study(runs, _memory(sweep.storage, sweep.root))
+    return Coordinator(runs, queue, FakePool(work, sweep.workers), lines.append, **parts), lines

@@ -1,5 +1,6 @@
 """What a sweep does with what its workers answer."""
 
+import itertools
 import math
 import os
 import signal
@@ -39,8 +40,8 @@ def failing(reason: str, at: str, times: int = 99, is_final: bool = False):
 # ---------------------------------------------------------------- trials
 
 
-def test_every_trial_runs_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    coordinator, lines = make_coordinator(monkeypatch, make_sweep(tmp_path, workers=2))
+def test_every_trial_runs_and_is_kept(tmp_path: Path):
+    coordinator, lines = make_coordinator(make_sweep(tmp_path, workers=2))
     coordinator.run()
     records = coordinator.queue.records()
     assert [record.mean("val/x") for record in records] == [10, 20, 30]
@@ -52,9 +53,9 @@ def test_every_trial_runs_and_is_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     }
 
 
-def test_repeats_run_one_after_the_other_and_count_by_their_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_repeats_run_one_after_the_other_and_count_by_their_mean(tmp_path: Path):
     sweep = make_sweep(tmp_path, seeds=[3, 5], repeats={"data.fold": [0, 1]}, overrides={"data.text": "{seed}-{fold}"})
-    coordinator, _ = make_coordinator(monkeypatch, sweep)
+    coordinator, _ = make_coordinator(sweep)
     coordinator.run()
     first = coordinator.pool.runs[:4]
     assert [option(task, "data.text") for task in first] == ["3-0", "3-1", "5-0", "5-1"]
@@ -65,41 +66,35 @@ def test_repeats_run_one_after_the_other_and_count_by_their_mean(tmp_path: Path,
     assert record.seconds == 4.0
 
 
-def test_a_sweep_that_is_done_starts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    make_coordinator(monkeypatch, make_sweep(tmp_path))[0].run()
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path))
+def test_a_sweep_that_is_done_starts_nothing(tmp_path: Path):
+    make_coordinator(make_sweep(tmp_path))[0].run()
+    coordinator, _ = make_coordinator(make_sweep(tmp_path))
     coordinator.run()
     assert coordinator.pool.tasks == []
     assert states(coordinator) == ["complete"] * 3
 
 
-def test_more_trials_of_a_study_that_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    ranges = {"parameters": {"model.x": Parameter(low=0.0, high=1.0)}, "sampler": "random"}
-    make_coordinator(monkeypatch, make_sweep(tmp_path, trials=2, **ranges))[0].run()
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path, trials=5, **ranges))
+def test_more_trials_of_a_study_that_is_done(tmp_path: Path):
+    ranges = {"parameters": {"model.x": Parameter(low=0.0, high=1.0)}, "sampler": "RandomSampler"}
+    make_coordinator(make_sweep(tmp_path, trials=2, **ranges))[0].run()
+    coordinator, _ = make_coordinator(make_sweep(tmp_path, trials=5, **ranges))
     coordinator.run()
     assert slots(coordinator.queue) == [0, 1, 2, 3, 4]
     assert len({record.point["model.x"] for record in coordinator.queue.records()}) == 5
 
 
-def test_points_to_try_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    ranges = {"parameters": {"model.x": Parameter(low=0.0, high=1.0)}, "sampler": "tpe"}
+def test_points_to_try_first(tmp_path: Path):
+    ranges = {"parameters": {"model.x": Parameter(low=0.0, high=1.0)}, "sampler": "TPESampler"}
     sweep = make_sweep(tmp_path, trials=3, first=[{"model.x": 0.25}], **ranges)
-    coordinator, _ = make_coordinator(monkeypatch, sweep)
+    coordinator, _ = make_coordinator(sweep)
     coordinator.run()
     assert option(coordinator.pool.runs[0], "model.x") == "0.25"
     assert len(coordinator.pool.runs) == 3
 
 
-def test_the_best_validation_counts_if_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path, value="best", direction="minimize"))
-    coordinator.run()
-    assert coordinator.pool.runs[0].best_of == {"val/x": False}
-
-
-def test_several_objectives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_several_objectives(tmp_path: Path):
     sweep = make_sweep(tmp_path, metric=["val/x", "val/y"], direction=["maximize", "maximize"])
-    coordinator, _ = make_coordinator(monkeypatch, sweep)
+    coordinator, _ = make_coordinator(sweep)
     coordinator.run()
     assert [trial.values for trial in coordinator.queue.study.trials] == [[10, -10], [20, -20], [30, -30]]
 
@@ -107,24 +102,24 @@ def test_several_objectives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 # ---------------------------------------------------------------- failures
 
 
-def test_a_trial_that_dies_is_tried_again_up_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_trial_that_dies_is_tried_again_up_to_the_limit(tmp_path: Path):
     work = failing("its process died", at="2")
-    coordinator, lines = make_coordinator(monkeypatch, make_sweep(tmp_path, retries=2), work)
+    coordinator, lines = make_coordinator(make_sweep(tmp_path, retries=2), work)
     coordinator.run()
     assert states(coordinator) == ["complete", "failed", "complete", "failed", "failed"]
     assert lines.count("trial 1 failed, queued again: its process died (x 2)") == 1
     assert "trial 4 failed: its process died (x 2)" in lines
 
 
-def test_a_trial_that_dies_once_is_complete_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path), failing("died", at="2", times=1))
+def test_a_trial_that_dies_once_is_complete_in_the_end(tmp_path: Path):
+    coordinator, _ = make_coordinator(make_sweep(tmp_path), failing("died", at="2", times=1))
     coordinator.run()
     assert slots(coordinator.queue) == [0, 1, 2]
 
 
-def test_what_would_fail_again_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_would_fail_again_is_not_tried_again(tmp_path: Path):
     work = failing("wrong width", at="2", is_final=True)
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path, retries=5), work)
+    coordinator, _ = make_coordinator(make_sweep(tmp_path, retries=5), work)
     coordinator.run()
     assert states(coordinator) == ["complete", "failed", "complete"]
     assert coordinator.queue.records()[1].reason == "wrong width"
@@ -134,17 +129,17 @@ def test_what_would_fail_again_is_not_tried_again(tmp_path: Path, monkeypatch: p
     ("logged", "reason"),
     [({"val/x": math.nan}, "val/x is nan"), ({"val/x": -math.inf}, "val/x is -inf"), ({}, "never logged val/x")],
 )
-def test_a_number_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged, reason):
+def test_a_number_that_is_none(tmp_path: Path, logged, reason):
     def work(task: Task) -> list[Answer]:
         return [Done(logged)] if isinstance(task, RunTask) and option(task, "model.x") == "1" else learned(task)
 
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path), work)
+    coordinator, _ = make_coordinator(make_sweep(tmp_path), work)
     coordinator.run()
     assert states(coordinator) == ["failed", "complete", "complete"]
     assert coordinator.queue.records()[0].reason == reason
 
 
-def test_a_failed_repeat_does_not_cost_those_that_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_repeat_does_not_cost_those_that_are_done(tmp_path: Path):
     left = [1]
 
     def work(task: Task) -> list[Answer]:
@@ -153,7 +148,7 @@ def test_a_failed_repeat_does_not_cost_those_that_are_done(tmp_path: Path, monke
             return [Failed("died", False)]
         return learned(task)
 
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path, seeds=3), work)
+    coordinator, _ = make_coordinator(make_sweep(tmp_path, seeds=3), work)
     coordinator.run()
     assert slots(coordinator.queue) == [0, 1, 2]
     runs = [(option(task, "model.x"), option(task, "seed_everything")) for task in coordinator.pool.runs]
@@ -164,7 +159,7 @@ def test_a_failed_repeat_does_not_cost_those_that_are_done(tmp_path: Path, monke
 # ---------------------------------------------------------------- pruning
 
 
-def test_only_the_first_repeat_is_reported_and_a_bad_trial_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_only_the_first_repeat_is_reported_and_a_bad_trial_is_stopped(tmp_path: Path):
     def work(task: Task) -> list[Answer]:
         if not isinstance(task, RunTask) or task.reported is None:
             return learned(task)
@@ -172,9 +167,9 @@ def test_only_the_first_repeat_is_reported_and_a_bad_trial_is_stopped(tmp_path: 
         return [*(Progress(step, value) for step in (1, 2, 3)), *learned(task)]
 
     choices = {"model.x": Parameter(choices=[3, 2, 1, 4])}
-    options = {"n_startup_trials": 2, "n_warmup_steps": 1}
-    sweep = make_sweep(tmp_path, parameters=choices, pruner="median", pruner_options=options, seeds=2)
-    coordinator, lines = make_coordinator(monkeypatch, sweep, work)
+    pruner = {"class_path": "MedianPruner", "init_args": {"n_startup_trials": 2, "n_warmup_steps": 1}}
+    sweep = make_sweep(tmp_path, parameters=choices, pruner=pruner, seeds=2)
+    coordinator, lines = make_coordinator(sweep, work)
     coordinator.run()
     assert states(coordinator) == ["complete", "complete", "pruned", "complete"]
     assert [task.reported for task in coordinator.pool.runs] == ["val/x", None, "val/x", None, "val/x", "val/x", None]
@@ -187,8 +182,8 @@ def test_only_the_first_repeat_is_reported_and_a_bad_trial_is_stopped(tmp_path: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_gives_running_trials_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number):
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path, workers=2))
+def test_a_signal_gives_running_trials_back(tmp_path: Path, number):
+    coordinator, _ = make_coordinator(make_sweep(tmp_path, workers=2))
     before = signal.getsignal(signal.SIGTERM)
 
     def each_moment() -> None:
@@ -203,21 +198,22 @@ def test_a_signal_gives_running_trials_back(tmp_path: Path, monkeypatch: pytest.
     assert coordinator.pool.is_stopped
     assert signal.getsignal(signal.SIGTERM) == before
     assert "running" not in states(coordinator)
-    again, _ = make_coordinator(monkeypatch, make_sweep(tmp_path, workers=2))
+    again, _ = make_coordinator(make_sweep(tmp_path, workers=2))
     again.run()
     assert slots(again.queue) == [0, 1, 2]
     assert not [task for task in again.pool.tasks if isinstance(task, CheckTask)]  # once a study
 
 
-def test_no_trial_is_begun_after_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path, max_minutes=5.0))
-    coordinator.run(lambda: setattr(coordinator, "started", coordinator.started - 200.0))
+def test_no_trial_is_begun_after_the_time(tmp_path: Path):
+    time = [0.0]
+    coordinator, _ = make_coordinator(make_sweep(tmp_path, max_minutes=5.0), clock=lambda: time[0])
+    coordinator.run(lambda: time.append(time.pop() + 200.0))
     assert states(coordinator) == ["complete", "complete", "waiting"]
 
 
-def test_a_trial_that_died_as_it_was_taken_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(queue_module, "UNOWNED_SECONDS", 0.1)
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path))
+def test_a_trial_that_died_as_it_was_taken_is_waited_for(tmp_path: Path):
+    coordinator, _ = make_coordinator(make_sweep(tmp_path))
+    coordinator.queue._clock = itertools.count(step=queue_module.UNOWNED_SECONDS + 1).__next__
     first = coordinator.queue.study.trials[0]
     coordinator.queue.storage.set_trial_state_values(first._trial_id, TrialState.RUNNING)
     coordinator.run()
@@ -227,28 +223,28 @@ def test_a_trial_that_died_as_it_was_taken_is_waited_for(tmp_path: Path, monkeyp
 # ---------------------------------------------------------------- before the first trial
 
 
-def test_a_wrong_metric_is_told_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path, metric="val/xx"))
+def test_a_wrong_metric_is_told_before_anything_runs(tmp_path: Path):
+    coordinator, _ = make_coordinator(make_sweep(tmp_path, metric="val/xx"))
     with pytest.raises(InputError, match=r"never logs val/xx; did you mean val/x\?"):
         coordinator.run()
     assert states(coordinator) == ["waiting"] * 3
-    mended, _ = make_coordinator(monkeypatch, make_sweep(tmp_path))
+    mended, _ = make_coordinator(make_sweep(tmp_path))
     mended.run()
     assert states(mended) == ["complete"] * 3
 
 
-def test_a_base_that_does_not_train_is_told_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_base_that_does_not_train_is_told_before_anything_runs(tmp_path: Path):
     def work(task: Task) -> list[Answer]:
         return [Failed("no data", True)] if isinstance(task, CheckTask) else learned(task)
 
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path), work)
+    coordinator, _ = make_coordinator(make_sweep(tmp_path), work)
     with pytest.raises(InputError, match=r"no data \(nothing was run; all output: .*check/output.log\)"):
         coordinator.run()
     assert coordinator.pool.runs == []
 
 
-def test_the_check_builds_every_kind_of_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path))
+def test_the_check_builds_every_kind_of_configuration(tmp_path: Path):
+    coordinator, _ = make_coordinator(make_sweep(tmp_path))
     coordinator.run()
     check = coordinator.pool.tasks[0]
     assert isinstance(check, CheckTask)
@@ -257,33 +253,33 @@ def test_the_check_builds_every_kind_of_configuration(tmp_path: Path, monkeypatc
     ]  # fmt: skip
 
 
-def test_a_folder_of_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_of_something_else(tmp_path: Path):
     (tmp_path / "sweeps" / "s").mkdir(parents=True)
     (tmp_path / "sweeps" / "s" / "thesis.tex").touch()
     with pytest.raises(InputError, match="holds files of something else"):
-        make_coordinator(monkeypatch, make_sweep(tmp_path))
+        make_coordinator(make_sweep(tmp_path))
     assert [path.name for path in (tmp_path / "sweeps" / "s").iterdir()] == ["thesis.tex"]
     (tmp_path / "sweeps" / "file").touch()
     with pytest.raises(InputError, match="is a file"):
-        make_coordinator(monkeypatch, make_sweep(tmp_path, name="file"))
+        make_coordinator(make_sweep(tmp_path, name="file"))
 
 
-def test_a_folder_whose_study_is_in_another_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    make_coordinator(monkeypatch, make_sweep(tmp_path))[0].run()
+def test_a_folder_whose_study_is_in_another_storage(tmp_path: Path):
+    make_coordinator(make_sweep(tmp_path))[0].run()
     with pytest.raises(InputError, match="holds a sweep that the storage does not know"):
-        make_coordinator(monkeypatch, make_sweep(tmp_path, storage=str(tmp_path / "other.journal")))
+        make_coordinator(make_sweep(tmp_path, storage=str(tmp_path / "other.journal")))
 
 
-def test_a_study_of_another_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    make_coordinator(monkeypatch, make_sweep(tmp_path))[0].run()
+def test_a_study_of_another_question(tmp_path: Path):
+    make_coordinator(make_sweep(tmp_path))[0].run()
     before = (tmp_path / "sweeps/s/sweep.yaml").read_text()
-    with pytest.raises(InputError, match="with other seeds, value"):
-        make_coordinator(monkeypatch, make_sweep(tmp_path, seeds=2, value="best"))
+    with pytest.raises(InputError, match="with other direction, seeds"):
+        make_coordinator(make_sweep(tmp_path, seeds=2, direction="minimize"))
     assert (tmp_path / "sweeps/s/sweep.yaml").read_text() == before
-    assert make_coordinator(monkeypatch, make_sweep(tmp_path, retries=3))[0].queue.study.user_attrs[MAKER]
+    assert make_coordinator(make_sweep(tmp_path, retries=3))[0].queue.study.user_attrs[MAKER]
 
 
-def test_the_sweep_file_says_what_the_sweep_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_sweep_file_says_what_the_sweep_was(tmp_path: Path):
     parameters = {
         "model.x": Parameter(choices=[1, None, [2, 3], "some text", False]),
         "model.rate": Parameter(low=1e-5, high=0.1, log=True, when={"model.x": [1, None]}),
@@ -294,7 +290,7 @@ def test_the_sweep_file_says_what_the_sweep_was(tmp_path: Path, monkeypatch: pyt
         base="a",
         bases={"a": Base(str(tmp_path / "base.yaml"), {"data.y": "{deep}"}, {"deep": "[3]"})},
         parameters=parameters,
-        sampler="tpe",
+        sampler="TPESampler",
         trials=3,
         first=[{"model.x": [2, 3]}],
         overrides={"data.z": None, "data.text": "{fold}"},
@@ -302,7 +298,7 @@ def test_the_sweep_file_says_what_the_sweep_was(tmp_path: Path, monkeypatch: pyt
         metric=["val/x", "val/y"],
         direction=["maximize", "minimize"],
     )
-    make_coordinator(monkeypatch, sweep)
+    make_coordinator(sweep)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Sweep, as_group=False)
     parser.add_argument("-c", action="config")
@@ -314,10 +310,10 @@ def test_the_sweep_file_says_what_the_sweep_was(tmp_path: Path, monkeypatch: pyt
 # ---------------------------------------------------------------- steps that trials build on
 
 
-def test_steps_run_once_for_what_they_depend_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_steps_run_once_for_what_they_depend_on(tmp_path: Path):
     prepare = {"world": "ss2a shards simulate {output} --seed={seed}", "unused": "ss2a shards simulate {output}"}
     options = {"prepare": prepare, "overrides": {"data.datasets": "{world}"}, "seeds": 2}
-    coordinator, lines = make_coordinator(monkeypatch, make_sweep(tmp_path, **options))
+    coordinator, lines = make_coordinator(make_sweep(tmp_path, **options))
     coordinator.run()
     steps = [task for task in coordinator.pool.tasks if isinstance(task, CommandTask)]
     assert [step.arguments[-1] for step in steps] == ["--seed=0", "--seed=1"]
@@ -325,20 +321,20 @@ def test_steps_run_once_for_what_they_depend_on(tmp_path: Path, monkeypatch: pyt
     assert option(coordinator.pool.runs[0], "data.datasets") == output
     assert Path(f"{output}.done").exists()
     assert "preparing: world (1 in all)" in lines
-    other, _ = make_coordinator(monkeypatch, make_sweep(tmp_path, name="other", **options))
+    other, _ = make_coordinator(make_sweep(tmp_path, name="other", **options))
     other.run()
     assert not [task for task in other.pool.tasks if isinstance(task, CommandTask)]
 
 
-def test_a_step_that_fails_ends_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_step_that_fails_ends_the_sweep(tmp_path: Path):
     def work(task: Task) -> list[Answer]:
         return [Failed("disk full", False)] if isinstance(task, CommandTask) else learned(task)
 
     options = {"prepare": {"world": "ss2a shards simulate {output}"}, "overrides": {"data.datasets": "{world}"}}
-    coordinator, _ = make_coordinator(monkeypatch, make_sweep(tmp_path, **options), work)
+    coordinator, _ = make_coordinator(make_sweep(tmp_path, **options), work)
     with pytest.raises(InputError, match=r"prepare.world: disk full \(all output: .*log\)"):
         coordinator.run()
     assert coordinator.pool.runs == []
-    mended, _ = make_coordinator(monkeypatch, make_sweep(tmp_path, **options))
+    mended, _ = make_coordinator(make_sweep(tmp_path, **options))
     mended.run()
     assert slots(mended.queue) == [0, 1, 2]

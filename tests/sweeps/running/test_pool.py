@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.sweeps.running import pool as module
 from lightning_ss2a.sweeps.running.messages import CommandTask, Done, Failed, Progress
-from lightning_ss2a.sweeps.running.pool import WorkerPool
+from lightning_ss2a.sweeps.running.pool import MOST_STARTS, WorkerPool
 
 WORKER = """
 import os, signal, sys, time
@@ -46,13 +45,12 @@ while True:
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Makes pools whose workers are the small program above."""
     (tmp_path / "small_worker.py").write_text(WORKER)
-    monkeypatch.setattr(module, "WORKER_MODULE", "small_worker")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     made: list[WorkerPool] = []
 
-    def make_pool(workers: int = 1, gpus: int = 0, one_task_each: bool = False) -> WorkerPool:
-        made.append(WorkerPool(workers, 2, gpus, one_task_each, tmp_path / "logs"))
+    def make_pool(workers: int = 1, gpus: int = 0) -> WorkerPool:
+        made.append(WorkerPool(workers, 2, gpus, tmp_path / "logs", module="small_worker"))
         return made[-1]
 
     yield make_pool
@@ -91,13 +89,11 @@ def test_a_worker_is_used_again(make: Any):
     assert not is_there(first["pid"])
 
 
-def test_a_process_for_each_task_where_asked_for_and_where_one_is_spent(make: Any):
-    alone = make(one_task_each=True)
-    first, second = (alone.call(task("do")).value["pid"] for _ in range(2))
+def test_a_process_that_is_spent_is_replaced(make: Any):
+    pool = make()
+    first, second = (pool.call(task(word)).value["pid"] for word in ("spent", "do"))
     assert first != second
     assert not is_there(first)
-    shared = make()
-    assert shared.call(task("spent")).value["pid"] != shared.call(task("do")).value["pid"]
 
 
 def test_workers_work_at_the_same_time(make: Any):
@@ -129,7 +125,7 @@ def test_a_validation_is_answered(make: Any):
 )
 def test_a_worker_that_dies_is_replaced_however_often(make: Any, word, reason):
     pool = make()
-    for _ in range(module.MOST_STARTS + 3):
+    for _ in range(MOST_STARTS + 3):
         pool.give(0, task(word))
         assert answers(pool) == {0: Failed(reason, is_final=False)}
     assert pool.call(task("do")).value["pid"]
@@ -148,13 +144,13 @@ def test_workers_that_cannot_start(make: Any, monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("BROKEN", "1")
     pool = make()
     reasons = []
-    for _ in range(module.MOST_STARTS + 1):
+    for _ in range(MOST_STARTS + 1):
         pool.give(0, task("do"))
         try:
             reasons.append(answers(pool)[0].reason)
         except InputError as error:
             reasons.append(str(error))
-    assert reasons[:-1] == ["its process died (status 1)"] * module.MOST_STARTS
+    assert reasons[:-1] == ["its process died (status 1)"] * MOST_STARTS
     log = tmp_path / "logs" / "worker_0.log"
     assert reasons[-1] == f"worker processes die before they are ready (status 1); see {log}"
     assert "no GPU here" in log.read_text()

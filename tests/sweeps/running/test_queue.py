@@ -33,9 +33,7 @@ def numbers(queue: TrialQueue, state: str) -> list[int]:
 
 
 def owned_by(queue: TrialQueue, owner: str) -> TrialQueue:
-    other = make_queue(queue.storage)
-    other._owner = owner
-    return other
+    return make_queue(queue.storage, owner=owner)
 
 
 # ---------------------------------------------------------------- filling and taking
@@ -266,12 +264,13 @@ def test_two_that_recover_the_same_trial_queue_it_once():
     assert numbers(queue, "waiting") == [1]
 
 
-def test_a_trial_whose_process_died_as_it_took_it(monkeypatch: pytest.MonkeyPatch):
-    queue = filled(POINTS[:1])
+def test_a_trial_whose_process_died_as_it_took_it():
+    time = [0.0]
+    queue = filled(POINTS[:1], clock=lambda: time[0])
     queue.storage.set_trial_state_values(0, TrialState.RUNNING)
     assert queue.unowned() == 1
     assert queue.recover() == 0  # it may be about to say who it is
-    monkeypatch.setattr(queue_module, "UNOWNED_SECONDS", 0)
+    time[0] = queue_module.UNOWNED_SECONDS + 1.0
     assert queue.recover() == 1
     assert queue.claim().point == POINTS[0]
 

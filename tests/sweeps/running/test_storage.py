@@ -1,4 +1,4 @@
-"""Optuna's parts by name; places that are no storage are in tests/cli/test_sweep.py."""
+"""Where a study is kept; places that are no storage are in tests/cli/test_sweep.py."""
 
 import subprocess
 import sys
@@ -7,52 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from lightning_ss2a.errors import InputError
-from lightning_ss2a.sweeps.running.storage import (
-    PRUNERS,
-    SAMPLERS,
-    _without_password,
-    build_pruner,
-    build_sampler,
-    open_storage,
-    storage_errors,
-)
-from lightning_ss2a.sweeps.space import Parameter
-from tests.sweeps.running.coordinators import make_sweep
-
-RANGES = {"model.x": Parameter(low=0.0, high=1.0), "model.y": Parameter(choices=["a", [1]])}
-
-
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "cmaes"])
-def test_samplers(tmp_path: Path, name):
-    sampler = build_sampler(make_sweep(tmp_path, sampler=name, trials=2, parameters=RANGES), seed=3)
-    assert type(sampler).__name__ == SAMPLERS[name]
-
-
-def test_a_sampler_draws_the_same_from_the_same_seed(tmp_path: Path):
-    sweep = make_sweep(tmp_path, sampler="tpe", trials=2, parameters=RANGES)
-
-    def draw(seed: int) -> list[dict]:
-        study = optuna.create_study(sampler=build_sampler(sweep, seed))
-        return [sweep.space.suggest(study.ask()) for _ in range(5)]
-
-    assert draw(0) == draw(0) != draw(1)
-
-
-def test_options_of_samplers(tmp_path: Path):
-    options = {"sampler": "tpe", "trials": 2, "parameters": RANGES}
-    assert build_sampler(make_sweep(tmp_path, workers=2, **options), 0)._constant_liar
-    assert not build_sampler(make_sweep(tmp_path, **options), 0)._constant_liar
-    given = make_sweep(tmp_path, sampler_options={"n_startup_trials": 3, "constant_liar": True}, **options)
-    assert build_sampler(given, 0)._constant_liar
-    with pytest.raises(InputError, match="sampler tpe: "):
-        build_sampler(make_sweep(tmp_path, sampler_options={"n_startup_trials": "many"}, **options), 0)
-
-
-@pytest.mark.parametrize("name", PRUNERS)
-def test_pruners(name):
-    options = {"threshold": {"lower": 0.0}, "percentile": {"percentile": 25.0}, "patient": {"patience": 2}}
-    assert type(build_pruner(name, options.get(name))).__name__ == PRUNERS[name]
+from lightning_ss2a.sweeps.running.storage import _without_password, open_storage, storage_errors
 
 
 def test_sqlite_by_default_and_only_there_is_a_folder_made(tmp_path: Path):

@@ -7,11 +7,9 @@ import pytest
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.definition import Base
 from lightning_ss2a.sweeps.prepare import Step
-from lightning_ss2a.sweeps.running.trial_runs import OWN_BOARD, Runs, output_to, step_arguments
+from lightning_ss2a.sweeps.running.trial_runs import Runs, output_to, step_arguments
 from lightning_ss2a.sweeps.space import Parameter
 from tests.sweeps.running.coordinators import make_sweep
-
-BOARD = f"--trainer.callbacks.{OWN_BOARD}=false"
 
 
 def test_options_win_in_this_order_base_overrides_repeats_parameters(tmp_path: Path):
@@ -48,32 +46,11 @@ def test_a_run_s_output_goes_to_its_own_folder(tmp_path: Path):
     assert f"--trainer.default_root_dir={sweep.root}/trials/0007/seed_0" in arguments
 
 
-@pytest.mark.parametrize(
-    ("text", "overrides", "taken_out"),
-    [
-        ("trainer: {max_epochs: 1}", {}, False),
-        (f"trainer: {{callbacks: [{{class_path: {OWN_BOARD}}}]}}", {}, True),
-        ("", {}, False),
-        ("base: board.yaml", {}, True),
-        ("base: board.yaml\ntrainer: {callbacks: []}", {}, False),
-        (f"trainer: {{callbacks+: [{{class_path: {OWN_BOARD}}}]}}", {}, True),
-        (f"trainer: {{callbacks: [{{class_path: {OWN_BOARD}}}]}}", {"trainer.callbacks": []}, False),
-        (f"trainer: {{callbacks: [{{class_path: {OWN_BOARD}}}]}}", {f"trainer.callbacks.{OWN_BOARD}": False}, False),
-    ],
-)
-def test_a_run_s_own_board_is_taken_out(tmp_path: Path, text, overrides, taken_out):
-    sweep = make_sweep(tmp_path, overrides=overrides)
-    (tmp_path / "base.yaml").write_text(text)
-    (tmp_path / "board.yaml").write_text(f"trainer: {{callbacks: [{{class_path: {OWN_BOARD}}}]}}")
-    runs = Runs(sweep)
-    assert (BOARD in runs.arguments({}, runs.repeats[0], "trials/0000")[-4:]) == taken_out
-
-
 def test_points_of_a_grid_and_of_a_sampler(tmp_path: Path):
     assert Runs(make_sweep(tmp_path, trials=2)).points() == [{"model.x": 1}, {"model.x": 2}]
-    sampled = make_sweep(tmp_path, sampler="tpe", trials=3, first=[{"model.x": 2}])
+    sampled = make_sweep(tmp_path, sampler="TPESampler", trials=3, first=[{"model.x": 2}])
     assert Runs(sampled).points() == [{"model.x": 2}, {}, {}]
-    more_than_trials = make_sweep(tmp_path, sampler="tpe", trials=1, first=[{"model.x": 2}, {"model.x": 3}])
+    more_than_trials = make_sweep(tmp_path, sampler="TPESampler", trials=1, first=[{"model.x": 2}, {"model.x": 3}])
     assert Runs(more_than_trials).points() == [{"model.x": 2}]
 
 

@@ -149,10 +149,10 @@ def test_other_ranks_find_the_task(task: RunTask, tmp_path: Path):
     worker.answer(task)
     assert seen == [[str(tmp_path / "run" / "task.json")]]
     other = Builder()
-    run_other_rank(seen[0][0], other, lambda arguments: None)
-    ((arguments, run, (report,)),) = other.calls
+    run_other_rank(seen[0][0], other)
+    ((arguments, run, (callback,)),) = other.calls
     assert (tuple(arguments), run) == (task.arguments, True)
-    assert report._report is None  # it has no one to ask
+    assert callback._ask is None  # it has no one to ask
 
 
 def test_a_validation_is_reported_and_the_sweep_s_word_heard(tmp_path: Path):
@@ -160,8 +160,8 @@ def test_a_validation_is_reported_and_the_sweep_s_word_heard(tmp_path: Path):
     line = Line(False, True)
 
     def validate(callbacks: Any) -> None:
-        (report,) = callbacks
-        assert [report._report(1, 0.5), report._report(2, 0.25)] == [False, True]
+        (callback,) = callbacks
+        assert [callback._ask(1, 0.5), callback._ask(2, 0.25)] == [False, True]
 
     answer(task, validate, line=line)
     assert line.sent == [Progress(1, 0.5), Progress(2, 0.25)]
