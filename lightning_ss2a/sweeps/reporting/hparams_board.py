@@ -5,11 +5,8 @@ beside the runs' own curves. (TensorBoard knows one experiment a log directory: 
 HParams tab would show the parameters of one.)
 """
 
-import hashlib
 import io
 import os
-import re
-import shutil
 import statistics
 import struct
 import time
@@ -38,13 +35,12 @@ def write_board(
     objectives: Sequence[Objective],
     parameters: Mapping[str, Parameter],
     figures: Iterable[Path] = (),
-) -> list[Path]:
+) -> None:
     """Writes ``board/`` (the experiment: domains, names of metrics, figures) and ``board/0003/`` for each trial begun.
 
     A trial's session has its parameters, the mean of each objective and, as ``<metric>/spread``, the standard deviation
     over repeats. Complete trials are successes, failed ones failures, pruned ones unknown, and those under way running.
-    May be called at any time, also while TensorBoard is looking: files appear whole, what has not changed stays
-    untouched, and folders of trials that are gone are removed.
+    May be called at any time, also while TensorBoard is looking: files appear whole.
 
     Args:
         folder: of the study.
@@ -52,21 +48,14 @@ def write_board(
         objectives: one or several.
         parameters: swept parameters by name, in the order of the columns.
         figures: PNG files for the Images tab.
-
-    Returns:
-        The files that were written now.
     """
     board = folder / "board"
     begun = [record for record in records if record.state != "waiting"]
     told = {name: _single_type(parameter) for name, parameter in parameters.items()}
-    sessions = {f"{record.number:04d}": _session(record, objectives, told) for record in begun}
-    for path in board.glob("*/"):
-        if re.fullmatch(r"\d{4,}", path.name) and path.name not in sessions:
-            shutil.rmtree(path)
-    written = [_write_events(board / name, session, 0) for name, session in sessions.items()]
+    for record in begun:
+        _write_events(board / f"{record.number:04d}", _session(record, objectives, told), 0)
     experiment = [_experiment(objectives, begun, parameters, told), *map(_picture, figures)]
-    written.append(_write_events(board, experiment, sum(record.state == "complete" for record in records)))
-    return [path for path in written if path is not None]
+    _write_events(board, experiment, sum(record.state == "complete" for record in records))
 
 
 def _single_type(parameter: Parameter) -> Tell:
@@ -79,7 +68,7 @@ def _single_type(parameter: Parameter) -> Tell:
 
 
 def _session(record: TrialRecord, objectives: Sequence[Objective], told: Mapping[str, Tell]) -> "list[Summary]":
-    """Makes the summaries of one trial, without times, which would make the same trial look new at each writing."""
+    """Makes the summaries of one trial."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 
@@ -134,25 +123,19 @@ def _picture(path: Path) -> "Summary":
     return Summary(value=[Summary.Value(tag=f"study/{path.stem}", image=image)])
 
 
-def _write_events(folder: Path, summaries: "Sequence[Summary]", step: int) -> Path | None:
-    """Lets a folder hold one file with these summaries; None where it does already.
+def _write_events(folder: Path, summaries: "Sequence[Summary]", step: int) -> None:
+    """Lets a folder hold one file with these summaries.
 
-    A changed file gets a new name, later in the order: TensorBoard, once it has read a file, looks only for what was
-    appended to it, but goes on to the next.
+    Its name is new, and later in the order: TensorBoard, once it has read a file, looks only for what was appended to
+    it, but goes on to the next.
     """
-    digest = hashlib.sha256(b"".join(s.SerializeToString(deterministic=True) for s in summaries)).hexdigest()[:16]
-    old = sorted(folder.glob(f"{EVENTS}*"))
-    if len(old) == 1 and old[0].name.endswith(f".{digest}"):
-        return None
-    last = max((int(match[1]) for path in old if (match := re.match(rf"{EVENTS}(\d+)\.", path.name))), default=0)
-    path = folder / f"{EVENTS}{last + 1:010d}.sweep.{digest}"
     folder.mkdir(parents=True, exist_ok=True)
+    old = list(folder.glob(f"{EVENTS}*"))
     temporary = folder / "board.writing"  # without "tfevents", so that TensorBoard does not read half a file
     temporary.write_bytes(_records(summaries, step))
-    os.replace(temporary, path)
+    os.replace(temporary, folder / f"{EVENTS}{time.time_ns()}.sweep")
     for other in old:
         other.unlink(missing_ok=True)
-    return path
 
 
 def _records(summaries: "Sequence[Summary]", step: int) -> bytes:

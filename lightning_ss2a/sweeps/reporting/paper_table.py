@@ -39,7 +39,6 @@ class Table:
         changes: metrics that are compared with the base; None: all.
         against: metrics to compare with another metric of the same run, by name.
         floors: floors that get a row of their own, and its label: of ``ridge`` the row has ``METRIC_floor/ridge``.
-        digits: after the decimal point; None: two significant ones of the spread.
         notes: below the table.
     """
 
@@ -53,7 +52,6 @@ class Table:
     changes: list[str] | None = None
     against: dict[str, str] = field(default_factory=dict)
     floors: dict[str, str] = field(default_factory=dict)
-    digits: int | None = None
     notes: str | None = None
 
 
@@ -241,7 +239,7 @@ def _plain_table(results: _Results) -> str:
     rows = [(results.labels(place), [results.sample(place, q) for q in results.quantities]) for place in results.groups]
     blank = [MISSING] * (len(table.rows) - 1)
     rows += [([table.floors[name], *blank], samples) for name, samples in results.floors()]
-    columns = [_cells(column, table.digits) for column in zip(*(samples for _, samples in rows), strict=True)]
+    columns = [_cells(column) for column in zip(*(samples for _, samples in rows), strict=True)]
     header = [*map(results.heading, table.rows), *(q.heading for q in results.quantities)]
     return markdown_table(header, [[*names, *(column[at] for column in columns)] for at, (names, _) in enumerate(rows)])
 
@@ -253,7 +251,7 @@ def _grid(results: _Results, quantity: _Quantity, parameter: str) -> Iterator[st
     samples = [results.sample((*row, column), quantity) for row in down for column in across]
     if not any(samples):
         return
-    cells = iter(_cells(samples, results.table.digits))
+    cells = iter(_cells(samples))
     columns = [f"{results.heading(parameter)} {results.label(parameter, value)}" for value in across]
     yield f"**{quantity.heading}**"
     yield markdown_table(
@@ -262,11 +260,10 @@ def _grid(results: _Results, quantity: _Quantity, parameter: str) -> Iterator[st
     )
 
 
-def _cells(samples: Sequence[Sample], digits: int | None) -> list[str]:
+def _cells(samples: Sequence[Sample]) -> list[str]:
     """Writes one column's cells, all with as many digits."""
     values = [list(sample.values()) for sample in samples]
-    if digits is None:
-        digits = column_digits(map(spread, values))
+    digits = column_digits(map(spread, values))
     return [mean_and_spread(each, digits) for each in values]
 
 

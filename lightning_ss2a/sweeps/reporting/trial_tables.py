@@ -23,7 +23,7 @@ def write_report(
     objectives: Sequence[Objective],
     parameters: Iterable[str],
     importances: Sequence[Importances] = (),
-) -> list[Path]:
+) -> None:
     """Writes ``trials.csv``, ``runs.csv`` and ``trials.md``, each replaced as a whole.
 
     Args:
@@ -32,16 +32,11 @@ def write_report(
         objectives: one or several.
         parameters: names of the swept parameters, in the order of the columns.
         importances: what ``importance.find_importances`` found, if it was asked.
-
-    Returns:
-        The files.
     """
     names = list(parameters)
-    return [
-        write_whole(folder / "trials.csv", csv_text(*_trial_rows(records, objectives, names))),
-        write_whole(folder / "runs.csv", csv_text(*_run_rows(records, names))),
-        write_whole(folder / "trials.md", _page(records, objectives, names, importances)),
-    ]
+    write_whole(folder / "trials.csv", csv_text(*_trial_rows(records, objectives, names)))
+    write_whole(folder / "runs.csv", csv_text(*_run_rows(records, names)))
+    write_whole(folder / "trials.md", _page(records, objectives, names, importances))
 
 
 def trials_table(

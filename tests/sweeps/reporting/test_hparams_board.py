@@ -67,24 +67,15 @@ def test_the_experiment_has_the_whole_domain_and_the_pictures(tmp_path: Path):
     assert events.Images("study/slice")[0].encoded_image_string == pictures[1].read_bytes()
 
 
-def test_writing_again_changes_nothing(tmp_path: Path):
-    records, space = realistic()
-    assert len(write_board(tmp_path, records, [SSMS], space)) == len(records) + 1
-    before = all_files(tmp_path)
-    assert write_board(tmp_path, records, [SSMS], space) == []
-    assert all_files(tmp_path) == before
-
-
-def test_a_trial_that_went_on_is_replaced_by_a_later_file_and_one_that_is_gone_removed(tmp_path: Path):
+def test_a_trial_that_went_on_is_replaced_by_a_later_file(tmp_path: Path):
     space = {"x": Parameter(low=0, high=3)}
     running = [TrialRecord(0, "running", {"x": 1}), TrialRecord(1, "running", {"x": 2}), TrialRecord(2, "waiting", {})]
-    (tmp_path / "board" / "notes").mkdir(parents=True)
-    first = write_board(tmp_path, running, [SSMS], space)[0]
-    complete = [TrialRecord(0, "complete", {"x": 1}, {"seed_0": {"val/ssms": 2.5}})]
-    second = write_board(tmp_path, complete, [SSMS], space)[0]
+    write_board(tmp_path, running, [SSMS], space)
+    (first,) = (tmp_path / "board" / "0000").iterdir()
+    write_board(tmp_path, [TrialRecord(0, "complete", {"x": 1}, {"seed_0": {"val/ssms": 2.5}})], [SSMS], space)
+    (second,) = (tmp_path / "board" / "0000").iterdir()
     assert second.name > first.name
-    assert [path.name for path in second.parent.iterdir()] == [second.name]
-    assert sorted(path.name for path in (tmp_path / "board").glob("*/")) == ["0000", "notes"]
+    assert sorted(path.name for path in (tmp_path / "board").glob("*/")) == ["0000", "0001"]
     assert events_of(second.parent).Scalars("val/ssms")[0].value == 2.5
 
 

@@ -1,6 +1,7 @@
 """Tables laid out as a paper's: numbers against numpy, layouts that do not fit."""
 
 import csv
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,12 @@ def read(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def shown(values: np.ndarray, column: list[np.ndarray]) -> str:
+    """A cell, with two significant digits of the median spread in its column."""
+    digits = max(0, 1 - int(np.floor(np.log10(np.median([v.std(ddof=1) for v in column])))))
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+
+
 def cells(folder: Path) -> list[list[str]]:
     lines = [line for line in (folder / "table.md").read_text().splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -90,18 +97,21 @@ def test_markdown_is_laid_out_with_labels(tmp_path: Path):
         floors={"ridge": "ridge regression"},
         headings={ALPHA: "alpha", MASK: "masked pairs"},
         labels={MASK: {"": "off", "true": "all", "false": "others"}},
-        digits=2,
         notes="What it shows.",
     )
     write_table(tmp_path, layout, records, SPACE)
     header, _, *rows = cells(tmp_path)
     assert header == ["alpha", "masked pairs", "SSMS", "SSMS, change from 0"]
     assert [row[:2] for row in rows[:3]] == [["0", "off"], ["0.35", "all"], ["0.35", "others"]]
-    own, base = sample(records, SSMS, alpha=0.35, mask=True), sample(records, SSMS, alpha=0)
-    assert rows[1][2] == f"{own.mean():.2f} ± {own.std(ddof=1):.2f}"
-    assert rows[1][3] == f"{(own - base).mean():.2f} ± {(own - base).std(ddof=1):.2f}"
+    base, *others = (
+        sample(records, SSMS, alpha=a, mask=m) for a, m in [(0, None), *itertools.product((0.35, 2), (True, False))]
+    )
+    ridge = np.array([3.0, 4.0, 5.0])
+    changes = [values - base for values in others]
+    assert rows[1][2] == shown(others[0], [base, *others, ridge])
+    assert rows[1][3] == shown(changes[0], changes)
     assert rows[0][3] == ""
-    assert rows[-1] == ["ridge regression", "", "4.00 ± 1.00", ""]
+    assert rows[-1] == ["ridge regression", "", shown(ridge, [base, *others, ridge]), ""]
     text = (tmp_path / "table.md").read_text()
     assert "What it shows." in text
     assert "over 3 runs; changes and differences are paired by run." in text
@@ -109,16 +119,16 @@ def test_markdown_is_laid_out_with_labels(tmp_path: Path):
 
 def test_a_second_parameter_goes_across_and_has_its_own_base(tmp_path: Path):
     records = trials()
-    layout = table(rows=[ALPHA], columns=WIDTH, base={WIDTH: 64}, headings={WIDTH: "width"}, digits=3)
+    layout = table(rows=[ALPHA], columns=WIDTH, base={WIDTH: 64}, headings={WIDTH: "width"})
     write_table(tmp_path, layout, records, SPACE)
     first, _, *rows = cells(tmp_path)
     assert first == [ALPHA, "width 64", "width 128"]
     assert len(rows) == 3 + 2 + 3  # values, then changes
-    for at, alpha in enumerate([0, 0.35, 2]):
-        narrow, wide = (sample(records, SSMS, alpha=alpha, width=width) for width in (64, 128))
-        assert rows[at][1].startswith(f"{narrow.mean():.3f} ±")
+    pairs = [[sample(records, SSMS, alpha=alpha, width=width) for width in (64, 128)] for alpha in (0, 0.35, 2)]
+    for at, (narrow, wide) in enumerate(pairs):
+        assert rows[at][1] == shown(narrow, [values for pair in pairs for values in pair])
         assert rows[at + 5][1] == ""
-        assert rows[at + 5][2] == f"{(wide - narrow).mean():.3f} ± {(wide - narrow).std(ddof=1):.3f}"
+        assert rows[at + 5][2] == shown(wide - narrow, [wide - narrow for narrow, wide in pairs])
     assert "**SSMS, change from 64**" in (tmp_path / "table.md").read_text()
 
 
