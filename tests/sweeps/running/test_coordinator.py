@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 from optuna.trial import TrialState
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.sweeps.base_files import ConfigFile
 from lightning_ss2a.sweeps.definition import Base, Sweep
 from lightning_ss2a.sweeps.running import queue as queue_module
 from lightning_ss2a.sweeps.running.messages import Answer, CheckTask, CommandTask, Done, Failed, Progress, RunTask, Task
@@ -299,12 +300,29 @@ def test_the_sweep_file_says_what_the_sweep_was(tmp_path: Path):
         direction=["maximize", "minimize"],
     )
     make_coordinator(sweep)
+    assert read_again(sweep) == sweep
+
+
+def read_again(sweep: Sweep) -> Sweep:
+    """What the file in the study's folder says."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Sweep, as_group=False)
     parser.add_argument("-c", action="config")
-    read = parser.instantiate_classes(parser.parse_args(["-c", str(sweep.root / "sweep.yaml")]))
+    read = parser.instantiate(parser.parse_args(["-c", str(sweep.root / "sweep.yaml")]))
     read.pop("c")
-    assert Sweep(**vars(read)) == sweep
+    return Sweep(**vars(read))
+
+
+def test_the_sweep_file_names_the_base_from_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for names in (
+        {"base": ConfigFile("base.yaml")},
+        {"base": ConfigFile("a"), "bases": {"a": Base([ConfigFile("base.yaml")])}},
+    ):
+        sweep = make_sweep(tmp_path, **names, folder="runs", name=f"s{len(names)}")
+        make_coordinator(sweep)
+        assert read_again(sweep).config_files() == sweep.config_files() == [Path("base.yaml")]
+        assert read_again(sweep).question() == sweep.question()
 
 
 # ---------------------------------------------------------------- steps that trials build on
