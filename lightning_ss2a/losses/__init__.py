@@ -3,7 +3,6 @@
 from lightning_ss2a.losses.consistency import consistency_loss
 from lightning_ss2a.losses.contrastive import ccmr_mask, contrastive_loss
 from lightning_ss2a.losses.gather import gather_with_gradient
-from lightning_ss2a.losses.kl import kl_divergence
 from lightning_ss2a.losses.reconstruction import cosine_distance_loss, reconstruction_loss
 
 __all__ = [
@@ -12,6 +11,5 @@ __all__ = [
     "contrastive_loss",
     "cosine_distance_loss",
     "gather_with_gradient",
-    "kl_divergence",
     "reconstruction_loss",
 ]

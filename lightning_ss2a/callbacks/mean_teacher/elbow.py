@@ -22,7 +22,6 @@ import numpy as np
 from lightning_ss2a.errors import InputError
 
 Curve = Literal["concave", "convex"]
-Direction = Literal["increasing", "decreasing"]
 
 LEAST_QUANTILES = 10
 LEAST_RANGE = 1e-6
@@ -35,7 +34,7 @@ class Elbow:
 
     Attributes:
         threshold: similarities from here on are kept; None: all are.
-        quantiles: the sorted curve, reduced, in the order in which it was read, float64 [points].
+        quantiles: the sorted curve, reduced, from the least similar pair on, float64 [points].
         knee: position of the chosen knee in ``quantiles``; None: there is none.
         reason: what set the threshold (``knee``, ``floor_threshold`` or ``min_kept_fraction``), or why there is none.
     """
@@ -51,7 +50,6 @@ def find_elbow(
     *,
     sensitivity: float = 1.0,
     curve: Curve = "concave",
-    direction: Direction = "increasing",
     quantiles: int = 300,
     floor_threshold: float | None = None,
     min_kept_fraction: float = 0.0,
@@ -63,7 +61,6 @@ def find_elbow(
         similarity: cosine of each pair, finite, [pairs].
         sensitivity: S of Kneedle, in mean steps of the curve.
         curve: on which side of the chord to look, see :class:`~lightning_ss2a.callbacks.PairFilter`.
-        direction: from which end the curve is read.
         quantiles: points of the curve, at most.
         floor_threshold: the threshold is at most this.
         min_kept_fraction: part of the pairs that is kept at least.
@@ -71,12 +68,11 @@ def find_elbow(
     """
     ordered = np.sort(np.asarray(similarity, np.float64))
     points = reduce_curve(ordered, quantiles)
-    points = points[::-1] if direction == "decreasing" else points
     if len(ordered) < min_pairs:
         return Elbow(None, points, None, f"{len(ordered):,} pairs are fewer than min_pairs, {min_pairs:,}")
     if len(ordered) < 3 or ordered[-1] - ordered[0] <= LEAST_RANGE:
         return Elbow(None, points, None, "the similarities are all equal")
-    knee = farthest_knee(points, sensitivity, curve, direction)
+    knee = farthest_knee(points, sensitivity, curve)
     if knee is None:
         return Elbow(None, points, None, f"the sorted curve has no knee ({curve}, sensitivity {sensitivity:g})")
     limits = {"knee": float(points[knee])}
@@ -99,12 +95,12 @@ def least_kept(pairs: int, fraction: float) -> int:
     return max(1, int(np.ceil(fraction * pairs - 1e-9)))
 
 
-def farthest_knee(points: np.ndarray, sensitivity: float, curve: Curve, direction: Direction) -> int | None:
+def farthest_knee(points: np.ndarray, sensitivity: float, curve: Curve) -> int | None:
     """Position of the knee farthest from the chord, on the side that ``curve`` names; None: no knee there."""
     from kneed import KneeLocator  # imports scipy and matplotlib
 
     positions = np.arange(len(points))
-    found = KneeLocator(positions, points, S=sensitivity, curve=curve, direction=direction, online=True).all_knees
+    found = KneeLocator(positions, points, S=sensitivity, curve=curve, direction="increasing", online=True).all_knees
     distance = distance_from_chord(points) * (1 if curve == "concave" else -1)
     knees = sorted(int(knee) for knee in found if distance[int(knee)] > 0)
     return max(knees, key=distance.__getitem__, default=None)
@@ -122,11 +118,10 @@ def check_options(options: Mapping[str, Any]) -> None:
     Raises:
         InputError: names the first that is not.
     """
-    floor, curves, directions = options["floor_threshold"], get_args(Curve), get_args(Direction)
+    floor, curves = options["floor_threshold"], get_args(Curve)
     problems = {
         "sensitivity": None if 0 <= options["sensitivity"] < math.inf else "a number of at least 0",
         "curve": None if options["curve"] in curves else f"one of {', '.join(curves)}",
-        "direction": None if options["direction"] in directions else f"one of {', '.join(directions)}",
         "quantiles": None if options["quantiles"] >= LEAST_QUANTILES else f"at least {LEAST_QUANTILES}",
         "floor_threshold": None if floor is None or -1 <= floor <= 1 else "a cosine, -1 to 1 (or null)",
         "min_kept_fraction": None if 0 <= options["min_kept_fraction"] <= 1 else "0 to 1",

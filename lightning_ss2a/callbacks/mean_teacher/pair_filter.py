@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from lightning_ss2a.callbacks.mean_teacher.elbow import Curve, Direction, check_options, find_elbow
+from lightning_ss2a.callbacks.mean_teacher.elbow import Curve, check_options, find_elbow
 from lightning_ss2a.callbacks.mean_teacher.report import PairReport, filter_figure, filter_table, summary_line
 from lightning_ss2a.callbacks.mean_teacher.row_switch import begins_epoch, train_on
 from lightning_ss2a.callbacks.mean_teacher.teacher import ANNOTATED, EMATeacher
@@ -47,8 +47,6 @@ class PairFilter(Callback):
         curve: ``concave``: the elbow above the chord, where a tail of bad pairs ends and the plateau of good ones
             begins. ``convex``: the elbow below the chord, where a plateau ends and the best pairs rise: to keep only
             those.
-        direction: ``increasing``: the curve is read from the least similar pair; ``decreasing``: from the most similar.
-            One is the mirror image of the other and keeps the same pairs; it turns the figure round.
         quantiles: points that the sorted curve is reduced to.
         floor_threshold: pairs at least this similar (a cosine) are kept whatever the elbow. None: no such limit.
         min_kept_fraction: least part of the noisy pairs that is kept; the threshold is lowered for it if need be.
@@ -63,7 +61,6 @@ class PairFilter(Callback):
         self,
         sensitivity: float = 1.0,
         curve: Curve = "concave",
-        direction: Direction = "increasing",
         quantiles: int = 300,
         floor_threshold: float | None = None,
         min_kept_fraction: float = 0.25,
@@ -73,7 +70,6 @@ class PairFilter(Callback):
         self.options = {
             "sensitivity": sensitivity,
             "curve": curve,
-            "direction": direction,
             "quantiles": quantiles,
             "floor_threshold": floor_threshold,
             "min_kept_fraction": min_kept_fraction,

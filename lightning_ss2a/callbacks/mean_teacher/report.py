@@ -119,8 +119,7 @@ def _draw_curve(axes: Any, elbow: Elbow) -> None:
         chord = points[0] + (points[-1] - points[0]) * x / 100
         axes.plot([x, x], [chord, y], color="grey", linewidth=0.8, linestyle=":")
         axes.plot([x], [y], "o", color="crimson", markersize=6, label=f"knee: {y:.3f} at {x:.0f} %")
-    end = "most" if points[0] > points[-1] else "least"
-    axes.set(xlabel=f"noisy pairs, from the {end} similar (%)", ylabel="teacher's cosine of visual and audio CMSS")
+    axes.set(xlabel="noisy pairs, from the least similar (%)", ylabel="teacher's cosine of visual and audio CMSS")
     axes.set_xlim(-1, 101)
     axes.legend(loc="best", fontsize=8, facecolor="white", edgecolor="none")
 

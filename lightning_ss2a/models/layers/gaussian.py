@@ -62,7 +62,12 @@ class DiagonalGaussian:
         return mean + noise * (self.std / draws**0.5)
 
     def kl(self) -> Tensor:
-        """Divergence from the standard normal in nats: summed over D, averaged over the batch, a scalar."""
+        r"""Divergence from the standard normal in nats, summed over D and averaged over the batch, a scalar (Eq. 5).
+
+        .. math:: \frac{1}{2N} \sum_{n, d} \left( \mu_{nd}^2 + \sigma_{nd}^2 - 1 - \log \sigma_{nd}^2 \right)
+
+        Computed in float32 or wider, also under autocast.
+        """
         dtype = torch.promote_types(self.mean.dtype, torch.float32)
         mean, log_variance = self.mean.to(dtype), self.log_variance.to(dtype)
         return (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean() / 2

@@ -93,17 +93,6 @@ def test_convex_keeps_only_the_best():
     assert (similarity >= elbow.threshold).sum() == 11
 
 
-@pytest.mark.parametrize("curve", ["concave", "convex"])
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.3, 0.5])
-def test_the_directions_are_mirror_images(curve, rate):
-    similarity, _ = mixture(5_000, rate, 3)
-    up = find_elbow(similarity, curve=curve)
-    down = find_elbow(similarity, curve=curve, direction="decreasing")
-    assert up.threshold == down.threshold
-    assert up.knee == len(down.quantiles) - 1 - down.knee
-    assert np.array_equal(up.quantiles, down.quantiles[::-1])
-
-
 @pytest.mark.parametrize(
     ("similarity", "options", "reason"),
     [
@@ -149,7 +138,6 @@ OPTIONS = st.fixed_dictionaries(
     {
         "sensitivity": st.floats(0, 5),
         "curve": st.sampled_from(["concave", "convex"]),
-        "direction": st.sampled_from(["increasing", "decreasing"]),
         "quantiles": st.integers(10, 300),
         "min_kept_fraction": st.floats(0, 1),
     }

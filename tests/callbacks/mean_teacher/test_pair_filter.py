@@ -288,7 +288,6 @@ def test_a_teacher_must_be_listed_before(tmp_path: Path, dataset: str):
     [
         ("sensitivity", -1.0),
         ("curve", "straight"),
-        ("direction", "up"),
         ("quantiles", 9),
         ("floor_threshold", 1.1),
         ("min_kept_fraction", 1.01),

@@ -46,7 +46,6 @@ def test_the_figure_shows_the_curve_its_knee_and_both_origins():
 @pytest.mark.parametrize(
     ("options", "title"),
     [
-        ({"direction": "decreasing"}, "threshold 0.8"),
         ({"curve": "convex"}, "threshold 0.9"),
         ({"floor_threshold": 0.25}, "threshold 0.250 (set by floor_threshold)"),
         ({"min_kept_fraction": 0.9}, "(set by min_kept_fraction)"),
@@ -61,7 +60,7 @@ def test_the_title_says_what_set_the_threshold(options: dict, title: str):
     figure.canvas.draw()
     assert title in figure.get_suptitle()
     assert title in summary_line(report)
-    assert ("from the most similar" in figure.axes[0].get_xlabel()) == (options == {"direction": "decreasing"})
+    assert "from the least similar" in figure.axes[0].get_xlabel()
     assert len(labels(figure.axes[1].get_legend().get_texts())) == len(report.by_origin)
 
 
