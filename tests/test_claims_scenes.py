@@ -26,7 +26,7 @@ from lightning_ss2a.cli.ss2a import run as ss2a
 from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.simulation.dataset import read_world
-from lightning_ss2a.models.ridge import CrossMoments, ridge_regression
+from lightning_ss2a.models.ridge import RidgeRegression
 
 CLAIMS = {"remixer": remixer, "cycle_mix": cycle_mix}
 QUIET = ["--trainer.logger=false", "--trainer.callbacks=[]", "--trainer.enable_checkpointing=false"]
@@ -110,9 +110,9 @@ def test_ridge_by_rows_is_the_ridge_by_features():
     keys = [f"scene-fold{row % 4}-{row:06d}" for row in range(20)]
     batch = {"visual": features, "audio": audio, "key": keys, "index": torch.arange(20)}
     predict = held_out_ridge(SimpleNamespace(training_rows_loader=lambda: [batch]), penalties=[0.7])
-    moments = CrossMoments(30, 5)
-    moments.update(normalize(features, dim=1), normalize(audio, dim=1))
-    expected = ridge_regression(moments, penalty=0.7)(normalize(features.double(), dim=1))
+    ridge = RidgeRegression(30, 5, penalty=0.7)
+    ridge.update(normalize(features, dim=1), normalize(audio, dim=1))
+    expected = ridge.fit()(normalize(features.double(), dim=1))
     torch.testing.assert_close(predict(normalize(features, dim=1)), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -192,7 +192,7 @@ def shuffled(batch: dict[str, Any]) -> Tensor:
 def closed_form(model: Any, batch: dict[str, Any], training: list[dict[str, Any]] | None) -> dict[str, Tensor]:
     """What needs no gradient: mean audio, mean frame, ridge on it and, given training rows, ridge on quarters."""
     from lightning_ss2a.models import mean_over_frames
-    from lightning_ss2a.models.ridge import CrossMoments, ridge_regression
+    from lightning_ss2a.models.ridge import RidgeRegression
     from lightning_ss2a.training.validation.targets import targets_of
 
     statistics = model.statistics
@@ -202,10 +202,10 @@ def closed_form(model: Any, batch: dict[str, Any], training: list[dict[str, Any]
         "ridge": statistics.predict_audio(targets_of(batch).features),
     }
     if training is not None:
-        moments = CrossMoments(QUARTERS * batch["frames"].shape[-1], batch["audio"].shape[-1])
+        ridge = RidgeRegression(QUARTERS * batch["frames"].shape[-1], batch["audio"].shape[-1])
         for rows in training:
-            moments.update(quarters(rows["frames"]), normalize(rows["audio"], dim=-1))
-        found["quarters"] = ridge_regression(moments, "gcv")(quarters(batch["frames"]))
+            ridge.update(quarters(rows["frames"]), normalize(rows["audio"], dim=-1))
+        found["quarters"] = ridge.fit()(quarters(batch["frames"]))
     return found
 
 

@@ -5,11 +5,8 @@ from lightning_ss2a.metrics.functional.cosine import mean_cosine
 from lightning_ss2a.metrics.functional.modality_gap import modality_gap
 from lightning_ss2a.metrics.functional.retrieval import median_rank, retrieval_ranks, retrieval_recall
 from lightning_ss2a.metrics.functional.ssms import sound_source_matching_score
-from lightning_ss2a.models.ridge import CrossMoments, LinearMap, ridge_regression
 
 __all__ = [
-    "CrossMoments",
-    "LinearMap",
     "clip_score",
     "mean_cosine",
     "mean_source_cosine",
@@ -17,6 +14,5 @@ __all__ = [
     "modality_gap",
     "retrieval_ranks",
     "retrieval_recall",
-    "ridge_regression",
     "sound_source_matching_score",
 ]

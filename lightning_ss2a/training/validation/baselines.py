@@ -15,7 +15,7 @@ from lightning_ss2a.data.loading.residency import CPU
 from lightning_ss2a.data.loading.shared_cache import data_keeper
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.models.ridge import CrossMoments, ridge_regression
+from lightning_ss2a.models.ridge import RidgeRegression
 from lightning_ss2a.training.pretrained import load_audio_to_visual
 from lightning_ss2a.training.validation.targets import targets_of
 
@@ -142,9 +142,9 @@ def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
         targets = targets_of({name: _double(column) for name, column in batch.items()})
         features, audio, visual = targets.features, normalize(targets.audio, dim=-1), targets.mean_visual
         if forward is None:
-            forward = CrossMoments(features.shape[-1], audio.shape[-1], device=audio.device)
+            forward = RidgeRegression(features.shape[-1], audio.shape[-1], device=audio.device)
             if visual is not None:
-                backward = CrossMoments(audio.shape[-1], visual.shape[-1], device=audio.device)
+                backward = RidgeRegression(audio.shape[-1], visual.shape[-1], device=audio.device)
         forward.update(features, audio)
         if backward is not None:
             backward.update(audio, visual)
@@ -154,9 +154,9 @@ def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
         samples.update(batch["audio"])
     if forward is None or forward.count == 0:
         raise InputError("the training split has no rows: no floor or translator can be fitted")
-    to_audio = ridge_regression(forward, penalty="gcv")
+    to_audio = forward.fit()
     return TrainingStatistics(
-        mean_audio=(forward.sum_y / forward.count).float(),
+        mean_audio=forward.mean_target.float(),
         audio_norm=(norms / forward.count).float(),
         audio_samples=samples.rows(),
         features_to_audio_weight=to_audio.weight.float(),
@@ -182,12 +182,12 @@ def training_statistics(data: ShardDataModule) -> TrainingStatistics:
     return keeper.get(key, lambda: fit().to(CPU), lambda fitted: sum(x.nbytes for x in fitted.state_dict().values()))
 
 
-def _visual_statistics(backward: CrossMoments, norms: Tensor) -> dict[str, Tensor]:
-    to_visual = ridge_regression(backward, penalty="gcv")
+def _visual_statistics(backward: RidgeRegression, norms: Tensor) -> dict[str, Tensor]:
+    to_visual = backward.fit()
     return {
         "audio_to_visual_weight": to_visual.weight.float(),
         "audio_to_visual_bias": to_visual.bias.float(),
-        "mean_visual": (backward.sum_y / backward.count).float(),
+        "mean_visual": backward.mean_target.float(),
         "visual_norm": (norms / backward.count).float(),
     }
 
