@@ -5,7 +5,6 @@ import csv
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
 
 from benchmarks.claims.chain import BASE, DEMO, Place, recipe, varied
 from benchmarks.claims.hearing import ADDED, held_out
@@ -14,7 +13,6 @@ from benchmarks.claims.measures import (
     class_linkage,
     modality_accuracy,
     precision_and_recall,
-    rank_correlation,
 )
 from benchmarks.claims.runs import CONFIGS
 from benchmarks.claims.tables import fill_page, markdown_table, mean_and_spread
@@ -32,16 +30,6 @@ from lightning_ss2a.cli.lightning import build_cli
 from lightning_ss2a.cli.ss2a import run as ss2a
 from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.data.simulation.dataset import read_truth
-
-
-def test_rank_correlation_is_spearmans_also_with_ties():
-    random = np.random.default_rng(0)
-    x = random.integers(0, 5, 50).astype(float)
-    y = x + random.integers(0, 9, 50)
-    assert rank_correlation(x, y) == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
-    assert rank_correlation(x, -x) == pytest.approx(-1)
-    with pytest.raises(ValueError, match=r"one shape \[n\]"):
-        rank_correlation(x, y[:-1])
 
 
 def test_class_linkage_is_the_mean_cosine_of_rows():

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from .chain import BASE, DEMO, NO_FOLD, Place, Stage, checkpoint, varied
-from .measures import rank_correlation
 from .runs import ROOT, Run
 from .video_rows import sources_of
 
@@ -222,5 +222,5 @@ def clip_scores(model: Any, scenes: dict[str, Any], judge: Any) -> dict[str, flo
             )
         scores[name] = np.array([numbers[f"{method}/{name}"] for method in predictions])
     for name in ("pairs ridge", "translator"):
-        numbers[f"rank/{name}"] = rank_correlation(scores["ridge"], scores[name])
+        numbers[f"rank/{name}"] = float(spearmanr(scores["ridge"], scores[name]).statistic)
     return numbers

@@ -4,15 +4,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lightning_ss2a.metrics.functional.rank_correlation import class_linkage as linkage_of_sums
-from lightning_ss2a.metrics.functional.rank_correlation import class_sums, rank_correlation, ranks
+from lightning_ss2a.metrics.functional.class_linkage import class_linkage as linkage_of_sums
+from lightning_ss2a.metrics.functional.class_linkage import class_sums
 
 
 def class_linkage(x: Tensor, y: Tensor, class_index: Tensor, num_classes: int) -> np.ndarray:
-    """Average linkage of the rows of x and y, see :func:`lightning_ss2a.metrics.functional.rank_correlation`."""
+    """Average linkage of the rows of x and y, see :func:`lightning_ss2a.metrics.functional.class_linkage`."""
     sums = [class_sums(z, class_index, num_classes) for z in (x, y)]
     return linkage_of_sums(*sums, torch.bincount(class_index.long(), minlength=num_classes))
 
@@ -99,7 +100,9 @@ def alignment_measures(cli: Any, dataset: str, run: Any) -> dict[str, float]:
         linkage = (linkage + linkage.T) / 2
         upper = np.triu(np.isfinite(linkage), 1)
         for tree, prototypes in trees.items():
-            found[f"rank/{tree}/{side}"] = rank_correlation(linkage[upper], (prototypes @ prototypes.T)[upper])
+            found[f"rank/{tree}/{side}"] = float(
+                spearmanr(linkage[upper], (prototypes @ prototypes.T)[upper]).statistic
+            )
     return found
 
 
@@ -115,7 +118,7 @@ def depth_measures(cli: Any, dataset: str, run: Any) -> dict[str, float]:
 
 def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
     """How often a positive is above a negative, ties half: the area under the ROC curve."""
-    ranked = ranks(np.concatenate([positive, negative]))
+    ranked = rankdata(np.concatenate([positive, negative]))
     above = ranked[: len(positive)].sum() - len(positive) * (len(positive) + 1) / 2
     return float(above / (len(positive) * len(negative)))
 

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_ss2a.data.simulation.dataset import read_world
-from lightning_ss2a.metrics.functional.rank_correlation import class_linkage, class_sums, rank_correlation
+from lightning_ss2a.metrics.functional.class_linkage import class_linkage, class_sums
 
 SIDES = {"visual": (0, 0), "audio": (1, 1), "cross": (0, 1)}
 """Modalities that are compared: 0 is visual, 1 audio."""
@@ -63,6 +63,8 @@ class ClassSimilarity(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the correlations, of the rows of all ranks."""
+        from scipy.stats import spearmanr  # slow to import
+
         counts, *sums = (trainer.strategy.reduce(x, reduce_op="sum") for x in (self._counts, *self._sums))
         if trainer.sanity_checking or int((counts > 0).sum()) < 3:  # no pair of pairs to correlate
             return
@@ -71,5 +73,5 @@ class ClassSimilarity(Callback):
             linkage = (linkage + linkage.T) / 2
             upper = np.triu(np.isfinite(linkage), 1)
             for tree, similarity in self._trees.items():
-                value = rank_correlation(linkage[upper], similarity[upper])
+                value = float(spearmanr(linkage[upper], similarity[upper]).statistic)
                 pl_module.log(f"val/class_rank/{tree}/{side}", value, rank_zero_only=False)

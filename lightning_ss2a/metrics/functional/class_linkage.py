@@ -1,26 +1,8 @@
-"""Rank correlation, and the similarity of classes that it is taken of."""
+"""Similarity of classes: the mean cosine of their members (average linkage)."""
 
 import numpy as np
 import torch
 from torch import Tensor
-
-
-def ranks(x: np.ndarray) -> np.ndarray:
-    """Rank of each value, from 1, ``[n] -> [n]``; ties share their mean rank."""
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]
-
-
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's: Pearson's correlation of the ranks; x and y ``[n]``.
-
-    Raises:
-        ValueError: If the shapes differ or there are fewer than two values.
-    """
-    if x.shape != y.shape or x.ndim != 1 or len(x) < 2:
-        raise ValueError(f"x and y need one shape [n] with n of at least 2, got {x.shape} and {y.shape}")
-    return float(np.corrcoef(ranks(x), ranks(y))[0, 1])
 
 
 def class_sums(x: Tensor, class_index: Tensor, num_classes: int) -> Tensor:
