@@ -42,7 +42,7 @@ class JudgeAndStop(Callback):
 
         if pl_module.teacher is not None:
             origin = trainer.datamodule.training_columns(["origin"])["origin"].numpy()
-            self.similarity = teacher_similarity(trainer, pl_module, np.flatnonzero(origin != 0), len(origin))
+            self.similarity = teacher_similarity(trainer, pl_module.teacher, np.flatnonzero(origin != 0), len(origin))
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         trainer.should_stop = self.similarity is not None

@@ -197,7 +197,7 @@ def clip_scores(model: Any, scenes: dict[str, Any], judge: Any) -> dict[str, flo
     """CLIP score of several predictions for held-out scenes, with each translator, and how alike they rank them."""
     from lightning_ss2a.metrics.functional.clip_score import mean_source_cosine
     from lightning_ss2a.training.remixer import manifold_predictions
-    from lightning_ss2a.training.validation.manifold import untrained_predictions
+    from lightning_ss2a.training.validation.baselines import untrained_predictions
     from lightning_ss2a.training.validation.targets import targets_of
 
     targets, slots = targets_of(scenes), model.slots(scenes)

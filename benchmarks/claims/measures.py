@@ -52,7 +52,8 @@ def embed(model: Any, loader: Any, limit: int | None = None) -> dict[str, Tensor
 @torch.no_grad()
 def prediction_metrics(model: Any, rows: dict[str, Tensor]) -> dict[str, float]:
     """Recall@1 (mean of both ways), SSMS and reconstruction cosine of rows that ``embed`` gave."""
-    from lightning_ss2a.training.validation.manifold import AlignmentMetrics, PredictedAudioMetrics
+    from lightning_ss2a.training.validation.pairs import AlignmentMetrics
+    from lightning_ss2a.training.validation.predicted_audio import PredictedAudioMetrics
     from lightning_ss2a.training.validation.targets import targets_of
 
     predicted = PredictedAudioMetrics(model.hparams.top_n, None, with_ssms=True)

@@ -146,7 +146,7 @@ def remixer_measures(cli: Any, dataset: str, run: Run) -> dict[str, float]:
 def floor_measures(cli: Any, dataset: str, run: Run) -> dict[str, float]:
     """The same, beside all that predicts without a Remixer and, where the truth is known, the best guess."""
     from lightning_ss2a.training.remixer import manifold_predictions
-    from lightning_ss2a.training.validation.manifold import untrained_predictions
+    from lightning_ss2a.training.validation.baselines import untrained_predictions
 
     model = cli.model
     known = BestGuess(dataset) if run.world == "simulated" else None

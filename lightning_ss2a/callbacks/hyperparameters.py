@@ -1,11 +1,14 @@
 """TensorBoard's HParams tab."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_ss2a.callbacks.trainer_state import data_of
 
 
 class HyperparameterBoard(Callback):
@@ -36,7 +39,7 @@ class HyperparameterBoard(Callback):
         """Register hyperparameters and metric names."""
         from torch.utils.tensorboard.summary import hparams
 
-        shown = {**_flat(pl_module.hparams), **_flat(getattr(trainer.datamodule, "hparams", {}))}
+        shown = {**_flat(pl_module.hparams), **_flat(data_of(trainer).hparams)}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 # Not logger.log_hyperparams: that also writes each metric as a scalar at step 0, a mark in every chart.
@@ -44,9 +47,9 @@ class HyperparameterBoard(Callback):
                     logger.experiment.file_writer.add_summary(summary)
 
 
-def _flat(hyperparameters: dict[str, Any]) -> dict[str, bool | int | float | str]:
+def _flat(hyperparameters: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
     """Values that TensorBoard can show: numbers, booleans and short texts."""
-    shown = {}
+    shown: dict[str, bool | int | float | str] = {}
     for name, value in hyperparameters.items():
         if name.startswith("_"):
             continue

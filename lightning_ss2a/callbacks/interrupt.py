@@ -10,6 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_ss2a.callbacks.outputs import run_folder
+from lightning_ss2a.callbacks.protocols import HoldsBatches
+from lightning_ss2a.callbacks.trainer_state import is_last_batch, is_logging_batch
 
 
 class GracefulInterrupt(Callback):
@@ -41,11 +43,11 @@ class GracefulInterrupt(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and stop, if asked to and no batch waits for its step."""
-        last, interval = batch_idx + 1 == trainer.num_training_batches, trainer.log_every_n_steps
-        if trainer.world_size == 1 or last or (interval > 0 and (batch_idx + 1) % interval == 0):
+        if trainer.world_size == 1 or is_logging_batch(trainer, batch_idx):
             # A rank that was asked must not stop alone while the others wait in a collective.
             self._agreed = self._agreed or trainer.strategy.reduce_boolean_decision(self._asked, all=False)
-        if self._agreed and not last and not getattr(pl_module, "has_pending_batches", False):
+        waits = isinstance(pl_module, HoldsBatches) and pl_module.has_pending_batches
+        if self._agreed and not waits and not is_last_batch(trainer, batch_idx):
             self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,17 +1,37 @@
 """Where a run's output goes: its folder, and TensorBoard."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch.utils.tensorboard import SummaryWriter
+
 
 def run_folder(trainer: Trainer) -> Path:
-    """The run's folder; a collective call, so every rank makes it."""
+    """Name the run's folder; a collective call, so every rank makes it."""
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
-def tensorboard_writers(trainer: Trainer) -> list[Any]:
-    """Writer of each TensorBoard logger; they write on rank zero only."""
+def tensorboard_writers(trainer: Trainer) -> "list[SummaryWriter]":
+    """Find the writer of each TensorBoard logger on rank zero; on other ranks there is none."""
+    if not trainer.is_global_zero:
+        return []
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def add_figures(trainer: Trainer, draw: "Callable[[], Mapping[str, Figure]]") -> None:
+    """Show figures in TensorBoard as ``figures/NAME``, drawn only where they are written.
+
+    Args:
+        trainer: the trainer of the run.
+        draw: draws the figures, by name.
+    """
+    writers = tensorboard_writers(trainer)
+    for name, figure in draw().items() if writers else ():
+        for writer in writers:
+            writer.add_figure(f"figures/{name}", figure, trainer.global_step)

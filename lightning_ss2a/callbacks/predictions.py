@@ -11,10 +11,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_ss2a.callbacks.outputs import run_folder
+from lightning_ss2a.callbacks.protocols import embeds_pairs
+from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.checkpoints import weights_digest
-from lightning_ss2a.data import FieldSpec, ShardWriter
+from lightning_ss2a.data import FieldSpec, ShardDataModule, ShardWriter
 from lightning_ss2a.data.format.manifest import MANIFEST
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.models import Manifold
 
 COLUMNS = ("visual", "audio", "class_index", "origin", "group")
 Columns = dict[str, np.ndarray]
@@ -43,18 +46,19 @@ class CMSSShardWriter(Callback):
         """Open the data set on rank zero.
 
         Raises:
-            InputError: the folder holds a data set.
+            InputError: the module embeds no pairs, or the folder holds a data set.
         """
+        manifold, data = embeds_pairs(pl_module, self).evaluated_manifold, data_of(trainer)
         default = run_folder(trainer) / "cmss"
         folder = Path(self.output or default)
         if (folder / MANIFEST).exists():
             raise InputError(f"{folder} holds a data set; remove it, or name another output of CMSSShardWriter")
         self._written = set()
-        self._splits, self._ends = _splits_of_rows(trainer.datamodule)
+        self._splits, self._ends = _splits_of_rows(data)
         if not trainer.is_global_zero:
             return
-        source = trainer.datamodule.manifest
-        spec = FieldSpec(width=pl_module.hparams.manifold_width, encoder=_encoder(trainer, pl_module))
+        source = data.manifest
+        spec = FieldSpec(width=pl_module.hparams.manifold_width, encoder=_encoder(trainer, manifold))
         self._writer = ShardWriter(
             folder,
             kind="pairs",
@@ -87,7 +91,7 @@ class CMSSShardWriter(Callback):
         """Close the data set; its manifest is written last."""
         if self._writer is None:
             return
-        folds = trainer.datamodule.manifest.folds
+        folds = data_of(trainer).manifest.folds
         if folds and self._written.issuperset(folds):  # not where only some splits were predicted
             self._writer.folds = tuple(folds)
         self._writer.close()
@@ -107,7 +111,7 @@ class CMSSShardWriter(Callback):
             yield self._splits[number], {name: column[of_row == number] for name, column in columns.items()}
 
 
-def _splits_of_rows(data: Any) -> tuple[list[str], np.ndarray]:
+def _splits_of_rows(data: ShardDataModule) -> tuple[list[str], np.ndarray]:
     """Splits in the order in which rows are numbered, and the number of the row after each."""
     parts = [
         (split, manifest.rows(split))
@@ -117,9 +121,9 @@ def _splits_of_rows(data: Any) -> tuple[list[str], np.ndarray]:
     return [split for split, _ in parts], np.cumsum([rows for _, rows in parts])
 
 
-def _encoder(trainer: Trainer, module: LightningModule) -> str:
+def _encoder(trainer: Trainer, manifold: Manifold) -> str:
     checkpoint = Path(trainer.ckpt_path).name if trainer.ckpt_path else "untrained"
-    return f"cmss:{checkpoint}:{weights_digest(module.evaluated_manifold)}"
+    return f"cmss:{checkpoint}:{weights_digest(manifold)}"
 
 
 def _from_all_ranks(columns: Columns, world_size: int) -> list[Columns]:

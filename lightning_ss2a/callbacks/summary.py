@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_ss2a.callbacks.outputs import run_folder
 from lightning_ss2a.callbacks.predictions import CMSSShardWriter
+from lightning_ss2a.callbacks.trainer_state import callbacks_of, is_test_drive
+from lightning_ss2a.metrics.names import baseline_metric, baselines_among, is_baseline
 
 LOWER_IS_BETTER = ("median_rank", "modality_gap")
 TABLE_WIDTH = 120
@@ -54,21 +56,21 @@ class RunSummary(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the table and what to do next."""
         folder = run_folder(trainer)
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+        if not trainer.is_global_zero or is_test_drive(trainer):
             return
         if self._best:
             last = {name: float(value) for name, value in trainer.callback_metrics.items()}
             _print_table(trainer, pl_module, summary_table(self._best, last))
         checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
         # Not through rich: it would break a long command into lines that cannot be pasted.
-        with_predict = any(isinstance(callback, CMSSShardWriter) for callback in trainer.callbacks)
+        with_predict = any(isinstance(callback, CMSSShardWriter) for callback in callbacks_of(trainer))
         lines = next_commands(str(folder), checkpoint, bool(trainer.loggers), with_predict)
         print("\n".join(lines), flush=True)
 
 
 def metrics(values: Mapping[str, Any], prefix: str) -> dict[str, float]:
     """The metrics of a stage among all logged values, without their floors."""
-    return {name: float(x) for name, x in values.items() if name.startswith(prefix) and "_floor/" not in name}
+    return {name: float(x) for name, x in values.items() if name.startswith(prefix) and not is_baseline(name)}
 
 
 def better_of(best: Best, values: Mapping[str, float], epoch: int) -> Best:
@@ -98,8 +100,7 @@ def next_commands(
 ) -> list[str]:
     """Where the checkpoint is, and which commands use it."""
     lines = []
-    path = checkpoint and (checkpoint.best_model_path or checkpoint.last_model_path)
-    if path:
+    if checkpoint is not None and (path := checkpoint.best_model_path or checkpoint.last_model_path):
         # A trainer made in Python, not by the command, has no config.
         config = f"{folder}/config.yaml"
         options = shlex.join(["-c", config if Path(config).exists() else "CONFIG", "--ckpt_path", path])
@@ -119,21 +120,16 @@ def _table(title: str, columns: list[str], rows: Mapping[str, list[str]], values
     from rich.table import Table  # only a run's end needs it
 
     table = Table(title=f"{title} (floors: what needs no training of this model)")
-    floors = floor_names(values)
+    floors = baselines_among(values)
     table.add_column("metric", no_wrap=True)  # a name that is cut tells nothing; headings break between words
     for heading in (*columns, *(f"floor: {floor.replace('_', ' ')}" for floor in floors)):
         table.add_column(heading, justify="right")
     for name, cells in sorted(rows.items()):
         if re.search("/(single|several)/", name):  # of another way to predict: logged, but too much for a table
             continue
-        cells = [*cells, *(_number(values.get(f"{name}_floor/{floor}")) for floor in floors)]
+        cells = [*cells, *(_number(values.get(baseline_metric(name, floor))) for floor in floors)]
         table.add_row(name.partition("/")[2], *cells)
     return table
-
-
-def floor_names(values: Mapping[str, float]) -> list[str]:
-    """Names of the floors among logged values, in the order in which they were logged first."""
-    return list(dict.fromkeys(name.rpartition("_floor/")[2] for name in values if "_floor/" in name))
 
 
 def _number(value: float | None) -> str:
@@ -150,7 +146,7 @@ def _print_table(trainer: Trainer, pl_module: LightningModule, table: Any) -> No
     from rich.console import Console
 
     if trainer.progress_bar_callback is not None:  # it would be drawn again below the table
-        trainer.progress_bar_callback.teardown(trainer, pl_module, stage=trainer.state.fn)
+        trainer.progress_bar_callback.teardown(trainer, pl_module, stage=trainer.state.fn or "")
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)  # a log file has no width; names must not be cut
     console.print(table)

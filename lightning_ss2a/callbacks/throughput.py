@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_ss2a.callbacks.trainer_state import data_of, is_logging_batch
 from lightning_ss2a.errors import InputError
 
 
@@ -46,20 +47,19 @@ class Throughput(Callback):
     ) -> None:
         """Count the batch; log at the trainer's logging steps and at the end of an epoch."""
         self._rows += len(batch["index"]) * trainer.world_size
-        last, interval = batch_idx + 1 == trainer.num_training_batches, trainer.log_every_n_steps
-        if not last and (interval == 0 or (batch_idx + 1) % interval != 0):
+        if not is_logging_batch(trainer, batch_idx):
             return
         loss = trainer.callback_metrics.get("train/loss")
         if loss is not None and not math.isfinite(loss):
             # The manifold clips by itself: the trainer's switch does not reach two optimisers.
-            owns = getattr(pl_module, "owns_optimization", False)
-            clipping = "model.gradient_clip_norm" if owns else "trainer.gradient_clip_val"
+            automatic = pl_module.automatic_optimization
+            clipping = "trainer.gradient_clip_val" if automatic else "model.gradient_clip_norm"
             raise InputError(
                 f"train/loss is {float(loss)} in epoch {trainer.current_epoch}, batch {batch_idx}: lower "
                 f"model.learning_rate, set {clipping}, or look at the data with `ss2a shards validate`"
             )
         seconds = time.perf_counter() - self._start
-        kind = trainer.datamodule.manifest.kind  # pairs, scenes or videos
+        kind = data_of(trainer).manifest.kind  # pairs, scenes or videos
         pl_module.log(f"train/{kind}_per_second", self._rows / seconds, rank_zero_only=True)
         self._restart()
 

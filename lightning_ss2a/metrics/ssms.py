@@ -66,7 +66,9 @@ class SoundSourceMatchingScore(Metric):
     def update(self, predicted_scores: Tensor, target_scores: Tensor, class_index: Tensor | None = None) -> None:
         """Add rows: scores ``[B, L]`` each, classes ``[B]``."""
         matches = matching_labels(predicted_scores, target_scores, self.top_n)
-        group = torch.zeros_like(matches) if self.num_classes is None else self._check_classes(class_index, matches)
+        group = torch.zeros_like(matches)
+        if self.num_classes is not None:
+            group = _checked_classes(class_index, len(matches), self.num_classes)
         self.matches.index_add_(0, group, matches)
         self.rows.index_add_(0, group, torch.ones_like(matches))
         self.broken_rows += count_non_finite(predicted_scores, target_scores)
@@ -94,11 +96,12 @@ class SoundSourceMatchingScore(Metric):
         score = SSMS_SCALE * matches.double() / (self.top_n * rows)
         return score.masked_fill(self.broken_rows > 0, torch.nan).float()
 
-    def _check_classes(self, class_index: Tensor | None, matches: Tensor) -> Tensor:
-        if class_index is None or class_index.shape != matches.shape:
-            found = "nothing" if class_index is None else tuple(class_index.shape)
-            raise ValueError(f"num_classes is set, so class_index must be [{len(matches)}] classes, got {found}")
-        outside = class_index[(class_index < 0) | (class_index >= self.num_classes)]
-        if len(outside):
-            raise ValueError(f"class_index must be in 0..{self.num_classes - 1}, got {int(outside[0])}")
-        return class_index.long()
+
+def _checked_classes(class_index: Tensor | None, rows: int, num_classes: int) -> Tensor:
+    if class_index is None or class_index.shape != (rows,):
+        found = "nothing" if class_index is None else tuple(class_index.shape)
+        raise ValueError(f"num_classes is set, so class_index must be [{rows}] classes, got {found}")
+    outside = class_index[(class_index < 0) | (class_index >= num_classes)]
+    if len(outside):
+        raise ValueError(f"class_index must be in 0..{num_classes - 1}, got {int(outside[0])}")
+    return class_index.long()

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -11,15 +10,15 @@ from torch.nn.functional import normalize
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import contrastive_loss, cosine_distance_loss
-from lightning_ss2a.metrics import CrossModalRetrieval, MeanCosine
+from lightning_ss2a.metrics.names import OWN
 from lightning_ss2a.models import AudioToVisual
 from lightning_ss2a.models.audio_to_visual import HIDDEN_WIDTHS
 from lightning_ss2a.training.checks import arguments_of_the_model
 from lightning_ss2a.training.optimization import Schedule
 from lightning_ss2a.training.stage import StageModule
-from lightning_ss2a.training.validation.baselines import TrainingStatistics
-from lightning_ss2a.training.validation.manifold import RECALL_AT, reset_metrics
-from lightning_ss2a.training.validation.targets import Targets, targets_of
+from lightning_ss2a.training.validation.container import EpochMetrics
+from lightning_ss2a.training.validation.targets import targets_of
+from lightning_ss2a.training.validation.translations import translation_baselines, translation_metrics
 
 
 class AudioToVisualModule(StageModule):
@@ -82,9 +81,9 @@ class AudioToVisualModule(StageModule):
         """The translator."""
         return self.translator
 
-    def build_validation(self, data: LightningDataModule) -> "TranslationValidation":
+    def build_validation(self, data: LightningDataModule) -> EpochMetrics[Tensor]:
         """Metrics of translated audio embeddings."""
-        return TranslationValidation()
+        return translation_metrics()
 
     def on_fit_start(self) -> None:
         """Get ready to measure, and give translations the length of the visual embeddings."""
@@ -115,59 +114,11 @@ class AudioToVisualModule(StageModule):
         """Measure a batch of pairs."""
         targets = targets_of(batch)
         if len(targets):
-            self.validation.update(self.translator(batch["audio"]), targets, self.statistics)
+            self.validation.update(
+                targets,
+                {OWN: normalize(self.translator(batch["audio"]).float(), dim=-1)},
+                lambda: translation_baselines(targets, self.statistics),
+                self.statistics,
+                self._label_head,
+            )
         return {}
-
-
-class TranslationValidation(nn.Module):
-    """How near translated audio is to what is seen, and whether it finds it among all that is.
-
-    Beside ``translation_cosine`` and ``recall@k`` stand those of the closed-form ridge regression, which without a
-    checkpoint is the CLIP score's translator, the cosine of the mean training embedding, and chance; they are measured
-    on the first validation epoch and kept. Retrieval takes the mean training embedding off both sides: what all
-    pictures have in common tells none from another.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cosine, self.retrieval = MeanCosine(), CrossModalRetrieval(ks=RECALL_AT)
-        self.floors = nn.ModuleDict(
-            {"ridge": MeanCosine(), "mean_visual": MeanCosine(), "ridge_retrieval": CrossModalRetrieval(ks=RECALL_AT)}
-        )
-        self.floor_values: dict[str, Tensor] | None = None
-
-    def update(self, translated: Tensor, targets: Targets, statistics: TrainingStatistics) -> None:
-        """Add translations [rows, visual width] of a batch."""
-        visual, mean = targets.mean_visual, statistics.mean_visual
-        own = normalize(translated.float(), dim=-1)
-        self.cosine.update(own, visual)
-        self.retrieval.update(visual - mean, own - mean, targets.index)
-        if self.floor_values is None:
-            ridge = statistics.translate_audio(targets.audio)
-            self.floors["ridge"].update(ridge, visual)
-            self.floors["mean_visual"].update(mean.expand_as(visual), visual)
-            self.floors["ridge_retrieval"].update(visual - mean, ridge - mean, targets.index)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Values by metric name; a collective call, so every rank has to make it."""
-        own = {"translation_cosine": self.cosine.compute()} | self.retrieval.compute()
-        if self.floor_values is None:
-            self.floor_values = self._compute_floors(int(self.retrieval.rows))
-        return own | self.floor_values
-
-    def reset(self, floors: bool = False) -> None:
-        """Forget the epoch; the floors stay, unless they are to be measured again."""
-        if floors:
-            self.floor_values = None
-            reset_metrics(self.floors)
-        self.cosine.reset()
-        self.retrieval.reset()
-
-    def _compute_floors(self, rows: int) -> dict[str, Tensor]:
-        ridge = {"translation_cosine": self.floors["ridge"].compute()} | self.floors["ridge_retrieval"].compute()
-        floors = {f"{name}_floor/ridge": value for name, value in ridge.items()}
-        floors["translation_cosine_floor/mean_visual"] = self.floors["mean_visual"].compute()
-        for direction in ("visual_to_audio", "audio_to_visual"):
-            for k in RECALL_AT:
-                floors[f"recall@{k}/{direction}_floor/chance"] = torch.tensor(min(1.0, k / rows))
-        return floors

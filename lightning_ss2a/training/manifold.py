@@ -10,6 +10,8 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
+from lightning_ss2a.callbacks.protocols import TrainsManifold
+from lightning_ss2a.metrics.names import OWN
 from lightning_ss2a.models import Manifold
 from lightning_ss2a.models.ema import frozen_copy
 from lightning_ss2a.training.checks import arguments_of_the_model, check_minima, warn_without_effect
@@ -25,13 +27,15 @@ from lightning_ss2a.training.optimization import (
     run_progress,
 )
 from lightning_ss2a.training.resume import global_batch, rank_share
-from lightning_ss2a.training.validation.manifold import ManifoldValidation
+from lightning_ss2a.training.validation.container import EpochMetrics
+from lightning_ss2a.training.validation.pairs import PairPrediction, pair_baselines, pair_metrics
+from lightning_ss2a.training.validation.targets import targets_of
 
 TEACHER = "teacher."
 LOSS_TERMS = ("contrastive", "reconstruction", "kl", "consistency")
 
 
-class ManifoldModule(MeasuredModule):
+class ManifoldModule(MeasuredModule, TrainsManifold):
     """Learns the projectors and the reconstructor of a :class:`~lightning_ss2a.models.Manifold` from pairs.
 
     Each step optimises in turn (paper, "Manifold Learning"): the projectors on the whole of L_fold with the
@@ -126,7 +130,6 @@ class ManifoldModule(MeasuredModule):
         self.consistency_weight = 0.0
         self.validate_teacher = False
         self._losses = ManifoldLosses(self.manifold, self.hparams)
-        self.last_ssms_per_class: Tensor | None = None
         self._pending: list[Batch] = []
         self._latest_terms: dict[str, Tensor] | None = None
         self._latest_learning_rate = 0.0
@@ -174,10 +177,9 @@ class ManifoldModule(MeasuredModule):
         """Parameters of the reconstructor's turn."""
         return list(self.manifold.audio_reconstructor.parameters())
 
-    def build_validation(self, data: LightningDataModule) -> ManifoldValidation:
+    def build_validation(self, data: LightningDataModule) -> EpochMetrics[PairPrediction]:
         """Metrics of pairs."""
-        with_ssms = data.label_head is not None
-        return ManifoldValidation(self.hparams.top_n, len(data.classes) or None, with_ssms)
+        return pair_metrics(self.hparams.top_n, len(data.classes) or None, data.label_head is not None)
 
     def setup(self, stage: str) -> None:
         """Begin a run: no batches wait, and a teacher of another run is gone; see the base for the rest."""
@@ -313,10 +315,12 @@ class ManifoldModule(MeasuredModule):
         """Measure a batch of pairs; returns the means of its embeddings for the figures."""
         manifold = self.evaluated_manifold
         visual, audio = manifold.project_visual(batch["visual"]).mean, manifold.project_audio(batch["audio"]).mean
-        predicted = manifold.reconstruct_audio(visual).mean
-        self.validation.update(batch, visual, audio, predicted, self.statistics, self._label_head)
+        targets = targets_of(batch)
+        self.validation.update(
+            targets,
+            {OWN: PairPrediction(manifold.reconstruct_audio(visual).mean, visual, audio)},
+            lambda: pair_baselines(targets, self.statistics),
+            self.statistics,
+            self._label_head,
+        )
         return {"visual_embedding": visual, "audio_embedding": audio}
-
-    def on_measured(self) -> None:
-        """Keep SSMS by class."""
-        self.last_ssms_per_class = self.validation.ssms_per_class()

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.loading.tensors import Batch
@@ -14,6 +14,7 @@ from lightning_ss2a.seeding import mix_seed, seed_device
 from lightning_ss2a.training.checks import check_kind, check_label_head, check_trainer, check_widths
 from lightning_ss2a.training.resume import finish_epoch
 from lightning_ss2a.training.validation.baselines import TrainingStatistics, training_statistics
+from lightning_ss2a.training.validation.container import EpochMetrics
 
 
 class MeasuredModule(LightningModule):
@@ -32,7 +33,7 @@ class MeasuredModule(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.statistics: TrainingStatistics | None = None
-        self.validation: nn.Module | None = None
+        self.validation: EpochMetrics | None = None
         self._label_head: LabelHead | None = None
 
     def check_data(self, data: LightningDataModule) -> None:
@@ -45,13 +46,18 @@ class MeasuredModule(LightningModule):
         check_widths(self.hparams, data, self.DATA[data.manifest.kind])
         check_label_head(self.hparams, data)
 
-    def build_validation(self, data: LightningDataModule) -> nn.Module:
-        """New metrics for a run, with ``compute() -> dict`` and ``reset(floors: bool)``."""
+    def build_validation(self, data: LightningDataModule) -> EpochMetrics:
+        """New metrics for a run."""
         raise NotImplementedError
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """Add a batch to ``self.validation``; returns what figures are drawn from."""
         raise NotImplementedError
+
+    @property
+    def ssms_by_group(self) -> dict[str, Tensor]:
+        """SSMS by group of validation rows in the last epoch; see :class:`EpochMetrics`."""
+        return {} if self.validation is None else self.validation.ssms_by_group
 
     # ---------------------------------------------------------------- set-up
 
@@ -156,10 +162,6 @@ class MeasuredModule(LightningModule):
 
     def _log_measured(self, prefix: str) -> None:
         values = self.validation.compute()
-        self.on_measured()
-        self.validation.reset(floors=self.trainer.sanity_checking)  # which sees a part of the rows only
+        self.validation.reset(baselines=self.trainer.sanity_checking)  # which sees a part of the rows only
         # Every rank holds the same numbers already: the metrics gathered them.
         self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, sync_dist=False)
-
-    def on_measured(self) -> None:
-        """Keep what figures need of the metrics of an epoch, before they forget it."""

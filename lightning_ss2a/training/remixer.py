@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.metrics import MeanCosine
+from lightning_ss2a.metrics.names import OWN
 from lightning_ss2a.models import DiagonalGaussian, Manifold, Remixer, cycle_mix
 from lightning_ss2a.models.cycle_mix import CycleMixResult, Feedback, Score
 from lightning_ss2a.models.layers.keyed_noise import keyed_draw
@@ -21,8 +23,9 @@ from lightning_ss2a.training.optimization import Schedule
 from lightning_ss2a.training.pretrained import build_manifold, read_manifold, same_weights
 from lightning_ss2a.training.projection_cache import ProjectionCache
 from lightning_ss2a.training.stage import StageModule
-from lightning_ss2a.training.validation.manifold import FLOORS, untrained_predictions
-from lightning_ss2a.training.validation.predictions import OWN, PredictionValidation, RemixerValidation
+from lightning_ss2a.training.validation.baselines import BASELINES, untrained_predictions
+from lightning_ss2a.training.validation.container import EpochMetrics
+from lightning_ss2a.training.validation.predicted_audio import audio_metrics
 from lightning_ss2a.training.validation.targets import targets_of
 from lightning_ss2a.training.variational import cosine_losses
 
@@ -184,11 +187,12 @@ class RemixerModule(StageModule):
         """The Remixer; the manifold is frozen."""
         return self.remixer
 
-    def build_validation(self, data: LightningDataModule) -> PredictionValidation:
+    def build_validation(self, data: LightningDataModule) -> EpochMetrics[Tensor]:
         """Metrics of mixed audio embeddings."""
         variants = ["draw", "cycle_mix"] if self.hparams.validate_cycle_mix else ["draw"]
-        floors = [*FLOORS, "source_mean", "global"]
-        return RemixerValidation(self.hparams.top_n, data.label_head is not None, True, variants, floors)
+        baselines = [*BASELINES, "source_mean", "global"]
+        extra = {"draw_cosine": MeanCosine()}
+        return audio_metrics(self.hparams.top_n, data.label_head is not None, True, variants, baselines, extra)
 
     def setup(self, stage: str) -> None:
         """See :class:`MeasuredModule`; projections of a run that was interrupted are those of other data."""
@@ -309,13 +313,13 @@ class RemixerModule(StageModule):
             result = self.cycle_mix(batch, slots)
             predictions["cycle_mix"], shown["history"] = result.embedding, result.history
 
-        def floors() -> dict[str, Tensor]:
+        def baselines() -> dict[str, Tensor]:
             return untrained_predictions(targets, self.statistics) | manifold_predictions(
                 slots, self._project_visual(batch["global_visual"]), self.manifold
             )
 
-        self.validation.update(targets, predictions, floors, self.statistics, self._label_head)
-        self.validation.draw_cosine.update(*draws)
+        self.validation.update(targets, predictions, baselines, self.statistics, self._label_head)
+        self.validation.extra["draw_cosine"].update(*draws)
         return shown
 
     def draw(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> Tensor:

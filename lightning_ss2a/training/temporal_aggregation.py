@@ -10,14 +10,16 @@ from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import cosine_distance_loss
+from lightning_ss2a.metrics.names import OWN
 from lightning_ss2a.models import LinearAggregator, TemporalAggregator, mean_over_frames
 from lightning_ss2a.models.layers.attentive_readout import HEAD_WIDTHS
 from lightning_ss2a.models.layers.variational_mlp import Variant
 from lightning_ss2a.training.checks import arguments_of_the_model, check_widths
 from lightning_ss2a.training.optimization import Schedule, build_adamw
 from lightning_ss2a.training.stage import StageModule
-from lightning_ss2a.training.validation.manifold import FLOORS, untrained_predictions
-from lightning_ss2a.training.validation.predictions import OWN, PredictionValidation
+from lightning_ss2a.training.validation.baselines import BASELINES, untrained_predictions
+from lightning_ss2a.training.validation.container import EpochMetrics
+from lightning_ss2a.training.validation.predicted_audio import audio_metrics
 from lightning_ss2a.training.validation.targets import targets_of
 from lightning_ss2a.training.variational import cosine_losses
 
@@ -124,10 +126,11 @@ class TemporalAggregationModule(StageModule):
             )
         check_widths(self.hparams, data, {"audio_width": "frames"})
 
-    def build_validation(self, data: LightningDataModule) -> PredictionValidation:
+    def build_validation(self, data: LightningDataModule) -> EpochMetrics[Tensor]:
         """Metrics of aggregated audio embeddings."""
         seen = "visual" in data.manifest.fields
-        return PredictionValidation(self.hparams.top_n, data.label_head is not None, seen, [], [*FLOORS, "frame_mean"])
+        baselines = [*BASELINES, "frame_mean"]
+        return audio_metrics(self.hparams.top_n, data.label_head is not None, seen, baselines=baselines)
 
     def without_effect(self) -> dict[tuple[str, ...], str]:
         """Options of the attention where there is none; those apart that one config gives to all aggregators."""
@@ -160,11 +163,11 @@ class TemporalAggregationModule(StageModule):
         targets = targets_of(batch)
         if len(targets):
 
-            def floors() -> dict[str, Tensor]:
+            def baselines() -> dict[str, Tensor]:
                 return untrained_predictions(targets, self.statistics) | {
                     "frame_mean": mean_over_frames(batch["frames"])
                 }
 
             predictions = {OWN: self.predict_audio(batch)}
-            self.validation.update(targets, predictions, floors, self.statistics, self._label_head)
+            self.validation.update(targets, predictions, baselines, self.statistics, self._label_head)
         return {}

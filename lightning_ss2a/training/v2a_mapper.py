@@ -8,14 +8,16 @@ from torch import Tensor, nn
 
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.losses import cosine_distance_loss
+from lightning_ss2a.metrics.names import OWN
 from lightning_ss2a.models import DiffusionMapper, RegressionMapper
 from lightning_ss2a.models.layers.keyed_noise import keyed_normal
 from lightning_ss2a.models.v2a_mapper import HIDDEN_WIDTHS
 from lightning_ss2a.training.checks import arguments_of_the_model
 from lightning_ss2a.training.optimization import Schedule
 from lightning_ss2a.training.stage import StageModule
-from lightning_ss2a.training.validation.manifold import FLOORS, untrained_predictions
-from lightning_ss2a.training.validation.predictions import OWN, PredictionValidation
+from lightning_ss2a.training.validation.baselines import BASELINES, untrained_predictions
+from lightning_ss2a.training.validation.container import EpochMetrics
+from lightning_ss2a.training.validation.predicted_audio import audio_metrics
 from lightning_ss2a.training.validation.targets import targets_of
 
 Flavour = Literal["diffusion", "regression"]
@@ -106,9 +108,9 @@ class V2AMapperModule(StageModule):
         """The mapper, or the transformer in it that a diffusion mapper calls many times."""
         return [self.mapper.transformer if self.hparams.flavour == "diffusion" else self.mapper]
 
-    def build_validation(self, data: LightningDataModule) -> PredictionValidation:
+    def build_validation(self, data: LightningDataModule) -> EpochMetrics[Tensor]:
         """Metrics of mapped audio embeddings."""
-        return PredictionValidation(self.hparams.top_n, data.label_head is not None, True, [], FLOORS)
+        return audio_metrics(self.hparams.top_n, data.label_head is not None, True, baselines=BASELINES)
 
     def without_effect(self) -> dict[tuple[str, ...], str]:
         """Options of diffusion where there is none; sizes apart, since one config serves both flavours."""

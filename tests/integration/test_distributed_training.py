@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_ss2a.callbacks import EMATeacher, PairFilter
+from lightning_ss2a.metrics.names import OWN
 from tests.distributed import run_distributed
 from tests.manifold_examples import (
     DETERMINISTIC,
@@ -96,7 +97,7 @@ def train(
         "steps": trainer.global_step,
         "validation": recorder.validation,
         "training": recorder.training,
-        "per_class": module.last_ssms_per_class,
+        "per_class": module.ssms_by_group[OWN],
         "unused": trainer.strategy._ddp_kwargs if several else {},
     }
 

@@ -17,6 +17,7 @@ from torch.optim import AdamW
 
 from lightning_ss2a.callbacks import Throughput
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.metrics.names import OWN
 from lightning_ss2a.models import Manifold
 from lightning_ss2a.seeding import mix_seed
 from lightning_ss2a.training import ManifoldModule
@@ -536,7 +537,7 @@ def test_plainer_data_sets(tmp_path: Path, options: dict):
     assert any(name.startswith("val/ssms") for name in values) == ("with_head" not in options)
     assert "val/recall@1/visual_to_audio" in values
     if "classes" in options:
-        assert module.last_ssms_per_class.tolist() == pytest.approx([values["val/ssms"]])
+        assert module.ssms_by_group[OWN].tolist() == pytest.approx([values["val/ssms"]])
 
 
 # -------------------------------------------------------------------- seeds

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.callbacks.figures.drawing import new_figure
-from lightning_ss2a.callbacks.figures.scene_record import GROUPS, MEANS, SceneRecord
+from lightning_ss2a.callbacks.figures.scene_record import GROUPS, MEANS, SceneRecord, ragged_of, tensor_of
 from lightning_ss2a.data.loading.tensors import Rows, count, take
 
 if TYPE_CHECKING:
@@ -45,17 +45,17 @@ def attention_figure(
     cell_width = float(np.clip((WIDTH - KEY_WIDTH - SCALE_WIDTH) / len(columns), *CELL_WIDTHS))
     width = KEY_WIDTH + cell_width * len(columns) + SCALE_WIDTH
     figure = new_figure(max(7.4, width), MEANS_HEIGHT + scenes_height)
-    above, below = figure.subfigures(2, 1, height_ratios=(MEANS_HEIGHT, scenes_height))
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(MEANS_HEIGHT, scenes_height)).flat
     left, right = above.subplots(1, 2, width_ratios=(3, 2))
     _draw_shares(left, record, {"sources": "sources"} | ({"global": "global"} if use_global else {}) | {"rest": rest})
     _draw_effective(right, record)
-    _draw_scenes(below, columns, scenes["key"].tolist(), cell_width)
+    _draw_scenes(below, columns, np.asarray(scenes["key"]).tolist(), cell_width)
     return figure
 
 
 def example_scenes(rows: Rows, most: int) -> Rows:
     """Scenes evenly over the split, of two sources or more where there are any."""
-    several = (rows["group"] > 0).nonzero().squeeze(1)
+    several = (tensor_of(rows, "group") > 0).nonzero().squeeze(1)
     chosen = several if len(several) else torch.arange(count(rows))
     if len(chosen) > most:
         chosen = chosen[torch.linspace(0, len(chosen) - 1, most).round().long()]
@@ -88,8 +88,9 @@ class Column:
 
 def attention_columns(scenes: Rows, names: Sequence[str], use_global: bool, rest: str) -> list[Column]:
     """The sources in the order of the scene, their sum, the global embedding if it is used, and the rest."""
-    (shares, valid), (classes, _) = scenes["shares"].padded(), scenes["classes"].padded(fill=-1)
-    tokens, slots, summed = scenes["tokens"], valid.sum(1), shares.sum(1)
+    (shares, valid), (classes, _) = ragged_of(scenes, "shares").padded(), ragged_of(scenes, "classes").padded(fill=-1)
+    tokens, slots, summed = tensor_of(scenes, "tokens"), valid.sum(1), shares.sum(1)
+    of_global = tensor_of(scenes, "global")
     shown = shares.masked_fill(~valid, torch.nan).T[:MOST_SOURCES]
     columns = [
         Column(f"source {i + 1}", share, 1 / tokens, [_class_name(c, names) for c in classes[:, i].tolist()], True)
@@ -104,9 +105,9 @@ def attention_columns(scenes: Rows, names: Sequence[str], use_global: bool, rest
     columns.append(Column("all sources", summed, uniform, labels))
     empty = [""] * len(tokens)
     if use_global:
-        columns.append(Column("global", scenes["global"], 1 / tokens, empty))
+        columns.append(Column("global", of_global, 1 / tokens, empty))
     left = (tokens - slots - int(use_global)) / tokens
-    return [*columns, Column(rest, 1 - summed - scenes["global"], left, empty)]
+    return [*columns, Column(rest, 1 - summed - of_global, left, empty)]
 
 
 def _class_name(number: int, names: Sequence[str]) -> str:

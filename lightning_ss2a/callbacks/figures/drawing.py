@@ -1,10 +1,14 @@
 """What the callbacks that draw figures share: when they are due, and what a figure is."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -24,13 +28,19 @@ class FigureCallback(Callback):
 
     def is_due(self, trainer: Trainer) -> bool:
         """Whether the validation under way is to be drawn; all ranks agree."""
-        last = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
+        epochs = trainer.max_epochs
+        last = epochs is not None and epochs != -1 and trainer.current_epoch + 1 >= epochs
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
         return fitting and (last or trainer.current_epoch >= self._next_epoch)
 
     def note_drawn(self, trainer: Trainer) -> None:
         """Wait until the epoch has doubled."""
         self._next_epoch = max(1, 2 * trainer.current_epoch)
+
+
+def tensors_in(outputs: STEP_OUTPUT) -> Mapping[str, Tensor]:
+    """Return what a validation step has given, by name; nothing of a batch without rows."""
+    return outputs if isinstance(outputs, Mapping) else {}
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -43,7 +53,7 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
-def figure_with_axes(width: float, height: float) -> tuple["Figure", Any]:
+def figure_with_axes(width: float, height: float) -> "tuple[Figure, Axes]":
     """A figure that holds one plot, sizes in inches."""
     figure = new_figure(width, height)
     return figure, figure.subplots()

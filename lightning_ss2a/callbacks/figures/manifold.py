@@ -4,12 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from torch.nn.functional import normalize
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lightning_ss2a.callbacks.figures.drawing import FigureCallback, figure_with_axes
-from lightning_ss2a.callbacks.outputs import tensorboard_writers
+from lightning_ss2a.callbacks.figures.drawing import FigureCallback, figure_with_axes, tensors_in
+from lightning_ss2a.callbacks.outputs import add_figures, tensorboard_writers
+from lightning_ss2a.callbacks.protocols import embeds_pairs
+from lightning_ss2a.callbacks.trainer_state import data_of
+from lightning_ss2a.metrics.names import OWN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,11 +41,19 @@ class ManifoldFigures(FigureCallback):
         self._latest: dict[str, Tensor] | None = None
         self._class_counts: list[int] = []
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module that has nothing to show.
+
+        Raises:
+            InputError: it embeds no pairs.
+        """
+        embeds_pairs(pl_module, self)
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: dict[str, Tensor],
+        outputs: STEP_OUTPUT,
         batch: dict[str, Any],
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -50,33 +62,30 @@ class ManifoldFigures(FigureCallback):
         if batch_idx == 0:
             self._rows = []
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._rows.append({name: (outputs | batch)[name].detach() for name in COLLECTED})
+            self._rows.append({name: {**tensors_in(outputs), **batch}[name].detach() for name in COLLECTED})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, now that the module has computed its metrics."""
         if not self.is_due(trainer) or not self._rows:
             return
-        self._gather_latest(trainer)
+        rows = self._latest = self._gather(len(data_of(trainer).classes))
+        self._rows = []
         self.note_drawn(trainer)
-        if trainer.is_global_zero:
-            per_class = pl_module.last_ssms_per_class
-            for writer in tensorboard_writers(trainer):
-                self._draw(writer, trainer, per_class)
+        names, per_class = data_of(trainer).classes, embeds_pairs(pl_module, self).ssms_by_group.get(OWN)
+        add_figures(trainer, lambda: self._draw(rows, names, per_class))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Export the last embeddings to the projector."""
+        names = data_of(trainer).classes
         if self._rows:
-            self._gather_latest(trainer)  # a collective call, so every rank makes it
-        if not trainer.is_global_zero or self._latest is None:
+            self._latest, self._rows = self._gather(len(names)), []  # a collective call, so every rank makes it
+        if self._latest is None:
             return
-        classes, names = self._latest["class_index"].tolist(), trainer.datamodule.classes
+        classes = self._latest["class_index"].tolist()
         metadata = [[modality, names[c]] for modality in ("visual", "audio") for c in classes]
         both = torch.cat([self._latest["visual_embedding"], self._latest["audio_embedding"]])
         for writer in tensorboard_writers(trainer):
             writer.add_embedding(both, metadata, metadata_header=["modality", "class"], tag="cmss", global_step=0)
-
-    def _gather_latest(self, trainer: Trainer) -> None:
-        self._latest, self._rows = self._gather(len(trainer.datamodule.classes)), []
 
     def _gather(self, classes: int) -> dict[str, Tensor]:
         """All ranks' rows in the order of the split, at most ``max_pairs``, on the CPU."""
@@ -92,12 +101,11 @@ class ManifoldFigures(FigureCallback):
             rows[name] = normalize(rows[name].float(), dim=-1)
         return rows
 
-    def _draw(self, writer: Any, trainer: Trainer, per_class: Tensor | None) -> None:
-        rows, names, step = self._latest, trainer.datamodule.classes, trainer.global_step
-        writer.add_figure("figures/similarity", similarity_figure(rows, names), step)
-        writer.add_figure("figures/map", map_figure(rows, names), step)
+    def _draw(self, rows: dict[str, Tensor], names: list[str], per_class: Tensor | None) -> dict[str, "Figure"]:
+        figures = {"similarity": similarity_figure(rows, names), "map": map_figure(rows, names)}
         if per_class is not None:
-            writer.add_figure("figures/ssms_by_class", class_bars_figure(per_class, self._class_counts, names), step)
+            figures["ssms_by_class"] = class_bars_figure(per_class, self._class_counts, names)
+        return figures
 
 
 def similarity_figure(rows: dict[str, Tensor], names: list[str]) -> "Figure":
@@ -137,8 +145,8 @@ def map_figure(rows: dict[str, Tensor], names: list[str]) -> "Figure":
     axes.plot(*joined.T.numpy(), color="lightgrey", linewidth=0.6, zorder=0)
     colours = _class_colours(len(names))
     of_row = [colours[c] for c in rows["class_index"].tolist()]
-    axes.scatter(*visual.T.numpy(), c=of_row, marker="o", s=16, linewidths=0)
-    axes.scatter(*audio.T.numpy(), c=of_row, marker="x", s=16, linewidths=1)
+    axes.scatter(visual[:, 0], visual[:, 1], c=of_row, marker="o", s=16, linewidths=0)
+    axes.scatter(audio[:, 0], audio[:, 1], c=of_row, marker="x", s=16, linewidths=1)
     figure.legend(handles=_map_legend(rows, names, colours), loc="outside right upper", fontsize=8, frameon=False)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel=f"first principal component ({shares[0]:.0f} % of variance)", ylabel=f"second ({shares[1]:.0f} %)")
@@ -179,10 +187,10 @@ def _with_room(centres: list[float], length: int) -> list[int]:
 
 def _class_colours(classes: int) -> list[Any]:
     """As many colours that can be told apart as there are; along a rainbow where there are more classes."""
-    from matplotlib import colormaps
+    from matplotlib import color_sequences, colormaps
 
     if classes <= 20:
-        return list(colormaps["tab10" if classes <= 10 else "tab20"].colors[:classes])
+        return list(color_sequences["tab10" if classes <= 10 else "tab20"][:classes])
     return [colormaps["turbo"](i / (classes - 1)) for i in range(classes)]
 
 

@@ -5,17 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from lightning_ss2a.callbacks.figures.attention import attention_figure
-from lightning_ss2a.callbacks.figures.drawing import FigureCallback, figure_with_axes
-from lightning_ss2a.callbacks.figures.scene_record import GROUPS, SceneRecord, scene_rows
-from lightning_ss2a.callbacks.outputs import tensorboard_writers
+from lightning_ss2a.callbacks.figures.drawing import FigureCallback, figure_with_axes, tensors_in
+from lightning_ss2a.callbacks.figures.scene_record import GROUPS, SceneRecord, scene_rows, tensor_of
+from lightning_ss2a.callbacks.outputs import add_figures
+from lightning_ss2a.callbacks.trainer_state import data_of
+from lightning_ss2a.metrics.names import OWN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PREDICTIONS = {"prediction": "tab:blue", "draw": "skyblue", "cycle_mix": "navy"}
+PREDICTIONS = {OWN: "tab:blue", "draw": "skyblue", "cycle_mix": "navy"}
 FLOORS = ("dimgrey", "darkgrey", "tab:olive", "tan", "tab:brown", "rosybrown")
 SCORES = {
     "mean": "mean cosine to the sources",
@@ -51,14 +54,15 @@ class RemixerFigures(FigureCallback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: dict[str, Tensor],
+        outputs: STEP_OUTPUT,
         batch: dict[str, Any],
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Keep what is drawn, if figures are due; a batch without scenes has no outputs."""
-        if outputs and self.is_due(trainer):
-            self._record.add(scene_rows(outputs, batch, pl_module.hparams))
+        tensors = tensors_in(outputs)
+        if tensors and self.is_due(trainer):
+            self._record.add(scene_rows(tensors, batch, pl_module.hparams))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, now that the module has computed its metrics."""
@@ -68,15 +72,10 @@ class RemixerFigures(FigureCallback):
         if not record.parts:
             return
         self.note_drawn(trainer)
-        writers = tensorboard_writers(trainer)
-        if trainer.is_global_zero and writers:
-            figures = self._draw(record, trainer.datamodule.classes, pl_module)
-            for writer in writers:
-                for name, figure in figures.items():
-                    writer.add_figure(f"figures/{name}", figure, trainer.global_step)
+        add_figures(trainer, lambda: self._draw(record, data_of(trainer).classes, pl_module))
 
     def _draw(self, record: SceneRecord, classes: list[str], module: LightningModule) -> dict[str, "Figure"]:
-        hparams, ssms = module.hparams, module.validation.ssms_by_sources
+        hparams, ssms = module.hparams, module.ssms_by_group
         options = {"use_global": hparams["use_global"], "rest": _rest_name(hparams)}
         figures = {"attention": attention_figure(record, classes, self.max_scenes, **options)}
         if "history" in record.totals:
@@ -103,12 +102,13 @@ def cycle_mix_figure(record: SceneRecord, score: str) -> "Figure":
     from matplotlib import colormaps
 
     rows, scenes, means = record.rows(), record.totals["scenes"], record.mean("history")
+    history, groups = tensor_of(rows, "history"), tensor_of(rows, "group")
     figure, axes = figure_with_axes(6.2, 4.2)
     iterations = np.arange(1, means.shape[1] + 1)
     many = len(iterations) > MOST_LINEAR_ITERATIONS
     for group in scenes.nonzero().flatten().tolist():
         colour = colormaps["plasma"](0.9 * group / (len(GROUPS) - 1))
-        kept = rows["history"][rows["group"] == group].numpy()
+        kept = history[groups == group].numpy()
         if len(kept):
             low, high = np.quantile(kept, SPREAD, axis=0)
             axes.fill_between(iterations, low, high, color=colour, alpha=0.12, linewidth=0)

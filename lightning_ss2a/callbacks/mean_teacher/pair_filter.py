@@ -15,9 +15,12 @@ from lightning_ss2a.callbacks.mean_teacher.elbow import Curve, check_options, fi
 from lightning_ss2a.callbacks.mean_teacher.report import PairReport, filter_figure, filter_table, summary_line
 from lightning_ss2a.callbacks.mean_teacher.row_switch import begins_epoch, train_on
 from lightning_ss2a.callbacks.mean_teacher.teacher import ANNOTATED, EMATeacher
-from lightning_ss2a.callbacks.outputs import run_folder, tensorboard_writers
+from lightning_ss2a.callbacks.outputs import add_figures, run_folder
+from lightning_ss2a.callbacks.protocols import trains_manifold
+from lightning_ss2a.callbacks.trainer_state import callbacks_of, data_of, is_test_drive
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import write_whole
+from lightning_ss2a.models import Manifold
 
 FOLDER = "pair_filter"
 MOST_NAMED_CLASSES = 5
@@ -79,7 +82,12 @@ class PairFilter(Callback):
         if every_n_epochs is not None and every_n_epochs < 1:
             raise InputError(f"PairFilter.every_n_epochs is {every_n_epochs}, needs at least 1 (or null)")
         self.every_n_epochs = every_n_epochs
-        self._forget()
+        self._kept: Tensor | None = None
+        self._keys: str | None = None
+        self._threshold: float | None = None
+        self._first_epoch: int | None = None
+        self._last_epoch: int | None = None
+        self._said_nothing_to_filter = False
 
     # ---------------------------------------------------------------- state
 
@@ -99,14 +107,6 @@ class PairFilter(Callback):
         self._threshold = state_dict["threshold"]
         self._first_epoch, self._last_epoch = state_dict["first_epoch"], state_dict["last_epoch"]
 
-    def _forget(self) -> None:
-        self._kept: Tensor | None = None
-        self._keys: str | None = None
-        self._threshold: float | None = None
-        self._first_epoch: int | None = None
-        self._last_epoch: int | None = None
-        self._said_nothing_to_filter = False
-
     # ---------------------------------------------------------------- Lightning's hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -117,11 +117,12 @@ class PairFilter(Callback):
         """
         if stage != "fit":
             return
-        self._forget()
-        teachers = [i for i, callback in enumerate(trainer.callbacks) if isinstance(callback, EMATeacher)]
+        self._kept = self._keys = self._threshold = self._first_epoch = self._last_epoch = None
+        self._said_nothing_to_filter = False
+        teachers = [i for i, callback in enumerate(callbacks_of(trainer)) if isinstance(callback, EMATeacher)]
         if not teachers:
             raise InputError("PairFilter needs a teacher: list the callback EMATeacher before it")
-        if teachers[0] > trainer.callbacks.index(self):
+        if teachers[0] > callbacks_of(trainer).index(self):
             raise InputError("EMATeacher is listed after PairFilter; list it before, so that there is a teacher")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -132,14 +133,14 @@ class PairFilter(Callback):
         """
         if self._kept is None:
             return
-        keys = trainer.datamodule.training_columns(["key"])["key"]
+        keys = np.asarray(data_of(trainer).training_columns(["key"])["key"])
         if self._keys != digest(keys):
             raise InputError(
                 f"the checkpoint's pair filter is over {len(self._kept):,} other training rows than the {len(keys):,} "
                 "of the data, or over the same in another order: resume with the data sets and splits of that run, or "
                 "begin a new run, with the checkpoint as EMATeacher.teacher_checkpoint"
             )
-        self._train_on_kept(trainer)
+        _train_on_kept(trainer, self._kept)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Filter where training begins with an epoch that it was resumed in."""
@@ -148,8 +149,9 @@ class PairFilter(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Filter, when it is due."""
-        if pl_module.teacher is not None and self._is_due(trainer.current_epoch):
-            self._filter(trainer, pl_module)
+        teacher = trains_manifold(pl_module, self).teacher
+        if teacher is not None and self._is_due(trainer.current_epoch):
+            self._filter(trainer, teacher)
 
     def _is_due(self, epoch: int) -> bool:
         if self._first_epoch is None:
@@ -159,34 +161,32 @@ class PairFilter(Callback):
 
     # ---------------------------------------------------------------- filtering
 
-    def _filter(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        columns = trainer.datamodule.training_columns(["key", "origin", "class_index"])
-        origin = columns["origin"].numpy()
+    def _filter(self, trainer: Trainer, teacher: Manifold) -> None:
+        columns = data_of(trainer).training_columns(["key", "origin", "class_index"])
+        origin = np.asarray(columns["origin"])
         rows = np.flatnonzero(origin != ANNOTATED)
         epoch = trainer.current_epoch
         self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
         self._last_epoch = epoch
-        self._kept, self._threshold = torch.ones(len(origin), dtype=torch.bool), None
-        self._keys = digest(columns["key"])
+        kept, self._threshold = torch.ones(len(origin), dtype=torch.bool), None
+        self._keys = digest(np.asarray(columns["key"]))
         if len(rows):
-            similarity = teacher_similarity(trainer, pl_module, rows, len(origin))
-            report = decide(columns, rows, similarity, trainer.datamodule.classes, self.options)
-            self._kept[torch.from_numpy(rows)] = torch.from_numpy(report.kept)
+            similarity = teacher_similarity(trainer, teacher, rows, len(origin))
+            report = decide(columns, rows, similarity, data_of(trainer).classes, self.options)
+            kept[torch.from_numpy(rows)] = torch.from_numpy(report.kept)
             self._threshold = report.elbow.threshold
             self._tell(trainer, report)
         elif not self._said_nothing_to_filter:
             self._said_nothing_to_filter = True
             rank_zero_info("PairFilter: all training pairs are annotated, so there is nothing to filter")
-        self._train_on_kept(trainer)
-
-    def _train_on_kept(self, trainer: Trainer) -> None:
-        train_on(trainer, None if bool(self._kept.all()) else self._kept.nonzero()[:, 0].numpy())
+        self._kept = kept
+        _train_on_kept(trainer, kept)
 
     # ---------------------------------------------------------------- what people see
 
     def _tell(self, trainer: Trainer, report: PairReport) -> None:
         folder = run_folder(trainer)
-        file = None if trainer.fast_dev_run else folder / FOLDER / f"epoch-{trainer.current_epoch:04d}.csv"
+        file = None if is_test_drive(trainer) else folder / FOLDER / f"epoch-{trainer.current_epoch:04d}.csv"
         if file is not None and trainer.is_global_zero:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(file, filter_table(report))
@@ -197,25 +197,28 @@ class PairFilter(Callback):
         rank_zero_info(summary_line(report) + (f"; see {file}" if file is not None else ""))
         for logger in trainer.loggers:
             logger.log_metrics(report.scalars(), step=trainer.global_step)
-        for writer in tensorboard_writers(trainer) if trainer.is_global_zero else ():
-            writer.add_figure("figures/pair_filter", filter_figure(report), trainer.global_step)
+        add_figures(trainer, lambda: {"pair_filter": filter_figure(report)})
+
+
+def _train_on_kept(trainer: Trainer, kept: Tensor) -> None:
+    train_on(trainer, None if bool(kept.all()) else kept.nonzero()[:, 0].numpy())
 
 
 @torch.no_grad()
-def teacher_similarity(trainer: Trainer, pl_module: LightningModule, rows: np.ndarray, total: int) -> np.ndarray:
+def teacher_similarity(trainer: Trainer, teacher: Manifold, rows: np.ndarray, total: int) -> np.ndarray:
     """Cosine between the teacher's visual and audio CMSS means of these rows, float32 [rows], the same on every rank.
 
     Args:
         trainer: whose data module deals the rows to the ranks.
-        pl_module: has the teacher.
+        teacher: on the device of the run.
         rows: row numbers, int64, increasing.
         total: number of all training rows.
     """
-    teacher, device = pl_module.teacher, pl_module.device
-    dtype = next(teacher.parameters()).dtype  # that of the weights, which may be bfloat16 throughout
+    weights = next(teacher.parameters())
+    device, dtype = weights.device, weights.dtype  # weights may be bfloat16 throughout
     # Each row is in one rank's batches, so that the sum over ranks is a gathering, whatever their numbers of rows.
     similarity = torch.zeros(total, device=device)
-    for batch in trainer.datamodule.training_rows_subset_loader(rows):  # no hook of a callback runs under autocast
+    for batch in data_of(trainer).training_rows_subset_loader(rows):  # no hook of a callback runs under autocast
         visual, audio = (batch[name].to(device, dtype, non_blocking=True) for name in ("visual", "audio"))
         means = teacher.project_visual(visual).mean.float(), teacher.project_audio(audio).mean.float()
         similarity[batch["index"].to(device, non_blocking=True)] = cosine_similarity(*means)

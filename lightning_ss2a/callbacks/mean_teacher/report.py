@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightning_ss2a.callbacks.figures.drawing import new_figure
 from lightning_ss2a.callbacks.mean_teacher.elbow import Elbow
 from lightning_ss2a.data import ORIGINS
 
@@ -84,9 +85,7 @@ def filter_table(report: PairReport) -> bytes:
 
 def filter_figure(report: PairReport) -> "Figure":
     """The sorted curve with chord, knee and threshold, and beside it, on the same axis, a histogram of each origin."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.4, 4.4), dpi=150, layout="constrained")
+    figure = new_figure(8.4, 4.4)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     lowest, highest = float(report.similarity.min()), float(report.similarity.max())
     margin = 0.04 * (highest - lowest) + 1e-3

@@ -4,6 +4,7 @@ import numpy as np
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.errors import InputError
 
 
@@ -20,7 +21,7 @@ def train_on(trainer: Trainer, rows: np.ndarray | None) -> None:
     Raises:
         InputError: they do not fill one batch, or make fewer batches than a switch of the trainer asks for.
     """
-    data = trainer.datamodule
+    data = data_of(trainer)
     if np.array_equal(_or_none(data.selected_training_rows), _or_none(rows)):
         return
     data.select_training_rows(rows)
@@ -46,7 +47,7 @@ def _reload(trainer: Trainer) -> None:
     except InputError:
         raise
     except (ValueError, MisconfigurationException) as error:  # switches of the trainer that count batches
-        batches = len(trainer.datamodule.train_dataloader())
+        batches = len(data_of(trainer).train_dataloader())
         raise InputError(
             f"an epoch over the rows that are selected now (EMATeacher, PairFilter) has only {batches} batches, too "
             "few for trainer.val_check_interval or trainer.limit_train_batches; use fractions that leave one batch, or "

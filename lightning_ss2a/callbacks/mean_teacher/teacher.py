@@ -1,6 +1,7 @@
 """Mean Teacher (Tarvainen and Valpola, 2017; paper, supplement 2.2): a teacher that follows its student."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_ss2a.callbacks.mean_teacher.row_switch import begins_epoch, train_on
+from lightning_ss2a.callbacks.protocols import TrainsManifold, trains_manifold
+from lightning_ss2a.callbacks.trainer_state import data_of, is_test_drive
 from lightning_ss2a.checkpoints import other_architecture, read_checkpoint
 from lightning_ss2a.data import ORIGINS
 from lightning_ss2a.errors import InputError
@@ -98,12 +101,10 @@ class EMATeacher(Callback):
         Raises:
             InputError: the module cannot have a teacher.
         """
-        if not hasattr(pl_module, "start_teacher"):
-            raise InputError(f"EMATeacher: {type(pl_module).__name__} has no teacher; use it with ManifoldModule")
-        pl_module.validate_teacher = self.validate_teacher
+        trains_manifold(pl_module, self).validate_teacher = self.validate_teacher
         if stage == "fit":
             self._updates, self._first_epoch, self._resumed_in = 0, 0, None
-            trainer.datamodule.select_training_rows(None)  # those of another fit, if any
+            data_of(trainer).select_training_rows(None)  # those of another fit, if any
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note where a run is resumed."""
@@ -115,7 +116,7 @@ class EMATeacher(Callback):
         Raises:
             InputError: the given teacher cannot be used, or the annotated pairs do not fill one batch.
         """
-        if pl_module.teacher is not None:
+        if trains_manifold(pl_module, self).teacher is not None:
             return
         if self.teacher_checkpoint is not None:
             if self._resumed_in is not None:
@@ -123,7 +124,7 @@ class EMATeacher(Callback):
                     f"{OPTION} {self.teacher_checkpoint} would overwrite what --ckpt_path resumes, which has no "
                     "teacher; give one of the two"
                 )
-            load_teacher(pl_module, self.teacher_checkpoint)
+            load_teacher(trains_manifold(pl_module, self), pl_module.hparams, self.teacher_checkpoint)
             rank_zero_info(f"EMATeacher: the teacher is {self.teacher_checkpoint}; stage 2 from the first epoch")
         elif (self._resumed_in or 0) < self.teacher_epochs:
             self._begin_stage_one(trainer)
@@ -133,14 +134,14 @@ class EMATeacher(Callback):
             train_on(trainer, self._annotated_rows(trainer))
         except InputError as error:
             raise InputError(f"EMATeacher: stage 1 trains on annotated rows only: {error}") from error
-        if 0 < (trainer.max_epochs or 0) <= self.teacher_epochs and not trainer.fast_dev_run:
+        if 0 < (trainer.max_epochs or 0) <= self.teacher_epochs and not is_test_drive(trainer):
             rank_zero_warn(
                 f"EMATeacher.teacher_epochs={self.teacher_epochs} leaves no epoch for the student: "
                 f"trainer.max_epochs is {trainer.max_epochs}"
             )
 
     def _annotated_rows(self, trainer: Trainer) -> np.ndarray | None:
-        origin = trainer.datamodule.training_columns(["origin"])["origin"].numpy()
+        origin = np.asarray(data_of(trainer).training_columns(["origin"])["origin"])
         rows = np.flatnonzero(origin == ANNOTATED)
         if not len(rows):
             rank_zero_warn("EMATeacher: no training pair is annotated, so stage 1 trains the teacher on all pairs")
@@ -155,59 +156,63 @@ class EMATeacher(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Follow the student from now on: after the last of the optimisers that a step moves."""
+        module = trains_manifold(pl_module, self)
 
         def follow(*_: Any) -> None:
-            self._follow(pl_module)
+            self._follow(module)
 
         self._hook = trainer.optimizers[-1].register_step_post_hook(follow)
         if begins_epoch(trainer):
             self.on_train_epoch_start(trainer, pl_module)
-        _log_stage(trainer, pl_module)
+        _log_stage(trainer, module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin stage 2, when it is time."""
-        if pl_module.teacher is not None or trainer.current_epoch < self.teacher_epochs:
+        module = trains_manifold(pl_module, self)
+        if module.teacher is not None or trainer.current_epoch < self.teacher_epochs:
             return
-        pl_module.start_teacher()
+        module.start_teacher()
         self._updates, self._first_epoch = 0, trainer.current_epoch
         train_on(trainer, None)
         rank_zero_info(f"EMATeacher: stage 2 from epoch {trainer.current_epoch}, on all rows")
-        _log_stage(trainer, pl_module)
+        _log_stage(trainer, module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the weight of the consistency loss."""
-        if pl_module.teacher is not None:
+        module = trains_manifold(pl_module, self)
+        if module.teacher is not None:
             epochs = trainer.current_epoch - self._first_epoch + batch_idx / trainer.num_training_batches
-            pl_module.consistency_weight = self.consistency_weight * rampup(epochs, self.consistency_rampup_epochs)
+            module.consistency_weight = self.consistency_weight * rampup(epochs, self.consistency_rampup_epochs)
 
-    def _follow(self, pl_module: LightningModule) -> None:
-        if pl_module.teacher is not None:
+    def _follow(self, module: TrainsManifold) -> None:
+        if module.teacher is not None:
             self._latest_decay = ema_decay(self._updates, self.decay, self.decay_schedule)
-            update_ema(pl_module.teacher, pl_module.manifold, self._latest_decay)
+            update_ema(module.teacher, module.manifold, self._latest_decay)
             self._updates += 1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log the stage, and in stage 2 how far teacher and student are apart."""
-        if not pl_module.is_logged:
+        module = trains_manifold(pl_module, self)
+        if not module.is_logged:
             return
-        pl_module.log("teacher/stage", _stage(pl_module))
-        if pl_module.teacher is None:
+        pl_module.log("teacher/stage", _stage(module))
+        if module.teacher is None:
             return
         pl_module.log("teacher/decay", self._latest_decay)
-        pl_module.log("teacher/consistency_weight", pl_module.consistency_weight)
-        pl_module.log("teacher/distance_to_student", relative_distance(pl_module.teacher, pl_module.manifold))
+        pl_module.log("teacher/consistency_weight", module.consistency_weight)
+        pl_module.log("teacher/distance_to_student", relative_distance(module.teacher, module.manifold))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so if training has ended before there was a student."""
-        if pl_module.teacher is None and not trainer.fast_dev_run:
+        if trains_manifold(pl_module, self).teacher is None and not is_test_drive(trainer):
             rank_zero_warn("EMATeacher: training has ended in stage 1: there is no teacher, and the filter never ran")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so if the teacher is asked for and there is none."""
         fitting = trainer.state.fn == TrainerFn.FITTING
-        if self.validate_teacher and pl_module.teacher is None and not fitting:
+        if self.validate_teacher and trains_manifold(pl_module, self).teacher is None and not fitting:
             rank_zero_warn("EMATeacher.validate_teacher: the checkpoint has no teacher, so its model is used")
 
     on_test_start = on_predict_start = on_validation_start
@@ -222,18 +227,18 @@ class EMATeacher(Callback):
             self._hook.remove()
             self._hook = None
         if stage == "fit":
-            pl_module.consistency_weight = 0.0
-            trainer.datamodule.select_training_rows(None)
+            trains_manifold(pl_module, self).consistency_weight = 0.0
+            data_of(trainer).select_training_rows(None)
 
 
-def _log_stage(trainer: Trainer, pl_module: LightningModule) -> None:
+def _log_stage(trainer: Trainer, module: TrainsManifold) -> None:
     """Where a stage begins, since it may be shorter than the interval of logging."""
     for logger in trainer.loggers:
-        logger.log_metrics({"teacher/stage": _stage(pl_module)}, step=trainer.global_step)
+        logger.log_metrics({"teacher/stage": _stage(module)}, step=trainer.global_step)
 
 
-def _stage(pl_module: LightningModule) -> float:
-    return 1.0 if pl_module.teacher is None else 2.0
+def _stage(module: TrainsManifold) -> float:
+    return 1.0 if module.teacher is None else 2.0
 
 
 def rampup(epochs: float, rampup_epochs: float) -> float:
@@ -242,24 +247,25 @@ def rampup(epochs: float, rampup_epochs: float) -> float:
     return math.exp(-5.0 * (1.0 - done) ** 2)
 
 
-def load_teacher(pl_module: LightningModule, path: str) -> None:
+def load_teacher(module: TrainsManifold, hparams: Mapping[str, Any], path: str) -> None:
     """Make the manifold of a checkpoint the module's teacher, and start the student from it.
 
     Args:
-        pl_module: a ``ManifoldModule``.
+        module: a ``ManifoldModule``.
+        hparams: its hyperparameters.
         path: checkpoint of one; its teacher if it has one, else its model.
 
     Raises:
         InputError: the file cannot be read, or holds a model of another architecture.
     """
     checkpoint = read_checkpoint(path, OPTION)
-    for name, ours, theirs in other_architecture(pl_module.hparams, checkpoint.get("hyper_parameters", {})):
+    for name, ours, theirs in other_architecture(hparams, checkpoint.get("hyper_parameters", {})):
         raise InputError(f"{OPTION} {path} has model.{name} {theirs}, this model has {ours}")
     weights = checkpoint["state_dict"]
     prefix = "teacher." if any(name.startswith("teacher.") for name in weights) else "manifold."
     found = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     try:
-        pl_module.manifold.load_state_dict(found)
+        module.manifold.load_state_dict(found)
     except RuntimeError as error:
         raise InputError(f"{OPTION} {path}: not the checkpoint of a manifold like this one") from error
-    pl_module.start_teacher()
+    module.start_teacher()

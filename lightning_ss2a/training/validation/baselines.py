@@ -1,4 +1,4 @@
-"""What one pass over the training split tells: the mean embeddings and the closed-form maps behind every floor."""
+"""Baselines: what one pass over the training split tells, and what it predicts without training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -17,7 +17,7 @@ from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.ridge import RidgeRegression
 from lightning_ss2a.training.pretrained import load_audio_to_visual
-from lightning_ss2a.training.validation.targets import targets_of
+from lightning_ss2a.training.validation.targets import Targets, targets_of, tensors_of
 
 PRIOR_SAMPLES = 512
 
@@ -30,7 +30,7 @@ class TrainingStatistics:
         mean_audio: mean unit-norm audio embedding, [audio width].
         audio_norm: mean norm of the audio embeddings as stored, scalar. A prediction has a direction only; a label
             head with a bias needs a length too, and gets this one.
-        audio_samples: audio embeddings of training rows spread over the split, [<= 512, audio width]; for the floor
+        audio_samples: audio embeddings of training rows spread over the split, [<= 512, audio width]; for the baseline
             "chance".
         features_to_audio_weight: ridge regression of audio directions on what is seen, [audio, feature width]; see
             ``Targets.features``.
@@ -59,9 +59,13 @@ class TrainingStatistics:
         return _affine(features, self.features_to_audio_weight, self.features_to_audio_bias)
 
     def translate_audio(self, audio: Tensor) -> Tensor:
-        """Audio embeddings [rows, audio width] in the visual space, [rows, visual width]."""
+        """Audio embeddings [rows, audio width] in the visual space, [rows, visual width].
+
+        Raises:
+            InputError: the data have no visual embeddings.
+        """
         if self.translator is None:
-            return _affine(normalize(audio, dim=-1), self.audio_to_visual_weight, self.audio_to_visual_bias)
+            return _affine(normalize(audio, dim=-1), *self._audio_to_visual())
         with torch.autocast(audio.device.type, enabled=False):
             return self.translator(audio)
 
@@ -85,10 +89,9 @@ class TrainingStatistics:
         Raises:
             InputError: the file is missing or broken, or has other names or widths than needed.
         """
-        if self.audio_to_visual_weight is None:
-            raise InputError("translator_checkpoint has no use: these data have no visual embeddings to compare with")
+        weight, bias = self._audio_to_visual()
         if path.endswith(".ckpt"):
-            visual_width, audio_width = self.audio_to_visual_weight.shape
+            visual_width, audio_width = weight.shape
             translator = load_audio_to_visual(path, "translator_checkpoint", audio_width, visual_width)
             return replace(self, translator=translator)
         if not Path(path).is_file():
@@ -97,13 +100,19 @@ class TrainingStatistics:
             tensors = load_file(path)
         except SafetensorError as error:
             raise InputError(f"{path}: not a safetensors file ({error})") from error
-        for name, expected in (("weight", self.audio_to_visual_weight), ("bias", self.audio_to_visual_bias)):
+        for name, expected in (("weight", weight), ("bias", bias)):
             if name not in tensors or tensors[name].shape != expected.shape:
                 found = tuple(tensors[name].shape) if name in tensors else "nothing"
                 raise InputError(f"{path}: field {name!r} must have shape {tuple(expected.shape)}, found {found}")
             if not tensors[name].isfinite().all():
                 raise InputError(f"{path}: field {name!r} holds NaN or infinite numbers")
         return replace(self, translator=LinearTranslator(tensors["weight"].float(), tensors["bias"].float()))
+
+    def _audio_to_visual(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the ridge regression from audio to visual."""
+        if self.audio_to_visual_weight is None or self.audio_to_visual_bias is None:
+            raise InputError("translator_checkpoint has no use: these data have no visual embeddings to compare with")
+        return self.audio_to_visual_weight, self.audio_to_visual_bias
 
 
 class LinearTranslator(nn.Module):
@@ -113,6 +122,9 @@ class LinearTranslator(nn.Module):
         weight: [visual, audio width].
         bias: [visual width].
     """
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -127,8 +139,8 @@ class LinearTranslator(nn.Module):
 def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
     """Fit the statistics in one pass over the training rows (every row once, views averaged).
 
-    Every rank reads the same rows in the same order, so that all ranks hold the same floors to the bit.
-    The ridge penalties are chosen by generalised cross-validation: the strongest floor that needs no tuning.
+    Every rank reads the same rows in the same order, so that all ranks hold the same baselines to the bit.
+    The ridge penalties are chosen by generalised cross-validation: the strongest baseline that needs no tuning.
 
     Args:
         batches: dict batches of pairs, scenes or videos.
@@ -136,32 +148,43 @@ def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
     Raises:
         InputError: there is no row.
     """
-    forward = backward = None
-    norms, visual_norms, samples = 0.0, 0.0, _SpreadSample(PRIOR_SAMPLES)
+    to_audio: RidgeRegression | None = None
+    to_visual: RidgeRegression | None = None
+    norms, visual_norms = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    samples = _SpreadSample(PRIOR_SAMPLES)
     for batch in batches:
         targets = targets_of({name: _double(column) for name, column in batch.items()})
         features, audio, visual = targets.features, normalize(targets.audio, dim=-1), targets.mean_visual
-        if forward is None:
-            forward = RidgeRegression(features.shape[-1], audio.shape[-1], device=audio.device)
-            if visual is not None:
-                backward = RidgeRegression(audio.shape[-1], visual.shape[-1], device=audio.device)
-        forward.update(features, audio)
-        if backward is not None:
-            backward.update(audio, visual)
+        if to_audio is None:
+            to_audio = RidgeRegression(features.shape[-1], audio.shape[-1], device=audio.device)
+        to_audio.update(features, audio)
+        if targets.visual is not None and visual is not None:
+            if to_visual is None:
+                to_visual = RidgeRegression(audio.shape[-1], visual.shape[-1], device=audio.device)
+            to_visual.update(audio, visual)
             lengths = targets.visual.norm(dim=-1).masked_fill(~targets.visible, 0).sum(1)
             visual_norms = visual_norms + (lengths / targets.visible.sum(1)).sum()
         norms = norms + targets.audio.norm(dim=-1).sum()
-        samples.update(batch["audio"])
-    if forward is None or forward.count == 0:
-        raise InputError("the training split has no rows: no floor or translator can be fitted")
-    to_audio = forward.fit()
-    return TrainingStatistics(
-        mean_audio=forward.mean_target.float(),
-        audio_norm=(norms / forward.count).float(),
+        samples.update(tensors_of(batch)["audio"])
+    if to_audio is None or to_audio.count == 0:
+        raise InputError("the training split has no rows: no baseline or translator can be fitted")
+    audio_map = to_audio.fit()
+    statistics = TrainingStatistics(
+        mean_audio=to_audio.mean_target.float(),
+        audio_norm=(norms / to_audio.count).float(),
         audio_samples=samples.rows(),
-        features_to_audio_weight=to_audio.weight.float(),
-        features_to_audio_bias=to_audio.bias.float(),
-        **({} if backward is None else _visual_statistics(backward, visual_norms)),
+        features_to_audio_weight=audio_map.weight.float(),
+        features_to_audio_bias=audio_map.bias.float(),
+    )
+    if to_visual is None:
+        return statistics
+    visual_map = to_visual.fit()
+    return replace(
+        statistics,
+        audio_to_visual_weight=visual_map.weight.float(),
+        audio_to_visual_bias=visual_map.bias.float(),
+        mean_visual=to_visual.mean_target.float(),
+        visual_norm=(visual_norms / to_visual.count).float(),
     )
 
 
@@ -182,13 +205,21 @@ def training_statistics(data: ShardDataModule) -> TrainingStatistics:
     return keeper.get(key, lambda: fit().to(CPU), lambda fitted: sum(x.nbytes for x in fitted.state_dict().values()))
 
 
-def _visual_statistics(backward: RidgeRegression, norms: Tensor) -> dict[str, Tensor]:
-    to_visual = backward.fit()
+BASELINES = ("chance", "mean_audio", "ridge")
+"""Names of :func:`untrained_predictions`."""
+
+
+def untrained_predictions(targets: Targets, statistics: TrainingStatistics) -> dict[str, Tensor]:
+    """Predict audio without training, [rows, audio width] each: chance, the mean audio, ridge regression.
+
+    Chance predicts the embedding of some training row, whatever it sees; the mean audio predicts the mean training
+    embedding; ridge regresses audio on what is seen in closed form.
+    """
+    samples = statistics.audio_samples
     return {
-        "audio_to_visual_weight": to_visual.weight.float(),
-        "audio_to_visual_bias": to_visual.bias.float(),
-        "mean_visual": backward.mean_target.float(),
-        "visual_norm": (norms / backward.count).float(),
+        "chance": samples[targets.index % len(samples)],
+        "mean_audio": statistics.mean_audio.expand_as(targets.audio),
+        "ridge": statistics.predict_audio(targets.features),
     }
 
 

@@ -27,6 +27,7 @@ class Targets:
         index: number of each row in its split, [B].
         visual: embeddings of what is seen, [B, S, V]; None: the data have none (videos of generated audio).
         visible: which of them there are, bool [B, S].
+        class_index: class of each row, [B]; None: the data have none (scenes and videos have several).
     """
 
     audio: Tensor
@@ -34,14 +35,21 @@ class Targets:
     index: Tensor
     visual: Tensor | None
     visible: Tensor
+    class_index: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.audio)
 
     def __getitem__(self, rows: Tensor) -> "Targets":
         """Those of some rows, chosen by a mask or by numbers."""
-        visual = None if self.visual is None else self.visual[rows]
-        return Targets(self.audio[rows], self.features[rows], self.index[rows], visual, self.visible[rows])
+        return Targets(
+            audio=self.audio[rows],
+            features=self.features[rows],
+            index=self.index[rows],
+            visual=None if self.visual is None else self.visual[rows],
+            visible=self.visible[rows],
+            class_index=None if self.class_index is None else self.class_index[rows],
+        )
 
     @property
     def mean_visual(self) -> Tensor | None:
@@ -51,13 +59,20 @@ class Targets:
 
 def targets_of(batch: Batch) -> Targets:
     """The targets in a batch of pairs, scenes or videos; in float64 where the batch is."""
-    audio, index = batch["audio"], batch["index"]
+    columns = tensors_of(batch)
+    audio, index = columns["audio"], columns["index"]
     one = torch.ones(len(audio), 1, dtype=torch.bool, device=audio.device)
-    if "sources" in batch:
-        visual, visible = batch["sources"], batch["valid"]
-        features = torch.cat([normalize(batch["global_visual"], dim=-1), mean_direction(visual, visible)], dim=-1)
+    if "sources" in columns:
+        visual, visible = columns["sources"], columns["valid"]
+        features = torch.cat([normalize(columns["global_visual"], dim=-1), mean_direction(visual, visible)], dim=-1)
         return Targets(audio, features, index, visual, visible)
-    visual = batch["visual"].unsqueeze(1) if "visual" in batch else None
-    if "frames" in batch:
-        return Targets(audio, mean_over_frames(batch["frames"]), index, visual, one)
-    return Targets(audio, normalize(batch["visual"], dim=-1), index, visual, one)
+    if "frames" in columns:
+        seen = columns["visual"].unsqueeze(1) if "visual" in columns else None
+        return Targets(audio, mean_over_frames(columns["frames"]), index, seen, one)
+    visual = columns["visual"]
+    return Targets(audio, normalize(visual, dim=-1), index, visual.unsqueeze(1), one, columns.get("class_index"))
+
+
+def tensors_of(batch: Batch) -> dict[str, Tensor]:
+    """Those columns of a batch that are no text."""
+    return {name: column for name, column in batch.items() if isinstance(column, Tensor)}

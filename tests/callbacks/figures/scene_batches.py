@@ -52,8 +52,7 @@ class StubRemixer(LightningModule):
         super().__init__()
         self.save_hyperparameters(HPARAMS | hparams)
         self.outputs, self.ssms = outputs, ssms
-        self.validation = torch.nn.Module()
-        self.validation.ssms_by_sources = {}
+        self.ssms_by_group: dict[str, Tensor] = {}
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
@@ -63,7 +62,7 @@ class StubRemixer(LightningModule):
         return self.outputs[batch_idx]
 
     def on_validation_epoch_end(self) -> None:
-        self.validation.ssms_by_sources = self.ssms
+        self.ssms_by_group = self.ssms
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)

@@ -99,7 +99,7 @@ def test_dropped_rows_do_not_train_and_annotated_rows_do(tmp_path: Path, dataset
 def test_a_class_that_would_lose_all_its_pairs_keeps_them(tmp_path: Path, dataset: str, monkeypatch):
     owls = numbers % 3 == 2
     similarity = np.where(owls, -0.5, similarities[::-1])
-    monkeypatch.setattr(pair_filter, "teacher_similarity", lambda trainer, module, rows, total: similarity[rows])
+    monkeypatch.setattr(pair_filter, "teacher_similarity", lambda trainer, teacher, rows, total: similarity[rows])
     chosen = PairFilter()
     with pytest.warns(UserWarning, match=r"training pair of 1 classes is below .* their pairs are kept: owl$"):
         fit(tmp_path, dataset, chosen)
@@ -142,7 +142,7 @@ def test_no_noisy_rows_nothing_to_filter_said_once(tmp_path: Path, tmp_path_fact
     ],
 )
 def test_without_an_elbow_everything_is_kept(tmp_path, dataset, monkeypatch, similarity, options, reason):
-    monkeypatch.setattr(pair_filter, "teacher_similarity", lambda trainer, module, rows, total: similarity[rows])
+    monkeypatch.setattr(pair_filter, "teacher_similarity", lambda trainer, teacher, rows, total: similarity[rows])
     chosen = PairFilter(**options)
     logger = TensorBoardLogger(tmp_path, name="run", version=0)
     with pytest.warns(UserWarning, match=f"PairFilter keeps all pairs: {reason}"):
@@ -157,7 +157,7 @@ def test_without_an_elbow_everything_is_kept(tmp_path, dataset, monkeypatch, sim
 
 def test_a_similarity_that_is_no_number_names_its_row(tmp_path: Path, dataset: str, monkeypatch):
     similarity = np.where(numbers == NOISY[3], np.nan, similarities)
-    monkeypatch.setattr(pair_filter, "teacher_similarity", lambda trainer, module, rows, total: similarity[rows])
+    monkeypatch.setattr(pair_filter, "teacher_similarity", lambda trainer, teacher, rows, total: similarity[rows])
     with pytest.raises(InputError, match=rf"similarity of row 'row{NOISY[3]}' is nan \(1 such rows\).*learning_rate"):
         fit(tmp_path, dataset, PairFilter())
 
@@ -201,7 +201,7 @@ def test_similarity_is_the_cosine_of_the_teachers_means_in_float32(tmp_path: Pat
             if pl_module.teacher is not None:
                 rows = NOISY[5:120]  # the last of the batches of 50 has 15 rows
                 pl_module.train()
-                found[0] = pair_filter.teacher_similarity(trainer, pl_module, rows, ROWS)
+                found[0] = pair_filter.teacher_similarity(trainer, pl_module.teacher, rows, ROWS)
                 everything = next(iter(make_data(dataset, evaluation_batch_size=ROWS).training_rows_loader()))
                 visual, audio = everything["visual"][rows], everything["audio"][rows]
                 teacher = pl_module.teacher.eval()

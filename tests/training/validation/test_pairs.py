@@ -1,6 +1,8 @@
 """The numbers of a validation epoch against numpy; floors; batches of any size."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,13 +10,16 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.data import LabelHead
+from lightning_ss2a.metrics.names import OWN
 from lightning_ss2a.training.validation.baselines import TrainingStatistics, fit_training_statistics
-from lightning_ss2a.training.validation.manifold import (
+from lightning_ss2a.training.validation.container import EpochMetrics
+from lightning_ss2a.training.validation.pairs import (
     AlignmentMetrics,
-    Floors,
-    ManifoldValidation,
-    PredictedAudioMetrics,
+    PairPrediction,
+    pair_baselines,
+    pair_metrics,
 )
+from lightning_ss2a.training.validation.predicted_audio import PredictedAudioMetrics
 from lightning_ss2a.training.validation.targets import Targets, targets_of
 from tests.manifold_examples import Recorder, make_data, make_module, make_trainer, write_learnable_pairs
 
@@ -24,6 +29,8 @@ SIZES = [[21], [8, 8, 5], [0, 20, 0, 1], [1] * 21]
 
 class Example:
     """Random rows with everything that validation needs."""
+
+    baselines = staticmethod(pair_baselines)
 
     def __init__(self, rows: int = 21, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -54,12 +61,13 @@ class Example:
     def targets(self) -> Targets:
         return targets_of(self.batch)
 
-    def update(self, validation: ManifoldValidation, sizes: list[int], order: Tensor | None = None) -> None:
+    def update(self, validation: EpochMetrics, sizes: list[int], order: Tensor | None = None) -> None:
         order = torch.arange(len(self.predicted)) if order is None else order
         for part in order.split(sizes):
-            batch = {name: values[part] for name, values in self.batch.items()}
-            embeddings = self.visual_embedding[part], self.audio_embedding[part], self.predicted[part]
-            validation.update(batch, *embeddings, self.statistics, self.head)
+            targets = targets_of({name: values[part] for name, values in self.batch.items()})
+            own = PairPrediction(self.predicted[part], self.visual_embedding[part], self.audio_embedding[part])
+            baselines = partial(self.baselines, targets, self.statistics)
+            validation.update(targets, {OWN: own}, baselines, self.statistics, self.head)
 
 
 def as_unit(rows: Tensor) -> np.ndarray:
@@ -180,12 +188,10 @@ def floors_by_numpy(example: Example) -> dict[str, dict[str, float]]:
 @pytest.mark.parametrize(("rows", "seed"), [(21, 0), (40, 1), (3, 2)])
 def test_floors_equal_numpy(rows: int, seed: int):
     example = Example(rows, seed)
-    floors = Floors(TOP_N, with_ssms=True)
-    floors.update(example.targets, example.statistics, example.head)
-    found, expected = floors.compute(rows), floors_by_numpy(example)
-    assert found.keys() == expected.keys()
-    for name, values in expected.items():
-        assert_close(found[name], values)
+    validation = pair_metrics(TOP_N, CLASSES, True)
+    example.update(validation, [rows])
+    expected = {f"{m}_floor/{n}": x for m, values in floors_by_numpy(example).items() for n, x in values.items()}
+    assert_close({name: value for name, value in validation.compute().items() if "_floor/" in name}, expected)
 
 
 def test_chance_of_retrieval_is_what_random_embeddings_reach():
@@ -204,23 +210,24 @@ def test_chance_of_retrieval_is_what_random_embeddings_reach():
 # -------------------------------------------------------------------- a whole epoch
 
 
-def values_of(validation: ManifoldValidation) -> dict[str, float]:
+def values_of(validation: EpochMetrics) -> dict[str, float]:
     return {name: float(value) for name, value in validation.compute().items()}
 
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_an_epoch_is_the_same_in_any_batches_and_order(sizes: list[int]):
     example = Example()
-    expected, found = ManifoldValidation(TOP_N, CLASSES, True), ManifoldValidation(TOP_N, CLASSES, True)
+    expected, found = pair_metrics(TOP_N, CLASSES, True), pair_metrics(TOP_N, CLASSES, True)
     example.update(expected, [21])
     example.update(found, sizes, torch.randperm(21, generator=torch.Generator().manual_seed(1)))
     assert values_of(found) == values_of(expected)
-    torch.testing.assert_close(found.ssms_per_class(), expected.ssms_per_class(), rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(found.ssms_by_group, expected.ssms_by_group, rtol=0, atol=0, equal_nan=True)
+    assert found.ssms_by_group.keys() == {OWN}
 
 
 def test_an_epoch_has_all_values_with_their_floors_beside_them():
     example = Example()
-    validation = ManifoldValidation(TOP_N, CLASSES, True)
+    validation = pair_metrics(TOP_N, CLASSES, True)
     example.update(validation, [21])
     found = values_of(validation)
     expected = predicted_by_numpy(example, example.predicted)
@@ -233,9 +240,13 @@ def test_an_epoch_has_all_values_with_their_floors_beside_them():
 
 def test_floors_are_measured_once_and_again_when_asked(monkeypatch: pytest.MonkeyPatch):
     calls = []
-    original = Floors.update
-    monkeypatch.setattr(Floors, "update", lambda self, *args: calls.append(1) or original(self, *args))
-    validation, epochs = ManifoldValidation(TOP_N, CLASSES, True), []
+
+    def counted(*args: Any) -> dict[str, PairPrediction]:
+        calls.append(1)
+        return pair_baselines(*args)
+
+    monkeypatch.setattr(Example, "baselines", staticmethod(counted))
+    validation, epochs = pair_metrics(TOP_N, CLASSES, True), []
     for epoch in range(3):
         example = Example(seed=epoch)
         example.update(validation, [8, 8, 5])
@@ -245,9 +256,9 @@ def test_floors_are_measured_once_and_again_when_asked(monkeypatch: pytest.Monke
     floors = [{name: value for name, value in epoch.items() if "_floor/" in name} for epoch in epochs]
     assert floors[0] == floors[1] == floors[2]
     assert epochs[0]["ssms"] != epochs[1]["ssms"]
-    validation.reset(floors=True)
+    validation.reset(baselines=True)
     Example(seed=2).update(validation, [21])
-    fresh = ManifoldValidation(TOP_N, CLASSES, True)
+    fresh = pair_metrics(TOP_N, CLASSES, True)
     Example(seed=2).update(fresh, [21])
     assert values_of(validation) == values_of(fresh)
     assert len(calls) == 5
@@ -257,16 +268,16 @@ def test_without_a_label_head_there_is_no_ssms_and_all_else_is_the_same():
     example = Example()
     values = []
     for with_ssms in (True, False):
-        validation = ManifoldValidation(TOP_N, CLASSES if with_ssms else None, with_ssms)
+        validation = pair_metrics(TOP_N, CLASSES if with_ssms else None, with_ssms)
         example.head = example.head if with_ssms else None
         example.update(validation, [21])
         values.append(values_of(validation))
-    assert validation.ssms_per_class() is None
+    assert validation.ssms_by_group == {}
     assert values[1] == {name: value for name, value in values[0].items() if not name.startswith("ssms")}
 
 
 def test_nothing_of_it_goes_into_a_checkpoint():
-    validation = ManifoldValidation(TOP_N, CLASSES, True)
+    validation = pair_metrics(TOP_N, CLASSES, True)
     Example().update(validation, [21])
     assert dict(validation.state_dict()) == {}
     assert list(validation.parameters()) == []

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lightning_ss2a.data import LabelHead
 from lightning_ss2a.training.validation.baselines import fit_training_statistics
-from lightning_ss2a.training.validation.predictions import PredictionValidation
+from lightning_ss2a.training.validation.container import EpochMetrics
+from lightning_ss2a.training.validation.predicted_audio import audio_metrics
 from lightning_ss2a.training.validation.targets import Targets, targets_of
 
 VISUAL, AUDIO, LABELS, TOP_N, ROWS = 7, 6, 13, 3, 21
@@ -50,10 +51,10 @@ class Example:
     def targets(self, rows: Tensor | slice = slice(None)) -> Targets:
         return targets_of({name: values[rows] for name, values in self.batch.items()})
 
-    def validation(self, with_ssms: bool = True, with_clip_score: bool = True) -> PredictionValidation:
-        return PredictionValidation(TOP_N, with_ssms, with_clip_score, VARIANTS, FLOORS)
+    def validation(self, with_ssms: bool = True, with_clip_score: bool = True) -> EpochMetrics:
+        return audio_metrics(TOP_N, with_ssms, with_clip_score, VARIANTS, FLOORS)
 
-    def update(self, validation: PredictionValidation, sizes: Sequence[int] = (ROWS,), order=None, head=None) -> None:
+    def update(self, validation: EpochMetrics, sizes: Sequence[int] = (ROWS,), order=None, head=None) -> None:
         for part in (torch.arange(ROWS) if order is None else order).split(list(sizes)):
             named = {name: values[part] for name, values in self.predictions.items()}
             own = {name: named[name] for name in ("prediction", *VARIANTS)}
@@ -107,7 +108,7 @@ def test_values_are_those_of_numpy(seed: int):
         groups = expected.pop("by_sources")
         for metric, value in expected.items():
             assert values[metric + suffix].item() == pytest.approx(value, rel=1e-5, abs=1e-5), metric + suffix
-        assert validation.ssms_by_sources[name].tolist() == pytest.approx(groups, nan_ok=True, rel=1e-6)
+        assert validation.ssms_by_group[name].tolist() == pytest.approx(groups, nan_ok=True, rel=1e-6)
         if name == "prediction":
             names = [*(f"sources_{n}" for n in range(1, 5)), "sources_5_or_more"]
             there = {f"ssms/{n}": x for n, x in zip(names, groups, strict=True) if x == x}
@@ -143,8 +144,8 @@ def test_any_split_into_batches_and_any_order_give_the_same_bits(seed: int):
             values = validation.compute()
             assert values.keys() == expected_values.keys()
             assert [name for name in values if not torch.equal(values[name], expected_values[name])] == []
-            for name, groups in validation.ssms_by_sources.items():
-                assert torch.equal(groups.nan_to_num(-1), expected.ssms_by_sources[name].nan_to_num(-1))
+            for name, groups in validation.ssms_by_group.items():
+                assert torch.equal(groups.nan_to_num(-1), expected.ssms_by_group[name].nan_to_num(-1))
 
 
 def test_floors_are_measured_once_and_again_when_asked():
@@ -169,12 +170,12 @@ def test_floors_are_measured_once_and_again_when_asked():
     assert second.keys() == first.keys()
     assert all(torch.equal(second[name], first[name]) for name in first)
     assert len(asked) == 1
-    validation.reset(floors=True)
+    validation.reset(baselines=True)
     third = epoch(wrong)
     assert len(asked) == 2
     assert third["reconstruction_cosine_floor/mine"] == -1
     assert torch.equal(third["ssms"], first["ssms"])
-    assert validation.ssms_by_sources.keys() == NAMES.keys()
+    assert validation.ssms_by_group.keys() == NAMES.keys()
 
 
 def test_an_epoch_is_forgotten():
@@ -182,7 +183,7 @@ def test_an_epoch_is_forgotten():
     validation = example.validation()
     other.update(validation)
     validation.compute()
-    validation.reset(floors=True)
+    validation.reset(baselines=True)
     example.update(validation)
     expected = example.validation()
     example.update(expected)
@@ -207,7 +208,7 @@ def test_numbers_that_the_data_cannot_give_are_left_out(with_ssms: bool, with_cl
     values = validation.compute()
     for metric, there in (("ssms", with_ssms), ("clip_score", with_clip_score), ("reconstruction_cosine", True)):
         assert {name for name in NAMES if metric + NAMES[name] in values} == (set(NAMES) if there else set())
-    assert bool(validation.ssms_by_sources) == with_ssms
+    assert bool(validation.ssms_by_group) == with_ssms
     assert all(value.isfinite() for value in values.values())
 
 

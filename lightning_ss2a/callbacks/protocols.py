@@ -1,0 +1,91 @@
+"""What callbacks ask of the module that is trained, and how they refuse one that has none of it.
+
+Protocols that only read are met by any module that has their properties. One that sets attributes of a module names
+submodules, which Python 3.12 cannot see in an instance; a module says in its bases that it meets that one.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from lightning.pytorch import Callback, LightningModule
+from torch import Tensor
+
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.models import Manifold
+
+
+@runtime_checkable
+class HoldsBatches(Protocol):
+    """A module that may hold batches back until the optimiser step that they belong to."""
+
+    @property
+    def has_pending_batches(self) -> bool:
+        """Whether batches wait for their step, which a checkpoint taken now would lose or has to carry."""
+        ...
+
+
+@runtime_checkable
+class EmbedsPairs(Protocol):
+    """A module that is measured and predicts with a manifold, and scores its validation pairs by class."""
+
+    @property
+    def evaluated_manifold(self) -> Manifold:
+        """What validation, test and prediction see."""
+        ...
+
+    @property
+    def ssms_by_group(self) -> Mapping[str, Tensor]:
+        """SSMS of each class in the last validation, [classes], NaN where it has no pair; by name of prediction."""
+        ...
+
+
+@runtime_checkable
+class TrainsManifold(Protocol):
+    """A module that trains a manifold and can follow a teacher.
+
+    Attributes:
+        manifold: the student.
+        teacher: a frozen copy that follows it; None: there is none.
+        consistency_weight: weight of the teacher's word in the loss.
+        validate_teacher: whether validation, test and prediction see the teacher.
+    """
+
+    manifold: Manifold
+    teacher: Manifold | None
+    consistency_weight: float
+    validate_teacher: bool
+
+    def start_teacher(self) -> None:
+        """Take a frozen copy of the manifold as the teacher."""
+        ...
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether loggers write at this batch."""
+        ...
+
+
+def embeds_pairs(pl_module: LightningModule, callback: Callback) -> EmbedsPairs:
+    """Return the module as one that embeds pairs.
+
+    Raises:
+        InputError: it does not; names the callback.
+    """
+    if not isinstance(pl_module, EmbedsPairs):
+        raise InputError(f"{_name(callback)}: {_name(pl_module)} embeds no pairs; use it with ManifoldModule")
+    return pl_module
+
+
+def trains_manifold(pl_module: LightningModule, callback: Callback) -> TrainsManifold:
+    """Return the module as one that can have a teacher.
+
+    Raises:
+        InputError: it cannot; names the callback.
+    """
+    if not isinstance(pl_module, TrainsManifold):
+        raise InputError(f"{_name(callback)}: {_name(pl_module)} has no teacher; use it with ManifoldModule")
+    return pl_module
+
+
+def _name(thing: object) -> str:
+    return type(thing).__name__

@@ -1,0 +1,42 @@
+"""What Lightning's trainer holds without declaring it, with types."""
+
+from lightning.pytorch import Callback, Trainer
+
+from lightning_ss2a.data import ShardDataModule
+from lightning_ss2a.errors import InputError
+
+# Connectors of the trainer set these attributes, where type checkers do not see it.
+
+
+def data_of(trainer: Trainer) -> ShardDataModule:
+    """Return the data module of a run.
+
+    Raises:
+        InputError: the run has none.
+    """
+    data: ShardDataModule | None = trainer.datamodule  # type: ignore[attr-defined]  # see above
+    if data is None:
+        raise InputError("this run has no data module: give the trainer a ShardDataModule as datamodule")
+    return data
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """Return the callbacks of a run, in their order."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # see above
+    return callbacks
+
+
+def is_test_drive(trainer: Trainer) -> bool:
+    """Whether ``fast_dev_run`` only tries whether everything runs."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # see above
+
+
+def is_last_batch(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether an epoch ends with this batch."""
+    return batch_idx + 1 == trainer.num_training_batches
+
+
+def is_logging_batch(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether loggers write at this batch, or the epoch ends with it."""
+    interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # see above
+    return is_last_batch(trainer, batch_idx) or (interval > 0 and (batch_idx + 1) % interval == 0)
