@@ -36,7 +36,7 @@ class HyperparameterBoard(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Register hyperparameters and metric names."""
+        """Registers hyperparameters and metric names."""
         from torch.utils.tensorboard.summary import hparams
 
         shown = {**_flat(pl_module.hparams), **_flat(data_of(trainer).hparams)}
@@ -48,7 +48,7 @@ class HyperparameterBoard(Callback):
 
 
 def _flat(hyperparameters: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """Values that TensorBoard can show: numbers, booleans and short texts."""
+    """Selects values that TensorBoard can show: numbers, booleans and short texts."""
     shown: dict[str, bool | int | float | str] = {}
     for name, value in hyperparameters.items():
         if name.startswith("_"):

@@ -1,4 +1,4 @@
-"""Ctrl-C that loses nothing."""
+"""An interruption that loses nothing."""
 
 import shlex
 import signal
@@ -15,7 +15,7 @@ from lightning_ss2a.callbacks.trainer_state import is_last_batch, is_logging_bat
 
 
 class GracefulInterrupt(Callback):
-    """On Ctrl-C (or SIGTERM), finish the step, save ``interrupted.ckpt`` in the run folder and stop.
+    """Finishes the step on Ctrl-C (or SIGTERM), saves ``interrupted.ckpt`` in the run folder and stops.
 
     Lightning's own handling stops between two lines of Python: one optimiser may have moved and the other not. Here the
     signal only leaves a note, which is read where a step is complete, so that the checkpoint resumes exactly. A second
@@ -32,7 +32,7 @@ class GracefulInterrupt(Callback):
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen for the signals while training."""
+        """Listens for the signals while training."""
         self._asked = self._agreed = False
         if threading.current_thread() is not threading.main_thread():
             return
@@ -42,7 +42,7 @@ class GracefulInterrupt(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop, if asked to and no batch waits for its step."""
+        """Saves and stops, if asked to and no batch waits for its step."""
         if trainer.world_size == 1 or is_logging_batch(trainer, batch_idx):
             # A rank that was asked must not stop alone while the others wait in a collective.
             self._agreed = self._agreed or trainer.strategy.reduce_boolean_decision(self._asked, all=False)
@@ -51,7 +51,7 @@ class GracefulInterrupt(Callback):
             self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save and stop after the validation, if the step to finish was the last of its epoch."""
+        """Saves and stops after the validation, if the step to finish was the last of its epoch."""
         if self._agreed:
             self._stop(trainer)
 
@@ -63,7 +63,7 @@ class GracefulInterrupt(Callback):
         raise KeyboardInterrupt
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give back the signals that are still taken; Lightning has put its own handlers away by now.
+        """Gives back the signals that are still taken; Lightning has put its own handlers away by now.
 
         To put back what it had while training would leave the process with a handler that swallows SIGTERM, and the
         processes forked from it too.
@@ -81,7 +81,7 @@ class GracefulInterrupt(Callback):
 
 
 def resume_command(folder: Path, checkpoint: Path) -> str:
-    """What to type to go on from a checkpoint; the configuration is the run's own where the command saved one."""
+    """Writes the command that goes on from a checkpoint; its configuration is the run's own where one was saved."""
     config = folder / "config.yaml"
     arguments = shlex.join(["--ckpt_path", str(checkpoint)])
     if not config.exists():

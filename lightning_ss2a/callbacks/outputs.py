@@ -1,4 +1,4 @@
-"""Where a run's output goes: its folder, and TensorBoard."""
+"""A run's outputs: its folder, and TensorBoard."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """Name the run's folder; a collective call, so every rank makes it."""
+    """Names the run's folder; a collective call, so every rank makes it."""
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def tensorboard_writers(trainer: Trainer) -> "list[SummaryWriter]":
-    """Find the writer of each TensorBoard logger on rank zero; on other ranks there is none."""
+    """Finds the writer of each TensorBoard logger on rank zero; on other ranks there is none."""
     if not trainer.is_global_zero:
         return []
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 def add_figures(trainer: Trainer, draw: "Callable[[], Mapping[str, Figure]]") -> None:
-    """Show figures in TensorBoard as ``figures/NAME``, drawn only where they are written.
+    """Shows figures in TensorBoard as ``figures/NAME``, drawn only where they are written.
 
     Args:
         trainer: the trainer of the run.

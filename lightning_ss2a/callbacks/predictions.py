@@ -1,4 +1,4 @@
-"""``lightning predict``: CMSS embeddings into a data set of their own."""
+"""``lightning predict``: CMSS embeddings written as a data set of their own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +43,7 @@ class CMSSShardWriter(Callback):
         self._ends = np.zeros(0, np.int64)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the data set on rank zero.
+        """Opens the data set on rank zero.
 
         Raises:
             InputError: the module embeds no pairs, or the folder holds a data set.
@@ -78,7 +78,7 @@ class CMSSShardWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the rows of all ranks; batches are dealt to the ranks in turn, so their order is the source's."""
+        """Writes the rows of all ranks; batches are dealt to the ranks in turn, so their order is the source's."""
         columns = {name: outputs[name].cpu().numpy() for name in (*COLUMNS, "index")}
         columns["key"] = np.array(outputs["key"], dtype=np.bytes_)
         for rank_columns in _from_all_ranks(columns, trainer.world_size):
@@ -88,7 +88,7 @@ class CMSSShardWriter(Callback):
                     self._written.add(split)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the data set; its manifest is written last."""
+        """Closes the data set; its manifest is written last."""
         if self._writer is None:
             return
         folds = data_of(trainer).manifest.folds
@@ -99,20 +99,20 @@ class CMSSShardWriter(Callback):
         rank_zero_info(f"CMSS embeddings: {folder}. Look at them:  ss2a shards inspect {quote(str(folder))}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave no half-written shard; without a manifest nobody takes the folder for a data set."""
+        """Leaves no half-written shard; without a manifest nobody takes the folder for a data set."""
         if self._writer is not None:
             self._writer.abandon()
             self._writer = None
 
     def _by_split(self, columns: Columns) -> Iterator[tuple[str, Columns]]:
-        """Consecutive rows, cut where a split ends."""
+        """Cuts consecutive rows where a split ends."""
         of_row = np.searchsorted(self._ends, columns.pop("index"), side="right")
         for number in np.unique(of_row):
             yield self._splits[number], {name: column[of_row == number] for name, column in columns.items()}
 
 
 def _splits_of_rows(data: ShardDataModule) -> tuple[list[str], np.ndarray]:
-    """Splits in the order in which rows are numbered, and the number of the row after each."""
+    """Lists the splits in the order in which rows are numbered, and the number of the row after each."""
     parts = [
         (split, manifest.rows(split))
         for manifest, splits in zip(data.manifests, data.splits("predict"), strict=True)

@@ -56,7 +56,7 @@ class TrainsManifold(Protocol):
     validate_teacher: bool
 
     def start_teacher(self) -> None:
-        """Take a frozen copy of the manifold as the teacher."""
+        """Takes a frozen copy of the manifold as the teacher."""
         ...
 
     @property
@@ -66,7 +66,7 @@ class TrainsManifold(Protocol):
 
 
 def embeds_pairs(pl_module: LightningModule, callback: Callback) -> EmbedsPairs:
-    """Return the module as one that embeds pairs.
+    """Returns the module as one that embeds pairs.
 
     Raises:
         InputError: it does not; names the callback.
@@ -77,7 +77,7 @@ def embeds_pairs(pl_module: LightningModule, callback: Callback) -> EmbedsPairs:
 
 
 def trains_manifold(pl_module: LightningModule, callback: Callback) -> TrainsManifold:
-    """Return the module as one that can have a teacher.
+    """Returns the module as one that can have a teacher.
 
     Raises:
         InputError: it cannot; names the callback.

@@ -1,4 +1,4 @@
-"""The table that a run ends with."""
+"""The table at the end of a run."""
 
 import math
 import re
@@ -33,15 +33,15 @@ class RunSummary(Callback):
         self._best: Best = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The best values so far, so that a resumed run knows them."""
+        """Returns the best values so far, so that a resumed run knows them."""
         return {"best": self._best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best values back."""
+        """Takes the best values back."""
         self._best = {name: (value, epoch) for name, (value, epoch) in state_dict["best"].items()}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the best value of each metric and its epoch; on_validation_epoch_end would see the epoch before."""
+        """Remembers the best value of each metric and its epoch; on_validation_epoch_end would see the epoch before."""
         if trainer.sanity_checking:
             return
         if trainer.state.fn == "validate":
@@ -50,11 +50,11 @@ class RunSummary(Callback):
             self._best = better_of(self._best, metrics(trainer.callback_metrics, "val/"), trainer.current_epoch)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print what was measured."""
+        """Prints what was measured."""
         _print_values(trainer, pl_module, "test/")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the table and what to do next."""
+        """Prints the table and what to do next."""
         folder = run_folder(trainer)
         if not trainer.is_global_zero or is_test_drive(trainer):
             return
@@ -69,12 +69,12 @@ class RunSummary(Callback):
 
 
 def metrics(values: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """The metrics of a stage among all logged values, without their floors."""
+    """Selects the metrics of a stage among all logged values, without their floors."""
     return {name: float(x) for name, x in values.items() if name.startswith(prefix) and not is_baseline(name)}
 
 
 def better_of(best: Best, values: Mapping[str, float], epoch: int) -> Best:
-    """The best values, now that another epoch has been measured; NaN is never best."""
+    """Updates the best values, now that another epoch has been measured; NaN is never best."""
     better = dict(best)
     for name, value in values.items():
         sign = -1 if any(word in name for word in LOWER_IS_BETTER) else 1
@@ -84,13 +84,13 @@ def better_of(best: Best, values: Mapping[str, float], epoch: int) -> Best:
 
 
 def summary_table(best: Best, last: Mapping[str, float]) -> Any:
-    """A rich table of a training: metric, last, best, best epoch, and each floor beside it."""
+    """Makes a rich table of a training: metric, last, best, best epoch, and each floor beside it."""
     rows = {name: [_number(last.get(name)), _number(value), str(epoch)] for name, (value, epoch) in best.items()}
     return _table("Validation", ["last", "best", "best epoch"], rows, last)
 
 
 def values_table(values: Mapping[str, float], prefix: str) -> Any:
-    """A rich table of one evaluation: metric, value, and each floor beside it."""
+    """Makes a rich table of one evaluation: metric, value, and each floor beside it."""
     rows = {name: [_number(value)] for name, value in metrics(values, prefix).items()}
     return _table({"val/": "Validation", "test/": "Test"}[prefix], ["value"], rows, values)
 
@@ -98,7 +98,7 @@ def values_table(values: Mapping[str, float], prefix: str) -> Any:
 def next_commands(
     folder: str, checkpoint: ModelCheckpoint | None, with_logger: bool = True, with_predict: bool = True
 ) -> list[str]:
-    """Where the checkpoint is, and which commands use it."""
+    """Lists where the checkpoint is, and which commands use it."""
     lines = []
     if checkpoint is not None and (path := checkpoint.best_model_path or checkpoint.last_model_path):
         # A trainer made in Python, not by the command, has no config.

@@ -1,4 +1,4 @@
-"""Rows per second, and an early stop for a loss that is no number any more."""
+"""Rows per second, and an early stop for a loss that is not finite."""
 
 import math
 import time
@@ -27,25 +27,25 @@ class Throughput(Callback):
         self._validation_start = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; a run resumed in the middle of an epoch sees no start of that epoch."""
+        """Starts the clock; a run resumed in the middle of an epoch sees no start of that epoch."""
         self._restart()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restart the clock, so that validation and set-up do not count."""
+        """Restarts the clock, so that validation and set-up do not count."""
         self._restart()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock: validation may come in the middle of an epoch."""
+        """Stops the clock: validation may come in the middle of an epoch."""
         self._validation_start = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on as if there had been no validation."""
+        """Starts the clock again where it was stopped."""
         self._start += time.perf_counter() - self._validation_start
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict, batch_idx: int
     ) -> None:
-        """Count the batch; log at the trainer's logging steps and at the end of an epoch."""
+        """Counts the batch; logs at the trainer's logging steps and at the end of an epoch."""
         self._rows += len(batch["index"]) * trainer.world_size
         if not is_logging_batch(trainer, batch_idx):
             return

@@ -1,4 +1,4 @@
-"""What Lightning's trainer holds without declaring it, with types."""
+"""Typed access to what Lightning's trainer holds without declaring it."""
 
 from lightning.pytorch import Callback, Trainer
 
@@ -9,7 +9,7 @@ from lightning_ss2a.errors import InputError
 
 
 def data_of(trainer: Trainer) -> ShardDataModule:
-    """Return the data module of a run.
+    """Returns the data module of a run.
 
     Raises:
         InputError: the run has none.
@@ -21,22 +21,22 @@ def data_of(trainer: Trainer) -> ShardDataModule:
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
-    """Return the callbacks of a run, in their order."""
+    """Returns the callbacks of a run, in their order."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # see above
     return callbacks
 
 
 def is_test_drive(trainer: Trainer) -> bool:
-    """Whether ``fast_dev_run`` only tries whether everything runs."""
+    """Tells whether ``fast_dev_run`` only tries whether everything runs."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # see above
 
 
 def is_last_batch(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether an epoch ends with this batch."""
+    """Tells whether an epoch ends with this batch."""
     return batch_idx + 1 == trainer.num_training_batches
 
 
 def is_logging_batch(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether loggers write at this batch, or the epoch ends with it."""
+    """Tells whether loggers write at this batch, or the epoch ends with it."""
     interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # see above
     return is_last_batch(trainer, batch_idx) or (interval > 0 and (batch_idx + 1) % interval == 0)

@@ -8,7 +8,7 @@ from lightning_ss2a.losses.reconstruction import cosine_distance_loss
 def consistency_loss(
     student_visual: Tensor, student_audio: Tensor, teacher_visual: Tensor, teacher_audio: Tensor
 ) -> Tensor:
-    r"""Mean cosine distance between a student's and a teacher's manifold embeddings of the same pairs.
+    r"""Computes the mean cosine distance between a student's and a teacher's embeddings of the same pairs.
 
     .. math::
         L_{cons} = \frac{1}{2} \left( 1 - \cos(s_{visual}, t_{visual}) + 1 - \cos(s_{audio}, t_{audio}) \right)

@@ -1,4 +1,4 @@
-"""Collecting rows of all ranks for losses over the global batch."""
+"""Gathering of rows of all ranks, for losses over the global batch."""
 
 import torch
 import torch.distributed as dist
@@ -7,13 +7,13 @@ from torch.autograd.function import once_differentiable
 
 
 def world_size() -> int:
-    """Number of ranks, 1 where torch.distributed does not run."""
+    """Counts the ranks, 1 where torch.distributed does not run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 @torch.compiler.disable  # a collective into a buffer is no work for a compiler
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows of all ranks in rank order, without gradient, ``[world * B, D]``."""
+    """Gathers rows of all ranks in rank order, without gradient, ``[world * B, D]``."""
     gathered = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
     dist.all_gather_into_tensor(gathered, rows.contiguous())
     return gathered
@@ -21,7 +21,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 @torch.compiler.disable  # a collective into a buffer is no work for a compiler
 def gather_with_gradient(rows: Tensor) -> Tensor:
-    """Rows of all ranks in rank order, differentiable: each rank gets back the sum of all ranks' gradients.
+    """Gathers rows of all ranks in rank order, with gradient: each rank gets the sum of all ranks' gradients back.
 
     Args:
         rows: this rank's rows, ``[B, D]``, the same shape on every rank.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def cosine_distance_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    r"""Mean absolute cosine distance.
+    r"""Computes the mean absolute cosine distance.
 
     .. math:: \frac{1}{N} \sum_i \left| 1 - \cos(p_i, t_i) \right|
 
@@ -37,7 +37,7 @@ def cosine_distance_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def reconstruction_loss(audio: Tensor, from_audio: Tensor, from_visual: Tensor) -> Tensor:
-    r"""Reconstruction loss of the manifold (Eq. 4), averaged over the batch.
+    r"""Computes the reconstruction loss of the manifold (Eq. 4), averaged over the batch.
 
     .. math::
         L_r = \frac{1}{2} \left( \| 1 - \cos(a, \chi(e_{audio})) \| + \| 1 - \cos(a, \chi(e_{visual})) \| \right)

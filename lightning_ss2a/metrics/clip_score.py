@@ -40,7 +40,7 @@ class CLIPScore(MeanCosine):
     scale = CLIP_SCORE_SCALE
 
     def update(self, translated_audio: Tensor, visual: Tensor, visible: Tensor | None = None) -> None:
-        """Add rows, ``[B, D]`` each, or ``[B, D]``, ``[B, S, D]`` and ``[B, S]``."""
+        """Adds rows, ``[B, D]`` each, or ``[B, D]``, ``[B, S, D]`` and ``[B, S]``."""
         if visible is None:
             super().update(translated_audio, visual)
             return

@@ -53,16 +53,16 @@ class MeanCosine(Metric):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add rows, ``[B, D]`` each."""
+        """Adds rows, ``[B, D]`` each."""
         self._add(row_cosine(prediction, target), prediction, target)
 
     def _add(self, cosines: Tensor, *rows: Tensor) -> None:
-        """Add cosines ``[B]`` of rows ``[B, ...]``, which spoil the mean where they are not finite."""
+        """Adds cosines ``[B]`` of rows ``[B, ...]``, which spoil the mean where they are not finite."""
         self.total += to_fixed_point(cosines).sum()
         self.rows += len(cosines)
         self.broken_rows += count_non_finite(*rows)
 
     def compute(self) -> Tensor:
-        """The mean over all rows of all ranks."""
+        """Computes the mean over all rows of all ranks."""
         mean = self.scale * from_fixed_point(self.total) / self.rows
         return mean.masked_fill(self.broken_rows > 0, torch.nan).float()

@@ -1,4 +1,4 @@
-"""Collecting metric states of different lengths from all ranks."""
+"""Gathering of metric states of different lengths from all ranks."""
 
 import torch
 import torch.distributed as dist
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def gather_ragged(rows: Tensor, group: dist.ProcessGroup | None = None) -> list[Tensor]:
-    """Tensors of all ranks in rank order, where lengths differ and a rank may hold nothing at all.
+    """Gathers tensors of all ranks in rank order, where lengths differ and a rank may hold nothing at all.
 
     torchmetrics' own gathering hangs or fails where a rank has seen no batch, since its empty state has neither the
     width nor the dtype of the others'. Pass this function as ``dist_sync_fn``.

@@ -57,14 +57,14 @@ class ModalityGap(Metric):
         self.add_state("broken_rows", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, visual_embedding: Tensor, audio_embedding: Tensor) -> None:
-        """Add rows, ``[B, D]`` each."""
+        """Adds rows, ``[B, D]`` each."""
         difference = to_fixed_point(unit_difference(visual_embedding, audio_embedding)).sum(0, keepdim=True)
         self.difference = [sum(self.difference, start=difference)]
         self.rows += len(visual_embedding)
         self.broken_rows += count_non_finite(visual_embedding, audio_embedding)
 
     def compute(self) -> Tensor:
-        """The gap over all rows of all ranks."""
+        """Computes the gap over all rows of all ranks."""
         if self.rows == 0:
             return torch.full((), torch.nan, device=self.device)
         mean = from_fixed_point(dim_zero_cat(self.difference).sum(0)) / self.rows

@@ -9,15 +9,15 @@ _BASELINE = "_floor/"
 
 
 def baseline_metric(metric: str, baseline: str) -> str:
-    """Name what a metric says of a baseline."""
+    """Names what a metric says of a baseline."""
     return f"{metric}{_BASELINE}{baseline}"
 
 
 def is_baseline(name: str) -> bool:
-    """Whether a logged metric is that of a baseline."""
+    """Tells whether a logged metric is that of a baseline."""
     return _BASELINE in name
 
 
 def baselines_among(names: Iterable[str]) -> list[str]:
-    """Find the baselines that logged metrics are of, in the order in which they come first."""
+    """Finds the baselines that logged metrics are of, in the order in which they come first."""
     return list(dict.fromkeys(name.rpartition(_BASELINE)[2] for name in names if is_baseline(name)))

@@ -66,7 +66,7 @@ class CrossModalRetrieval(Metric):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, visual_embedding: Tensor, audio_embedding: Tensor, index: Tensor) -> None:
-        """Add rows: embeddings ``[B, D]`` each, index ``[B]``."""
+        """Adds rows: embeddings ``[B, D]`` each, index ``[B]``."""
         shape = visual_embedding.shape
         if len(shape) != 2 or audio_embedding.shape != shape or index.shape != shape[:1]:
             raise ValueError(
@@ -78,7 +78,7 @@ class CrossModalRetrieval(Metric):
         self.index.append(index.long())
 
     def compute(self) -> dict[str, Tensor]:
-        """The values over all rows of all ranks."""
+        """Computes the values over all rows of all ranks."""
         visual, audio = self._ordered_rows()
         self.rows = len(visual)
         values: dict[str, Tensor] = {}
@@ -89,7 +89,7 @@ class CrossModalRetrieval(Metric):
         return values
 
     def _ordered_rows(self) -> tuple[Tensor, Tensor]:
-        """Visual and audio embeddings in the order of the index, ``[N, D]`` each."""
+        """Sorts visual and audio embeddings by the index, ``[N, D]`` each."""
         if len(self.index) == 0:
             nothing = torch.zeros(0, 0, device=self.device)
             return nothing, nothing

@@ -64,7 +64,7 @@ class SoundSourceMatchingScore(Metric):
         self.add_state("broken_rows", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, predicted_scores: Tensor, target_scores: Tensor, class_index: Tensor | None = None) -> None:
-        """Add rows: scores ``[B, L]`` each, classes ``[B]``."""
+        """Adds rows: scores ``[B, L]`` each, classes ``[B]``."""
         matches = matching_labels(predicted_scores, target_scores, self.top_n)
         group = torch.zeros_like(matches)
         if self.num_classes is not None:
@@ -74,11 +74,11 @@ class SoundSourceMatchingScore(Metric):
         self.broken_rows += count_non_finite(predicted_scores, target_scores)
 
     def compute(self) -> Tensor:
-        """The mean over all rows of all ranks."""
+        """Computes the mean over all rows of all ranks."""
         return self._score(self.matches.sum(), self.rows.sum())
 
     def per_class(self) -> Tensor:
-        """The mean over the rows of each class, ``[num_classes]`` float32, NaN where a class is absent.
+        """Computes the mean over the rows of each class, ``[num_classes]`` float32, NaN where a class is absent.
 
         Every rank must call it, since it collects the rows of all.
 

@@ -31,7 +31,7 @@ class LinearMap:
     penalty: float
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map ``[..., X] -> [..., Y]`` in the precision and on the device of ``x``."""
+        """Maps ``[..., X] -> [..., Y]`` in the precision and on the device of ``x``."""
         return torch.nn.functional.linear(x, self.weight.to(x), self.bias.to(x))
 
 
@@ -106,7 +106,7 @@ class RidgeRegression:
 
     @torch.no_grad()
     def update(self, x: Tensor, y: Tensor) -> None:
-        """Add rows.
+        """Adds rows.
 
         Args:
             x: inputs, ``[n, X]``; the caller L2-normalises embeddings before.
@@ -130,7 +130,7 @@ class RidgeRegression:
         self.rows_x = None if self.rows_x is None or self.count > len(self._sum_x) else [*self.rows_x, x]
 
     def fit(self) -> LinearMap:
-        """Fit the map to the rows seen; inputs without variance give the mean target.
+        """Fits the map to the rows seen; inputs without variance give the mean target.
 
         Raises:
             ValueError: If there is no row.
@@ -150,7 +150,7 @@ class RidgeRegression:
         return LinearMap(weight, mean_y - weight @ mean_x, penalty)
 
     def _principal_axes(self, mean_x: Tensor, centred_xx: Tensor) -> tuple[Tensor, Tensor]:
-        """Eigenvalues [R] and eigenvectors [X, R] of the centred inputs' products; of few rows, only those above 0."""
+        """Finds eigenvalues [R] and eigenvectors [X, R] of the centred inputs' products; of few rows, those above 0."""
         if self.rows_x is None:
             eigenvalues, eigenvectors = torch.linalg.eigh(centred_xx)
             return eigenvalues.clamp_min(0), eigenvectors
@@ -161,7 +161,7 @@ class RidgeRegression:
         return eigenvalues, centred.T @ (eigenvectors / eigenvalues.sqrt())
 
     def _choose_penalty(self, eigenvalues: Tensor, rotated_xy: Tensor, mean_y: Tensor, mean_variance: float) -> float:
-        """The penalty as given, or the one with the least residual / (rows - degrees of freedom)^2.
+        """Returns the penalty as given, or the one with the least residual / (rows - degrees of freedom)^2.
 
         Args:
             eigenvalues: of the centred inputs' products, ``[R]``; others are 0.

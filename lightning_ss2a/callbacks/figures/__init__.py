@@ -1,1 +1,1 @@
-"""Pictures for TensorBoard, drawn after a validation."""
+"""Figures for TensorBoard, drawn after a validation."""

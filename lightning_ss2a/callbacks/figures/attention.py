@@ -30,7 +30,7 @@ COLOURS = {"sources": "tab:blue", "global": "tab:orange", "rest": "lightgrey"}
 def attention_figure(
     record: SceneRecord, names: Sequence[str], max_scenes: int, use_global: bool, rest: str = "[cls]"
 ) -> "Figure":
-    """How much of each source [cls] takes in the last layer.
+    """Draws how much of each source [cls] takes in the last layer.
 
     Args:
         record: validation scenes.
@@ -54,7 +54,7 @@ def attention_figure(
 
 
 def example_scenes(rows: Rows, most: int) -> Rows:
-    """Scenes evenly over the split, of two sources or more where there are any."""
+    """Chooses scenes evenly over the split, of two sources or more where there are any."""
     several = (tensor_of(rows, "group") > 0).nonzero().squeeze(1)
     chosen = several if len(several) else torch.arange(count(rows))
     if len(chosen) > most:
@@ -87,7 +87,7 @@ class Column:
 
 
 def attention_columns(scenes: Rows, names: Sequence[str], use_global: bool, rest: str) -> list[Column]:
-    """The sources in the order of the scene, their sum, the global embedding if it is used, and the rest."""
+    """Lists the columns: sources in the order of the scene, their sum, the global embedding if it is used, the rest."""
     (shares, valid), (classes, _) = ragged_of(scenes, "shares").padded(), ragged_of(scenes, "classes").padded(fill=-1)
     tokens, slots, summed = tensor_of(scenes, "tokens"), valid.sum(1), shares.sum(1)
     of_global = tensor_of(scenes, "global")
@@ -115,7 +115,7 @@ def _class_name(number: int, names: Sequence[str]) -> str:
 
 
 def fitted(text: str, inches: float, keep: str = "start") -> str:
-    """The text, cut at its end (or, with ``keep="end"``, at its start) to a width on paper."""
+    """Cuts a text at its end (or, with ``keep="end"``, at its start) to a width on paper, in inches."""
     while _text_width(text) > inches and len(text) > 1:
         bare = text.strip("…")
         text = bare[:-1].rstrip() + "…" if keep == "start" else "…" + bare[1:].lstrip()

@@ -1,4 +1,4 @@
-"""What the callbacks that draw figures share: when they are due, and what a figure is."""
+"""What the callbacks that draw figures share."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,32 +19,32 @@ class FigureCallback(Callback):
         self._next_epoch = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """When the next figures are due."""
+        """Returns when the next figures are due."""
         return {"next_epoch": self._next_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
+        """Takes that back."""
         self._next_epoch = state_dict["next_epoch"]
 
     def is_due(self, trainer: Trainer) -> bool:
-        """Whether the validation under way is to be drawn; all ranks agree."""
+        """Tells whether the validation under way is to be drawn; all ranks agree."""
         epochs = trainer.max_epochs
         last = epochs is not None and epochs != -1 and trainer.current_epoch + 1 >= epochs
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
         return fitting and (last or trainer.current_epoch >= self._next_epoch)
 
     def note_drawn(self, trainer: Trainer) -> None:
-        """Wait until the epoch has doubled."""
+        """Waits until the epoch has doubled."""
         self._next_epoch = max(1, 2 * trainer.current_epoch)
 
 
 def tensors_in(outputs: STEP_OUTPUT) -> Mapping[str, Tensor]:
-    """Return what a validation step has given, by name; nothing of a batch without rows."""
+    """Returns what a validation step has given, by name; nothing of a batch without rows."""
     return outputs if isinstance(outputs, Mapping) else {}
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """A figure without pyplot, sizes in inches: no global state, no window system. Fine, so that thumbnails are read.
+    """Makes a figure without pyplot, sizes in inches: no global state, no window system; fine enough for thumbnails.
 
     matplotlib is imported where it is drawn with: only a run with figures waits for it.
     """
@@ -54,6 +54,6 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def figure_with_axes(width: float, height: float) -> "tuple[Figure, Axes]":
-    """A figure that holds one plot, sizes in inches."""
+    """Makes a figure that holds one plot, sizes in inches."""
     figure = new_figure(width, height)
     return figure, figure.subplots()

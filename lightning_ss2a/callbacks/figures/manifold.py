@@ -1,4 +1,4 @@
-"""Pictures of the manifold for TensorBoard."""
+"""Figures of a manifold for TensorBoard."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class ManifoldFigures(FigureCallback):
         self._class_counts: list[int] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a module that has nothing to show.
+        """Refuses a module that has nothing to show.
 
         Raises:
             InputError: it embeds no pairs.
@@ -58,14 +58,14 @@ class ManifoldFigures(FigureCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the embeddings, until the next validation: training may end after any."""
+        """Keeps the embeddings, until the next validation: training may end after any."""
         if batch_idx == 0:
             self._rows = []
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._rows.append({name: {**tensors_in(outputs), **batch}[name].detach() for name in COLLECTED})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw, now that the module has computed its metrics."""
+        """Draws the figures, now that the module has computed its metrics."""
         if not self.is_due(trainer) or not self._rows:
             return
         rows = self._latest = self._gather(len(data_of(trainer).classes))
@@ -75,7 +75,7 @@ class ManifoldFigures(FigureCallback):
         add_figures(trainer, lambda: self._draw(rows, names, per_class))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Export the last embeddings to the projector."""
+        """Exports the last embeddings to the projector."""
         names = data_of(trainer).classes
         if self._rows:
             self._latest, self._rows = self._gather(len(names)), []  # a collective call, so every rank makes it
@@ -88,7 +88,7 @@ class ManifoldFigures(FigureCallback):
             writer.add_embedding(both, metadata, metadata_header=["modality", "class"], tag="cmss", global_step=0)
 
     def _gather(self, classes: int) -> dict[str, Tensor]:
-        """All ranks' rows in the order of the split, at most ``max_pairs``, on the CPU."""
+        """Gathers all ranks' rows in the order of the split, at most ``max_pairs``, on the CPU."""
         rows = {name: torch.cat([row[name] for row in self._rows]) for name in COLLECTED}
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             rows = {name: torch.cat(gather_all_tensors(value)) for name, value in rows.items()}
@@ -109,7 +109,7 @@ class ManifoldFigures(FigureCallback):
 
 
 def similarity_figure(rows: dict[str, Tensor], names: list[str]) -> "Figure":
-    """Cosine of every visual (rows) with every audio embedding (columns), ordered by class; matches on the diagonal."""
+    """Draws the cosine of every visual (rows) with every audio embedding (columns), ordered by class."""
     order = rows["class_index"].argsort(stable=True)
     similarity = rows["visual_embedding"][order] @ rows["audio_embedding"][order].T
     figure, axes = figure_with_axes(5.6, 4.8)
@@ -133,7 +133,7 @@ def similarity_figure(rows: dict[str, Tensor], names: list[str]) -> "Figure":
 
 
 def map_figure(rows: dict[str, Tensor], names: list[str]) -> "Figure":
-    """First two principal components of both modalities; a line joins each pair, colour is the class."""
+    """Draws the first two principal components of both modalities; a line joins each pair, colour is the class."""
     both = torch.cat([rows["visual_embedding"], rows["audio_embedding"]])
     centred = both - both.mean(0)
     _, strengths, directions = torch.linalg.svd(centred, full_matrices=False)
@@ -155,7 +155,7 @@ def map_figure(rows: dict[str, Tensor], names: list[str]) -> "Figure":
 
 
 def class_bars_figure(per_class: Tensor, counts: list[int], names: list[str]) -> "Figure":
-    """Mean SSMS of each class that the validation split has, highest first; at most 60 classes.
+    """Draws the mean SSMS of each class that the validation split has, highest first; at most 60 classes.
 
     Args:
         per_class: SSMS of each class, NaN where the split has none.
@@ -177,7 +177,7 @@ def class_bars_figure(per_class: Tensor, counts: list[int], names: list[str]) ->
 
 
 def _with_room(centres: list[float], length: int) -> list[int]:
-    """Which labels fit along an axis of ``length`` rows without touching, from its start."""
+    """Chooses labels that fit along an axis of ``length`` rows without touching, from its start."""
     shown: list[int] = []
     for i, centre in enumerate(centres):
         if not shown or centre - centres[shown[-1]] >= length / MOST_LABELS:
@@ -186,7 +186,7 @@ def _with_room(centres: list[float], length: int) -> list[int]:
 
 
 def _class_colours(classes: int) -> list[Any]:
-    """As many colours that can be told apart as there are; along a rainbow where there are more classes."""
+    """Lists as many colours that can be told apart as there are; along a rainbow where there are more classes."""
     from matplotlib import color_sequences, colormaps
 
     if classes <= 20:
@@ -195,7 +195,7 @@ def _class_colours(classes: int) -> list[Any]:
 
 
 def _map_legend(rows: dict[str, Tensor], names: list[str], colours: list[Any]) -> list[Any]:
-    """Handles: the modalities' markers and, where they can be told apart, the colours of the classes shown."""
+    """Makes handles of the modalities' markers and, where they can be told apart, of the classes' colours."""
     from matplotlib.lines import Line2D
 
     def handle(marker: str, colour: Any, label: str) -> Line2D:

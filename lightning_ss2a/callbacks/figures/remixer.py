@@ -1,4 +1,4 @@
-"""Pictures of a Remixer's validation for TensorBoard."""
+"""Figures of a Remixer's validation for TensorBoard."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,7 @@ class RemixerFigures(FigureCallback):
         self._record = SceneRecord(max_rows)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the validation before."""
+        """Forgets the validation before."""
         self._record = SceneRecord(self.max_rows)
 
     def on_validation_batch_end(
@@ -59,13 +59,13 @@ class RemixerFigures(FigureCallback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep what is drawn, if figures are due; a batch without scenes has no outputs."""
+        """Keeps what is drawn, if figures are due; a batch without scenes has no outputs."""
         tensors = tensors_in(outputs)
         if tensors and self.is_due(trainer):
             self._record.add(scene_rows(tensors, batch, pl_module.hparams))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw, now that the module has computed its metrics."""
+        """Draws the figures, now that the module has computed its metrics."""
         if not self.is_due(trainer):
             return
         record, self._record = self._record.gathered(), SceneRecord(self.max_rows)
@@ -86,14 +86,14 @@ class RemixerFigures(FigureCallback):
 
 
 def _rest_name(hparams: Mapping[str, Any]) -> str:
-    """What takes the attention that no source takes, see ``Remixer.attention_weights``."""
+    """Names what takes the attention that no source takes, see ``Remixer.attention_weights``."""
     if hparams.get("variant") == "published":
         return "rest to 100 %"
     return "[cls]" if hparams.get("mask_padding", True) else "[cls], padding"
 
 
 def cycle_mix_figure(record: SceneRecord, score: str) -> "Figure":
-    """Mean best score after each iteration and its spread over the scenes, by number of sources.
+    """Draws the mean best score after each iteration and its spread over the scenes, by number of sources.
 
     Args:
         record: validation scenes.
@@ -126,7 +126,7 @@ def cycle_mix_figure(record: SceneRecord, score: str) -> "Figure":
 
 
 def ssms_figure(by_sources: Mapping[str, Tensor], scenes: Tensor) -> "Figure":
-    """SSMS by number of sources: the Remixer's ways to predict, then the floors.
+    """Draws SSMS by number of sources: the Remixer's ways to predict, then the floors.
 
     Args:
         by_sources: SSMS of each group, [groups], NaN without scenes; by name.

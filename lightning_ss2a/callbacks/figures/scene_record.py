@@ -1,4 +1,4 @@
-"""What figures need of the validation scenes, in bounded memory: sums over all of them, and some of them whole.
+"""Validation scenes kept for figures, in bounded memory: sums over all of them, and some of them whole.
 
 Shapes: B scenes, S sources, T iterations of Cycle Mix, G groups of scenes by their number of sources.
 """
@@ -41,24 +41,24 @@ class SceneRecord:
     parts: list[Rows] = field(default_factory=list)
 
     def add(self, rows: Rows) -> None:
-        """Take in the scenes of a batch."""
+        """Takes in the scenes of a batch."""
         self._add_totals(_totals(rows))
         self.parts.append(rows)
         if sum(map(count, self.parts)) > 2 * self.max_rows:
             self.parts = [_thin(join(self.parts), self.max_rows)]
 
     def rows(self) -> Rows:
-        """The scenes kept, in the order of the split."""
+        """Returns the scenes kept, in the order of the split."""
         rows = _thin(join(self.parts), self.max_rows)
         return take(rows, tensor_of(rows, "index").argsort())
 
     def mean(self, name: str, groups: bool = True) -> Tensor:
-        """Mean of ``means`` or ``history`` over the scenes of each group, NaN without any; or over all scenes."""
+        """Averages ``means`` or ``history`` over the scenes of each group, NaN without any; or over all scenes."""
         sums, scenes = self.totals[name], self.totals["scenes"]
         return sums / scenes.unsqueeze(1) if groups else sums.sum(0) / scenes.sum()
 
     def gathered(self) -> "SceneRecord":
-        """The record of all ranks together; a collective call, so every rank makes it, also one without scenes."""
+        """Gathers the records of all ranks into one; a collective call, so every rank makes it, with scenes or without."""
         if not (dist.is_available() and dist.is_initialized()):
             return self
         mine = SceneRecord(self.max_rows, self.totals, [self.rows()] if self.parts else [])
@@ -71,7 +71,7 @@ class SceneRecord:
 
 
 def merged(records: Sequence[SceneRecord]) -> SceneRecord:
-    """One record of the scenes of several."""
+    """Merges the records of several ranks into one."""
     together = SceneRecord(records[0].max_rows)
     for record in records:
         together.parts += record.parts
@@ -81,7 +81,7 @@ def merged(records: Sequence[SceneRecord]) -> SceneRecord:
 
 
 def scene_rows(outputs: Mapping[str, Tensor], batch: Batch, hparams: Mapping[str, Any]) -> Rows:
-    """What is kept of a batch of scenes, on the CPU.
+    """Collects what is kept of a batch of scenes, on the CPU.
 
     Args:
         outputs: ``attention`` [B, slots] and, with Cycle Mix, ``history`` [B, T].
@@ -122,7 +122,7 @@ def _totals(rows: Rows) -> dict[str, Tensor]:
 
 
 def _means(rows: Rows) -> Tensor:
-    """What is averaged of each scene, [B, len(MEANS)].
+    """Computes what is averaged of each scene, [B, len(MEANS)].
 
     Shares of all sources, of the global embedding and of the rest; the share of all sources if all tokens had the same;
     the effective number of sources, exp of the entropy of how attention is spread among them; and their real number.
@@ -140,14 +140,14 @@ def _thin(rows: Rows, max_rows: int) -> Rows:
 
 
 def tensor_of(rows: Mapping[str, Any], name: str) -> Tensor:
-    """Return a column that is a tensor."""
+    """Returns a column that is a tensor."""
     column = rows[name]
     assert isinstance(column, Tensor)
     return column
 
 
 def ragged_of(rows: Rows, name: str) -> RaggedRows:
-    """Return a column that is ragged."""
+    """Returns a column that is ragged."""
     column = rows[name]
     assert isinstance(column, RaggedRows)
     return column

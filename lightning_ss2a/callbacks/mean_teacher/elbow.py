@@ -1,4 +1,4 @@
-"""Where the curve of sorted similarities bends: Kneedle (Satopaa et al. 2011) on some hundred quantiles.
+"""The elbow of sorted similarities: Kneedle (Satopaa et al. 2011) on some hundred quantiles.
 
 Kneedle scales a curve to the unit square and looks for the points that stand out from its chord, the straight line
 from the first point to the last. It calls a local maximum of the distance from the chord a knee as soon as the curve
@@ -55,7 +55,7 @@ def find_elbow(
     min_kept_fraction: float = 0.0,
     min_pairs: int = 1,
 ) -> Elbow:
-    """The similarity below which pairs are dropped; it depends on the values alone, not on their order.
+    """Finds the similarity below which pairs are dropped; it depends on the values alone, not on their order.
 
     Args:
         similarity: cosine of each pair, finite, [pairs].
@@ -85,18 +85,18 @@ def find_elbow(
 
 
 def reduce_curve(ordered: np.ndarray, quantiles: int) -> np.ndarray:
-    """At most so many of the sorted values, evenly spaced by rank, the first and the last among them."""
+    """Reduces sorted values to at most so many, evenly spaced by rank, the first and the last among them."""
     points = min(quantiles, len(ordered))
     return ordered[np.linspace(0, max(0, len(ordered) - 1), points).round().astype(np.int64)]
 
 
 def least_kept(pairs: int, fraction: float) -> int:
-    """The least number of pairs that is a fraction of all, at least 1."""
+    """Computes the least number of pairs that is a fraction of all, at least 1."""
     return max(1, int(np.ceil(fraction * pairs - 1e-9)))
 
 
 def farthest_knee(points: np.ndarray, sensitivity: float, curve: Curve) -> int | None:
-    """Position of the knee farthest from the chord, on the side that ``curve`` names; None: no knee there."""
+    """Finds the position of the knee farthest from the chord, on the side that ``curve`` names; None: no knee there."""
     from kneed import KneeLocator  # imports scipy and matplotlib
 
     positions = np.arange(len(points))
@@ -107,13 +107,13 @@ def farthest_knee(points: np.ndarray, sensitivity: float, curve: Curve) -> int |
 
 
 def distance_from_chord(points: np.ndarray) -> np.ndarray:
-    """How far each point is above the chord, curve and chord scaled to the unit square."""
+    """Computes how far each point is above the chord, curve and chord scaled to the unit square."""
     chord = np.linspace(points[0], points[-1], len(points))
     return (points - chord) / (points.max() - points.min())
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """See that options of :func:`find_elbow` are in their ranges.
+    """Checks that options of :func:`find_elbow` are in their ranges.
 
     Raises:
         InputError: names the first that is not.

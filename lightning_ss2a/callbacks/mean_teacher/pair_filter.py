@@ -1,4 +1,4 @@
-"""Leave out the noisy pairs that the teacher finds least alike (paper, supplement 2.2, "Mean-Teacher Training")."""
+"""Filter of noisy pairs that the teacher finds least alike (paper, supplement 2.2, "Mean-Teacher Training")."""
 
 import hashlib
 from collections.abc import Mapping
@@ -92,7 +92,7 @@ class PairFilter(Callback):
     # ---------------------------------------------------------------- state
 
     def state_dict(self) -> dict[str, Any]:
-        """Which of all training rows are kept, whose keys they are, the threshold, and the first and last epoch."""
+        """Returns which training rows are kept, whose keys they are, the threshold, and the first and last epoch."""
         return {
             "kept": self._kept,
             "keys": self._keys,
@@ -102,7 +102,7 @@ class PairFilter(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back."""
+        """Takes that back."""
         self._kept, self._keys = state_dict["kept"], state_dict["keys"]
         self._threshold = state_dict["threshold"]
         self._first_epoch, self._last_epoch = state_dict["first_epoch"], state_dict["last_epoch"]
@@ -110,7 +110,7 @@ class PairFilter(Callback):
     # ---------------------------------------------------------------- Lightning's hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin anew; a checkpoint to resume from brings its state later.
+        """Begins anew; a checkpoint to resume from brings its state later.
 
         Raises:
             InputError: no EMATeacher is listed before this.
@@ -126,7 +126,7 @@ class PairFilter(Callback):
             raise InputError("EMATeacher is listed after PairFilter; list it before, so that there is a teacher")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on with the rows that a checkpoint kept.
+        """Goes on with the rows that a checkpoint kept.
 
         Raises:
             InputError: the checkpoint's rows are not those of the data.
@@ -143,12 +143,12 @@ class PairFilter(Callback):
         _train_on_kept(trainer, self._kept)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Filter where training begins with an epoch that it was resumed in."""
+        """Filters where training begins with an epoch that it was resumed in."""
         if begins_epoch(trainer):
             self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Filter, when it is due."""
+        """Filters, when it is due."""
         teacher = trains_manifold(pl_module, self).teacher
         if teacher is not None and self._is_due(trainer.current_epoch):
             self._filter(trainer, teacher)
@@ -206,7 +206,7 @@ def _train_on_kept(trainer: Trainer, kept: Tensor) -> None:
 
 @torch.no_grad()
 def teacher_similarity(trainer: Trainer, teacher: Manifold, rows: np.ndarray, total: int) -> np.ndarray:
-    """Cosine between the teacher's visual and audio CMSS means of these rows, float32 [rows], the same on every rank.
+    """Computes the cosine between the teacher's visual and audio CMSS means of rows, the same on every rank.
 
     Args:
         trainer: whose data module deals the rows to the ranks.
@@ -226,7 +226,7 @@ def teacher_similarity(trainer: Trainer, teacher: Manifold, rows: np.ndarray, to
 
 
 def digest(keys: np.ndarray) -> str:
-    """What tells one list of row keys from another."""
+    """Computes what tells one list of row keys from another."""
     return hashlib.sha256(b"\0".join(keys.tolist())).hexdigest()
 
 
@@ -237,7 +237,7 @@ def decide(
     classes: list[str],
     options: Mapping[str, Any],
 ) -> PairReport:
-    """Which noisy pairs are kept.
+    """Decides which noisy pairs are kept.
 
     Args:
         columns: ``key``, ``origin`` and ``class_index`` of all training rows.
@@ -274,7 +274,7 @@ def decide(
 
 
 def classes_without_pairs(class_index: np.ndarray, rows: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Classes that have training rows, and would have none.
+    """Finds classes that have training rows, and would have none.
 
     Args:
         class_index: class of every training row.

@@ -1,4 +1,4 @@
-"""What a person sees of a filtering: a table of all pairs, a line, scalars and a figure."""
+"""Reports of a filtering: a table of all pairs, a line, scalars and a figure."""
 
 import csv
 import io
@@ -53,7 +53,7 @@ class PairReport:
         return {name: mask for name, mask in masks.items() if mask.any()}
 
     def scalars(self) -> dict[str, float]:
-        """What TensorBoard shows by name; without a threshold there is none to show."""
+        """Lists what TensorBoard shows by name; without a threshold there is none to show."""
         kept = {name: float(self.kept[mask].mean()) for name, mask in self.by_origin.items()}
         scalars = {f"pair_filter/kept_fraction/{name}": fraction for name, fraction in kept.items()}
         scalars["pair_filter/kept_noisy_rows"] = float(self.kept.sum())
@@ -63,7 +63,7 @@ class PairReport:
 
 
 def summary_line(report: PairReport) -> str:
-    """How many pairs of each origin are kept, and from which similarity on."""
+    """Writes how many pairs of each origin are kept, and from which similarity on."""
     counts = [
         f"{report.kept[mask].sum():,} of {mask.sum():,} {name} pairs ({100 * report.kept[mask].mean():.1f} %)"
         for name, mask in report.by_origin.items()
@@ -72,7 +72,7 @@ def summary_line(report: PairReport) -> str:
 
 
 def filter_table(report: PairReport) -> bytes:
-    """A CSV file of all pairs, the least similar first."""
+    """Writes a CSV file of all pairs, the least similar first."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -84,7 +84,7 @@ def filter_table(report: PairReport) -> bytes:
 
 
 def filter_figure(report: PairReport) -> "Figure":
-    """The sorted curve with chord, knee and threshold, and beside it, on the same axis, a histogram of each origin."""
+    """Draws the sorted curve with chord, knee and threshold, and beside it, on the same axis, a histogram by origin."""
     figure = new_figure(8.4, 4.4)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     lowest, highest = float(report.similarity.min()), float(report.similarity.max())

@@ -1,4 +1,4 @@
-"""Change, between two epochs, which rows a running fit trains on."""
+"""The rows that a running fit trains on, changed between two epochs."""
 
 import numpy as np
 from lightning.pytorch import Trainer
@@ -9,7 +9,7 @@ from lightning_ss2a.errors import InputError
 
 
 def train_on(trainer: Trainer, rows: np.ndarray | None) -> None:
-    """Train on these rows from the epoch that starts now.
+    """Trains on these rows from the epoch that starts now.
 
     For ``on_fit_start``, ``on_train_start`` and ``on_train_epoch_start``. Lightning asks for the loader before these,
     so one that it already has is made anew: an epoch over other rows has another number of batches.
@@ -33,7 +33,7 @@ def train_on(trainer: Trainer, rows: np.ndarray | None) -> None:
 
 
 def begins_epoch(trainer: Trainer) -> bool:
-    """Whether training, at ``on_train_start``, begins with the first batch of an epoch.
+    """Tells whether training, at ``on_train_start``, begins with the first batch of an epoch.
 
     A checkpoint from the last batch of an epoch resumes in the next one, and without ``on_train_epoch_start``.
     """

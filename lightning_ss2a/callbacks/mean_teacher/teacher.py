@@ -86,17 +86,17 @@ class EMATeacher(Callback):
         self._hook: Any = None
 
     def state_dict(self) -> dict[str, Any]:
-        """How far stage 2 is; the teacher itself is in the module's own state."""
+        """Returns how far stage 2 is; the teacher itself is in the module's own state."""
         return {"updates": self._updates, "first_epoch": self._first_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on there."""
+        """Takes that back."""
         self._updates, self._first_epoch = state_dict["updates"], state_dict["first_epoch"]
 
     # ---------------------------------------------------------------- the two stages
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin anew; a checkpoint to resume from brings its teacher and its counters later.
+        """Begins anew; a checkpoint to resume from brings its teacher and its counters later.
 
         Raises:
             InputError: the module cannot have a teacher.
@@ -107,11 +107,11 @@ class EMATeacher(Callback):
             data_of(trainer).select_training_rows(None)  # those of another fit, if any
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note where a run is resumed."""
+        """Notes where a run is resumed."""
         self._resumed_in = checkpoint["epoch"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin stage 1, or take the given teacher; in a run resumed in stage 2 there is a teacher already.
+        """Begins stage 1, or takes the given teacher; in a run resumed in stage 2 there is a teacher already.
 
         Raises:
             InputError: the given teacher cannot be used, or the annotated pairs do not fill one batch.
@@ -155,7 +155,7 @@ class EMATeacher(Callback):
         return rows
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Follow the student from now on: after the last of the optimisers that a step moves."""
+        """Follows the student from now on: after the last of the optimisers that a step moves."""
         module = trains_manifold(pl_module, self)
 
         def follow(*_: Any) -> None:
@@ -167,7 +167,7 @@ class EMATeacher(Callback):
         _log_stage(trainer, module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin stage 2, when it is time."""
+        """Begins stage 2, when it is time."""
         module = trains_manifold(pl_module, self)
         if module.teacher is not None or trainer.current_epoch < self.teacher_epochs:
             return
@@ -178,7 +178,7 @@ class EMATeacher(Callback):
         _log_stage(trainer, module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Set the weight of the consistency loss."""
+        """Sets the weight of the consistency loss."""
         module = trains_manifold(pl_module, self)
         if module.teacher is not None:
             epochs = trainer.current_epoch - self._first_epoch + batch_idx / trainer.num_training_batches
@@ -193,7 +193,7 @@ class EMATeacher(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log the stage, and in stage 2 how far teacher and student are apart."""
+        """Logs the stage, and in stage 2 how far teacher and student are apart."""
         module = trains_manifold(pl_module, self)
         if not module.is_logged:
             return
@@ -205,12 +205,12 @@ class EMATeacher(Callback):
         pl_module.log("teacher/distance_to_student", relative_distance(module.teacher, module.manifold))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if training has ended before there was a student."""
+        """Warns if training has ended before there was a student."""
         if trains_manifold(pl_module, self).teacher is None and not is_test_drive(trainer):
             rank_zero_warn("EMATeacher: training has ended in stage 1: there is no teacher, and the filter never ran")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if the teacher is asked for and there is none."""
+        """Warns if the teacher is asked for and there is none."""
         fitting = trainer.state.fn == TrainerFn.FITTING
         if self.validate_teacher and trains_manifold(pl_module, self).teacher is None and not fitting:
             rank_zero_warn("EMATeacher.validate_teacher: the checkpoint has no teacher, so its model is used")
@@ -218,11 +218,11 @@ class EMATeacher(Callback):
     on_test_start = on_predict_start = on_validation_start
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave nothing behind, as at a good end."""
+        """Cleans up as at a good end."""
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Follow no longer; leave to later fits all rows, and no weight of a teacher."""
+        """Stops following; leaves to later fits all rows, and no weight of a teacher."""
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
@@ -232,7 +232,7 @@ class EMATeacher(Callback):
 
 
 def _log_stage(trainer: Trainer, module: TrainsManifold) -> None:
-    """Where a stage begins, since it may be shorter than the interval of logging."""
+    """Logs where a stage begins, since it may be shorter than the interval of logging."""
     for logger in trainer.loggers:
         logger.log_metrics({"teacher/stage": _stage(module)}, step=trainer.global_step)
 
@@ -242,13 +242,13 @@ def _stage(module: TrainsManifold) -> float:
 
 
 def rampup(epochs: float, rampup_epochs: float) -> float:
-    """The ramp-up of Tarvainen and Valpola, exp(-5 (1 - x)^2) with x = epochs / rampup_epochs, at most 1."""
+    """Computes the ramp-up of Tarvainen and Valpola, exp(-5 (1 - x)^2) with x = epochs / rampup_epochs, at most 1."""
     done = min(1.0, epochs / rampup_epochs) if rampup_epochs else 1.0
     return math.exp(-5.0 * (1.0 - done) ** 2)
 
 
 def load_teacher(module: TrainsManifold, hparams: Mapping[str, Any], path: str) -> None:
-    """Make the manifold of a checkpoint the module's teacher, and start the student from it.
+    """Makes the manifold of a checkpoint the module's teacher, and starts the student from it.
 
     Args:
         module: a ``ManifoldModule``.

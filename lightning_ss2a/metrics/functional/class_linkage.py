@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def class_sums(x: Tensor, class_index: Tensor, num_classes: int) -> Tensor:
-    """Sum of the unit vectors of each class, ``[rows, width]`` and ``[rows]`` to float64 ``[num_classes, width]``."""
+    """Sums the unit vectors of each class, ``[rows, width]`` and ``[rows]`` to float64 ``[num_classes, width]``."""
     unit = torch.nn.functional.normalize(x.double(), dim=1)
     return unit.new_zeros(num_classes, x.shape[1]).index_add_(0, class_index.long(), unit)
 
 
 def class_linkage(x_sums: Tensor, y_sums: Tensor, counts: Tensor) -> np.ndarray:
-    """Average linkage: mean cosine of a row of x and a row of y, for each two classes, float64 ``[classes, classes]``.
+    """Computes the mean cosine of a row of x and a row of y for each two classes, float64 ``[classes, classes]``.
 
     Args:
         x_sums: sums of unit vectors, see :func:`class_sums`, ``[classes, width]``.

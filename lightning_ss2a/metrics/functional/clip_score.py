@@ -9,7 +9,7 @@ CLIP_SCORE_SCALE = 100
 
 
 def clip_score(translated_audio: Tensor, visual: Tensor) -> Tensor:
-    r"""Mean cosine between translated audio and visual embeddings, times 100.
+    r"""Computes the mean cosine between translated audio and visual embeddings, times 100.
 
     .. math:: \frac{100}{N} \sum_i \cos(T(a_i), v_i)
 
@@ -36,7 +36,7 @@ def clip_score(translated_audio: Tensor, visual: Tensor) -> Tensor:
 
 
 def mean_source_cosine(translated_audio: Tensor, visual: Tensor, visible: Tensor) -> Tensor:
-    r"""Cosine of translated audio to what is seen, averaged over the sources of each row ("Objective Metrics").
+    r"""Computes the cosine of translated audio to what is seen, mean over the sources of a row ("Objective Metrics").
 
     .. math:: \frac{1}{M_i} \sum_{m=1}^{M_i} \cos(T(a_i), v_{im})
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def row_cosine(prediction: Tensor, target: Tensor) -> Tensor:
-    """Cosine of each row, ``[B, D], [B, D] -> [B]`` in float64; a zero row has cosine 0.
+    """Computes the cosine of each row, ``[B, D], [B, D] -> [B]`` in float64; a zero row has cosine 0.
 
     Args:
         prediction: embeddings, ``[B, D]``, any norm.
@@ -23,7 +23,7 @@ def row_cosine(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def mean_cosine(prediction: Tensor, target: Tensor) -> Tensor:
-    r"""Mean cosine between predicted and true embeddings, such as the reconstruction cosine.
+    r"""Computes the mean cosine between predicted and true embeddings, such as the reconstruction cosine.
 
     .. math:: \frac{1}{N} \sum_i \cos(p_i, t_i)
 

@@ -12,16 +12,16 @@ _SCALE = 2.0**FRACTION_BITS
 
 
 def to_fixed_point(values: Tensor) -> Tensor:
-    """Values in about [-1, 1] as integers of 2**-32, ``[...] -> [...]`` int64; NaN and infinity become 0."""
+    """Rounds values in about [-1, 1] to integers of 2**-32, ``[...] -> [...]`` int64; NaN and infinity become 0."""
     return (values.double() * _SCALE).round().nan_to_num(0, 0, 0).long()
 
 
 def from_fixed_point(total: Tensor) -> Tensor:
-    """The float64 value of integers of 2**-32, ``[...] -> [...]``."""
+    """Converts integers of 2**-32 to float64, ``[...] -> [...]``."""
     return total.double() / _SCALE
 
 
 def count_non_finite(*rows: Tensor) -> Tensor:
-    """Number of rows with a NaN or an infinity in any of the given tensors ``[B, ...]``, a scalar int64."""
+    """Counts rows with a NaN or an infinity in any of the given tensors ``[B, ...]``, a scalar int64."""
     broken = torch.stack([~tensor.flatten(1).isfinite().all(1) for tensor in rows])  # [tensors, B]
     return broken.any(0).sum()

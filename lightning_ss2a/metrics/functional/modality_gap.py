@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def unit_difference(visual_embedding: Tensor, audio_embedding: Tensor) -> Tensor:
-    """Difference of the L2-normalised rows, ``[B, D], [B, D] -> [B, D]`` in float64.
+    """Subtracts the L2-normalised rows, ``[B, D], [B, D] -> [B, D]`` in float64.
 
     Args:
         visual_embedding: embeddings of the visuals, ``[B, D]``, any norm.
@@ -23,7 +23,7 @@ def unit_difference(visual_embedding: Tensor, audio_embedding: Tensor) -> Tensor
 
 
 def modality_gap(visual_embedding: Tensor, audio_embedding: Tensor) -> Tensor:
-    r"""Distance between the means of the two modalities' unit vectors.
+    r"""Computes the distance between the means of the two modalities' unit vectors.
 
     .. math:: \left\| \frac{1}{N} \sum_i \frac{v_i}{\|v_i\|} - \frac{1}{N} \sum_i \frac{a_i}{\|a_i\|} \right\|
 

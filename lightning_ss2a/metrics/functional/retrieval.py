@@ -10,7 +10,7 @@ _MATRIX_ELEMENTS = 2**22  # similarities held at a time: 32 MiB of float64
 
 
 def retrieval_ranks(queries: Tensor, gallery: Tensor) -> Tensor:
-    """Rank of each query's matching row in the gallery by cosine, 1 is best.
+    """Ranks each query's matching row in the gallery by cosine, 1 is best.
 
     Row i of the gallery matches query i. Ties count half (mid-rank), so that a constant similarity gets the chance
     rank (N + 1) / 2. Cosines are compared in steps of 2**-32, so that ties survive rounding. Rows are taken in chunks:
@@ -51,7 +51,7 @@ def retrieval_ranks(queries: Tensor, gallery: Tensor) -> Tensor:
 
 
 def retrieval_recall(ranks: Tensor, k: int) -> Tensor:
-    """Part of the queries whose match is among the first ``k``.
+    """Computes the part of the queries whose match is among the first ``k``.
 
     Args:
         ranks: ranks from 1, ``[N]``; a tied rank counts as it stands, NaN as a miss.
@@ -75,7 +75,7 @@ def retrieval_recall(ranks: Tensor, k: int) -> Tensor:
 
 
 def median_rank(ranks: Tensor) -> Tensor:
-    """Median rank, the mean of the middle two for an even number.
+    """Computes the median rank, the mean of the middle two for an even number.
 
     Args:
         ranks: ranks from 1, ``[N]``.

@@ -9,7 +9,7 @@ SSMS_SCALE = 10
 
 
 def matching_labels(predicted_scores: Tensor, target_scores: Tensor, top_n: int = 10) -> Tensor:
-    """Number of labels that the ``top_n`` highest scores of both sides share, ``[B, L], [B, L] -> [B]`` int64.
+    """Counts the labels that the ``top_n`` highest scores of both sides share, ``[B, L], [B, L] -> [B]`` int64.
 
     Equal scores are ranked by label number, so that the result is the same on every device.
 
@@ -42,7 +42,7 @@ def sound_source_matching_score(
     top_n: int = 10,
     reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
-    r"""Sound source matching score: F1 between the top-N labels of predicted and true audio, times 10.
+    r"""Computes the F1 between the top-N labels of predicted and true audio, times 10.
 
     .. math:: \frac{10}{N_{rows}} \sum_i F_1\left(\mathrm{top}_N(\hat{s}_i), \mathrm{top}_N(s_i)\right)
 

@@ -1,1 +1,1 @@
-"""The numbers of a validation: metrics, baselines, targets."""
+"""The metrics of a validation, with their baselines and targets."""

@@ -1,4 +1,4 @@
-"""Baselines: what one pass over the training split tells, and what it predicts without training."""
+"""Baselines: closed-form summaries of the training split, and what they predict without training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -55,11 +55,11 @@ class TrainingStatistics:
     translator: nn.Module | None = None
 
     def predict_audio(self, features: Tensor) -> Tensor:
-        """Audio directions that the ridge regression predicts, [rows, audio width], from ``Targets.features``."""
+        """Predicts audio directions by ridge regression, [rows, audio width], from ``Targets.features``."""
         return _affine(features, self.features_to_audio_weight, self.features_to_audio_bias)
 
     def translate_audio(self, audio: Tensor) -> Tensor:
-        """Audio embeddings [rows, audio width] in the visual space, [rows, visual width].
+        """Translates audio embeddings [rows, audio width] to the visual space, [rows, visual width].
 
         Raises:
             InputError: the data have no visual embeddings.
@@ -70,18 +70,18 @@ class TrainingStatistics:
             return self.translator(audio)
 
     def to(self, device: torch.device) -> "TrainingStatistics":
-        """The same statistics on another device."""
+        """Moves the statistics to another device."""
         translator = None if self.translator is None else self.translator.to(device)
         moved = {name: value.to(device) for name, value in self.state_dict().items()}
         return TrainingStatistics(**moved, translator=translator)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Plain tensors by name."""
+        """Returns plain tensors by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "translator"}
         return {name: value for name, value in values.items() if value is not None}
 
     def with_translator(self, path: str) -> "TrainingStatistics":
-        """The same, with another translator: a checkpoint of ``AudioToVisualModule``, or a linear map.
+        """Replaces the translator by a checkpoint of ``AudioToVisualModule``, or a linear map.
 
         Args:
             path: a ``.ckpt``, or a safetensors file (``weight`` [visual, audio width], ``bias``).
@@ -109,7 +109,7 @@ class TrainingStatistics:
         return replace(self, translator=LinearTranslator(tensors["weight"].float(), tensors["bias"].float()))
 
     def _audio_to_visual(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the ridge regression from audio to visual."""
+        """Returns weight and bias of the ridge regression from audio to visual."""
         if self.audio_to_visual_weight is None or self.audio_to_visual_bias is None:
             raise InputError("translator_checkpoint has no use: these data have no visual embeddings to compare with")
         return self.audio_to_visual_weight, self.audio_to_visual_bias
@@ -132,12 +132,12 @@ class LinearTranslator(nn.Module):
         self.register_buffer("bias", bias, persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Translate audio embeddings, [rows, audio width] -> [rows, visual width]."""
+        """Translates audio embeddings, [rows, audio width] -> [rows, visual width]."""
         return _affine(normalize(audio, dim=-1), self.weight, self.bias)
 
 
 def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
-    """Fit the statistics in one pass over the training rows (every row once, views averaged).
+    """Fits the statistics in one pass over the training rows (every row once, views averaged).
 
     Every rank reads the same rows in the same order, so that all ranks hold the same baselines to the bit.
     The ridge penalties are chosen by generalised cross-validation: the strongest baseline that needs no tuning.
@@ -189,7 +189,7 @@ def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
 
 
 def training_statistics(data: ShardDataModule) -> TrainingStatistics:
-    """The statistics of the training rows as ``data`` measures them; within ``keep_data()`` fitted once for all runs.
+    """Fits the statistics of the training rows that ``data`` measures, once for all runs within ``keep_data()``.
 
     Raises:
         InputError: there is no row.
@@ -210,7 +210,7 @@ BASELINES = ("chance", "mean_audio", "ridge")
 
 
 def untrained_predictions(targets: Targets, statistics: TrainingStatistics) -> dict[str, Tensor]:
-    """Predict audio without training, [rows, audio width] each: chance, the mean audio, ridge regression.
+    """Predicts audio without training, [rows, audio width] each: chance, the mean audio, ridge regression.
 
     Chance predicts the embedding of some training row, whatever it sees; the mean audio predicts the mean training
     embedding; ridge regresses audio on what is seen in closed form.
@@ -224,7 +224,7 @@ def untrained_predictions(targets: Targets, statistics: TrainingStatistics) -> d
 
 
 def _affine(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A closed-form map, the same for a row in any batch and under autocast, which leaves float64 alone."""
+    """Applies a closed-form map, the same for a row in any batch and under autocast, which leaves float64 alone."""
     return (rows.double() @ weight.double().T + bias.double()).float()
 
 
@@ -242,7 +242,7 @@ class _SpreadSample:
         self._kept: list[Tensor] = []  # rows 0, stride, 2 * stride, ... of the sequence
 
     def update(self, rows: Tensor) -> None:
-        """See the next rows of the sequence."""
+        """Sees the next rows of the sequence."""
         self._kept.append(rows[-self._seen % self._stride :: self._stride].clone())  # a view would keep the batch
         self._seen += len(rows)
         while -(-self._seen // self._stride) > 2 * self._count:
@@ -250,7 +250,7 @@ class _SpreadSample:
             self._stride *= 2
 
     def rows(self) -> Tensor:
-        """The sample, [<= count, width]."""
+        """Returns the sample, [<= count, width]."""
         kept = torch.cat(self._kept)
         positions = torch.linspace(0, len(kept) - 1, min(self._count, len(kept)), device=kept.device).round().long()
         return kept[positions]

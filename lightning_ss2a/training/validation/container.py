@@ -19,7 +19,7 @@ class LabelScorer(Protocol):
     """What stands in for an audio tagger."""
 
     def scores(self, audio: Tensor) -> Tensor:
-        """Score the labels of audio embeddings, [rows, width] -> [rows, labels]."""
+        """Scores the labels of audio embeddings, [rows, width] -> [rows, labels]."""
 
 
 class MetricSet(nn.Module, Generic[Prediction]):
@@ -34,19 +34,19 @@ class MetricSet(nn.Module, Generic[Prediction]):
     def update(
         self, prediction: Prediction, targets: Targets, statistics: TrainingStatistics, head: LabelScorer | None
     ) -> None:
-        """Add the prediction for a batch."""
+        """Adds the prediction for a batch."""
         raise NotImplementedError
 
     def compute(self) -> dict[str, Tensor]:
-        """Compute the values by metric name; a collective call, so every rank has to make it."""
+        """Computes the values by metric name; a collective call, so every rank has to make it."""
         raise NotImplementedError
 
     def chance(self) -> dict[str, Tensor]:
-        """State what random choice would reach, in closed form, of as many rows as :meth:`compute` has seen."""
+        """States what random choice would reach, in closed form, of as many rows as :meth:`compute` has seen."""
         return {}
 
     def ssms_per_group(self) -> Tensor | None:
-        """Compute SSMS of each group of rows, [groups] on the CPU, NaN where a group has no row; None without groups.
+        """Computes SSMS of each group of rows, [groups] on the CPU, NaN where a group has no row; None without groups.
 
         A collective call, so every rank has to make it.
         """
@@ -93,7 +93,7 @@ class EpochMetrics(nn.Module, Generic[Prediction]):
         statistics: TrainingStatistics,
         head: LabelScorer | None,
     ) -> None:
-        """Add a batch.
+        """Adds a batch.
 
         Args:
             targets: what predictions are measured against.
@@ -113,7 +113,7 @@ class EpochMetrics(nn.Module, Generic[Prediction]):
                 self._baselines[name].update(prediction, targets, statistics, head)
 
     def compute(self) -> dict[str, Tensor]:
-        """Compute the values by name; a collective call, so every rank has to make it."""
+        """Computes the values by name; a collective call, so every rank has to make it."""
         values: dict[str, Tensor] = {}
         for name, metrics in self._predictions.items():
             suffix = "" if name == OWN else f"/{name}"
@@ -126,7 +126,7 @@ class EpochMetrics(nn.Module, Generic[Prediction]):
         return values | self._baseline_values | self._own_ssms_by_group() | extra
 
     def reset(self, baselines: bool = False) -> None:
-        """Forget the epoch; the baselines stay, unless they are to be measured again."""
+        """Forgets the epoch; the baselines stay, unless they are to be measured again."""
         if baselines:
             self._baseline_values = None
             _reset(self._baselines.values())

@@ -45,7 +45,7 @@ class AlignmentMetrics(nn.Module):
     def update(
         self, visual_embedding: Tensor, audio_embedding: Tensor, index: Tensor, common: Tensor | None = None
     ) -> None:
-        """Add the embeddings [rows, width] of pairs.
+        """Adds the embeddings [rows, width] of pairs.
 
         Args:
             visual_embedding: of the visuals.
@@ -60,7 +60,7 @@ class AlignmentMetrics(nn.Module):
         self.retrieval.update(visual, audio, index)
 
     def compute(self) -> dict[str, Tensor]:
-        """Compute the values by metric name; a collective call, so every rank has to make it."""
+        """Computes the values by metric name; a collective call, so every rank has to make it."""
         return self.retrieval.compute() | {"modality_gap": self.gap.compute()}
 
 
@@ -82,25 +82,25 @@ class PairMetrics(MetricSet[PairPrediction]):
     def update(
         self, prediction: PairPrediction, targets: Targets, statistics: TrainingStatistics, head: LabelScorer | None
     ) -> None:
-        """Add the prediction for a batch of pairs."""
+        """Adds the prediction for a batch of pairs."""
         self.predicted.update(prediction.audio, targets, statistics, head, targets.class_index)
         visual, audio = prediction.visual_embedding, prediction.audio_embedding
         if self.alignment is not None and visual is not None and audio is not None:
             self.alignment.update(visual, audio, targets.index, prediction.common)
 
     def compute(self) -> dict[str, Tensor]:
-        """Compute the values by metric name; a collective call, so every rank has to make it."""
+        """Computes the values by metric name; a collective call, so every rank has to make it."""
         return self.predicted.compute() | ({} if self.alignment is None else self.alignment.compute())
 
     def chance(self) -> dict[str, Tensor]:
-        """State recall and median rank of a random order."""
+        """States recall and median rank of a random order."""
         if self.alignment is None:
             return {}
         rows = self.alignment.retrieval.rows
         return chance_recall(rows) | {f"median_rank/{way}": torch.tensor((rows + 1) / 2) for way in DIRECTIONS}
 
     def ssms_per_group(self) -> Tensor | None:
-        """Compute SSMS of each class, [classes], NaN where the split has none; None without a label head."""
+        """Computes SSMS of each class, [classes], NaN where the split has none; None without a label head."""
         return self.predicted.ssms_per_group()
 
 
@@ -108,12 +108,12 @@ DIRECTIONS = ("visual_to_audio", "audio_to_visual")
 
 
 def chance_recall(rows: int) -> dict[str, Tensor]:
-    """Recall of a random order of so many candidates, by metric name."""
+    """Computes the recall of a random order of so many candidates, by metric name."""
     return {f"recall@{k}/{way}": torch.tensor(min(1.0, k / rows)) for way in DIRECTIONS for k in RECALL_AT}
 
 
 def pair_metrics(top_n: int, num_classes: int | None, with_ssms: bool) -> EpochMetrics[PairPrediction]:
-    """Make the metrics of a manifold and its baselines; see :class:`PairMetrics` for the arguments.
+    """Makes the metrics of a manifold and its baselines; see :class:`PairMetrics` for the arguments.
 
     The mean audio ranks the candidates in one order for every query, so its retrieval is chance; a modality gap needs
     both modalities in one space, which only ridge gives without training.
@@ -123,7 +123,7 @@ def pair_metrics(top_n: int, num_classes: int | None, with_ssms: bool) -> EpochM
 
 
 def pair_baselines(targets: Targets, statistics: TrainingStatistics) -> dict[str, PairPrediction]:
-    """Predict pairs without training; the space that ridge regression shares is that of the audio."""
+    """Predicts pairs without training; the space that ridge regression shares is that of the audio."""
     audio = untrained_predictions(targets, statistics)
     shared = (audio["ridge"], normalize(targets.audio, dim=-1), statistics.mean_audio)
     return {name: PairPrediction(x, *shared if name == "ridge" else ()) for name, x in audio.items()}

@@ -48,7 +48,7 @@ class PredictedAudioMetrics(nn.Module):
         head: LabelScorer | None,
         group: Tensor | None = None,
     ) -> None:
-        """Add predictions [rows, audio width] for a batch, with the group of each row, [rows]."""
+        """Adds predictions [rows, audio width] for a batch, with the group of each row, [rows]."""
         direction = normalize(predicted.float(), dim=-1)
         if self.ssms is not None and head is not None:
             with torch.autocast(direction.device.type, enabled=False):
@@ -59,14 +59,14 @@ class PredictedAudioMetrics(nn.Module):
         self.reconstruction_cosine.update(direction, targets.audio)
 
     def compute(self) -> dict[str, Tensor]:
-        """Compute the values by metric name; a collective call, so every rank has to make it."""
+        """Computes the values by metric name; a collective call, so every rank has to make it."""
         values = {} if self.ssms is None else {"ssms": self.ssms.compute()}
         if self.clip_score is not None:
             values["clip_score"] = self.clip_score.compute()
         return values | {"reconstruction_cosine": self.reconstruction_cosine.compute()}
 
     def ssms_per_group(self) -> Tensor | None:
-        """Compute SSMS of each group; see :meth:`MetricSet.ssms_per_group`."""
+        """Computes SSMS of each group; see :meth:`MetricSet.ssms_per_group`."""
         if self.ssms is None or self.ssms.num_classes is None:
             return None
         return self.ssms.per_class().cpu()
@@ -93,14 +93,14 @@ class BySources(MetricSet[Tensor]):
     def update(
         self, prediction: Tensor, targets: Targets, statistics: TrainingStatistics, head: LabelScorer | None
     ) -> None:
-        """Add predictions [rows, audio width] for a batch."""
+        """Adds predictions [rows, audio width] for a batch."""
         group = targets.visible.sum(1).clamp(1, MOST_SOURCES) - 1
         self.all.update(prediction, targets, statistics, head, group)
         for metrics, rows in ((self.single, group == 0), (self.several, group > 0)):
             metrics.update(prediction[rows], targets[rows], statistics, head)
 
     def compute(self) -> dict[str, Tensor]:
-        """Compute the values by metric name; a collective call, so every rank has to make it."""
+        """Computes the values by metric name; a collective call, so every rank has to make it."""
         parts = dict(zip(SPLITS, (self.single.compute(), self.several.compute()), strict=True))
         values = self.all.compute()
         if any(part["reconstruction_cosine"].isnan() for part in parts.values()):  # one of them has no rows
@@ -108,7 +108,7 @@ class BySources(MetricSet[Tensor]):
         return values | {f"{metric}/{name}": value for name, part in parts.items() for metric, value in part.items()}
 
     def ssms_per_group(self) -> Tensor | None:
-        """Compute SSMS of each group of :data:`SOURCE_GROUPS`."""
+        """Computes SSMS of each group of :data:`SOURCE_GROUPS`."""
         return self.all.ssms_per_group()
 
 
@@ -120,7 +120,7 @@ def audio_metrics(
     baselines: Sequence[str] = (),
     extra: Mapping[str, Metric] | None = None,
 ) -> EpochMetrics[Tensor]:
-    """Make the metrics of a stage that predicts audio embeddings.
+    """Makes the metrics of a stage that predicts audio embeddings.
 
     Args:
         top_n: labels a side that SSMS compares.

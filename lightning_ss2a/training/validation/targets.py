@@ -1,4 +1,4 @@
-"""What the numbers of a stage need of an evaluation batch, whatever the kind of its data set.
+"""The truth in an evaluation batch that metrics need, whatever the kind of its data set.
 
 Shapes: B rows, S things seen in a row (sources of a scene; one for other kinds), V visual width, A audio width, F width
 of what a ridge regression reads.
@@ -41,7 +41,7 @@ class Targets:
         return len(self.audio)
 
     def __getitem__(self, rows: Tensor) -> "Targets":
-        """Those of some rows, chosen by a mask or by numbers."""
+        """Selects rows by a mask or by numbers."""
         return Targets(
             audio=self.audio[rows],
             features=self.features[rows],
@@ -58,7 +58,7 @@ class Targets:
 
 
 def targets_of(batch: Batch) -> Targets:
-    """The targets in a batch of pairs, scenes or videos; in float64 where the batch is."""
+    """Collects the targets in a batch of pairs, scenes or videos; in float64 where the batch is."""
     columns = tensors_of(batch)
     audio, index = columns["audio"], columns["index"]
     one = torch.ones(len(audio), 1, dtype=torch.bool, device=audio.device)
@@ -74,5 +74,5 @@ def targets_of(batch: Batch) -> Targets:
 
 
 def tensors_of(batch: Batch) -> dict[str, Tensor]:
-    """Those columns of a batch that are no text."""
+    """Selects those columns of a batch that are no text."""
     return {name: column for name, column in batch.items() if isinstance(column, Tensor)}

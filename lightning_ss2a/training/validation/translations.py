@@ -28,7 +28,7 @@ class TranslationMetrics(MetricSet[Tensor]):
     def update(
         self, prediction: Tensor, targets: Targets, statistics: TrainingStatistics, head: LabelScorer | None = None
     ) -> None:
-        """Add translations [rows, visual width] of a batch."""
+        """Adds translations [rows, visual width] of a batch."""
         visual, mean = targets.mean_visual, statistics.mean_visual
         if visual is None or mean is None:
             raise ValueError("translations need data with visual embeddings")
@@ -37,23 +37,23 @@ class TranslationMetrics(MetricSet[Tensor]):
             self.retrieval.update(visual - mean, prediction - mean, targets.index)
 
     def compute(self) -> dict[str, Tensor]:
-        """Compute the values by metric name; a collective call, so every rank has to make it."""
+        """Computes the values by metric name; a collective call, so every rank has to make it."""
         retrieved = {} if self.retrieval is None else self.retrieval.compute()
         return {"translation_cosine": self.cosine.compute()} | retrieved
 
     def chance(self) -> dict[str, Tensor]:
-        """State the recall of a random order."""
+        """States the recall of a random order."""
         return {} if self.retrieval is None else chance_recall(self.retrieval.rows)
 
 
 def translation_metrics() -> EpochMetrics[Tensor]:
-    """Make the metrics of an audio-to-visual translator and its baselines."""
+    """Makes the metrics of an audio-to-visual translator and its baselines."""
     baselines = {"ridge": TranslationMetrics(), "mean_visual": TranslationMetrics(with_retrieval=False)}
     return EpochMetrics({OWN: TranslationMetrics()}, baselines)
 
 
 def translation_baselines(targets: Targets, statistics: TrainingStatistics) -> dict[str, Tensor]:
-    """Translate without training: by the closed-form ridge regression, and to the mean training embedding."""
+    """Translates without training: by the closed-form ridge regression, and to the mean training embedding."""
     ridge, mean, visual = statistics.translate_audio(targets.audio), statistics.mean_visual, targets.mean_visual
     if visual is None or mean is None:
         raise ValueError("translations need data with visual embeddings")
