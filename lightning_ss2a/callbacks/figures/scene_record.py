@@ -58,7 +58,7 @@ class SceneRecord:
         return sums / scenes.unsqueeze(1) if groups else sums.sum(0) / scenes.sum()
 
     def gathered(self) -> "SceneRecord":
-        """Gathers the records of all ranks into one; a collective call, so every rank makes it, with scenes or without."""
+        """Gathers the records of all ranks into one; a collective call, so every rank makes it, also without scenes."""
         if not (dist.is_available() and dist.is_initialized()):
             return self
         mine = SceneRecord(self.max_rows, self.totals, [self.rows()] if self.parts else [])
