@@ -16,7 +16,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.definition import Sweep
 from lightning_ss2a.sweeps.running.trial_runs import Runs
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TRIALS = {"3": 3, "4": 11, "8": 32, "9": 5, "10": 4, "12": 4}
 """By table of the paper."""
 
