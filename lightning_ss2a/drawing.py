@@ -7,9 +7,9 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Makes a figure without pyplot: no global state, no window system. Fine, so that thumbnails can be read.
+    """Makes a figure without pyplot: no global state, no window system; fine enough for thumbnails.
 
-    matplotlib is imported only here, so that nobody waits for it who draws nothing.
+    matplotlib is imported where it is drawn with: only who draws waits for it.
 
     Args:
         width: in inches.

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_ss2a.callbacks.figures.drawing import new_figure
 from lightning_ss2a.callbacks.figures.scene_record import GROUPS, MEANS, SceneRecord, ragged_of, tensor_of
 from lightning_ss2a.data.loading.tensors import Rows, count, take
+from lightning_ss2a.drawing import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

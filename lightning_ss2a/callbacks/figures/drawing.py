@@ -7,6 +7,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
+from lightning_ss2a.drawing import new_figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -41,16 +43,6 @@ class FigureCallback(Callback):
 def tensors_in(outputs: STEP_OUTPUT) -> Mapping[str, Tensor]:
     """Returns what a validation step has given, by name; nothing of a batch without rows."""
     return outputs if isinstance(outputs, Mapping) else {}
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """Makes a figure without pyplot, sizes in inches: no global state, no window system; fine enough for thumbnails.
-
-    matplotlib is imported where it is drawn with: only a run with figures waits for it.
-    """
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def figure_with_axes(width: float, height: float) -> "tuple[Figure, Axes]":

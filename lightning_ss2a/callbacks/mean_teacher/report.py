@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_ss2a.callbacks.figures.drawing import new_figure
 from lightning_ss2a.callbacks.mean_teacher.elbow import Elbow
 from lightning_ss2a.data import ORIGINS
+from lightning_ss2a.drawing import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

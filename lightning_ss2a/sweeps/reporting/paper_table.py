@@ -9,7 +9,7 @@ from typing import Any
 from lightning_ss2a.errors import InputError, did_you_mean
 from lightning_ss2a.files import write_whole
 from lightning_ss2a.sweeps.reporting.text import setting_text
-from lightning_ss2a.sweeps.running.records import TrialRecord
+from lightning_ss2a.sweeps.running.records import BASELINE, TrialRecord
 from lightning_ss2a.sweeps.space import SearchSpace, label
 from lightning_ss2a.tables import MISSING, column_digits, csv_text, markdown_table, mean_and_spread, spread
 
@@ -38,7 +38,7 @@ class Table:
             else its own.
         changes: metrics that are compared with the base; None: all.
         against: metrics to compare with another metric of the same run, by name.
-        floors: floors that get a row of their own, and its label: of ``ridge`` the row has ``METRIC_floor/ridge``.
+        floors: baselines that get a row of their own, and its label: of ``ridge`` the row has ``METRIC_floor/ridge``.
         notes: below the table.
     """
 
@@ -151,10 +151,10 @@ class _Results:
         return {repeat: value - other[repeat] for repeat, value in own.items() if repeat in other}
 
     def floors(self) -> Iterator[tuple[str, list[Sample]]]:
-        """Finds the floors that were logged, each with its sample of every quantity."""
+        """Finds the baselines that were logged, each with its sample of every quantity."""
         for name in self.table.floors:
             samples = [
-                _means(self.complete, f"{q.metric}_floor/{name}") if q.less is None else {} for q in self.quantities
+                _means(self.complete, f"{q.metric}{BASELINE}{name}") if q.less is None else {} for q in self.quantities
             ]
             if any(samples):
                 yield name, samples
@@ -282,7 +282,7 @@ def _legend(results: _Results) -> str:
 
 
 def _csv_rows(results: _Results) -> tuple[list[str], list[list[Any]]]:
-    """Makes a row for each cell and each floor: values of the parameters, then mean, spread and n of each quantity."""
+    """Makes a row per cell and baseline: values of the parameters, then mean, spread and n of each quantity."""
     parts = [f"{quantity.name} {part}" for quantity in results.quantities for part in ("mean", "spread", "n")]
     rows = [
         ["null" if value is None else value for value in (*place, MISSING)]
