@@ -13,7 +13,7 @@ means of score, cosine to each source and of the coordinates must agree to 3 sta
 next gain: φ reads its 30 million weights for one scene at a time, as scenes improve at different iterations; were each
 scene let run ahead to its next improvement, all would share one pass.
 
-    python benchmarks/cycle_mix.py [--peer-iterations 1] [--turns 3] [--runs 256] [--threads 1]
+    python benchmarks/cycle_mix.py [--peer-iterations 1] [--turns 3] [--runs 256] [--threads 1] [--device cpu]
 """
 
 import argparse
@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from paper_sizes.steps import wait
 from torch.nn.functional import normalize, pad
 
 from lightning_ss2a.models import Manifold, Remixer, cycle_mix
@@ -36,20 +37,20 @@ SMALL = {"cycle_iterations": 3, "cycle_samples": 4}
 Tokens = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def networks() -> tuple[Remixer, Manifold]:
+def networks(place: torch.device) -> tuple[Remixer, Manifold]:
     """Random networks of the paper's sizes; heads made to differ between scenes as trained ones do."""
     torch.manual_seed(0)
     remixer, manifold = Remixer(WIDTH, WIDTH, AUDIO_WIDTH).eval(), Manifold(WIDTH, AUDIO_WIDTH).eval()
     with torch.no_grad():
         remixer.mean_head[-1].weight.mul_(10)
         remixer.log_variance_head[-1].weight.normal_(std=0.1)
-    return remixer, manifold
+    return remixer.to(place), manifold.to(place)
 
 
-def scenes(count: int, sources: int) -> Tokens:
-    """Random sources."""
-    tokens = torch.randn(2, count, sources, WIDTH, generator=torch.Generator().manual_seed(sources))
-    return tokens[0], normalize(tokens[1], dim=-1), torch.ones(count, sources, dtype=torch.bool)
+def scenes(count: int, sources: int, place: torch.device) -> Tokens:
+    """Random sources, the same on every device."""
+    tokens = torch.randn(2, count, sources, WIDTH, generator=torch.Generator().manual_seed(sources)).to(place)
+    return tokens[0], normalize(tokens[1], dim=-1), torch.ones(count, sources, dtype=torch.bool, device=place)
 
 
 def peer(remixer: Remixer, manifold: Manifold, tokens: Tokens, slots: int, cycle_iterations: int, cycle_samples: int):
@@ -59,7 +60,7 @@ def peer(remixer: Remixer, manifold: Manifold, tokens: Tokens, slots: int, cycle
     missing = max(slots, sources + 1) - sources
     manifold_tokens, visual_tokens = (pad(x, (0, 0, 0, missing)) for x in (manifold_tokens, visual_tokens))
     valid = pad(valid, (0, missing))
-    best, score = None, torch.full((len(valid),), -torch.inf)
+    best, score = None, torch.full((len(valid),), -torch.inf, device=valid.device)
     for iteration in range(cycle_iterations):
         audio = normalize(manifold.reconstruct_audio(manifold_tokens[:, :sources]).mean, dim=-1)
         draws = []
@@ -70,7 +71,7 @@ def peer(remixer: Remixer, manifold: Manifold, tokens: Tokens, slots: int, cycle
         merit, chosen = torch.einsum("bna,bma->bnm", draws, audio).mean(-1).max(1)
         improved = merit > score
         if improved.any():
-            found = draws[torch.arange(len(draws)), chosen]
+            found = draws[torch.arange(len(draws), device=draws.device), chosen]
             best = found if best is None else torch.where(improved[:, None], found, best)
             score = torch.where(improved, merit, score)
             if iteration + 1 == cycle_iterations:
@@ -81,15 +82,21 @@ def peer(remixer: Remixer, manifold: Manifold, tokens: Tokens, slots: int, cycle
     return best, score
 
 
+def place_of(remixer: Remixer) -> torch.device:
+    return next(remixer.parameters()).device
+
+
 def seconds(action: Callable[[], object]) -> float:
+    wait()
     start = time.perf_counter()
     action()
+    wait()
     return time.perf_counter() - start
 
 
 def speed(remixer: Remixer, manifold: Manifold, sources: int, peer_iterations: int, turns: int) -> float:
     """Ratio for one number of sources."""
-    tokens = scenes(SCENES, sources)
+    tokens = scenes(SCENES, sources, place_of(remixer))
     times: dict[str, list[float]] = {"peer": [], "peer without padding": [], "cycle_mix": []}
     scale = ITERATIONS / peer_iterations
     keys = range(SCENES)
@@ -114,18 +121,19 @@ def speed(remixer: Remixer, manifold: Manifold, sources: int, peer_iterations: i
 
 def conditioning_seconds(remixer: Remixer, manifold: Manifold, tokens: Tokens) -> float:
     """φ of one draw of every scene and ψ with it, the median of 15."""
-    cache = RemixerCache(remixer, *tokens, open_slot=0)
-    best, rows, filled = torch.randn(SCENES, AUDIO_WIDTH), torch.arange(SCENES), torch.ones(SCENES, dtype=torch.bool)
+    cache, place = RemixerCache(remixer, *tokens, open_slot=0), place_of(remixer)
+    best, rows = torch.randn(SCENES, AUDIO_WIDTH, device=place), torch.arange(SCENES, device=place)
+    visual, filled = torch.zeros(SCENES, WIDTH, device=place), torch.ones(SCENES, dtype=torch.bool, device=place)
 
     def condition() -> None:
-        cache(rows, manifold.project_audio(best).mean, torch.zeros(SCENES, WIDTH), filled)
+        cache(rows, manifold.project_audio(best).mean, visual, filled)
 
     return statistics.median(seconds(condition) for _ in range(15))
 
 
 def same_distribution(remixer: Remixer, manifold: Manifold, runs: int) -> bool:
     """Whether the means of many runs agree."""
-    tokens = tuple(x.expand(runs, *x.shape[1:]) for x in scenes(1, 4))
+    tokens = tuple(x.expand(runs, *x.shape[1:]) for x in scenes(1, 4, place_of(remixer)))
     fast = cycle_mix(remixer, manifold, *tokens, range(runs), **SMALL)
     torch.manual_seed(1)
     embedding, score = peer(remixer, manifold, tuple(x.clone() for x in tokens), 0, **SMALL)
@@ -156,6 +164,7 @@ def profile(remixer: Remixer, manifold: Manifold, sources: int) -> None:
         def wrapper(*args: object, **options: object) -> object:
             start = time.perf_counter()
             result = original(*args, **options)
+            wait()
             spent[label] = spent.get(label, 0.0) + time.perf_counter() - start
             return result
 
@@ -168,7 +177,8 @@ def profile(remixer: Remixer, manifold: Manifold, sources: int) -> None:
         timed(RemixerCache, "__init__", "ψ: tokens of the sources, once"),
         timed(RemixerCache, "__call__", "ψ: the changed token and heads"),
     ]
-    total = seconds(lambda: cycle_mix(remixer, manifold, *scenes(SCENES, sources), range(SCENES)))
+    tokens = scenes(SCENES, sources, place_of(remixer))
+    total = seconds(lambda: cycle_mix(remixer, manifold, *tokens, range(SCENES)))
     for restore in undo:
         restore()
     spent["noise, draws and scores"] = total - sum(spent.values())
@@ -183,11 +193,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--runs", type=int, default=256, help="runs for the comparison in distribution")
     parser.add_argument("--threads", type=int, default=1, help="of torch; one is the steadiest beside other work")
+    parser.add_argument("--device", default="cpu", help="such as cuda")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
-    remixer, manifold = networks()
-    print(f"Cycle Mix at the paper's sizes, CPU, {torch.get_num_threads()} threads, float32")
+    place = torch.device(options.device)
+    remixer, manifold = networks(place)
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"Cycle Mix at the paper's sizes, {name}, float32")
     ratios = {n: speed(remixer, manifold, n, options.peer_iterations, options.turns) for n in GOALS}
     same = same_distribution(remixer, manifold, options.runs)
     for sources in GOALS:

@@ -12,17 +12,22 @@ import json
 import logging
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from lightning.pytorch import seed_everything
-from step_overhead import lightning_steps, write_data
+from lightning.pytorch import Callback, seed_everything
+from paper_sizes.steps import Pace, device_name, lightning_steps, write_random_pairs
 
 from lightning_ss2a.callbacks import EMATeacher
 from lightning_ss2a.data import ShardDataModule
 
 GOAL = 0.9
-WARM_UP = 2
+ARMS: dict[str, Callable[[], list[Callback]]] = {
+    "without": lambda: [],
+    "average": lambda: [EMATeacher(teacher_epochs=0, consistency_weight=0.0)],
+    "average and consistency": lambda: [EMATeacher(teacher_epochs=0, consistency_rampup_epochs=0)],
+}
+"""Callbacks of each fit."""
 
 
 def main() -> None:
@@ -34,22 +39,17 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     seed_everything(0, verbose=False)
-    arms = {
-        "without": lambda: [],
-        "average": lambda: [EMATeacher(teacher_epochs=0, consistency_weight=0.0)],
-        "average and consistency": lambda: [EMATeacher(teacher_epochs=0, consistency_rampup_epochs=0)],
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    pace = Pace(warm_up=2, windows=options.steps)
+    seconds: dict[str, list[float]] = {name: [] for name in ARMS}
     with tempfile.TemporaryDirectory() as folder:
-        write_data(Path(folder) / "data", rows=4 * options.batch_size)
+        write_random_pairs(Path(folder) / "data", rows=4 * options.batch_size)
         data = ShardDataModule(f"{folder}/data", batch_size=options.batch_size, residency="memory")
         for _ in range(options.turns):
-            for name, callbacks in arms.items():
-                seconds[name] += lightning_steps(data, options.steps, WARM_UP, callbacks())
+            for name, callbacks in ARMS.items():
+                seconds[name] += lightning_steps(data, pace, callbacks())
     fastest = {name: min(values) for name, values in seconds.items()}
     ratio = fastest["without"] / fastest["average"]
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    print(f"batch {options.batch_size}, paper sizes, {device}: {len(seconds['without'])} timed steps each")
+    print(f"batch {options.batch_size}, paper sizes, {device_name()}: {len(seconds['without'])} timed steps each")
     for name, value in fastest.items():
         print(f"{name:24} {value:.4f} s a step, {fastest['without'] / value:.3f} of the throughput without")
     print(json.dumps({"benchmark": "mean_teacher", "ratio": round(ratio, 3), "goal": GOAL, "holds": ratio >= GOAL}))

@@ -1,0 +1,1 @@
+"""Parts of benchmarks/gpu.py: each module but ``process`` and ``inputs`` is one, with ``run(inputs, report)``."""

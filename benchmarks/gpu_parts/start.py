@@ -1,0 +1,31 @@
+"""What a new process does. Imports come late: the process that waits for the parts does without torch."""
+
+from importlib import import_module
+
+from gpu_parts.process import Figures, Report
+
+
+def find_gpu(report: Report) -> None:
+    """Report ``gpu``, its name or None, after a first computation on it, and the version of torch."""
+    import torch
+
+    name = None
+    if torch.cuda.is_available():
+        torch.zeros(1, device="cuda").item()
+        name = torch.cuda.get_device_name()
+    report(gpu=name, torch=torch.__version__)
+
+
+def run_part(name: str, folder: str, smoke: bool, known: dict[str, Figures], report: Report) -> None:
+    """Run a part.
+
+    Args:
+        name: module of ``gpu_parts``.
+        folder: where the parts share data.
+        smoke: whether sizes are tiny.
+        known: figures of the parts before, by part.
+        report: takes the figures.
+    """
+    from gpu_parts.inputs import Inputs
+
+    import_module(f"gpu_parts.{name}").run(Inputs(folder, smoke, known), report)
