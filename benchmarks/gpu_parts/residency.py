@@ -8,7 +8,7 @@ from gpu_parts.process import Report
 
 def run(inputs: Inputs, report: Report) -> None:
     """Time each through Lightning."""
-    for residency in ("memory", "device", "stream"):
+    for residency in ("memory", "stream", "device"):
         reset_peak_memory()
         seconds = inputs.time_manifold(inputs.pairs(report, residency=residency))
         figures = {"ms_a_step": statistics.median(seconds) * 1e3, **peak_memory()}

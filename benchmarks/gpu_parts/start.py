@@ -17,7 +17,7 @@ def find_gpu(report: Report) -> None:
 
 
 def run_part(name: str, folder: str, smoke: bool, known: dict[str, Figures], report: Report) -> None:
-    """Run a part.
+    """Run a part; what its runs share, rows and the baselines fitted on them, is made once.
 
     Args:
         name: module of ``gpu_parts``.
@@ -27,5 +27,7 @@ def run_part(name: str, folder: str, smoke: bool, known: dict[str, Figures], rep
         report: takes the figures.
     """
     from gpu_parts.inputs import Inputs
+    from lightning_ss2a.data.loading.shared_cache import keep_data
 
-    import_module(f"gpu_parts.{name}").run(Inputs(folder, smoke, known), report)
+    with keep_data():
+        import_module(f"gpu_parts.{name}").run(Inputs(folder, smoke, known), report)
