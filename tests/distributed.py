@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
+
+from tests.processes import SECONDS, fast_context
 
 
 def run_distributed(function: Callable[..., Any], *args: Any, world_size: int = 2) -> list[Any]:
@@ -24,9 +25,7 @@ def run_distributed(function: Callable[..., Any], *args: Any, world_size: int = 
         What the function returned, by rank (anything that ``torch.save`` takes).
     """
     with tempfile.TemporaryDirectory() as folder:
-        # A process that has imported what takes seconds, and does nothing else, is forked for each rank.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch", "lightning.pytorch", "torchmetrics"])
+        context = fast_context()
         processes = [
             context.Process(target=_run_rank, args=(rank, world_size, folder, function, args), daemon=True)
             for rank in range(world_size)
@@ -34,7 +33,7 @@ def run_distributed(function: Callable[..., Any], *args: Any, world_size: int = 
         for process in processes:
             process.start()
         for process in processes:
-            process.join(timeout=240)
+            process.join(timeout=SECONDS)
             if process.is_alive():
                 process.kill()
         errors = [path.read_text() for path in sorted(Path(folder).glob("error_*"))]
@@ -48,7 +47,7 @@ def _run_rank(rank: int, world_size: int, folder: str, function: Callable[..., A
     torch.set_num_threads(1)
     try:
         dist.init_process_group(
-            "gloo", f"file://{folder}/store", rank=rank, world_size=world_size, timeout=timedelta(seconds=240)
+            "gloo", f"file://{folder}/store", rank=rank, world_size=world_size, timeout=timedelta(seconds=SECONDS)
         )
         torch.save(function(*args), Path(folder) / f"result_{rank}")
         dist.barrier()

@@ -1,10 +1,7 @@
 """A run that was killed and resumed ends with the same bits as one that was not."""
 
 import os
-import pickle
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +21,8 @@ from tests.manifold_examples import (
     parameters_of,
     write_learnable_pairs,
 )
+from tests.processes import status_of
 
-ROOT = Path(__file__).parents[2]
 EPOCHS, BATCHES = 6, 6
 KILLED_AT = 2 * BATCHES + 4  # batches trained before the signal: in the middle of epoch 2
 
@@ -106,23 +103,8 @@ def assert_same_bits(found: Any, expected: Any, where: str = "") -> None:
         assert found == expected, where
 
 
-def train_until_killed(dataset: str, folder: Path) -> None:
-    """One process for each run, forked before torch has a thread; each dies by SIGKILL."""
-    code = f"from tests.integration.test_resume import kill_all; kill_all({dataset!r}, {str(folder)!r})"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=240, capture_output=True)
-
-
-def kill_all(dataset: str, folder: str) -> None:
-    statuses = {}
-    for name, run in RUNS.items():
-        child = os.fork()
-        if child == 0:
-            try:
-                run_trainer(dataset, Path(folder, name), run, [Kill(KILLED_AT)])
-            finally:
-                os._exit(1)  # only where the signal did not come
-        statuses[name] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    Path(folder, "statuses").write_bytes(pickle.dumps(statuses))
+def train_until_killed(name: str, dataset: str, folder: Path) -> None:
+    run_trainer(dataset, folder / name, RUNS[name], [Kill(KILLED_AT)])
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +114,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def killed(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of runs that died by SIGKILL, each in a process of its own."""
     folder = tmp_path_factory.mktemp("killed")
-    train_until_killed(dataset, folder)
-    assert pickle.loads((folder / "statuses").read_bytes()) == dict.fromkeys(RUNS, -signal.SIGKILL)
+    for name in RUNS:
+        assert status_of(train_until_killed, name, dataset, folder) == -signal.SIGKILL
     return folder
 
 

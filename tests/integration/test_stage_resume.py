@@ -1,10 +1,6 @@
 """Runs of all stages end with the same bits whether they were stopped or not, with dropout and sampling on."""
 
-import os
-import pickle
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +18,9 @@ from tests.manifold_examples import (
     make_trainer,
     parameters_of,
 )
+from tests.processes import status_of
 from tests.stage_examples import STAGES, make_stage, write_materials
 
-ROOT = Path(__file__).parents[2]
 EPOCHS, BATCHES = 4, 6
 KILLED_AT = 2 * BATCHES + 4  # batches trained before the signal: in the middle of epoch 2
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -129,28 +125,13 @@ def test_batches_that_wait_for_their_step_are_known(materials, tmp_path: Path):
 # -------------------------------------------------------------------- a run that is killed
 
 
-def train_until_killed(materials: dict[str, str], folder: str) -> None:
-    """In a process forked before torch has a thread, which dies by SIGKILL."""
-    child = os.fork()
-    if child == 0:
-        try:
-            run("remixer", materials, Path(folder), [every_steps(Path(folder), 5), Kill(KILLED_AT)])
-        finally:
-            os._exit(1)  # only where the signal did not come
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    Path(folder, "status").write_bytes(pickle.dumps(status))
+def train_until_killed(materials: dict[str, str], folder: Path) -> None:
+    run("remixer", materials, folder, [every_steps(folder, 5), Kill(KILLED_AT)])
 
 
-@pytest.mark.slow
 def test_a_killed_remixer_resumes_to_the_same_bits(materials: dict[str, str], tmp_path: Path):
     killed = tmp_path / "killed"
-    killed.mkdir()
-    code = (
-        "from tests.integration.test_stage_resume import train_until_killed;"
-        f"train_until_killed({materials!r}, {str(killed)!r})"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=240, capture_output=True)
-    assert pickle.loads((killed / "status").read_bytes()) == -signal.SIGKILL
+    assert status_of(train_until_killed, materials, killed) == -signal.SIGKILL
     checkpoint = killed / "step=15.ckpt"
     progress = torch.load(checkpoint, weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
     assert progress["ready"] == 3

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_ss2a.data import Manifest
-from tests.integration.test_commands import ROOT, shell, table
+from tests.integration.test_commands import ROOT, run_line, table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINES = [line.partition("  #")[0].strip() for line in README.splitlines()]
@@ -40,12 +40,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def printed(folder: Path) -> dict[str, str]:
     """What each command printed, by config; all of them, in the order in which the README has them."""
-    printed = {"manifold": shell(f"lightning fit -c configs/manifold.yaml {SHORT['manifold']}", folder)}
+    printed = {"manifold": run_line(f"lightning fit -c configs/manifold.yaml {SHORT['manifold']}", folder)}
     for stage in STAGES:
         if stage == "temporal_aggregation":
-            printed["frames"] = shell(readme_line("ss2a shards frames shards/demo_videos"), folder)
+            printed["frames"] = run_line(readme_line("ss2a shards frames shards/demo_videos"), folder)
         line = readme_line(f"lightning fit -c configs/{stage}.yaml")
-        printed[stage] = shell(f"{line} {SHORT[stage]}", folder)
+        printed[stage] = run_line(f"{line} {SHORT[stage]}", folder)
     return printed
 
 
@@ -64,7 +64,7 @@ def test_the_remixer_needs_no_manifold_file_any_more_and_measures_the_same(folde
     hidden = manifold.rename(manifold.with_name("hidden.ckpt"))
     try:
         (line,) = [line for line in printed["remixer"].splitlines() if "lightning test " in line]
-        rows = table(shell(line[line.index("lightning") :], folder))
+        rows = table(run_line(line[line.index("lightning") :], folder))
     finally:
         hidden.rename(manifold)
     best = table(printed["remixer"])
@@ -78,7 +78,7 @@ def test_generated_frames_are_videos_of_audio_embeddings(folder: Path, printed: 
     assert manifest.folds == source.folds
     assert manifest.fields["frames"].role == "audio"
     assert manifest.fields["audio"] == source.fields["audio"]
-    assert shell(f"ss2a shards validate {output}", folder).strip().endswith("good")
+    assert run_line(f"ss2a shards validate {output}", folder).strip().endswith("good")
 
 
 def test_the_readmes_python_mixes_sources_of_two_modalities(
@@ -95,7 +95,7 @@ def test_the_readmes_python_mixes_sources_of_two_modalities(
 
 @pytest.mark.slow
 def test_a_stage_can_be_trained_again_by_its_saved_config(folder: Path, printed: dict[str, str]):
-    again = shell(f"lightning fit -c runs/audio_to_visual/version_0/config.yaml {SHORT['audio_to_visual']}", folder)
+    again = run_line(f"lightning fit -c runs/audio_to_visual/version_0/config.yaml {SHORT['audio_to_visual']}", folder)
     assert table(again)["translation_cosine"] == table(printed["audio_to_visual"])["translation_cosine"]
 
 
@@ -103,6 +103,6 @@ def test_a_stage_can_be_trained_again_by_its_saved_config(folder: Path, printed:
 def test_the_translator_serves_as_clip_score(folder: Path, printed: dict[str, str]):
     translator = "--model.translator_checkpoint runs/audio_to_visual/version_0/checkpoints/best.ckpt"
     (line,) = [line for line in printed["v2a_mapper"].splitlines() if "lightning test " in line]
-    rows, before = (table(shell(f"{line[line.index('lightning') :]} {o}", folder)) for o in (translator, ""))
+    rows, before = (table(run_line(f"{line[line.index('lightning') :]} {o}", folder)) for o in (translator, ""))
     assert rows["reconstruction_cosine"][0] == before["reconstruction_cosine"][0]
     assert rows["clip_score"][0] != before["clip_score"][0]

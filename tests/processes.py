@@ -1,0 +1,63 @@
+"""Processes for tests that start in a fraction of a second."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+
+COMMANDS = {"lightning": "lightning_ss2a.cli.lightning", "ss2a": "lightning_ss2a.cli.ss2a"}
+SECONDS = 240
+
+
+def fast_context() -> ForkServerContext:
+    """Where new processes come from: one that has imported what takes seconds, and does nothing but fork.
+
+    Like processes that are spawned they have none of this one's threads, signal handlers or open files.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["torch", "lightning.pytorch", "torchmetrics"])
+    return context
+
+
+def status_of(function: Callable[..., None], *arguments: Any) -> int:
+    """How a process ends that calls a module's function: 0, or minus the number of the signal that ended it."""
+    process = fast_context().Process(target=function, args=arguments)
+    process.start()
+    process.join(SECONDS)
+    status = process.exitcode
+    process.kill()
+    assert status is not None, f"{function.__name__} has not ended after {SECONDS} seconds"
+    return status
+
+
+def run_command(line: str, folder: Path, environment: dict[str, str]) -> str:
+    """What a line with one of the package's commands prints, run in a folder by a process of its own.
+
+    Args:
+        line: as it would be typed; it has to end with status 0.
+        folder: where it is run; what it prints is kept there meanwhile.
+        environment: variables of the process.
+    """
+    output = folder / ".printed"
+    status = status_of(_call, shlex.split(line), folder, environment, output)
+    printed = output.read_text()
+    output.unlink()
+    assert status == 0, f"{line}: status {status}\n{printed}"
+    assert "Traceback" not in printed
+    return printed
+
+
+def _call(words: list[str], folder: Path, environment: dict[str, str], output: Path) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    with open(output, "wb") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    sys.argv = words
+    import_module(COMMANDS[words[0]]).main()
