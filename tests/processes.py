@@ -35,19 +35,20 @@ def status_of(function: Callable[..., None], *arguments: Any) -> int:
     return status
 
 
-def run_command(line: str, folder: Path, environment: dict[str, str]) -> str:
+def run_command(line: str, folder: Path, environment: dict[str, str], status: int = 0) -> str:
     """What a line with one of the package's commands prints, run in a folder by a process of its own.
 
     Args:
-        line: as it would be typed; it has to end with status 0.
+        line: as it would be typed.
         folder: where it is run; what it prints is kept there meanwhile.
         environment: variables of the process.
+        status: with which it has to end.
     """
     output = folder / ".printed"
-    status = status_of(_call, shlex.split(line), folder, environment, output)
+    found = status_of(_call, shlex.split(line), folder, environment, output)
     printed = output.read_text()
     output.unlink()
-    assert status == 0, f"{line}: status {status}\n{printed}"
+    assert found == status, f"{line}: status {found}\n{printed}"
     assert "Traceback" not in printed
     return printed
 

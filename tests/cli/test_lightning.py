@@ -69,7 +69,8 @@ def test_the_widths_of_the_data_reach_the_model(folder: Path):
     assert (cli.model.hparams.visual_width, cli.model.hparams.audio_width) == (VISUAL_WIDTH, AUDIO_WIDTH)
 
 
-def test_paper_config_with_widths_of_clip_and_clap(folder: Path):
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_paper_config_with_widths_of_clip_and_clap(folder: Path, compiled: bool):
     fields = {"visual": FieldSpec(768, "clip"), "audio": FieldSpec(512, "clap")}
     random = torch.Generator().manual_seed(0)
     head = LabelHead(torch.randn(20, 512, generator=random), torch.zeros(20), tuple(f"label{i}" for i in range(20)))
@@ -78,17 +79,19 @@ def test_paper_config_with_widths_of_clip_and_clap(folder: Path):
             columns = {name: torch.randn(rows, spec.width, generator=random).numpy() for name, spec in fields.items()}
             writer.write(split, {"key": [f"{split}{i}" for i in range(rows)], **columns})
     options = ["-c", PAPER, "--data.datasets=vggs3", "--trainer.accelerator=cpu", "--trainer.devices=1"]
-    manifold = build_cli(options, run=False).model.manifold
+    module = build_cli(options, run=False).model
+    manifold = module.manifold
     # The paper's sizes, from the parameters themselves.
     first = next(p for p in manifold.visual_projector.parameters() if p.ndim == 2)
     assert tuple(first.shape) == (768, 768)
     assert {p.shape[0] for p in manifold.audio_projector.parameters() if p.ndim == 2} == {768, 1536, 3072}
     sizes = {p.shape[0] for p in manifold.audio_reconstructor.parameters() if p.ndim == 2}
     assert sizes == {768, 896, 1024, 2048, 512}
+    assert module.hparams.compile_model
 
     tiny = ["--model.manifold_width=8", "--model.projector_widths=[8,8]", "--model.reconstructor_widths=[8,8]"]
     short = ["--data.batch_size=12", "--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1"]
-    cli = build_cli(["fit", *options, *tiny, *short])
+    cli = build_cli(["fit", *options, *tiny, *short, f"--model.compile_model={str(compiled).lower()}"])
     assert cli.trainer.global_step == 2
     assert cli.trainer.precision == "bf16-mixed"
     assert {"val/clip_score", "val/modality_gap"} <= cli.trainer.callback_metrics.keys()
@@ -258,14 +261,16 @@ def test_tab_completion_completes_in_a_bash(tmp_path: Path, capsys):
 
 
 def test_starting_imports_nothing_heavy_beyond_what_lightning_imports():
-    listing = "import sys; print('\\n'.join(sys.modules))"
-    bare, ours = (
-        set(subprocess.run([sys.executable, "-c", f"{start}; {listing}"], capture_output=True, text=True, check=True,
-                           env=os.environ | {"HF_HUB_OFFLINE": "1"}).stdout.split())
-        for start in ("import torch, lightning.pytorch", "import lightning_ss2a.cli.lightning")
-    )  # fmt: skip
-    assert "lightning_ss2a.cli.lightning" in ours
+    code = """
+import sys, torch, lightning.pytorch
+bare = set(sys.modules)
+import lightning_ss2a.cli.lightning
+print(*set(sys.modules) - bare, sep="\\n")
+"""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    added = done.stdout.split()
+    assert "lightning_ss2a.cli.lightning" in added
     heavy = ("PIL", "soundfile", "onnxruntime", "cairosvg", "scipy", "sklearn", "matplotlib", "pandas", "tensorboard")
-    added = {name.partition(".")[0] for name in ours - bare}
-    assert not added & set(heavy)
-    assert not any(name.startswith("lightning_ss2a.perception") for name in ours)
+    assert not {name.partition(".")[0] for name in added} & set(heavy)
+    assert not any(name.startswith("lightning_ss2a.perception") for name in added)
