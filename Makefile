@@ -36,8 +36,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
+# Two processes of one thread each: models this small gain nothing from more threads.
 test: lint
-	$(BIN)/python -m pytest -m "not slow" -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -q -n 2 --dist worksteal
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow -q --timeout 1800
