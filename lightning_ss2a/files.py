@@ -1,34 +1,114 @@
-"""Files that are whole or not there, and folders that one process writes at a time."""
+"""Files and folders that are whole or not there, and folders that one process writes at a time."""
 
 import contextlib
 import os
+import shutil
+import sys
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
 
 from lightning_ss2a.errors import InputError
 
-try:
+if sys.platform != "win32":  # there nothing is locked
     import fcntl
-except ImportError:  # not on Windows, where nothing is locked
-    fcntl = None
 
 
-def write_whole(path: str | os.PathLike, content: bytes | str) -> Path:
-    """Write a file under a temporary name beside it, then rename it, so that nobody ever sees half of it.
+class WholeFile:
+    """A file that is written under a temporary name beside it, and renamed when it is finished.
+
+    So nobody ever sees half of it, and what was there before stays until then. As a context manager it gives the stream
+    to write to; it commits at the end of the context, or abandons the file after an error.
+
+    Args:
+        path: the file; its folder must be there.
+        durable: see the bytes on the disk before the name appears, for files that are never written again.
+
+    Attributes:
+        path: as given.
+        stream: where the bytes go.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], durable: bool = False) -> None:
+        self.path = Path(path)
+        self._durable = durable
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self.stream: BinaryIO = self._temporary.open("wb")
+
+    def commit(self) -> None:
+        """Closes the file and gives it its name.
+
+        Raises:
+            OSError: the disk is full, say; the file is then abandoned.
+        """
+        try:
+            self.stream.flush()
+            if self._durable:
+                os.fsync(self.stream.fileno())
+            self.stream.close()
+            os.replace(self._temporary, self.path)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """Closes and removes the unfinished file; does nothing after :meth:`commit`."""
+        with contextlib.suppress(OSError):  # closing flushes
+            self.stream.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> BinaryIO:
+        return self.stream
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.commit()
+        else:
+            self.abandon()
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
+    """Writes a file whole or not at all; see :class:`WholeFile`.
 
     Args:
         path: the file; its folder must be there. What was there before is replaced.
         content: bytes, or text that is written as UTF-8.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: it cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with WholeFile(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Gives a temporary folder beside ``path`` to fill, and renames it at the end; after an error it is removed.
+
+    Args:
+        path: the folder; it must not exist. Folders above it are made.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.mkdir(parents=True)
+        yield temporary
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 class FolderLock:
@@ -42,12 +122,12 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._free = lambda: None
-        if fcntl is None:
+        self._finalizer: weakref.finalize | None = None
+        if sys.platform == "win32":
             return
         descriptor = os.open(folder, os.O_RDONLY)
-        self._free = weakref.finalize(self, _free, descriptor)
-        self._free.atexit = False  # or a forked process would free it at its end
+        self._finalizer = weakref.finalize(self, _free, descriptor)
+        self._finalizer.atexit = False  # or a forked process would free it at its end
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -57,11 +137,13 @@ class FolderLock:
             self.release()
 
     def release(self) -> None:
-        """Let others write; more than once does no harm."""
-        self._free()
+        """Lets others write; more than once does no harm."""
+        if self._finalizer is not None:
+            self._finalizer()
 
 
 def _free(descriptor: int) -> None:
-    with contextlib.suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked process may hold the descriptor, too
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked process may hold the descriptor, too
     os.close(descriptor)

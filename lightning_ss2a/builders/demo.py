@@ -2,8 +2,6 @@
 
 import csv
 import hashlib
-import os
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from lightning_ss2a.builders.compositions import ComposeReport, compose_dataset
 from lightning_ss2a.builders.pair_list import read_pairs
 from lightning_ss2a.builders.pairs import BuildReport, build_pairs
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import whole_folder, write_whole
 from lightning_ss2a.perception.encoders.efficientnet_lite import EfficientNetLite
 from lightning_ss2a.perception.encoders.yamnet import YAMNet
 
@@ -71,7 +70,7 @@ def build_demo(
         licence=f"mixed ({LICENCES}): LICENSE names author and licence of each row",
         **shared,
     )
-    (output / "LICENSE").write_text(licence, encoding="utf-8")
+    write_whole(output / "LICENSE", licence)
     for kind, folder in (("scenes", scenes), ("videos", videos)):
         reports[folder] = compose_dataset(
             str(pairs),
@@ -83,7 +82,7 @@ def build_demo(
             licence=f"mixed ({LICENCES}): LICENSE says how to find authors and licences of each row",
             **shared,
         )
-        (folder / "LICENSE").write_text(COMPOSED_LICENCE, encoding="utf-8")
+        write_whole(folder / "LICENSE", COMPOSED_LICENCE)
     return reports
 
 
@@ -109,13 +108,8 @@ def unpack(package: Path, folder: Path) -> None:
     """Unpack a Debian package, unless that was done before."""
     if folder.exists():
         return
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        temporary.mkdir(parents=True)
+    with whole_folder(folder) as temporary:
         _run(["dpkg", "-x", str(package.resolve()), str(temporary.resolve())], folder.parent)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def licence_text(pairs: Path) -> str:

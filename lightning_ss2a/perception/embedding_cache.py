@@ -3,12 +3,12 @@
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import WholeFile
 
 VERSION = 1
 """Goes up when the preparation of media or their views change; older entries are then not found any more."""
@@ -63,12 +63,8 @@ class EmbeddingCache:
         Raises:
             InputError: the file cannot be written.
         """
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
+            with WholeFile(path) as file:
                 np.save(file, embeddings, allow_pickle=False)
-            os.replace(temporary, path)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-        finally:
-            temporary.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from lightning_ss2a.data.format.block_layout import encode_block, slice_columns
 from lightning_ss2a.data.format.columns import Columns, join_columns
@@ -20,7 +20,7 @@ from lightning_ss2a.data.format.schema import KINDS, FieldSpec
 from lightning_ss2a.data.format.storage import PLAIN_NAME
 from lightning_ss2a.data.format.tar import END_OF_ARCHIVE
 from lightning_ss2a.errors import InputError, ShardError
-from lightning_ss2a.files import FolderLock
+from lightning_ss2a.files import FolderLock, WholeFile
 
 JOURNAL = ".writing.json"
 """The manifest of what is finished while a build runs; lets a build that stopped go on."""
@@ -34,40 +34,29 @@ class _OpenShard:
 
     folder: Path
     name: str
-    file: BinaryIO = field(init=False)
     rows: int = 0
-    bytes: int = 0
+    size: int = 0
     blocks: list[Block] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.sha256 = hashlib.sha256()
-        self.file = open(self.temporary, "wb", buffering=0)  # noqa: SIM115 (lives as long as the shard grows)
-
-    @property
-    def temporary(self) -> Path:
-        return self.folder / f".{self.name}.tmp"
+        self.file = WholeFile(self.folder / self.name, durable=True)
 
     def append(self, data: bytes) -> None:
-        self.file.write(data)
+        self.file.stream.write(data)
         self.sha256.update(data)
-        self.bytes += len(data)
+        self.size += len(data)
 
     def append_block(self, data: bytes, rows: int) -> None:
-        self.blocks.append(Block(self.bytes, len(data), rows, zlib.crc32(data)))
+        self.blocks.append(Block(self.size, len(data), rows, zlib.crc32(data)))
         self.append(data)
         self.rows += rows
 
     def finish(self, with_blocks: bool) -> Shard:
         self.append(END_OF_ARCHIVE)
-        os.fsync(self.file.fileno())
-        self.file.close()
-        os.replace(self.temporary, self.folder / self.name)
+        self.file.commit()
         blocks = tuple(self.blocks) if with_blocks else ()
-        return Shard(self.name, self.rows, self.bytes, self.sha256.hexdigest(), blocks)
-
-    def abandon(self) -> None:
-        self.file.close()
-        self.temporary.unlink(missing_ok=True)
+        return Shard(self.name, self.rows, self.size, self.sha256.hexdigest(), blocks)
 
 
 @dataclass
@@ -103,8 +92,8 @@ class ShardWriter:
         rows_from: what the rows come from and in which order; a build goes on only from the same.
 
     Raises:
-        ShardError: the folder holds a data set, or an unfinished one of another description, or another writer is at
-            work there.
+        ShardError: the folder holds a data set, or an unfinished one of another description.
+        InputError: another writer is at work there.
     """
 
     def __init__(
@@ -210,7 +199,7 @@ class ShardWriter:
         """Stop without finishing; finished shards stay for a build that goes on."""
         for state in self._splits.values():
             if state.shard is not None:
-                state.shard.abandon()
+                state.shard.file.abandon()
         self._splits.clear()
         self._lock.release()
 
@@ -234,7 +223,7 @@ class ShardWriter:
                 if not file.is_file() or file.stat().st_size != shard.bytes:
                     raise ShardError(f"{file}: a finished shard is missing or changed; overwrite the data set")
             self.manifest = replace(started, created_by=self.manifest.created_by)
-        for leftover in self.folder.glob(".*.tar.tmp"):
+        for leftover in self.folder.glob(".*.tar.*.tmp"):
             leftover.unlink()
 
     def _flush(self, split: str, state: _Split, last: bool) -> None:

@@ -25,7 +25,7 @@ from lightning_ss2a.data.loading.loaders import ahead
 from lightning_ss2a.data.simulation.rows import DRAW, Drawn, OriginMix
 from lightning_ss2a.data.simulation.world import ModalitySpec, World, WorldSpec
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import write_whole
+from lightning_ss2a.files import WholeFile, write_whole
 
 TRUTH = "truth"
 """Folder of the truth, beside the shards: ``SPLIT-000000.npz`` for the shard ``SPLIT-000000.tar``, row for row."""
@@ -172,7 +172,7 @@ def read_world(dataset: str | os.PathLike) -> World:
 
 def _save_world(folder: Path, known: Mapping[str, Any]) -> None:
     (folder / TRUTH).mkdir(exist_ok=True)
-    write_whole(folder / TRUTH / WORLD, (json.dumps(known, indent=1) + "\n").encode())
+    write_whole(folder / TRUTH / WORLD, json.dumps(known, indent=1) + "\n")
 
 
 def _remove_truth(folder: Path) -> None:
@@ -303,10 +303,7 @@ class _TruthFiles:
         if not self.parts:
             return
         file = self.folder / f"{self.split}-{self.number:06d}.npz"
-        temporary = file.with_suffix(".npz.tmp")
-        with open(temporary, "wb") as opened:
-            np.savez(opened, **{name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]})
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.replace(temporary, file)
+        arrays = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
+        with WholeFile(file, durable=True) as stream:
+            np.savez(stream, **arrays)
         self.parts, self.waiting, self.number = [], 0, self.number + 1

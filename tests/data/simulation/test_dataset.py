@@ -202,7 +202,7 @@ def test_the_truth_of_a_build_without_a_finished_shard_does_not_stay(tmp_path: P
     monkeypatch.setitem(DRAWN_TOGETHER, "pairs", 64)
     stopped_small(tmp_path, monkeypatch, "write", shard_rows=10)
     truth = tmp_path / "truth"
-    (truth / "train-000006.npz.tmp").write_bytes(b"half")
+    (truth / ".train-000006.npz.17.tmp").write_bytes(b"half")
     (truth / "notes.npz").write_bytes(b"of the user")
     assert (truth / "train-000005.npz").exists()
     small(tmp_path, splits={"test": 3}, seed=1)

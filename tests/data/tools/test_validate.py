@@ -53,14 +53,14 @@ def test_everything_is_told_at_once(tmp_path):
     (tmp_path / "train-000002.tar").unlink()
     (tmp_path / "label_head.safetensors").write_bytes(b"x")
     (tmp_path / "old.tar").write_bytes(b"")
-    (tmp_path / ".train-000003.tar.tmp").write_bytes(b"")
+    (tmp_path / ".train-000003.tar.17.tmp").write_bytes(b"")
     problems = validate_dataset(tmp_path)
     found = {(p.file, p.row, p.field) for p in problems}
     first = "train-000000.tar"
     assert {
         (first, 4, "visual"), (first, 5, "visual"), (first, 3, "class_index"), (first, 5, "origin"),
         (first, None, "audio"), ("train-000001.tar", None, None), ("train-000002.tar", None, None),
-        ("label_head.safetensors", None, None), ("old.tar", None, None), (".train-000003.tar.tmp", None, None),
+        ("label_head.safetensors", None, None), ("old.tar", None, None), (".train-000003.tar.17.tmp", None, None),
     } <= found  # fmt: skip
     assert f"{first}, row 4, field visual: is NaN or infinite" in map(str, problems)
     assert any("has shape [3, 3], needs [3, 4]" in p.message for p in problems)
