@@ -29,7 +29,7 @@ from benchmarks.claims.video_rows import (
 from lightning_ss2a.cli.lightning import build_cli
 from lightning_ss2a.cli.ss2a import run as ss2a
 from lightning_ss2a.data import ShardDataset
-from lightning_ss2a.data.simulation.dataset import read_truth
+from lightning_ss2a.data.simulation.truth import read_truth
 
 
 def test_class_linkage_is_the_mean_cosine_of_rows():

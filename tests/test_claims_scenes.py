@@ -25,7 +25,7 @@ from lightning_ss2a.cli.lightning import build_cli
 from lightning_ss2a.cli.ss2a import run as ss2a
 from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.data.format.label_head import LabelHead
-from lightning_ss2a.data.simulation.dataset import read_world
+from lightning_ss2a.data.simulation.truth import read_world
 from lightning_ss2a.models.ridge import RidgeRegression
 
 CLAIMS = {"remixer": remixer, "cycle_mix": cycle_mix}

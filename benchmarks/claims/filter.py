@@ -65,7 +65,7 @@ def judge_and_stop(cli: Any, dataset: str, run: Run) -> None:
 def measure(cli: Any, dataset: str, run: Run) -> dict[str, float]:
     """Precision and recall of what was dropped, and how well the teacher's similarity sorts the pairs."""
     from lightning_ss2a.callbacks.mean_teacher.elbow import find_elbow
-    from lightning_ss2a.data.simulation.dataset import read_truth
+    from lightning_ss2a.data.simulation.truth import read_truth
 
     mismatched = read_truth(dataset, "train")["mismatched"]
     [similarity] = [c.similarity for c in cli.trainer.callbacks if isinstance(c, JudgeAndStop)]

@@ -72,7 +72,7 @@ def alignment_measures(cli: Any, dataset: str, run: Any) -> dict[str, float]:
     ``rank/TREE/SIDES``: Spearman's between the average linkage of two classes' embeddings and the cosine of the two
     classes' prototypes in the tree of sounds or of looks, over all pairs of classes that have held-out rows.
     """
-    from lightning_ss2a.data.simulation.dataset import read_world
+    from lightning_ss2a.data.simulation.truth import read_world
     from lightning_ss2a.losses import ccmr_mask
     from lightning_ss2a.metrics.functional import modality_gap
 

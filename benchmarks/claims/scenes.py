@@ -192,7 +192,7 @@ class BestGuess:
     """
 
     def __init__(self, dataset: str) -> None:
-        from lightning_ss2a.data.simulation.dataset import read_truth, read_world
+        from lightning_ss2a.data.simulation.truth import read_truth, read_world
 
         self.world, self.truth = read_world(dataset), read_truth(dataset, "validation")
 

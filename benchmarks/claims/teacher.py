@@ -29,7 +29,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def select_rows(cli: Any, dataset: str, run: Run) -> None:
     """Leave the arms without callbacks the rows that they may see."""
-    from lightning_ss2a.data.simulation.dataset import read_truth
+    from lightning_ss2a.data.simulation.truth import read_truth
 
     if run.arm == "annotated":
         rows = cli.datamodule.training_columns(["origin"])["origin"].numpy() == 0
@@ -42,7 +42,7 @@ def select_rows(cli: Any, dataset: str, run: Run) -> None:
 
 def measure(cli: Any, dataset: str, run: Run) -> dict[str, float]:
     """What the filter dropped, where there is one."""
-    from lightning_ss2a.data.simulation.dataset import read_truth
+    from lightning_ss2a.data.simulation.truth import read_truth
 
     return filter_measures(cli.trainer.callbacks, cli.datamodule, read_truth(dataset, "train")["mismatched"])
 

@@ -114,7 +114,7 @@ def measure(place: Place, wanted: Sequence[str]) -> dict[str, dict[str, float]]:
 def _targets(videos: str, seed: int) -> dict[str, dict[str, np.ndarray]]:
     """By split: audio of each target, oracle ``frames``, ``counts`` of sources."""
     from lightning_ss2a.data.loading.dataset import ShardDataset
-    from lightning_ss2a.data.simulation.dataset import read_truth, read_world
+    from lightning_ss2a.data.simulation.truth import read_truth, read_world
 
     found, world = {}, read_world(videos)
     for split in ("train", "validation"):

@@ -38,8 +38,9 @@ def sources_of(dataset: str, split: str) -> Sources:
     from lightning_ss2a.data.format.convert import group_of
     from lightning_ss2a.data.format.manifest import Manifest
     from lightning_ss2a.data.loading.batch_order import Purpose, generator
-    from lightning_ss2a.data.simulation.dataset import DRAWN_TOGETHER, ORIGINS, read_truth, read_world
+    from lightning_ss2a.data.simulation.dataset import DRAWN_TOGETHER, ORIGINS
     from lightning_ss2a.data.simulation.rows import OriginMix, _draw_sources
+    from lightning_ss2a.data.simulation.truth import read_truth, read_world
 
     world, kind, truth = read_world(dataset), Manifest.load(dataset).kind, read_truth(dataset, split)
     size, rows, slots = DRAWN_TOGETHER[kind], *truth["gains"].shape
@@ -64,7 +65,7 @@ def world_seed(dataset: str) -> int:
     """Seed of a simulated data set."""
     import json
 
-    from lightning_ss2a.data.simulation.dataset import TRUTH, WORLD
+    from lightning_ss2a.data.simulation.truth import TRUTH, WORLD
 
     return json.loads(Path(dataset, TRUTH, WORLD).read_bytes())["seed"]
 

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_ss2a.data.simulation.dataset import read_world
+from lightning_ss2a.data.simulation.truth import read_world
 from lightning_ss2a.metrics.functional.class_linkage import class_linkage, class_sums
 
 SIDES = {"visual": (0, 0), "audio": (1, 1), "cross": (0, 1)}

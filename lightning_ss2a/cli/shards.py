@@ -12,7 +12,8 @@ from rich.console import Console
 from lightning_ss2a.builders import build_demo, build_pairs, compose_dataset
 from lightning_ss2a.builders.composition_draws import COMPOSITIONS
 from lightning_ss2a.data.format.manifest import MANIFEST
-from lightning_ss2a.data.simulation.dataset import TRUTH, simulate_dataset
+from lightning_ss2a.data.simulation.dataset import simulate_dataset
+from lightning_ss2a.data.simulation.truth import TRUTH
 from lightning_ss2a.data.tools.inspect import TABLE_WIDTH, inspect_dataset
 from lightning_ss2a.data.tools.pack import SampleMapping, pack_samples, repack_dataset
 from lightning_ss2a.data.tools.validate import validate_dataset

@@ -8,7 +8,8 @@ import torch
 from scipy.stats import spearmanr
 
 from lightning_ss2a.callbacks import ClassSimilarity
-from lightning_ss2a.data.simulation.dataset import read_world, simulate_dataset
+from lightning_ss2a.data.simulation.dataset import simulate_dataset
+from lightning_ss2a.data.simulation.truth import read_world
 from lightning_ss2a.data.simulation.world import ModalitySpec, WorldSpec
 from lightning_ss2a.errors import InputError
 from tests.manifold_examples import (

@@ -7,7 +7,7 @@ import yaml
 
 from lightning_ss2a.cli.ss2a import main
 from lightning_ss2a.data import Manifest
-from lightning_ss2a.data.simulation.dataset import read_truth
+from lightning_ss2a.data.simulation.truth import read_truth
 
 SMALL = ["--num_classes=12", "--world.visual.width=24", "--world.audio.width=16", "--world.instance_width=4"]
 

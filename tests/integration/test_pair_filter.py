@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lightning_ss2a.callbacks import EMATeacher, PairFilter
 from lightning_ss2a.data import ShardDataModule
-from lightning_ss2a.data.simulation.dataset import read_truth, simulate_dataset
+from lightning_ss2a.data.simulation.dataset import simulate_dataset
+from lightning_ss2a.data.simulation.truth import read_truth
 from lightning_ss2a.data.simulation.world import ModalitySpec, WorldSpec
 from lightning_ss2a.training import ManifoldModule
 from tests.callbacks.mean_teacher.test_elbow import is_good, quality

@@ -5,9 +5,9 @@ import os
 import warnings
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,15 +23,9 @@ from lightning_ss2a.data.format.writer import ShardWriter
 from lightning_ss2a.data.loading.batch_order import Purpose, generator
 from lightning_ss2a.data.loading.loaders import ahead
 from lightning_ss2a.data.simulation.rows import DRAW, Drawn, OriginMix
-from lightning_ss2a.data.simulation.world import ModalitySpec, World, WorldSpec
+from lightning_ss2a.data.simulation.truth import TruthFiles, check_truth_folder, remove_truth, save_world
+from lightning_ss2a.data.simulation.world import World, WorldSpec
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import WholeFile, write_whole
-
-TRUTH = "truth"
-"""Folder of the truth, beside the shards: ``SPLIT-000000.npz`` for the shard ``SPLIT-000000.tar``, row for row."""
-
-WORLD = "world.json"
-"""File in it that tells which world the rows come from."""
 
 SPLITS = {"train": 100_000, "validation": 5_000}
 ORIGINS = {"annotated": 0.2, "curated": 0.4, "translated": 0.4}
@@ -102,7 +96,7 @@ def simulate_dataset(
     _check(kind, splits, clean, {"block_rows": block_rows, "shard_rows": shard_rows, "threads": threads})
     mixes = {split: clean.get(split, mix) for split in splits}
     _check_classes(kind, drawn_world, any(each.mismatches for each in mixes.values()))
-    _check_truth(Path(output, TRUTH))
+    check_truth_folder(Path(output))
     _warn_without_effect(mix.fractions, mismatch or {})
     rows_from = ["simulated 1", seed, asdict(world), dict(splits), mix.fractions, mix.mismatch, sorted(clean)]
     console = Console(stderr=True)
@@ -113,8 +107,8 @@ def simulate_dataset(
         rows_from=json.dumps(rows_from),
     ) as writer, bar:  # fmt: skip
         if not writer.manifest.splits:  # no row yet: any truth is that of other rows
-            _remove_truth(writer.folder / TRUTH)
-        _save_world(writer.folder, {"seed": seed, "num_classes": num_classes, "spec": asdict(world)})
+            remove_truth(writer.folder)
+        save_world(writer.folder, world, num_classes, seed)
         for split, rows in splits.items():
             source = _Rows(drawn_world, mixes[split], kind, dtype, seed, split)
             _write_split(writer, source, rows, threads or min(8, os.cpu_count() or 1), bar)
@@ -130,54 +124,6 @@ def simulated_fields(kind: str, world: WorldSpec, dtype: str) -> dict[str, Field
         if name in rules.fields
     }
     return fields | {"audio": FieldSpec(world.audio.width, "simulated-clap", dtype)}
-
-
-def read_truth(dataset: str | os.PathLike, split: str) -> dict[str, np.ndarray]:
-    """The truth of a split, in the order of its rows; see :mod:`lightning_ss2a.data.simulation.rows` for what it holds.
-
-    Args:
-        dataset: folder of a simulated data set.
-        split: name of the split.
-
-    Raises:
-        InputError: there is no truth of that split.
-    """
-    manifest = Manifest.load(dataset)
-    parts = []
-    for shard in manifest.shards(split):
-        file = Path(dataset, TRUTH, f"{Path(shard.file).stem}.npz")
-        if not file.is_file():
-            raise InputError(f"{file}: missing; only data sets that ss2a shards simulate made have a truth")
-        with np.load(file, allow_pickle=False) as arrays:
-            parts.append({name: arrays[name] for name in arrays.files})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def read_world(dataset: str | os.PathLike) -> World:
-    """The world of a simulated data set: its trees, cones and frequencies.
-
-    Args:
-        dataset: folder of a simulated data set.
-
-    Raises:
-        InputError: it is not simulated.
-    """
-    file = Path(dataset, TRUTH, WORLD)
-    if not file.is_file():
-        raise InputError(f"{file}: missing; only data sets that ss2a shards simulate made have a truth")
-    known = json.loads(file.read_bytes())
-    spec = known["spec"] | {name: ModalitySpec(**known["spec"][name]) for name in ("visual", "audio")}
-    return World(WorldSpec(**spec), known["num_classes"], known["seed"])
-
-
-def _save_world(folder: Path, known: Mapping[str, Any]) -> None:
-    (folder / TRUTH).mkdir(exist_ok=True)
-    write_whole(folder / TRUTH / WORLD, json.dumps(known, indent=1) + "\n")
-
-
-def _remove_truth(folder: Path) -> None:
-    for stale in folder.glob("*-??????.npz*"):
-        stale.unlink()
 
 
 def _check(
@@ -211,11 +157,6 @@ def _check_classes(kind: str, world: World, mismatches: bool) -> None:
             f"num_classes is {world.num_classes}, needs at least {2 * slots}: a mismatched row of {kind} with {slots} "
             "sources shows that many other classes"
         )
-
-
-def _check_truth(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file, and the truth needs a folder there; remove it, or name another output")
 
 
 def _warn_without_effect(origins: Mapping[str, float], mismatch: Mapping[str, float]) -> None:
@@ -262,7 +203,7 @@ def _write_split(writer: ShardWriter, source: _Rows, rows: int, threads: int, ba
     written, size = writer.rows_written(source.split), DRAWN_TOGETHER[source.kind]
     if written >= rows:
         return
-    truth = _TruthFiles(writer.folder / TRUTH, source.split, writer.shard_rows, written // writer.shard_rows)
+    truth = TruthFiles(writer.folder, source.split, writer.shard_rows, written // writer.shard_rows)
     numbers = range(written // size, -(-rows // size))
     task = bar.add_task(f"{source.split} rows", total=rows, completed=written)
     for number, drawn in zip(numbers, ahead(source.draw, numbers, threads), strict=True):
@@ -276,34 +217,3 @@ def _write_split(writer: ShardWriter, source: _Rows, rows: int, threads: int, ba
 
 def _cut(columns: Columns, part: slice) -> Columns:
     return {name: column[part] for name, column in columns.items()}
-
-
-@dataclass
-class _TruthFiles:
-    """Truth of one shard after the other; memory holds that of one."""
-
-    folder: Path
-    split: str
-    shard_rows: int
-    number: int
-    parts: list[dict[str, np.ndarray]] = field(default_factory=list)
-    waiting: int = 0
-
-    def add(self, truth: dict[str, np.ndarray]) -> None:
-        while self.waiting + len(truth["key"]) >= self.shard_rows:
-            room = self.shard_rows - self.waiting
-            self.parts.append({name: array[:room] for name, array in truth.items()})
-            self.save_rest()
-            truth = {name: array[room:] for name, array in truth.items()}
-        if len(truth["key"]):
-            self.parts.append(truth)
-            self.waiting += len(truth["key"])
-
-    def save_rest(self) -> None:
-        if not self.parts:
-            return
-        file = self.folder / f"{self.split}-{self.number:06d}.npz"
-        arrays = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
-        with WholeFile(file, durable=True) as stream:
-            np.savez(stream, **arrays)
-        self.parts, self.waiting, self.number = [], 0, self.number + 1

@@ -13,7 +13,8 @@ import pytest
 
 from lightning_ss2a.data import Manifest, ShardReader, ShardWriter
 from lightning_ss2a.data.format.columns import Ragged
-from lightning_ss2a.data.simulation.dataset import DRAWN_TOGETHER, read_truth, read_world, simulate_dataset
+from lightning_ss2a.data.simulation.dataset import DRAWN_TOGETHER, simulate_dataset
+from lightning_ss2a.data.simulation.truth import read_truth, read_world
 from lightning_ss2a.data.simulation.world import ModalitySpec, World
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
