@@ -21,9 +21,14 @@ def test_a_file_appears_whole_and_replaces_what_was_there(tmp_path):
 
 def test_after_an_error_the_old_file_is_there_and_nothing_else(tmp_path):
     path = write_whole(tmp_path / "notes.txt", b"old")
-    with pytest.raises(KeyboardInterrupt), WholeFile(path) as stream:
-        stream.write(b"new")
-        raise KeyboardInterrupt
+
+    def write_half() -> None:
+        with WholeFile(path) as stream:
+            stream.write(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"old"
 
@@ -54,9 +59,13 @@ def test_abandoning_after_the_end_does_no_harm(tmp_path):
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(ValueError, match="half"), whole_folder(tmp_path / "a" / "b") as folder:
-        (folder / "one").write_bytes(b"1")
-        raise ValueError("half")
+    def fill_half() -> None:
+        with whole_folder(tmp_path / "a" / "b") as folder:
+            (folder / "one").write_bytes(b"1")
+            raise ValueError("half")
+
+    with pytest.raises(ValueError, match="half"):
+        fill_half()
     assert list((tmp_path / "a").iterdir()) == []
     with whole_folder(tmp_path / "a" / "b") as folder:
         (folder / "one").write_bytes(b"1")

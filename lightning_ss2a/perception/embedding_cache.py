@@ -45,8 +45,8 @@ class EmbeddingCache:
         description = json.dumps([VERSION, content, encoder, views, seed])
         return self.folder / f"{hashlib.sha256(description.encode()).hexdigest()}.npy"
 
-    def holds(self, path: Path, shape: tuple[int, int]) -> bool:
-        """Whether good embeddings of this shape are kept there; damaged ones are as good as none."""
+    def contains(self, path: Path, shape: tuple[int, int]) -> bool:
+        """Tells whether good embeddings of this shape are there; damaged ones are as good as none."""
         if not path.exists():
             return False
         try:
@@ -57,8 +57,8 @@ class EmbeddingCache:
         except Exception:  # numpy raises what its parser of headers does: SyntaxError, UnicodeError, TokenError, ...
             return False
 
-    def keep(self, path: Path, embeddings: np.ndarray) -> None:
-        """Keep embeddings [views, width] under a path that :meth:`path` gave.
+    def store(self, path: Path, embeddings: np.ndarray) -> None:
+        """Stores embeddings [views, width] under a path that :meth:`path` gave.
 
         Raises:
             InputError: the file cannot be written.

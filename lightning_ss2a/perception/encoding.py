@@ -133,9 +133,9 @@ def _encode(
             data = read_media(root, reference)
             content = hashlib.sha256(data).hexdigest()
             path = cache.path(content, encoder.name, views, seed)
-            if not cache.holds(path, (views, encoder.width)):
+            if not cache.contains(path, (views, encoder.width)):
                 embeddings = encode(data, reference, view_generator(content, seed))
-                cache.keep(path, checked_embeddings(embeddings, views, encoder))
+                cache.store(path, checked_embeddings(embeddings, views, encoder))
         except InputError as error:
             media.problems[reference] = str(error)
         else:

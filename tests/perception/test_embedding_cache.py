@@ -22,9 +22,9 @@ def saved(array: np.ndarray, **options) -> bytes:
 def test_what_is_kept_is_numpys_own_file(tmp_path):
     cache = EmbeddingCache(tmp_path / "a" / "b")
     path = cache.path("c0ffee", "eye", 2, 0)
-    assert not cache.holds(path, (2, 3))
-    cache.keep(path, EMBEDDINGS)
-    assert cache.holds(path, (2, 3))
+    assert not cache.contains(path, (2, 3))
+    cache.store(path, EMBEDDINGS)
+    assert cache.contains(path, (2, 3))
     assert path.read_bytes() == saved(EMBEDDINGS)
     assert list((tmp_path / "a" / "b").iterdir()) == [path]
 
@@ -55,7 +55,7 @@ def test_what_is_damaged_is_not_held(tmp_path, content):
     cache = EmbeddingCache(tmp_path)
     path = cache.path("c0ffee", "eye", 2, 0)
     path.write_bytes(content)
-    assert not cache.holds(path, (2, 3))
+    assert not cache.contains(path, (2, 3))
 
 
 @settings(max_examples=200, deadline=None)
@@ -66,7 +66,7 @@ def test_any_flipped_bit_of_the_header_is_seen_or_harmless(tmp_path_factory, pla
     content = bytearray(saved(EMBEDDINGS))
     content[place] ^= 1 << bit
     path.write_bytes(content)
-    if cache.holds(path, (2, 3)):
+    if cache.contains(path, (2, 3)):
         found = np.load(path, allow_pickle=False)
         assert sorted(found.ravel()) == sorted(EMBEDDINGS.ravel())
 
@@ -81,13 +81,13 @@ def test_an_interrupted_write_leaves_nothing_or_what_was_there(tmp_path, monkeyp
 
     monkeypatch.setattr(np, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        cache.keep(path, EMBEDDINGS)
+        cache.store(path, EMBEDDINGS)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
-    cache.keep(path, EMBEDDINGS)
+    cache.store(path, EMBEDDINGS)
     monkeypatch.setattr(np, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        cache.keep(path, EMBEDDINGS + 1)
+        cache.store(path, EMBEDDINGS + 1)
     assert np.array_equal(np.load(path), EMBEDDINGS)
 
 
@@ -98,7 +98,7 @@ def test_a_full_disk_is_an_input_error(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "save", full)
     cache = EmbeddingCache(tmp_path)
     with pytest.raises(InputError, match="cannot be written \\(No space left on device\\)"):
-        cache.keep(cache.path("c0ffee", "eye", 2, 0), EMBEDDINGS)
+        cache.store(cache.path("c0ffee", "eye", 2, 0), EMBEDDINGS)
 
 
 def test_a_file_in_the_folders_place(tmp_path):

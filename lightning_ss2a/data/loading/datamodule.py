@@ -16,24 +16,20 @@ from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.format.manifest import Manifest, Shard
 from lightning_ss2a.data.format.storage import is_local, local_path
 from lightning_ss2a.data.loading.batch_order import MemoryPlan, StreamPlan, rank_slice
-from lightning_ss2a.data.loading.dataset import check_split
 from lightning_ss2a.data.loading.in_memory import MemoryRows, MemorySource
 from lightning_ss2a.data.loading.loaders import EvaluationLoader, TrainingLoader, TrainingSource
 from lightning_ss2a.data.loading.residency import CPU, Place, Residency, choose_residency
 from lightning_ss2a.data.loading.row_selection import checked_rows
 from lightning_ss2a.data.loading.shard_rows import ShardRows, columns_of
-from lightning_ss2a.data.loading.shared_cache import data_keeper
+from lightning_ss2a.data.loading.shared_cache import shared_cache
+from lightning_ss2a.data.loading.stage_splits import Stage, StageSplits
 from lightning_ss2a.data.loading.streaming import StreamRows, StreamSource
 from lightning_ss2a.data.loading.tensors import Rows, bytes_of, move
 from lightning_ss2a.errors import InputError
 
-Stage = Literal["train", "validation", "test", "predict"]
 RowsPerGroup = Literal["all", "one"]
 
 Selectable = TypeVar("Selectable", MemoryRows, ShardRows)
-
-_LEAST = {"batch_size": 1, "evaluation_batch_size": 1, "num_workers": 0, "shuffle_rows": 1, "seed": 0}
-_CHOICES = {"residency": get_args(Residency), "rows_per_group": get_args(RowsPerGroup)}
 
 
 class ShardDataModule(LightningDataModule):
@@ -104,12 +100,30 @@ class ShardDataModule(LightningDataModule):
                 f"data.weights needs one number of at least 0 for each of the {len(self.datasets)} data sets, "
                 f"found {self.weights}"
             )
-        for option, least in _LEAST.items():
-            if self.hparams[option] < least:
-                raise InputError(f"data.{option} is {self.hparams[option]}, needs at least {least}")
-        for option, choices in _CHOICES.items():
-            if self.hparams[option] not in choices:
-                raise InputError(f"data.{option} is {self.hparams[option]!r}, needs one of {', '.join(choices)}")
+        for option, number, least in (
+            ("batch_size", batch_size, 1),
+            ("evaluation_batch_size", evaluation_batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("shuffle_rows", shuffle_rows, 1),
+            ("seed", seed, 0),
+        ):
+            if number < least:
+                raise InputError(f"data.{option} is {number}, needs at least {least}")
+        for option, choice, choices in (
+            ("residency", residency, get_args(Residency)),
+            ("rows_per_group", rows_per_group, get_args(RowsPerGroup)),
+        ):
+            if choice not in choices:
+                raise InputError(f"data.{option} is {choice!r}, needs one of {', '.join(choices)}")
+        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size
+        self.stage_splits = StageSplits(fold, train_split, validation_split, test_split, predict_split)
+        self.residency = residency
+        self.num_workers = num_workers
+        self.shuffle_rows = shuffle_rows
+        self.rows_per_group = rows_per_group
+        self.shuffle_pairs = shuffle_pairs
+        self.seed = seed
         self._place: Place | None = None
         self._tables: dict[str, MemoryRows] = {}
         self._selected: np.ndarray | None = None
@@ -147,36 +161,14 @@ class ShardDataModule(LightningDataModule):
         Raises:
             InputError: no such split or fold.
         """
-        splits = [self._splits(stage, *pair) for pair in zip(self.datasets, self.manifests, strict=True)]
-        there = [[s for s in names if s in m.splits] for names, m in zip(splits, self.manifests, strict=True)]
-        if stage == "train" or not any(there):
-            for names, dataset, manifest in zip(splits, self.datasets, self.manifests, strict=True):
-                for name in names:
-                    check_split(name, dataset, list(manifest.splits), option=f"data.{stage}_split")
-        return there
-
-    def _splits(self, stage: Stage, dataset: str, manifest: Manifest) -> list[str]:
-        hparams = self.hparams
-        if stage == "predict":
-            return [hparams.predict_split] if hparams.predict_split is not None else list(manifest.splits)
-        if stage == "test" and hparams.test_split is not None:
-            return [hparams.test_split]
-        if hparams.fold is None:
-            return [{"train": hparams.train_split, "validation": hparams.validation_split, "test": "test"}[stage]]
-        folds = list(manifest.folds or [])
-        if not folds:
-            raise InputError(f"{dataset}: data.fold is {hparams.fold}, but the data set has no folds; leave it out")
-        if not 0 <= hparams.fold < len(folds):
-            raise InputError(f"{dataset}: data.fold is {hparams.fold}, but the data set has {len(folds)} folds, from 0")
-        held_out = folds[hparams.fold]
-        return [fold for fold in folds if fold != held_out] if stage == "train" else [held_out]
+        return self.stage_splits.select(stage, self.datasets, self.manifests)
 
     # ---------------------------------------------------------------- Lightning's hooks
 
     def setup(self, stage: str) -> None:
         """Check the options against the data, and settle where rows stay."""
         if stage == "fit":
-            rank_slice(self.hparams.batch_size, self._rank, self._world_size)
+            rank_slice(self.batch_size, self._rank, self._world_size)
             self.splits("train")
             self.splits("validation")
         self._settle_residency()
@@ -213,12 +205,12 @@ class ShardDataModule(LightningDataModule):
                 are alike, and count once in training too.
         """
         rows = self._rows("train") if every_row else self._evaluated("train")
-        return EvaluationLoader(rows, self.hparams.evaluation_batch_size)
+        return EvaluationLoader(rows, self.evaluation_batch_size)
 
     def measured_training_rows_key(self) -> Hashable:
         """All that ``training_rows_loader()`` depends on: with the same key it gives the same batches, to the bit."""
-        hparams, device = self.hparams, self._device if self._settle_residency() == "device" else CPU
-        return self._content("train"), str(device), hparams.rows_per_group, hparams.evaluation_batch_size
+        device = self._device if self._settle_residency() == "device" else CPU
+        return self._content("train"), str(device), self.rows_per_group, self.evaluation_batch_size
 
     # ---------------------------------------------------------------- rows to train on, as callbacks choose them
 
@@ -280,7 +272,7 @@ class ShardDataModule(LightningDataModule):
             InputError: rows that do not exist or are not strictly increasing.
         """
         subset = self._rows("train").select(checked_rows(rows, self._training_rows))
-        return EvaluationLoader(subset, self.hparams.evaluation_batch_size, self._rank, self._world_size)
+        return EvaluationLoader(subset, self.evaluation_batch_size, self._rank, self._world_size)
 
     # ---------------------------------------------------------------- how it is done
 
@@ -315,21 +307,25 @@ class ShardDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is None or not trainer.training:
             return None
-        epoch = 0 if trainer.overfit_batches else trainer.current_epoch  # to overfit is to see the same batches again
+        overfits = trainer.overfit_batches  # type: ignore[attr-defined]  # Lightning sets it outside of its class
+        epoch = 0 if overfits else trainer.current_epoch  # to overfit is to see the same batches again
         return epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def _settle_residency(self) -> Place:
         if self._place is None:
             size = sum(shard.bytes for shard in self._shards([list(m.splits) for m in self.manifests]))
             local_ranks = self.trainer.num_devices if self.trainer is not None else 1
-            keeper = data_keeper()
-            kept = {} if keeper is None else {"kept_bytes": keeper.bytes_on}
-            place, reason = choose_residency(self.hparams.residency, size, self._device, local_ranks, **kept)
+            cache = shared_cache()
+            cached = {} if cache is None else {"cached_bytes": cache.bytes_on}
+            place, reason = choose_residency(self.residency, size, self._device, local_ranks, **cached)
             if self.trainer is not None:  # free memory differs between ranks, their batches must not
                 place = self.trainer.strategy.broadcast(place)
-            for option, plain in (("rows_per_group", "all"), ("shuffle_pairs", False)):
-                if place == "stream" and self.hparams[option] != plain:
-                    raise InputError(f"data.{option}={self.hparams[option]} needs residency memory or device; {reason}")
+            for option, value, plain in (
+                ("rows_per_group", self.rows_per_group, "all"),
+                ("shuffle_pairs", self.shuffle_pairs, False),
+            ):
+                if place == "stream" and value != plain:
+                    raise InputError(f"data.{option}={value} needs residency memory or device; {reason}")
             rank_zero_info(reason)
             self._place = place
         return self._place
@@ -338,13 +334,15 @@ class ShardDataModule(LightningDataModule):
         return ShardRows(self.datasets, self.manifests, self.splits(stage), columns_of(self.manifest, evaluation))
 
     def _rows(self, stage: Stage) -> MemoryRows | StreamRows:
-        """The rows of a stage as evaluation reads them; tensors are loaded once."""
-        place = self._settle_residency()
-        if place == "stream":
-            return StreamRows(self._files(stage))
+        """Gives the rows of a stage as evaluation reads them."""
+        return StreamRows(self._files(stage)) if self.is_streamed else self._table(stage)
+
+    def _table(self, stage: Stage) -> MemoryRows:
+        """Gives the rows of a stage as tensors, which are loaded once."""
         key = str(self.splits(stage))
         if key not in self._tables:
-            self._tables[key] = self._load_or_find(stage, self._device if place == "device" else CPU)
+            device = self._device if self._settle_residency() == "device" else CPU
+            self._tables[key] = self._load_or_find(stage, device)
         return self._tables[key]
 
     def _load_or_find(self, stage: Stage, device: torch.device) -> MemoryRows:
@@ -354,12 +352,12 @@ class ShardDataModule(LightningDataModule):
             files = self._files(stage)
             return MemoryRows(move(files.read_all(), device), files.views, files.bounds)
 
-        keeper = data_keeper()
-        if keeper is None:
+        cache = shared_cache()
+        if cache is None:
             return load()
         expected = sum(shard.bytes for shard in self._shards(self.splits(stage)))
         key = ("rows", self._content(stage), str(device))
-        return keeper.get(key, load, lambda table: bytes_of(table.rows), device, expected)
+        return cache.get(key, load, lambda table: bytes_of(table.rows), device, expected)
 
     def _content(self, stage: Stage) -> Hashable:
         """What the rows of a stage are: the folders, all that their manifests say, and the splits."""
@@ -369,26 +367,25 @@ class ShardDataModule(LightningDataModule):
 
     def _evaluated(self, stage: Stage) -> MemoryRows | StreamRows:
         """The rows of a stage that are measured."""
-        rows = self._rows(stage)
-        return rows.first_of_groups() if self.hparams.rows_per_group == "one" and stage != "predict" else rows
+        if self.rows_per_group == "one" and stage != "predict":  # not when streaming
+            return self._table(stage).first_of_groups()
+        return self._rows(stage)
 
     def _evaluation_loader(self, stage: Stage) -> EvaluationLoader:
-        return EvaluationLoader(
-            self._evaluated(stage), self.hparams.evaluation_batch_size, self._rank, self._world_size
-        )
+        return EvaluationLoader(self._evaluated(stage), self.evaluation_batch_size, self._rank, self._world_size)
 
     def _training_source(self) -> TrainingSource:
-        hparams, place = self.hparams, self._settle_residency()
+        place = self._settle_residency()
         pin = self._device.type == "cuda" and place != "device"
         if place == "stream":
             files = self._selection_of(self._files("train", evaluation=False))
-            plan = StreamPlan(files.chunks(), self.weights, hparams.batch_size, hparams.shuffle_rows, hparams.seed)
-            return StreamSource(files, plan, self._rank, self._world_size, hparams.num_workers, pin)
-        table = self._selection_of(self._rows("train"))
-        by_group = hparams.rows_per_group == "one"
-        plan = MemoryPlan(table.units(by_group), self.weights, hparams.batch_size, hparams.seed)
-        share = rank_slice(hparams.batch_size, self._rank, self._world_size)
-        return MemorySource(table, plan, share, by_group, hparams.shuffle_pairs, pin)
+            stream = StreamPlan(files.chunks(), self.weights, self.batch_size, self.shuffle_rows, self.seed)
+            return StreamSource(files, stream, self._rank, self._world_size, self.num_workers, pin)
+        table = self._selection_of(self._table("train"))
+        by_group = self.rows_per_group == "one"
+        plan = MemoryPlan(table.units(by_group), self.weights, self.batch_size, self.seed)
+        share = rank_slice(self.batch_size, self._rank, self._world_size)
+        return MemorySource(table, plan, share, by_group, self.shuffle_pairs, pin)
 
     def _selection_of(self, rows: Selectable) -> Selectable:
         return rows if self._selected is None else rows.select(self._selected)

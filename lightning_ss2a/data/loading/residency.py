@@ -20,7 +20,7 @@ def choose_residency(
     size: int,
     device: torch.device,
     local_ranks: int,
-    kept_bytes: Callable[[torch.device], int] = lambda _: 0,
+    cached_bytes: Callable[[torch.device], int] = lambda _: 0,
 ) -> tuple[Place, str]:
     """Where data sets of ``size`` bytes go, and a line that says why.
 
@@ -36,16 +36,16 @@ def choose_residency(
         size: bytes of all rows.
         device: where batches go.
         local_ranks: processes on this machine; each holds its own copy in memory.
-        kept_bytes: bytes that each process keeps of earlier runs on a device; they are used again or make room, and so
+        cached_bytes: bytes that each process has cached for runs on a device; they are used again or evicted, and so
             count as free.
     """
     what = f"data: {_readable(size)}"
     if wanted != "auto":
         return wanted, f"{what}, residency {wanted} as asked"
-    free = _free_memory(device) + kept_bytes(device) if device.type == "cuda" else 0
+    free = _free_memory(device) + cached_bytes(device) if device.type == "cuda" else 0
     if size <= DEVICE_SHARE * free:
         return "device", f"{what}, residency device (at most 25 % of {_readable(free)} free on {device})"
-    available = available_memory() + kept_bytes(CPU) * local_ranks
+    available = available_memory() + cached_bytes(CPU) * local_ranks
     need = f"{_readable(size)} x {local_ranks} processes"
     if size * local_ranks <= MEMORY_SHARE * available:
         return "memory", f"{what}, residency memory ({need}, at most 50 % of {_readable(available)} available)"

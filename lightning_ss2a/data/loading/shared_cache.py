@@ -1,9 +1,9 @@
-"""What many runs of one process share: rows, and what is fitted on them, made once. Off unless asked for.
+"""A cache that the runs of one process share: rows, and what is fitted on them. Off unless asked for.
 
-A sweep's worker trains one trial after another on the same data. Within ``with keep_data():`` the rows of splits that
-stay in memory, or on the training device, are loaded by the first trial that needs them, and used by all. So are the
-closed-form floors of the training split. What is kept is found by the content of its data sets: data written anew are
-read anew. Nobody writes to it.
+A sweep's worker trains one trial after another on the same data. Within ``with use_shared_cache():`` the first trial
+that needs the rows of a split, in memory or on the training device, loads them for all. So it is with the closed-form
+baselines that are fitted on the training split. Entries are found by the content of their data sets: data written anew
+are read anew. Nobody writes to an entry.
 """
 
 from collections import OrderedDict
@@ -22,7 +22,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Entry:
     """A value, where it is and how many bytes it takes there."""
 
     value: Any
@@ -30,20 +30,20 @@ class _Kept:
     bytes: int
 
 
-class DataKeeper:
-    """Values by key; of those in one memory, the ones not used for longest go first when it gets too much.
+class SharedCache:
+    """Values by key; in each memory, the least recently used ones are evicted when a new one needs room.
 
     Args:
         limit_bytes: most bytes in main memory, and on each training device. None: what residency ``auto`` grants at the
             first use, half of the available main memory and a quarter of a device's free memory, over ``processes``.
-        processes: processes of this machine that keep data; only asked for without a limit.
+        processes: processes of this machine that have such a cache; only asked for without a limit.
     """
 
     def __init__(self, limit_bytes: int | None = None, processes: int = 1) -> None:
         self._limit_bytes = limit_bytes
         self._processes = processes
         self._limits: dict[torch.device, int] = {}
-        self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()  # used last at the end
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()  # used last at the end
         self._lock = RLock()  # making a value may ask for another
 
     def get(
@@ -54,7 +54,7 @@ class DataKeeper:
         device: torch.device = CPU,
         expected_bytes: int = 0,
     ) -> Value:
-        """The value of a key, made if it is not kept; one larger than the limit is made, but not kept.
+        """Gives the value of a key, and makes it if it is not cached; one beyond the limit is made, but not cached.
 
         Args:
             key: all that the value depends on.
@@ -64,33 +64,33 @@ class DataKeeper:
             expected_bytes: room to make before making it, so that memory never holds what it replaces as well.
         """
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key].value
+            if key in self._entries:
+                self._entries.move_to_end(key)
+                return self._entries[key].value
             self._make_room(expected_bytes, device)
             with torch.inference_mode(False):
                 value = make()
             size = bytes_of(value)
             if self._make_room(size, device):
-                self._kept[key] = _Kept(value, device, size)
+                self._entries[key] = _Entry(value, device, size)
             return value
 
     def bytes_on(self, device: torch.device) -> int:
-        """Bytes kept there."""
+        """Counts the bytes that are cached there."""
         with self._lock:
-            return sum(kept.bytes for kept in self._kept.values() if kept.device == device)
+            return sum(entry.bytes for entry in self._entries.values() if entry.device == device)
 
     def _make_room(self, size: int, device: torch.device) -> bool:
-        """Forget what was not used for longest until ``size`` bytes more fit; whether they ever can."""
+        """Evicts the least recently used entries until ``size`` bytes more fit; tells whether they ever can."""
         limit = self._limit(device)
         if size > limit:
             return False
-        there = [key for key, kept in self._kept.items() if kept.device == device]
+        there = [key for key, entry in self._entries.items() if entry.device == device]
         excess = self.bytes_on(device) + size - limit
         for key in there:
             if excess <= 0:
                 break
-            excess -= self._kept.pop(key).bytes
+            excess -= self._entries.pop(key).bytes
         return True
 
     def _limit(self, device: torch.device) -> int:
@@ -101,33 +101,33 @@ class DataKeeper:
         return self._limits[device]
 
 
-_keeper: DataKeeper | None = None
+_cache: SharedCache | None = None
 
 
 @contextmanager
-def keep_data(limit_bytes: int | None = None, processes: int = 1) -> Iterator[DataKeeper]:
-    """Within this context, runs of this process share the data that they load; at its end all of it is forgotten.
+def use_shared_cache(limit_bytes: int | None = None, processes: int = 1) -> Iterator[SharedCache]:
+    """Lets runs of this process share the data that they load; at the end of the context the cache is dropped.
 
     Args:
         limit_bytes: most bytes in main memory, and on each training device, of this process; None: see
-            :class:`DataKeeper`.
-        processes: processes of this machine that keep data, such as the workers of a sweep.
+            :class:`SharedCache`.
+        processes: processes of this machine that have such a cache, such as the workers of a sweep.
 
     Raises:
         InputError: a limit below 0, or no process.
     """
-    global _keeper
+    global _cache
     if limit_bytes is not None and limit_bytes < 0:
         raise InputError(f"limit_bytes is {limit_bytes}, needs at least 0")
     if processes < 1:
         raise InputError(f"processes is {processes}, needs at least 1")
-    before, _keeper = _keeper, DataKeeper(limit_bytes, processes)
+    before, _cache = _cache, SharedCache(limit_bytes, processes)
     try:
-        yield _keeper
+        yield _cache
     finally:
-        _keeper = before
+        _cache = before
 
 
-def data_keeper() -> DataKeeper | None:
-    """What keeps the data of this process; None: nothing is kept."""
-    return _keeper
+def shared_cache() -> SharedCache | None:
+    """Gives the cache of this process; None: nothing is cached."""
+    return _cache

@@ -253,10 +253,10 @@ def serve(arguments: Sequence[str], build: Build, ss2a: Callable[[list[str]], An
         return
     import torch
 
-    from lightning_ss2a.data.loading.shared_cache import keep_data
+    from lightning_ss2a.data.loading.shared_cache import use_shared_cache
 
     connection, lifeline, threads, workers = map(int, arguments)
     end_with(lifeline)
     torch.set_num_threads(threads)
-    with keep_data(processes=workers):
+    with use_shared_cache(processes=workers):
         Worker(build, ss2a, Connection(connection)).serve()

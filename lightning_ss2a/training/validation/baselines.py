@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.loading.residency import CPU
-from lightning_ss2a.data.loading.shared_cache import data_keeper
+from lightning_ss2a.data.loading.shared_cache import shared_cache
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.ridge import RidgeRegression
@@ -189,7 +189,7 @@ def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
 
 
 def training_statistics(data: ShardDataModule) -> TrainingStatistics:
-    """Fits the statistics of the training rows that ``data`` measures, once for all runs within ``keep_data()``.
+    """Fits the statistics of the training rows that ``data`` measures, once for all runs within ``use_shared_cache()``.
 
     Raises:
         InputError: there is no row.
@@ -198,11 +198,11 @@ def training_statistics(data: ShardDataModule) -> TrainingStatistics:
     def fit() -> TrainingStatistics:
         return fit_training_statistics(data.training_rows_loader())
 
-    keeper = data_keeper()
-    if keeper is None:
+    cache = shared_cache()
+    if cache is None:
         return fit()
     key = ("statistics", data.measured_training_rows_key())
-    return keeper.get(key, lambda: fit().to(CPU), lambda fitted: sum(x.nbytes for x in fitted.state_dict().values()))
+    return cache.get(key, lambda: fit().to(CPU), lambda fitted: sum(x.nbytes for x in fitted.state_dict().values()))
 
 
 BASELINES = ("chance", "mean_audio", "ridge")

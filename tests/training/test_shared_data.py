@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lightning_ss2a.training.validation.baselines as statistics
-from lightning_ss2a.data.loading.shared_cache import DataKeeper, keep_data
+from lightning_ss2a.data.loading.shared_cache import SharedCache, use_shared_cache
 from lightning_ss2a.data.loading.tensors import RaggedRows
 from tests.manifold_examples import (
     Recorder,
@@ -50,39 +50,39 @@ def same_run(one: tuple, other: tuple) -> bool:
     return one[:2] == other[:2] and all(torch.equal(x, other[2][name]) for name, x in one[2].items())
 
 
-def contents(keeper: DataKeeper) -> list[torch.Tensor]:
-    """Copies of all tensors kept, in an order of their own."""
+def contents(cache: SharedCache) -> list[torch.Tensor]:
+    """Copies of all cached tensors, in an order of their own."""
     tensors = []
-    for _, kept in sorted(keeper._kept.items(), key=lambda item: str(item[0])):
-        is_table = hasattr(kept.value, "rows")
-        columns = (kept.value.rows if is_table else kept.value.state_dict()).values()
+    for _, entry in sorted(cache._entries.items(), key=lambda item: str(item[0])):
+        is_table = hasattr(entry.value, "rows")
+        columns = (entry.value.rows if is_table else entry.value.state_dict()).values()
         ragged = [part for c in columns if isinstance(c, RaggedRows) for part in (c.values, c.offsets)]
         tensors += [x.clone() for x in [*columns, *ragged] if isinstance(x, torch.Tensor)]
     return tensors
 
 
 @pytest.mark.parametrize("residency", ["memory", "device", "stream"])
-def test_runs_with_kept_data_are_those_without(tmp_path: Path, fitted: list, residency: str):
+def test_runs_with_shared_data_are_those_without(tmp_path: Path, fitted: list, residency: str):
     dataset = write_learnable_pairs(tmp_path / "pairs")
     alone = run(dataset, tmp_path, residency=residency)
     fitted.clear()
-    with keep_data():
+    with use_shared_cache():
         runs = [run(dataset, tmp_path, residency=residency) for _ in range(3)]
     assert all(same_run(alone, one) for one in runs)
     assert len(fitted) == 1
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_no_stage_writes_to_what_is_kept(materials, tmp_path: Path, name: str):
+def test_no_stage_writes_to_what_is_shared(materials, tmp_path: Path, name: str):
     torch.manual_seed(0)
     _, alone = fit_stage(name, materials, tmp_path, make_stage(name, materials))
     seen = []
-    with keep_data() as keeper:
+    with use_shared_cache() as cache:
         for _ in range(2):
             torch.manual_seed(0)
             _, recorder = fit_stage(name, materials, tmp_path, make_stage(name, materials))
             assert (recorder.training, recorder.validation) == (alone.training, alone.validation)
-            seen.append(contents(keeper))
+            seen.append(contents(cache))
     assert len(seen[0]) == len(seen[1]) > 10
     assert all(map(torch.equal, *seen))
 
@@ -93,7 +93,7 @@ def test_no_stage_writes_to_what_is_kept(materials, tmp_path: Path, name: str):
 def test_options_of_data_in_turn(tmp_path: Path, options: dict[str, Any]):
     dataset = write_learnable_pairs(tmp_path / "pairs")
     plain, other = run(dataset, tmp_path), run(dataset, tmp_path, **options)
-    with keep_data():
+    with use_shared_cache():
         for _ in range(2):
             assert same_run(run(dataset, tmp_path), plain)
             assert same_run(run(dataset, tmp_path, **options), other)
@@ -101,7 +101,7 @@ def test_options_of_data_in_turn(tmp_path: Path, options: dict[str, Any]):
 
 def test_floors_are_fitted_anew_for_what_they_depend_on_only(tmp_path: Path, fitted: list):
     dataset, other = (write_learnable_pairs(tmp_path / str(seed), seed=seed) for seed in (0, 1))
-    with keep_data():
+    with use_shared_cache():
         for options in ({}, {"batch_size": 6, "shuffle_pairs": True, "seed": 4}, {"rows_per_group": "one"}, {}):
             run(dataset, tmp_path, **options)
         assert len(fitted) == 2
@@ -111,10 +111,10 @@ def test_floors_are_fitted_anew_for_what_they_depend_on_only(tmp_path: Path, fit
     assert len(fitted) == 4
 
 
-def test_data_kept_by_a_validation_serve_a_fit(materials, tmp_path: Path):
+def test_data_cached_by_a_validation_serve_a_fit(materials, tmp_path: Path):
     """Lightning validates in inference mode, whose tensors no gradient can need."""
     _, alone = fit_stage("translator", materials, tmp_path, make_stage("translator", materials))
-    with keep_data():
+    with use_shared_cache():
         trainer = make_trainer(tmp_path)
         trainer.validate(make_stage("translator", materials), make_data(materials["pairs"]), verbose=False)
         _, recorder = fit_stage("translator", materials, tmp_path, make_stage("translator", materials))
