@@ -11,6 +11,7 @@ import numpy as np
 from lightning_ss2a.builders.mixing import Source, draw_sources
 from lightning_ss2a.builders.pair_list import Pair
 from lightning_ss2a.data import ORIGINS, ShardReader
+from lightning_ss2a.data.format.columns import dense
 from lightning_ss2a.data.format.convert import group_of
 from lightning_ss2a.errors import InputError
 
@@ -56,7 +57,10 @@ def find_groups(listed: Sequence[Pair], source: str, reader: ShardReader) -> dic
     stored: set[str] = set()
     found: dict[str, list[list[PairRow]]] = {}
     for split in reader.manifest.splits:
-        columns = reader.read_split(split, ("key", "class_index", "origin", "group"))
+        columns = {
+            name: dense(column)
+            for name, column in reader.read_split(split, ("key", "class_index", "origin", "group")).items()
+        }
         keys = [key.decode() for key in columns["key"].tolist()]
         stored.update(keys)
         groups: dict[int, list[PairRow]] = defaultdict(list)

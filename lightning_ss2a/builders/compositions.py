@@ -289,7 +289,7 @@ def frame_collages(composition: Composition, pictures: Sequence[np.ndarray]) -> 
 
     A source keeps its place on the canvas; it is there while it is active.
     """
-    active = active_sources([source.interval for source in composition.sources], FRAME_TIMES)
+    active = active_sources([source.video_interval for source in composition.sources], FRAME_TIMES)
     subsets, which = np.unique(active, axis=0, return_inverse=True)
     shown = []
     for subset in subsets:

@@ -5,7 +5,7 @@ import hashlib
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning_ss2a.builders.compositions import ComposeReport, compose_dataset
 from lightning_ss2a.builders.pair_list import read_pairs
@@ -71,7 +71,8 @@ def build_demo(
         **shared,
     )
     write_whole(output / "LICENSE", licence)
-    for kind, folder in (("scenes", scenes), ("videos", videos)):
+    composed: dict[Literal["scenes", "videos"], Path] = {"scenes": scenes, "videos": videos}
+    for kind, folder in composed.items():
         reports[folder] = compose_dataset(
             str(pairs),
             str(folder),

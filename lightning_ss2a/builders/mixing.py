@@ -66,6 +66,12 @@ class Source:
     place: Place
     interval: tuple[float, float] | None
 
+    @property
+    def video_interval(self) -> tuple[float, float]:
+        """Start and stop in seconds of a source of a video."""
+        assert self.interval is not None, "a source of a scene"
+        return self.interval
+
 
 def draw_sources(
     groups: Sequence[Sequence[Any]], views: int, max_sources: int, videos: bool, generator: np.random.Generator
@@ -194,7 +200,7 @@ def video_parts(sounds: Sequence[np.ndarray], sources: Sequence[Source], sample_
     """What each source adds to the sound of a video: float32 [S, N]. A sound begins when its source appears."""
     parts = []
     for sound, source in zip(sounds, sources, strict=True):
-        start, stop = (round(time * sample_rate) for time in source.interval)
+        start, stop = (round(time * sample_rate) for time in source.video_interval)
         own = set_level(fit_length(sound, stop - start, source.window), source.gain)
         parts.append(gate(own, start, round(VIDEO_SECONDS * sample_rate), round(FADE * sample_rate)))
     return np.stack(parts)

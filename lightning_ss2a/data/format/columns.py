@@ -52,15 +52,28 @@ Column = np.ndarray | Ragged
 Columns = dict[str, Column]
 
 
+def dense(column: Column) -> np.ndarray:
+    """Gives a column that is known to have one item in each row, [rows, ...]."""
+    assert isinstance(column, np.ndarray)
+    return column
+
+
+def ragged(column: Column) -> Ragged:
+    """Gives a column that is known to have any number of items in each row."""
+    assert isinstance(column, Ragged)
+    return column
+
+
 def join_columns(parts: Sequence[Column]) -> Column:
-    """Rows of one column laid end to end."""
+    """Lays the rows of several columns end to end."""
     if len(parts) == 1:
         return parts[0]
     if isinstance(parts[0], Ragged):
-        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        pieces = [ragged(part) for part in parts]
+        lengths = np.concatenate([np.diff(part.offsets) for part in pieces])
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        return Ragged(np.concatenate([part.values for part in parts]), offsets)
-    return np.concatenate(parts)
+        return Ragged(np.concatenate([part.values for part in pieces]), offsets)
+    return np.concatenate([dense(part) for part in parts])
 
 
 def all_finite(x: np.ndarray) -> bool:
@@ -81,7 +94,7 @@ def column_problems(column: Column, spec: ColumnSpec, rows: int) -> Iterator[tup
     """(row, message) for each way in which a column is not what it should be; row None: the whole column."""
     if isinstance(column, Ragged) != spec.ragged:
         yield None, "is ragged" if spec.ragged is False else "is not ragged"
-    elif spec.ragged:
+    elif isinstance(column, Ragged):
         yield from _ragged_problems(column, spec, rows)
     elif spec.is_text:
         yield from _text_problems(column, spec, rows)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_ss2a.data.format.columns import Column, Columns, Ragged, all_finite, column_problems
+from lightning_ss2a.data.format.columns import Column, Columns, Ragged, all_finite, column_problems, dense
 from lightning_ss2a.data.format.schema import ColumnSpec
 from lightning_ss2a.errors import ShardError
 
@@ -44,7 +44,10 @@ class ColumnConverter:
             raise ShardError(f"{where}: column key is missing: each row needs a name of its own")
         rows = len(columns["key"])
         given = {name: _convert(columns[name], self.specs[name], rows, name, where, first_row) for name in columns}
-        return {name: given[name] if name in given else self._default(name, given["key"], where) for name in self.specs}
+        return {
+            name: given[name] if name in given else self._default(name, dense(given["key"]), where)
+            for name in self.specs
+        }
 
     def _default(self, name: str, keys: np.ndarray, where: str) -> Column:
         if name == "name":
@@ -62,6 +65,7 @@ def group_of(text: bytes) -> int:
 
 
 def _convert(value: Any, spec: ColumnSpec, rows: int, name: str, where: str, first_row: int) -> Column:
+    column: Column
     try:
         if spec.is_text:
             column = _text(value)
@@ -142,12 +146,12 @@ def _refuse_not_finite(array: np.ndarray, narrow: np.ndarray) -> None:
 def _ragged(value: Ragged | Sequence[Any], spec: ColumnSpec) -> Ragged:
     if not isinstance(value, Ragged):
         rows = [np.asarray(row) for row in value]
-        for i, row in enumerate(rows):
-            if (row.shape[1:] != spec.inner and row.size) or row.ndim == 0:
-                raise _Bad(i, f"has shape {list(row.shape)}, needs {['items', *spec.inner]}")
+        for i, items in enumerate(rows):
+            if (items.shape[1:] != spec.inner and items.size) or items.ndim == 0:
+                raise _Bad(i, f"has shape {list(items.shape)}, needs {['items', *spec.inner]}")
         dtype = np.dtype(spec.dtype)
         # An empty list is float64 to numpy, whatever it would hold.
-        rows = [row.reshape(-1, *spec.inner) if row.size else np.empty((0, *spec.inner), dtype) for row in rows]
+        rows = [items.reshape(-1, *spec.inner) if items.size else np.empty((0, *spec.inner), dtype) for items in rows]
         value = Ragged.from_rows(rows, spec.inner, dtype)
     try:
         return Ragged(_narrow(_dense(value.values), spec.dtype), np.array(value.offsets, np.int64))

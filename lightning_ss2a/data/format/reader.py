@@ -192,7 +192,7 @@ def read_block(file: RangeReader, block: Block, where: str) -> memoryview:
         raise ShardError(f"{where}: ends before its {block.bytes} bytes; the file is truncated")
     # np.empty, not bytearray: the bytes are overwritten at once, and the views into them are writable.
     try:
-        buffer = memoryview(np.empty(block.bytes, np.uint8))
+        buffer = np.empty(block.bytes, np.uint8).data
     except MemoryError:
         raise ShardError(f"{where}: its {block.bytes} bytes do not fit in memory") from None
     if file.read_into(buffer, block.offset) != block.bytes:

@@ -31,9 +31,9 @@ def _samples(columns: Mapping[str, Column], first_row: int, classes: Sequence[st
         for name, column in columns.items():
             value = column.row(row) if isinstance(column, Ragged) else column[row]
             if name == "origin":
-                facts[name] = ORIGINS[value]
+                facts[name] = ORIGINS[int(value)]
             elif name == "class_index":
-                facts |= {"class_index": int(value), "class": classes[value]}
+                facts |= {"class_index": int(value), "class": classes[int(value)]}
             elif name == "classes":
                 facts[name] = [classes[index] for index in value]
             elif isinstance(value, bytes):

@@ -6,8 +6,9 @@ import lzma
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, Protocol
 
 import fsspec
 import webdataset
@@ -21,7 +22,29 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _SKIP = 1 << 20
 _END_OF_TAR = 1024
 _LONGEST_MARK = 6
-_UNPACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_UNPACKERS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+
+
+class _Source(Protocol):
+    """What is read from its start to its end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Stream(Protocol):
+    """What is read of an open file."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def readinto(self, buffer: memoryview, /) -> int | None: ...
+
+    def seek(self, offset: int, /) -> int: ...
+
+    def close(self) -> None: ...
 
 
 def is_local(url: str | os.PathLike) -> bool:
@@ -55,7 +78,7 @@ class RangeReader:
 
     def __init__(self, url: str | os.PathLike, folder: str | os.PathLike | None = None) -> None:
         self.url = os.fspath(url)
-        self._stream: BinaryIO | None = None
+        self._stream: _Stream | None = None
         self._pipe: Pipe | None = None  # kept: it closes its stream when it goes
         self._position = 0
         self._remote: tuple[fsspec.AbstractFileSystem, str] | None = None
@@ -98,11 +121,7 @@ class RangeReader:
                     found = found[offset : offset + len(buffer)]
                 buffer[: len(found)] = found
                 return len(found)
-            if self.url.startswith("pipe:"):
-                self._skip_to(offset)
-            else:
-                self._stream.seek(offset)
-            return self._fill(buffer)
+            return self._fill(buffer, self._stream_at(offset))
         except Exception as error:  # file systems of fsspec raise what they like
             raise _unreadable(self.url, error) from error
 
@@ -115,11 +134,7 @@ class RangeReader:
         try:
             if self._remote is not None:
                 return self._remote[0].cat_file(self._remote[1])
-            if self.url.startswith("pipe:"):
-                self._skip_to(0)
-            else:
-                self._stream.seek(0)
-            content = self._stream.read()
+            content = self._stream_at(0).read()
             self._position += len(content)
             if self._pipe is not None and self._pipe.proc.wait():
                 raise OSError(f"the command ended with status {self._pipe.proc.returncode}")
@@ -127,26 +142,37 @@ class RangeReader:
         except Exception as error:  # file systems of fsspec raise what they like
             raise _unreadable(self.url, error) from error
 
-    def _fill(self, buffer: memoryview) -> int:
+    def _fill(self, buffer: memoryview, stream: _Stream) -> int:
         filled = 0
         while filled < len(buffer):
-            found = self._stream.readinto(buffer[filled:])
+            found = stream.readinto(buffer[filled:])
             if not found:
                 break
             filled += found
         self._position += filled
         return filled
 
-    def _skip_to(self, offset: int) -> None:
-        if self._stream is None or offset < self._position:
+    def _stream_at(self, offset: int) -> _Stream:
+        return self._pipe_at(offset) if self.url.startswith("pipe:") else self._local_at(offset)
+
+    def _local_at(self, offset: int) -> _Stream:
+        assert self._stream is not None, "closed"
+        self._stream.seek(offset)
+        return self._stream
+
+    def _pipe_at(self, offset: int) -> _Stream:
+        stream = self._stream
+        if stream is None or offset < self._position:
             self.close()
             self._pipe = webdataset.gopen(self.url, "rb")
-            self._stream, self._position = self._pipe.stream, 0
+            self._stream = stream = self._pipe.stream
+            self._position = 0
         while self._position < offset:
-            skipped = len(self._stream.read(min(_SKIP, offset - self._position)))
+            skipped = len(stream.read(min(_SKIP, offset - self._position)))
             if not skipped:
                 break
             self._position += skipped
+        return stream
 
 
 class WholeStream:
@@ -173,9 +199,8 @@ class WholeStream:
                 self._stream = fsspec.open(self.url, "rb").open()
             start = self._stream.read(_LONGEST_MARK)
             unpack = next((unpack for mark, unpack in _UNPACKERS.items() if start.startswith(mark)), None)
-            self._content = _Rejoined(start, self._stream)
-            if unpack is not None:
-                self._content = unpack(self._content)
+            whole = _Rejoined(start, self._stream)
+            self._content: _Source = whole if unpack is None else unpack(whole)
         except Exception as error:  # file systems of fsspec raise what they like
             raise _unreadable(self.url, error) from error
 
@@ -213,7 +238,7 @@ class WholeStream:
 class _Rejoined:
     """A stream whose first bytes were read already."""
 
-    def __init__(self, start: bytes, rest: BinaryIO) -> None:
+    def __init__(self, start: bytes, rest: _Source) -> None:
         self._start, self._rest = start, rest
 
     def read(self, size: int) -> bytes:
@@ -222,7 +247,7 @@ class _Rejoined:
         return data or self._rest.read(size)
 
 
-def _open_local(path: str, folder: str | os.PathLike | None) -> tuple[BinaryIO, int]:
+def _open_local(path: str, folder: str | os.PathLike | None) -> tuple[_Stream, int]:
     path = local_path(path)
     if folder is not None and not leads_inside(path, local_path(folder)):
         raise ShardError(f"{path}: is a link out of the data set's folder; copy the file itself there")

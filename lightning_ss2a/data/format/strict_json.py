@@ -1,19 +1,27 @@
-"""JSON to and from dataclasses, strictly: wrong types, missing and unknown keys are errors that name the place."""
+"""Parses JSON into dataclasses, strictly: wrong types, missing and unknown keys are errors that name the place."""
 
 import dataclasses
 import json
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from lightning_ss2a.errors import ShardError
 
 Parsed = TypeVar("Parsed")
 
-_NAMES = {int: "a whole number", str: "text", bool: "true or false", NoneType: "null"}
+_NAMES = {
+    int: "a whole number",
+    str: "text",
+    bool: "true or false",
+    NoneType: "null",
+    dict: "an object",
+    list: "a list",
+    tuple: "a list",
+}
 
 
 def load_json(text: bytes, where: str) -> Any:
-    """Parse JSON; NaN and infinity are refused.
+    """Parses JSON; NaN and infinity are refused.
 
     Raises:
         ShardError: it is not JSON.
@@ -29,29 +37,33 @@ def load_json(text: bytes, where: str) -> Any:
 
 
 def parse(kind: type[Parsed], value: Any, where: str, path: str = "") -> Parsed:
-    """The value as an instance of a (nested) type: dataclass, dict, tuple, list, union, int, str or bool.
+    """Turns a JSON value into an instance of a (nested) type: dataclass, dict, tuple, list, union, int, str or bool.
 
     Raises:
         ShardError: names the file and the JSON path of what does not fit.
     """
+    return cast(Parsed, _parse(kind, value, where, path))  # no annotation says "what this annotation describes"
+
+
+def _parse(kind: Any, value: Any, where: str, path: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _parse_dataclass(kind, value, where, path)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin is UnionType:
+    generic, arguments = get_origin(kind), get_args(kind)
+    if generic is UnionType:
         if value is None and NoneType in arguments:
             return None
-        return parse(next(a for a in arguments if a is not NoneType), value, where, path)
-    if origin is dict and isinstance(value, dict):
-        return {name: parse(arguments[1], item, where, _join(path, name)) for name, item in value.items()}
-    if origin in (list, tuple) and isinstance(value, list):
-        return origin(parse(arguments[0], item, where, f"{path}[{i}]") for i, item in enumerate(value))
-    if origin is None and type(value) is kind:
+        return _parse(next(a for a in arguments if a is not NoneType), value, where, path)
+    if generic is dict and isinstance(value, dict):
+        return {name: _parse(arguments[1], item, where, _join(path, name)) for name, item in value.items()}
+    if generic in (list, tuple) and isinstance(value, list):
+        return generic(_parse(arguments[0], item, where, f"{path}[{i}]") for i, item in enumerate(value))
+    if generic is None and type(value) is kind:
         return value
-    wanted = {dict: "an object", list: "a list", tuple: "a list"}.get(origin) or _NAMES[kind]
+    wanted = _NAMES[generic or kind]
     raise ShardError(f"{where}: {path or 'the file'} needs {wanted}, found {json.dumps(value)[:60]}")
 
 
-def _parse_dataclass(kind: type[Parsed], value: Any, where: str, path: str) -> Parsed:
+def _parse_dataclass(kind: Any, value: Any, where: str, path: str) -> Any:
     if not isinstance(value, dict):
         raise ShardError(f"{where}: {path or 'the file'} needs an object, found {json.dumps(value)[:60]}")
     hints = get_type_hints(kind)
@@ -62,7 +74,7 @@ def _parse_dataclass(kind: type[Parsed], value: Any, where: str, path: str) -> P
     for name, member in members.items():
         if name not in value and member.default is dataclasses.MISSING:
             raise ShardError(f"{where}: missing key {_join(path, name)}")
-    return kind(**{name: parse(hints[name], item, where, _join(path, name)) for name, item in value.items()})
+    return kind(**{name: _parse(hints[name], item, where, _join(path, name)) for name, item in value.items()})
 
 
 def _join(path: str, name: str) -> str:

@@ -99,7 +99,7 @@ class ShardWriter:
     def __init__(
         self,
         folder: str | os.PathLike,
-        kind: Literal["pairs", "scenes", "videos"],
+        kind: str,
         fields: Mapping[str, FieldSpec],
         classes: Sequence[str],
         *,
@@ -185,7 +185,7 @@ class ShardWriter:
         for split, state in self._splits.items():
             self._flush(split, state, last=True)
         if self.label_head is not None:
-            self.manifest = replace(self.manifest, label_head=self._save_label_head())
+            self.manifest = replace(self.manifest, label_head=self._save_label_head(self.label_head))
         self.manifest = replace(self.manifest, folds=self.folds)
         if not self.manifest.splits:
             raise ShardError(f"{self.folder}: no rows were written")
@@ -260,19 +260,20 @@ class ShardWriter:
             self._finish_shard(split, state)
 
     def _finish_shard(self, split: str, state: _Split) -> None:
+        assert state.shard is not None
         finished = state.shard.finish(with_blocks=self.manifest.layout == "blocks")
         state.shard = None
         shards = (*self.manifest.splits.get(split, ()), finished)
         self.manifest = replace(self.manifest, splits={**self.manifest.splits, split: shards})
         replace(self.manifest, created_by=self._journal_mark).save(self.folder, JOURNAL)
 
-    def _save_label_head(self) -> FileReference:
-        if self.label_head.width != self.manifest.fields["audio"].width:
+    def _save_label_head(self, head: LabelHead) -> FileReference:
+        if head.width != self.manifest.fields["audio"].width:
             raise ShardError(
-                f"{self.folder}: the label head scores embeddings of width {self.label_head.width}, but field audio "
+                f"{self.folder}: the label head scores embeddings of width {head.width}, but field audio "
                 f"has width {self.manifest.fields['audio'].width}"
             )
-        self.label_head.save(self.folder / LABEL_HEAD)
+        head.save(self.folder / LABEL_HEAD)
         return FileReference(LABEL_HEAD, hashlib.sha256((self.folder / LABEL_HEAD).read_bytes()).hexdigest())
 
 

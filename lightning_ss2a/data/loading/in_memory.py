@@ -29,6 +29,7 @@ from lightning_ss2a.data.loading.tensors import (
     host_lengths,
     longest_rows,
     take,
+    tensor_column,
     to_batch,
 )
 from lightning_ss2a.errors import InputError
@@ -66,7 +67,8 @@ class MemoryRows:
     @cached_property
     def groups(self) -> np.ndarray:
         """Group of each row, numbered from 0 in order of first appearance; data sets share no group. int64 [rows]."""
-        groups, numbered, first = self.rows["group"].numpy(force=True), [], 0
+        groups, first = tensor_column(self.rows, "group").numpy(force=True), 0
+        numbered: list[np.ndarray] = []
         for start, stop in pairwise(self.bounds):
             numbered.append(first + number_groups(groups[start:stop]))
             first = numbered[-1].max(initial=first - 1) + 1
@@ -120,7 +122,7 @@ class MemoryRows:
 
 def evaluation_batch(rows: Rows, views: dict[str, int], index: Tensor) -> Batch:
     """Rows as a batch, with the mean of the (raw) embeddings of all views."""
-    means = {name: rows[name].float().mean(dim=1) for name in views}
+    means = {name: tensor_column(rows, name).float().mean(dim=1) for name in views}
     return to_batch({**rows, **means, "index": index})
 
 

@@ -53,5 +53,5 @@ def selection_identity(rows: np.ndarray | None, total: int) -> dict[str, str]:
     """
     if rows is None:
         return {}
-    digest = hashlib.sha256(np.ascontiguousarray(rows, "<i8")).hexdigest()[:_DIGEST_CHARACTERS]
+    digest = hashlib.sha256(np.ascontiguousarray(rows, "<i8").data).hexdigest()[:_DIGEST_CHARACTERS]
     return {SELECTED_ROWS: f"{len(rows)} of {total} (sha256 {digest})"}

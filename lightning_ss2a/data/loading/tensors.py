@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Batch = dict[str, Tensor | list[str]]
+Batch = dict[str, Any]
+"""Columns of a batch by name: tensors [rows, ...], and ``key``, a list of str."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,27 @@ Column = Tensor | RaggedRows | np.ndarray
 Rows = dict[str, Column]
 
 
+def tensor_column(rows: Mapping[str, Column], name: str) -> Tensor:
+    """Gives a column that is known to be a tensor, [rows, ...]."""
+    column = rows[name]
+    assert isinstance(column, Tensor), name
+    return column
+
+
+def ragged_column(rows: Mapping[str, Column], name: str) -> RaggedRows:
+    """Gives a column that is known to have any number of items in each row."""
+    column = rows[name]
+    assert isinstance(column, RaggedRows), name
+    return column
+
+
+def text_column(rows: Mapping[str, Column], name: str) -> np.ndarray:
+    """Gives a column that is known to be text, numpy ``S`` [rows]."""
+    column = rows[name]
+    assert isinstance(column, np.ndarray), name
+    return column
+
+
 def count(rows: Mapping[str, Column]) -> int:
     """Number of rows."""
     return len(next(iter(rows.values())))
@@ -125,25 +148,29 @@ def gather(rows: Mapping[str, Column], index: Tensor, views: Mapping[str, Tensor
     """
     taken = take({name: column for name, column in rows.items() if name not in views and name not in longest}, index)
     for name, chosen in views.items():
-        column = rows[name]
+        column = tensor_column(rows, name)
         taken[name] = column.flatten(0, 1).index_select(0, index * column.shape[1] + chosen)
     batch = to_batch(taken)
     for name, items in longest.items():
-        batch |= _with_mask(name, *rows[name].take_padded(index, items, _fill(rows[name])))
+        ragged = ragged_column(rows, name)
+        batch |= _with_mask(name, *ragged.take_padded(index, items, _fill(ragged)))
     return batch
 
 
 def join(parts: Sequence[Mapping[str, Column]]) -> Rows:
     """Rows laid end to end."""
 
-    def joined(columns: Sequence[Column]) -> Column:
-        if isinstance(columns[0], RaggedRows):
+    def joined(name: str, first: Column) -> Column:
+        if isinstance(first, RaggedRows):
+            columns = [ragged_column(part, name) for part in parts]
             lengths = torch.cat([c.lengths for c in columns])
             offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
             return RaggedRows(torch.cat([c.values for c in columns]), offsets)
-        return np.concatenate(columns) if isinstance(columns[0], np.ndarray) else torch.cat(list(columns))
+        if isinstance(first, Tensor):
+            return torch.cat([tensor_column(part, name) for part in parts])
+        return np.concatenate([text_column(part, name) for part in parts])
 
-    return dict(parts[0]) if len(parts) == 1 else {name: joined([part[name] for part in parts]) for name in parts[0]}
+    return dict(parts[0]) if len(parts) == 1 else {name: joined(name, first) for name, first in parts[0].items()}
 
 
 def move(rows: Mapping[str, Column], device: torch.device) -> Rows:

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from lightning_ss2a.data.format.columns import Column, Columns, Ragged
+from lightning_ss2a.data.format.columns import Column, Columns, Ragged, dense
 from lightning_ss2a.data.format.convert import group_of
 from lightning_ss2a.data.format.manifest import Manifest
 from lightning_ss2a.data.format.schema import KINDS, FieldSpec
@@ -184,18 +184,18 @@ class _Rows:
         rows = range(number * size, (number + 1) * size)
         keys = np.array([f"{self.kind}-{self.split}-{row:09d}" for row in rows], np.bytes_)
         fields = KINDS[self.kind].fields
-        columns = {name: _stored(x, self.dtype) if name in fields else x for name, x in drawn.columns.items()}
+        columns: Columns = {name: _stored(x, self.dtype) if name in fields else x for name, x in drawn.columns.items()}
         group = (zlib.crc32(self.split.encode()) << _SPLIT_BITS) + np.arange(rows.start, rows.stop, dtype=np.int64)
         columns |= {"key": keys, "group": group}
         if "class_index" in columns:
-            columns["name"] = np.array(self.world.classes, np.bytes_)[columns["class_index"]]
+            columns["name"] = np.array(self.world.classes, np.bytes_)[dense(columns["class_index"])]
         return Drawn(columns, {"key": keys} | drawn.truth)
 
 
 def _stored(column: Column, dtype: str) -> Column:
     """Floats in the storage type, converted by torch: several times as fast as numpy at float16, rounded alike."""
     if isinstance(column, Ragged):
-        return Ragged(_stored(column.values, dtype), column.offsets)
+        return Ragged(dense(_stored(column.values, dtype)), column.offsets)
     return torch.from_numpy(column).to(getattr(torch, dtype)).numpy()
 
 

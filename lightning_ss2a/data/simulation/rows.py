@@ -108,7 +108,7 @@ def draw_pairs(world: World, origins: OriginMix, random: np.random.Generator, ro
     other = draw_other_classes(world.frequency, seen, random.random(rows))
     heard = np.where(mismatched, other, seen)
     visual, audio = _embed_sources(world, seen, heard, mismatched, random)
-    columns = {"visual": visual, "audio": audio, "class_index": seen.astype(np.int32), "origin": origin}
+    columns: Columns = {"visual": visual, "audio": audio, "class_index": seen.astype(np.int32), "origin": origin}
     return Drawn(columns, {"visual_class": seen, "audio_class": heard, "mismatched": mismatched})
 
 
@@ -123,7 +123,7 @@ def draw_scenes(world: World, origins: OriginMix, random: np.random.Generator, r
     weights /= weights.sum(1, keepdims=True)
     global_visual = _mixture(world, weights[filled], sources.visual, offsets, random)
     audio = _mixture(world, sources.gains[filled], sources.audio, offsets, random)
-    columns = {
+    columns: Columns = {
         "sources": Ragged(sources.visual, offsets),
         "global_visual": global_visual,
         "audio": audio,
@@ -145,7 +145,7 @@ def draw_videos(world: World, origins: OriginMix, random: np.random.Generator, r
     loudness = sources.gains * length / spec.video_seconds
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(filled.sum(1))])
     loudest = np.argmax(loudness, axis=1)
-    columns = {
+    columns: Columns = {
         "frames": _frames(world, sources, (start, start + length), times, random),
         "audio": _mixture(world, loudness[filled], sources.audio, offsets, random),
         "class_index": sources.seen[np.arange(rows), loudest].astype(np.int32),

@@ -271,8 +271,13 @@ def _modality(
     basis = _orthonormal(random.standard_normal((instance_width, spec.width)))
     cone = math.sqrt(spec.cone) * direction
     means = cone + math.sqrt(spec.class_share) * prototypes
-    floats = (array.astype(np.float32) for array in (cone, prototypes, means, math.sqrt(spec.instance_share) * basis))
-    return _Modality(*floats, noise=np.float32(math.sqrt(spec.noise / spec.width)))
+    return _Modality(
+        cone=cone.astype(np.float32),
+        prototypes=prototypes.astype(np.float32),
+        class_means=means.astype(np.float32),
+        instance=(math.sqrt(spec.instance_share) * basis).astype(np.float32),
+        noise=np.float32(math.sqrt(spec.noise / spec.width)),
+    )
 
 
 def _centred(prototypes: np.ndarray, direction: np.ndarray, frequency: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lightning_ss2a.data.format.columns import Column, Columns, Ragged
+from lightning_ss2a.data.format.columns import Column, Columns, Ragged, dense, ragged
 from lightning_ss2a.data.format.manifest import Manifest
 from lightning_ss2a.data.format.reader import ShardReader
 from lightning_ss2a.data.format.schema import ORIGINS
@@ -40,7 +40,7 @@ class FieldStatistics:
         self.most = max(self.most, float(norms.max(initial=0.0)))
         for row in range(len(column)):
             content = column.row(row) if isinstance(column, Ragged) else column[row]
-            digest = hashlib.blake2b(np.ascontiguousarray(content), digest_size=12).digest()
+            digest = hashlib.blake2b(np.ascontiguousarray(content).tobytes(), digest_size=12).digest()
             self.repeated_rows += digest in self._seen
             self._seen.add(digest)
 
@@ -57,10 +57,10 @@ class SplitStatistics:
     def update(self, columns: Columns) -> None:
         """Add rows."""
         self.rows += len(columns["key"])
-        labels = columns["classes"].values if "classes" in columns else columns["class_index"]
+        labels = ragged(columns["classes"]).values if "classes" in columns else dense(columns["class_index"])
         self.classes.update(labels.tolist())
-        self.origins.update(columns["origin"].tolist())
-        self.groups.update(columns["group"].tolist())
+        self.origins.update(dense(columns["origin"]).tolist())
+        self.groups.update(dense(columns["group"]).tolist())
 
 
 def inspect_dataset(path: str | os.PathLike, width: int = TABLE_WIDTH) -> str:
@@ -84,12 +84,13 @@ def inspect_dataset(path: str | os.PathLike, width: int = TABLE_WIDTH) -> str:
             statistics.update(columns)
             for name, field_statistics in fields.items():
                 field_statistics.update(columns[name])
-    console = Console(file=io.StringIO(), width=width, force_terminal=False, markup=False, emoji=False, highlight=False)
+    text = io.StringIO()
+    console = Console(file=text, width=width, force_terminal=False, markup=False, emoji=False, highlight=False)
     console.print(_heading(path, manifest))
     for table in (_split_table(manifest, splits), _class_table(manifest, splits), _field_table(manifest, fields)):
         console.print(table)
     console.print(_label_head_line(path, manifest))
-    return console.file.getvalue()
+    return text.getvalue()
 
 
 def _heading(path: str | os.PathLike, manifest: Manifest) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_ss2a.data.format.block_layout import block_column, block_members
-from lightning_ss2a.data.format.columns import Column, column_problems
+from lightning_ss2a.data.format.columns import Column, column_problems, dense
 from lightning_ss2a.data.format.manifest import MANIFEST, Manifest, Shard
 from lightning_ss2a.data.format.reader import read_block
 from lightning_ss2a.data.format.sample_layout import sample_columns
@@ -132,7 +132,7 @@ class _Validator:
     def _remember(self, split: str, name: str, column: Column, usable: bool) -> None:
         if usable and name in ("key", "group"):
             memory = self.keys if name == "key" else self.groups
-            memory.setdefault(split, []).append(column.copy())
+            memory.setdefault(split, []).append(dense(column).copy())
 
     def _repeated_keys(self) -> Iterator[Problem]:
         keys = [key for parts in self.keys.values() for part in parts for key in part.tolist()]
@@ -182,7 +182,7 @@ def _file_problems(file: RangeReader, shard: Shard) -> Iterator[Problem]:
 
 def _shortened(problems: Iterator[Problem]) -> Iterator[Problem]:
     """The first rows of each field; the others are counted."""
-    seen: Counter[tuple[str, str]] = Counter()
+    seen: Counter[tuple[str, str | None]] = Counter()
     for problem in problems:
         if problem.row is not None:
             seen[problem.file, problem.field] += 1
