@@ -43,11 +43,13 @@ def random_rows(rows: int, seed: int) -> dict[str, np.ndarray]:
 
 def write_ours(folder: Path, rows: int) -> None:
     fields = {name: FieldSpec(width=width, encoder="random") for name, width in WIDTHS.items()}
-    with ShardWriter(folder, kind="pairs", fields=fields, classes=["noise"], origin="random", licence="none") as writer:
+    with ShardWriter(
+        folder, kind="pairs", fields=fields, classes=["noise"], provenance="random", licence="none"
+    ) as writer:
         for start in range(0, rows, 8192):
             count = min(8192, rows - start)
             columns = random_rows(count, seed=start)
-            columns |= {"class_index": np.zeros(count, np.int32), "origin": np.zeros(count, np.uint8)}
+            columns |= {"class_index": np.zeros(count, np.int32), "pair_origin": np.zeros(count, np.uint8)}
             columns["group"] = np.arange(start, start + count)
             columns["key"] = np.array([f"row{i}" for i in columns["group"]], dtype=np.bytes_)
             writer.write("train", columns)

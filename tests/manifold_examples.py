@@ -40,7 +40,7 @@ def write_learnable_pairs(
         "visual": FieldSpec(width=VISUAL_WIDTH, encoder="eye", views=views, dtype="float32"),
         "audio": FieldSpec(width=AUDIO_WIDTH, encoder="ear", dtype="float32"),
     }
-    made_of = {"origin": "made for a test", "licence": "CC0", "label_head": head if with_head else None}
+    made_of = {"provenance": "made for a test", "licence": "CC0", "label_head": head if with_head else None}
     with ShardWriter(folder, kind="pairs", fields=fields, classes=list(classes), block_rows=8, **made_of) as writer:
         first = 0
         for split, count in (rows or {"train": 53, "validation": 23}).items():
@@ -53,7 +53,7 @@ def write_learnable_pairs(
                     "visual": noisy(random, np.repeat(visual[:, None], views, 1) if views else visual),
                     "audio": noisy(random, cause @ to_audio + 0.3),
                     "class_index": (number % len(classes)).astype(np.int32),
-                    "origin": (number // 2 % origins).astype(np.uint8),
+                    "pair_origin": (number // 2 % origins).astype(np.uint8),
                     "group": number // 2,
                     "key": np.array([f"row{n}" for n in number], dtype=np.bytes_),
                 },

@@ -39,7 +39,7 @@ class SmallWorld:
 
     def writer(self, folder: Path, kind: str, fields: dict[str, FieldSpec], with_head: bool) -> ShardWriter:
         head = self.head if with_head else None
-        options = {"origin": "made for a test", "licence": "CC0", "label_head": head, "block_rows": 8}
+        options = {"provenance": "made for a test", "licence": "CC0", "label_head": head, "block_rows": 8}
         return ShardWriter(folder, kind=kind, fields=fields, classes=list(CLASSES), **options)
 
 
@@ -85,7 +85,7 @@ def write_learnable_scenes(
                     "global_visual": global_visual if global_views else global_visual[:, 0],
                     "audio": world.hear(means),
                     "classes": Ragged((items % len(CLASSES)).astype(np.int32), offsets),
-                    "origin": np.zeros(count, np.uint8),
+                    "pair_origin": np.zeros(count, np.uint8),
                     "group": number,
                     "key": np.array([f"scene{n}" for n in number], np.bytes_),
                 },
@@ -115,7 +115,7 @@ def write_learnable_videos(
                     "frames": world.hear(every) if role == "audio" else world.see(every),
                     "audio": world.hear(every.mean(1)),
                     "class_index": (number % len(CLASSES)).astype(np.int32),
-                    "origin": np.zeros(count, np.uint8),
+                    "pair_origin": np.zeros(count, np.uint8),
                     "group": number,
                     "timestamps": np.tile(np.arange(FRAMES_PER_VIDEO, dtype=np.float32) / 6.4, (count, 1)),
                     "key": np.array([f"video{n}" for n in number], np.bytes_),

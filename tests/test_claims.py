@@ -157,7 +157,7 @@ def test_no_source_added_on_the_demo_is_in_the_scene():
     assert not any(
         (key, single["key"][pair]) in there for key, pairs in zip(rows["key"], added, strict=True) for pair in pairs
     )
-    assert not single["origin"][added].any()
+    assert not single["pair_origin"][added].any()
 
 
 def test_recipe_of_a_chain_is_what_counts_of_its_stages():

@@ -26,7 +26,7 @@ DATA, WORLD, DEMO = "sweeps/claims_data.yaml", "sweeps/claims_world.yaml", "swee
 
 def annotated_only(cli: Any, dataset: str, run: Run) -> None:
     """Train on the demo's annotated pairs: noise is another claim's matter."""
-    origin = cli.datamodule.training_columns(["origin"])["origin"].numpy()
+    origin = cli.datamodule.training_columns(["pair_origin"])["pair_origin"].numpy()
     cli.datamodule.select_training_rows(np.flatnonzero(origin == 0))
 
 

@@ -41,7 +41,7 @@ class JudgeAndStop(Callback):
         from lightning_ss2a.callbacks.mean_teacher.pair_filter import teacher_similarity
 
         if pl_module.teacher is not None:
-            origin = trainer.datamodule.training_columns(["origin"])["origin"].numpy()
+            origin = trainer.datamodule.training_columns(["pair_origin"])["pair_origin"].numpy()
             self.similarity = teacher_similarity(trainer, pl_module.teacher, np.flatnonzero(origin != 0), len(origin))
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
@@ -70,7 +70,7 @@ def measure(cli: Any, dataset: str, run: Run) -> dict[str, float]:
     mismatched = read_truth(dataset, "train")["mismatched"]
     [similarity] = [c.similarity for c in cli.trainer.callbacks if isinstance(c, JudgeAndStop)]
     numbers = filter_measures(cli.trainer.callbacks, cli.datamodule, mismatched)
-    wrong = mismatched[cli.datamodule.training_columns(["origin"])["origin"].numpy() != 0]
+    wrong = mismatched[cli.datamodule.training_columns(["pair_origin"])["pair_origin"].numpy() != 0]
     elbow = find_elbow(similarity, floor_threshold=FLOOR, min_kept_fraction=0.25)
     with_floor = precision_and_recall(similarity < (elbow.threshold or -1.0), wrong)
     numbers |= {f"with_floor/{name}": value for name, value in with_floor.items()}

@@ -115,7 +115,11 @@ def held_out(place: Place, scenes: str, pairs: str) -> tuple[dict[str, Any], dic
 
     split = "validation" if place.fold is None else f"fold{place.fold}"
     scene_rows, pair_rows = (ShardDataset(data, split).columns() for data in (scenes, pairs))
-    annotated = pair_rows["origin"] == 0 if place.world == "demo" else torch.ones(len(pair_rows["origin"]), dtype=bool)
+    annotated = (
+        pair_rows["pair_origin"] == 0
+        if place.world == "demo"
+        else torch.ones(len(pair_rows["pair_origin"]), dtype=bool)
+    )
     if place.world == "demo":
         forbidden = _in_demo_scenes(scene_rows["key"], pair_rows)
     else:

@@ -141,7 +141,7 @@ def filter_measures(callbacks: list[Any], data: Any, mismatched: np.ndarray) -> 
     states = [callback.state_dict() for callback in callbacks if isinstance(callback, PairFilter)]
     if not states or states[0]["kept"] is None:
         return {}
-    noisy = data.training_columns(["origin"])["origin"].numpy() != 0
+    noisy = data.training_columns(["pair_origin"])["pair_origin"].numpy() != 0
     numbers = precision_and_recall(~states[0]["kept"].numpy()[noisy], mismatched[noisy])
     threshold = states[0]["threshold"]
     return {f"filter/{n}": v for n, v in numbers.items()} | (

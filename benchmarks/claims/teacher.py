@@ -32,7 +32,7 @@ def select_rows(cli: Any, dataset: str, run: Run) -> None:
     from lightning_ss2a.data.simulation.truth import read_truth
 
     if run.arm == "annotated":
-        rows = cli.datamodule.training_columns(["origin"])["origin"].numpy() == 0
+        rows = cli.datamodule.training_columns(["pair_origin"])["pair_origin"].numpy() == 0
     elif run.arm == "oracle":
         rows = ~read_truth(dataset, "train")["mismatched"]
     else:

@@ -38,8 +38,8 @@ def sources_of(dataset: str, split: str) -> Sources:
     from lightning_ss2a.data.format.convert import group_of
     from lightning_ss2a.data.format.manifest import Manifest
     from lightning_ss2a.data.loading.batch_order import Purpose, generator
-    from lightning_ss2a.data.simulation.dataset import DRAWN_TOGETHER, ORIGINS
-    from lightning_ss2a.data.simulation.rows import OriginMix, _draw_sources
+    from lightning_ss2a.data.simulation.dataset import DRAWN_TOGETHER, FRACTIONS
+    from lightning_ss2a.data.simulation.rows import PairOriginMix, _draw_sources
     from lightning_ss2a.data.simulation.truth import read_truth, read_world
 
     world, kind, truth = read_world(dataset), Manifest.load(dataset).kind, read_truth(dataset, split)
@@ -47,7 +47,7 @@ def sources_of(dataset: str, split: str) -> Sources:
     seed, parts = world_seed(dataset), []
     for number in range(-(-rows // size)):
         random = generator(seed, Purpose.SIMULATED_ROWS, group_of(split.encode()), number)
-        _, mismatched = OriginMix(ORIGINS, {}).draw(random, size)
+        _, mismatched = PairOriginMix(FRACTIONS, {}).draw(random, size)
         drawn = _draw_sources(world, slots, mismatched, random)
         both = []
         for items in (drawn.visual, drawn.audio):
@@ -129,7 +129,8 @@ def rewrite(source: str, output: str, changed: Mapping[str, Mapping[str, np.ndar
 
     manifest = Manifest.load(source)
     with ShardWriter(
-        output, manifest.kind, manifest.fields, manifest.classes, origin=manifest.origin, licence=manifest.licence,
+        output, manifest.kind, manifest.fields, manifest.classes,
+        provenance=manifest.provenance, licence=manifest.licence,
         label_head=manifest.load_label_head(source), overwrite=True,
     ) as writer:  # fmt: skip
         for split in manifest.splits:

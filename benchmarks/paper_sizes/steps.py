@@ -25,10 +25,16 @@ def write_random_pairs(folder: Path, rows: int) -> None:
     for name, width in (("visual", VISUAL_WIDTH), ("audio", AUDIO_WIDTH)):
         x = generator.standard_normal((rows, width), dtype=np.float32)
         columns[name] = x / np.linalg.norm(x, axis=1, keepdims=True)
-    columns |= {"class_index": np.zeros(rows, np.int32), "origin": np.zeros(rows, np.uint8), "group": np.arange(rows)}
+    columns |= {
+        "class_index": np.zeros(rows, np.int32),
+        "pair_origin": np.zeros(rows, np.uint8),
+        "group": np.arange(rows),
+    }
     columns["key"] = np.array([f"row{i}" for i in range(rows)], dtype=np.bytes_)
     fields = {"visual": FieldSpec(VISUAL_WIDTH, "random"), "audio": FieldSpec(AUDIO_WIDTH, "random")}
-    with ShardWriter(folder, kind="pairs", fields=fields, classes=["noise"], origin="random", licence="none") as writer:
+    with ShardWriter(
+        folder, kind="pairs", fields=fields, classes=["noise"], provenance="random", licence="none"
+    ) as writer:
         writer.write("train", columns)
         writer.write("validation", {name: value[:8] for name, value in columns.items()} | {"key": columns["key"][:8]})
 

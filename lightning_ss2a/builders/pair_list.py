@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from lightning_ss2a.data import ORIGINS
+from lightning_ss2a.data import PAIR_ORIGINS
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES
 
 REQUIRED = ("image", "sound")
-OPTIONAL = ("name", "class", "group", "origin")
+OPTIONAL = ("name", "class", "group", "pair_origin")
 
 _NO_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 """Control characters, and what Python makes of file names that are not UTF-8."""
@@ -30,7 +30,7 @@ class Pair:
         name: what is seen and heard.
         class_name: kind of thing.
         group: rows of one group stay together; None: only what shares a file does.
-        origin: one of ``annotated``, ``curated``, ``translated``.
+        pair_origin: one of ``annotated``, ``curated``, ``translated``.
     """
 
     place: str
@@ -39,7 +39,7 @@ class Pair:
     name: str
     class_name: str
     group: str | None
-    origin: str
+    pair_origin: str
 
     @property
     def key(self) -> str:
@@ -53,7 +53,8 @@ def read_pairs(source: Path) -> list[Pair]:
 
     A CSV file has a header with the columns ``image`` and ``sound`` (paths). Optional columns: ``name`` (default: the
     picture's file name without suffix), ``class`` (default: the name), ``group`` (default: only what shares a file
-    stays together), ``origin`` (default: ``annotated``). Further columns are not read; an empty cell is a missing one.
+    stays together), ``pair_origin`` (default: ``annotated``). Further columns are not read; an empty cell is a missing
+    one.
 
     In a folder, files of the same name but for the suffix are pairs (each picture with each sound), and the name of the
     folder that they lie in is their class. Hidden files are not looked at.
@@ -114,12 +115,18 @@ def _pair(cells: dict[str, str], place: str) -> Pair:
     for column in REQUIRED:
         if not given[column]:
             raise InputError(f"{place}: column {column} is empty")
-    origin = given["origin"] or ORIGINS[0]
-    if origin not in ORIGINS:
-        raise InputError(f"{place}: origin {origin!r} is not one of {', '.join(ORIGINS)}")
+    origin = given["pair_origin"] or PAIR_ORIGINS[0]
+    if origin not in PAIR_ORIGINS:
+        raise InputError(f"{place}: pair_origin {origin!r} is not one of {', '.join(PAIR_ORIGINS)}")
     name = given["name"] or PurePosixPath(given["image"].rpartition("!")[2]).stem
     return Pair(
-        place, given["image"], given["sound"], name, given["class"] or name, group=given["group"] or None, origin=origin
+        place,
+        given["image"],
+        given["sound"],
+        name,
+        given["class"] or name,
+        group=given["group"] or None,
+        pair_origin=origin,
     )
 
 
@@ -136,4 +143,4 @@ def _from_folder(folder: Path) -> Iterator[Pair]:
         for image in images:
             for sound in sounds:
                 place = f"{folder / image} and {Path(sound).name}"
-                yield Pair(place, image, sound, stem.name, class_name, group=None, origin=ORIGINS[0])
+                yield Pair(place, image, sound, stem.name, class_name, group=None, pair_origin=PAIR_ORIGINS[0])

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from lightning_ss2a.builders.pair_list import Pair, read_pairs
 from lightning_ss2a.builders.splits import assign_splits, connected_rows
-from lightning_ss2a.data import ORIGINS, FieldSpec, ShardWriter
+from lightning_ss2a.data import PAIR_ORIGINS, FieldSpec, ShardWriter
+from lightning_ss2a.data.format.compression import Compression
 from lightning_ss2a.data.format.convert import group_of
 from lightning_ss2a.data.format.writer import check_output
 from lightning_ss2a.errors import InputError
@@ -59,9 +60,10 @@ def build_pairs(
     validation_fraction: float = 0.1,
     seed: int = 0,
     dtype: Literal["float16", "float32"] = "float16",
-    origin: str = "",
+    provenance: str = "",
     licence: str = "",
     skip_bad: bool = False,
+    compression: Compression = "none",
     overwrite: bool = False,
     progress: bool = True,
 ) -> BuildReport:
@@ -75,8 +77,8 @@ def build_pairs(
     that are added to a group change neither its number nor its split.
 
     Args:
-        source: a CSV file with the columns image, sound and optionally name, class, group, origin; or a folder in which
-            a picture and a sound of the same name are a pair and each sub-folder is a class.
+        source: a CSV file with the columns image, sound and optionally name, class, group, pair_origin; or a folder in
+            which a picture and a sound of the same name are a pair and each sub-folder is a class.
         output: folder of the data set.
         image_encoder: turns pictures into the field ``visual``.
         audio_encoder: turns sounds into the field ``audio``; its label head, if any, is stored as well.
@@ -88,9 +90,10 @@ def build_pairs(
         validation_fraction: part of the groups in ``validation``, without folds.
         seed: of splits and views.
         dtype: as stored.
-        origin: where the media come from, for the manifest.
+        provenance: where the media come from, for the manifest.
         licence: licence of the media, for the manifest.
         skip_bad: leave out rows whose media cannot be used, instead of stopping once all are encoded.
+        compression: gzip compresses what gets at least 10 % smaller by it, for data that repeat themselves.
         overwrite: replace a data set in the output folder; other files there stay.
         progress: show a progress bar.
 
@@ -134,10 +137,11 @@ def build_pairs(
         "pairs",
         fields,
         classes,
-        origin=origin,
+        provenance=provenance,
         licence=licence,
         folds=sorted(set(splits)) if folds else None,
         label_head=audio_encoder.label_head(),
+        compression=compression,
         overwrite=True,
     ) as writer:
         for split, part in _parts(splits):
@@ -154,8 +158,8 @@ def media_folder(listing: Path, media_root: str | None) -> Path:
 
 
 def annotated_first(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs by origin, in the order of ``ORIGINS``; those of one origin keep their order."""
-    return sorted(pairs, key=lambda pair: ORIGINS.index(pair.origin))
+    """The pairs by origin, in the order of ``PAIR_ORIGINS``; those of one origin keep their order."""
+    return sorted(pairs, key=lambda pair: PAIR_ORIGINS.index(pair.pair_origin))
 
 
 def _usable(listed: Sequence[Pair], images: EncodedMedia, sounds: EncodedMedia) -> tuple[list[Pair], list[str]]:
@@ -197,6 +201,6 @@ def _rows(pairs: Sequence[Pair], groups: Sequence[int], classes: Sequence[str]) 
         "key": [pair.key for pair in pairs],
         "name": [pair.name for pair in pairs],
         "class_index": [number[pair.class_name] for pair in pairs],
-        "origin": [ORIGINS.index(pair.origin) for pair in pairs],
+        "pair_origin": [PAIR_ORIGINS.index(pair.pair_origin) for pair in pairs],
         "group": list(groups),
     }

@@ -19,7 +19,7 @@ from lightning_ss2a.data.format.manifest import MANIFEST
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models import Manifold
 
-COLUMNS = ("visual", "audio", "class_index", "origin", "group")
+COLUMNS = ("visual", "audio", "class_index", "pair_origin", "group")
 Columns = dict[str, np.ndarray]
 
 
@@ -64,7 +64,7 @@ class CMSSShardWriter(Callback):
             kind="pairs",
             fields=dict.fromkeys(("visual", "audio"), spec),
             classes=source.classes,
-            origin=source.origin,
+            provenance=source.provenance,
             licence=source.licence,
             overwrite=True,
         )

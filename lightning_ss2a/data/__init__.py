@@ -10,14 +10,14 @@ from lightning_ss2a.data.format.columns import Ragged
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.format.manifest import Manifest, Shard, field_width
 from lightning_ss2a.data.format.reader import ShardReader
-from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO, KINDS, ORIGINS, FieldSpec
+from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO, KINDS, PAIR_ORIGINS, FieldSpec
 from lightning_ss2a.data.format.writer import ShardWriter
 from lightning_ss2a.errors import ShardError
 
 __all__ = [
     "FRAMES_PER_VIDEO",
     "KINDS",
-    "ORIGINS",
+    "PAIR_ORIGINS",
     "FieldSpec",
     "LabelHead",
     "Manifest",

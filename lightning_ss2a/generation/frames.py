@@ -24,7 +24,7 @@ from lightning_ss2a.models import mean_over_frames
 from lightning_ss2a.training import RemixerModule
 
 Sampling = Literal["mean", "draw", "cycle_mix"]
-COPIED = ("audio", "class_index", "origin", "group", "timestamps")
+COPIED = ("audio", "class_index", "pair_origin", "group", "timestamps")
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def generate_frames(
             "videos",
             _fields(manifest, module, checkpoint, sampling),
             manifest.classes,
-            origin=manifest.origin,
+            provenance=manifest.provenance,
             licence=manifest.licence,
             label_head=manifest.load_label_head(source) if manifest.label_head is not None else None,
             folds=manifest.folds,

@@ -12,6 +12,7 @@ from lightning_ss2a.data import FRAMES_PER_VIDEO, LabelHead, Manifest, ShardRead
 from lightning_ss2a.data.format.convert import group_of
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
+from tests.data.shard_examples import read_everything, same_data
 from tests.perception.media_files import Loudness, MeanColour, picture_file, plain_picture, sine, sound_file
 
 ROWS = 20
@@ -41,7 +42,7 @@ def media(tmp_path: Path) -> Path:
     options = {"cache": str(tmp_path / "cache"), "image_views": VIEWS, "audio_views": 2, "progress": False}
     source = str(folder / "pairs.csv")
     build_pairs(
-        source, str(tmp_path / "pairs"), MeanColour(), Loudness(), folds=3, origin="test", licence="CC0", **options
+        source, str(tmp_path / "pairs"), MeanColour(), Loudness(), folds=3, provenance="test", licence="CC0", **options
     )
     return folder
 
@@ -49,7 +50,7 @@ def media(tmp_path: Path) -> Path:
 def write_list(folder: Path, rows) -> None:
     with (folder / "pairs.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["image", "sound", "name", "class", "origin"])
+        writer.writerow(["image", "sound", "name", "class", "pair_origin"])
         for row in rows:
             origin = "curated" if row in CURATED else "annotated"
             writer.writerow([f"{row}.png", f"{row}.wav", f"thing {row}", CLASSES[row % 3], origin])
@@ -108,7 +109,7 @@ def test_scenes_hold_the_embeddings_of_their_sources_and_of_the_whole(media):
         assert row["classes"].tolist() == [number % 3 for number in numbers]
         assert row["name"].decode() == " + ".join(f"thing {number}" for number in numbers)
         assert row["group"] == group_of(key.encode())
-        assert row["origin"] == 0
+        assert row["pair_origin"] == 0
         if len(own) == 1:
             np.testing.assert_allclose(row["global_visual"], row["sources"][0], atol=1e-6)
             np.testing.assert_allclose(row["audio"], [0.1, 0.1 * 2**0.5], rtol=0.02)
@@ -181,12 +182,14 @@ def test_the_data_set_is_valid_and_its_manifest_says_what_it_is(media, kind):
     assert (manifest.kind, list(manifest.classes), list(manifest.folds)) == (
         kind, list(CLASSES), ["fold0", "fold1", "fold2"],
     )  # fmt: skip
-    assert (manifest.origin, manifest.licence) == ("test", "CC0")  # what the pairs say
+    assert (manifest.provenance, manifest.licence) == ("test", "CC0")  # what the pairs say
     assert {spec.dtype for spec in manifest.fields.values()} == {"float16"}
     assert manifest.load_label_head(folder).labels == ("rms", "peak")
-    compose(media, "named", kind=kind, origin="here", licence="mine")
+    own = {"provenance": "here", "licence": "mine", "compression": "gzip"}
+    compose(media, "named", kind=kind, dtype="float16", **own)
+    assert same_data(read_everything(media.parent / "named"), read_everything(media.parent / "out"))
     named = Manifest.load(media.parent / "named")
-    assert (named.origin, named.licence, named.label_head) == ("here", "mine", None)
+    assert (named.provenance, named.licence, named.label_head) == ("here", "mine", None)
 
 
 def test_gains_and_views_stand_in_the_list_for_both_kinds(media):

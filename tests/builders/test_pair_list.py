@@ -20,18 +20,21 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 
 def test_all_columns(tmp_path):
-    (pair,) = read_pairs(write(tmp_path, "image,sound,name,class,group,origin\na.png,b.wav,a cat,animal,g7,curated\n"))
+    (pair,) = read_pairs(
+        write(tmp_path, "image,sound,name,class,group,pair_origin\na.png,b.wav,a cat,animal,g7,curated\n")
+    )
     assert (pair.image, pair.sound, pair.name, pair.class_name) == ("a.png", "b.wav", "a cat", "animal")
-    assert (pair.group, pair.origin) == ("g7", "curated")
+    assert (pair.group, pair.pair_origin) == ("g7", "curated")
     assert pair.place == f"{tmp_path}/pairs.csv row 2"
 
 
 @pytest.mark.parametrize(
-    "text", ["image,sound\nzoo/cat.v2.png,b.wav\n", "sound,image,name,class,group,origin\nb.wav,zoo/cat.v2.png,,,,\n"]
+    "text",
+    ["image,sound\nzoo/cat.v2.png,b.wav\n", "sound,image,name,class,group,pair_origin\nb.wav,zoo/cat.v2.png,,,,\n"],
 )
 def test_defaults_of_columns_and_cells_that_are_missing(tmp_path, text):
     (pair,) = read_pairs(write(tmp_path, text))
-    assert (pair.name, pair.class_name, pair.group, pair.origin) == ("cat.v2", "cat.v2", None, "annotated")
+    assert (pair.name, pair.class_name, pair.group, pair.pair_origin) == ("cat.v2", "cat.v2", None, "annotated")
 
 
 def test_the_class_is_by_default_the_name(tmp_path):
@@ -74,7 +77,10 @@ def test_keys_name_the_pair_and_do_not_depend_on_order(tmp_path):
     [
         ("", "no column 'image' in the header, which is ''"),
         ("image;sound\na.png;b.wav\n", "no column 'image' in the header, which is 'image;sound'.*with commas"),
-        ("image,audio\na.png,b.wav\n", "no column 'sound'.*needs image, sound and may have name, class, group, origin"),
+        (
+            "image,audio\na.png,b.wav\n",
+            "no column 'sound'.*needs image, sound and may have name, class, group, pair_origin",
+        ),
         ("image,sound,image\na.png,b.wav,c.png\n", "the header has 2 columns 'image'; keep one"),
         ("image,sound,class,class\na.png,b.wav,x,y\n", "the header has 2 columns 'class'"),
         ("image,sound\n", "holds no pairs"),
@@ -83,7 +89,10 @@ def test_keys_name_the_pair_and_do_not_depend_on_order(tmp_path):
         ("image,sound\na.png,  \n", "row 2: column sound is empty"),
         ("image,sound\na.png\n", "row 2: column sound is empty"),
         ("image,sound\n\n\na.png,\n", "row 4: column sound is empty"),  # empty lines count, as in an editor
-        ("image,sound,origin\na.png,b.wav,found\n", "row 2: origin 'found' is not one of annotated, curated, tr"),
+        (
+            "image,sound,pair_origin\na.png,b.wav,found\n",
+            "row 2: pair_origin 'found' is not one of annotated, curated, tr",
+        ),
         ("image,sound\na.png,b.wav\na.png,b.wav\n", "row 3: the same picture and sound as .*row 2; remove one"),
         ("image,sound,name\na.png,b.wav,x\na.png,b.wav,y\n", "row 3: the same picture and sound as .*row 2"),
         ("image,sound\nred, blue.png,b.wav\n", "row 2: 3 cells under 2 columns; put a cell with a comma in double q"),
@@ -129,7 +138,7 @@ def test_whatever_a_csv_writer_writes_is_read_back(tmp_path_factory, rows):
 @settings(max_examples=150, deadline=None)
 @given(text=st.binary(max_size=80))
 def test_any_bytes_are_pairs_or_an_input_error(tmp_path_factory, text):
-    path = write(tmp_path_factory.mktemp("csv"), b"image,sound,origin\n" + text)
+    path = write(tmp_path_factory.mktemp("csv"), b"image,sound,pair_origin\n" + text)
     pairs, error = result_or_error(read_pairs, path)
     if error:
         assert str(path) in error

@@ -13,6 +13,7 @@ from lightning_ss2a.data import LabelHead, Manifest, ShardReader
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception import AudioEncoder, ImageEncoder
+from tests.data.shard_examples import read_everything, same_data
 from tests.perception.media_files import Loudness, MeanColour, picture_file, plain_picture, sine, sound_file
 
 ROWS = 12
@@ -41,7 +42,7 @@ def media(tmp_path: Path) -> Path:
 
 def listed(row: int, **changes: str) -> dict[str, str]:
     cells = {"image": f"{row}.png", "sound": f"{row}.wav", "name": f"thing {row}", "class": CLASSES[row % 3]}
-    return {**cells, "group": "", "origin": ("annotated", "curated")[row % 2], **changes}
+    return {**cells, "group": "", "pair_origin": ("annotated", "curated")[row % 2], **changes}
 
 
 def write_list(folder: Path, rows: list[dict[str, str]]) -> None:
@@ -83,26 +84,34 @@ def test_every_row_holds_its_own_embeddings_class_origin_and_name(media):
         np.testing.assert_allclose(found["visual"][0], np.array(colour(row)) / 255, atol=1e-6)
         np.testing.assert_allclose(found["audio"][0], [peak(row) / 2**0.5, peak(row)], rtol=1e-3)
         assert found["class_index"] == row % 3
-        assert found["origin"] == row % 2
+        assert found["pair_origin"] == row % 2
         assert found["key"].startswith(f"thing_{row}-".encode())
     assert len({found["group"] for found in rows.values()}) == report.groups == ROWS
 
 
 def test_the_data_set_is_valid_and_its_manifest_says_what_it_is(media):
     head = LabelHead(torch.eye(2), torch.zeros(2), ("rms", "peak"))
-    build(media, ear=Loudness(head), origin="made for a test", licence="CC0", validation_fraction=0.25)
+    build(media, ear=Loudness(head), provenance="made for a test", licence="CC0", validation_fraction=0.25)
     assert validate_dataset(media.parent / "out") == []
     manifest = Manifest.load(media.parent / "out")
     assert manifest.kind == "pairs"
     assert list(manifest.classes) == list(CLASSES)
-    assert (manifest.origin, manifest.licence) == ("made for a test", "CC0")
+    assert (manifest.provenance, manifest.licence) == ("made for a test", "CC0")
     visual, audio = manifest.fields["visual"], manifest.fields["audio"]
     assert (visual.width, visual.encoder, visual.dtype, visual.views) == (3, "mean-colour", "float16", 3)
     assert (audio.width, audio.encoder, audio.dtype, audio.views) == (2, "loudness", "float16", 2)
     assert {split: manifest.rows(split) for split in manifest.splits} == {"train": 9, "validation": 3}
-    stored = LabelHead.load(media.parent / "out" / "label_head.safetensors")
+    stored = manifest.load_label_head(media.parent / "out")
     assert stored.labels == ("rms", "peak")
     assert torch.equal(stored.weight, torch.eye(2))
+
+
+def test_compression_changes_no_row(media):
+    for compression in ("none", "gzip"):
+        build(media, output=compression, compression=compression)
+    folders = [media.parent / name for name in ("none", "gzip")]
+    assert same_data(*map(read_everything, folders))
+    assert b"000000.key.npy.gz" in (folders[1] / "train-000000.tar").read_bytes()
 
 
 def test_folds(media):
@@ -232,14 +241,14 @@ def test_a_damaged_cache_does_not_spoil_the_data_set(media):
 
 
 def test_a_finished_data_set_is_kept_unless_it_may_be_replaced(media):
-    build(media, origin="first")
+    build(media, provenance="first")
     (media.parent / "out" / "NOTES").write_text("mine")
     eye = MeanColour()
     with pytest.raises(InputError, match=r"out: holds a finished data set; choose another folder, or overwrite it"):
         build(media, eye=eye, image_views=4)
     assert eye.encoded == 0  # found before the work
-    build(media, origin="second", overwrite=True, folds=3)
-    assert Manifest.load(media.parent / "out").origin == "second"
+    build(media, provenance="second", overwrite=True, folds=3)
+    assert Manifest.load(media.parent / "out").provenance == "second"
     assert (media.parent / "out" / "NOTES").read_text() == "mine"
     assert sorted(file.name for file in (media.parent / "out").iterdir()) == [
         "NOTES", "fold0-000000.tar", "fold1-000000.tar", "fold2-000000.tar", "manifest.json",
@@ -333,11 +342,11 @@ def test_an_output_folder_that_cannot_be_is_named_before_anything_is_encoded(med
 
 
 def test_annotated_rows_come_first_and_others_move_no_group(media):
-    annotated = [listed(row, group=str(row % 6), origin="annotated") for row in range(ROWS)]
+    annotated = [listed(row, group=str(row % 6), pair_origin="annotated") for row in range(ROWS)]
     write_list(media, annotated)
     build(media, "before", folds=3)
     others = [
-        listed(row, name=f"other {row}", image=f"{(row + 6) % ROWS}.png", group=str(row % 6), origin=origin)
+        listed(row, name=f"other {row}", image=f"{(row + 6) % ROWS}.png", group=str(row % 6), pair_origin=origin)
         for row, origin in enumerate(["translated", "curated"] * 3)
     ]
     write_list(media, others + annotated)
@@ -345,7 +354,7 @@ def test_annotated_rows_come_first_and_others_move_no_group(media):
     before, after = ShardReader(media.parent / "before"), ShardReader(media.parent / "after")
     for split in before.manifest.splits:
         few, all_rows = before.read_split(split), after.read_split(split)
-        assert (np.diff(all_rows["origin"].astype(int)) >= 0).all()
+        assert (np.diff(all_rows["pair_origin"].astype(int)) >= 0).all()
         rows = len(few["key"])
         assert len(all_rows["key"]) > rows
         assert all((few[name] == all_rows[name][:rows]).all() for name in few)

@@ -35,7 +35,7 @@ def test_embeddings_are_the_projections_of_the_mean_of_the_views(tmp_path: Path)
     for split, count in ROWS.items():
         ours, theirs = read(tmp_path / "cmss", split), read(source, split)
         assert len(ours["key"]) == count
-        for name in ("key", "class_index", "origin", "group"):
+        for name in ("key", "class_index", "pair_origin", "group"):
             assert np.array_equal(ours[name], theirs[name])
         with torch.no_grad():
             visual = module.manifold.project_visual(torch.from_numpy(theirs["visual"].mean(axis=1))).mean
@@ -45,7 +45,7 @@ def test_embeddings_are_the_projections_of_the_mean_of_the_views(tmp_path: Path)
     manifest, original = Manifest.load(tmp_path / "cmss"), Manifest.load(source)
     assert list(manifest.splits) == list(ROWS)
     assert manifest.classes == original.classes
-    assert (manifest.origin, manifest.licence) == (original.origin, original.licence)
+    assert (manifest.provenance, manifest.licence) == (original.provenance, original.licence)
     assert manifest.label_head is None  # one over audio embeddings says nothing of CMSS
     assert validate_dataset(tmp_path / "cmss") == []
 

@@ -94,6 +94,17 @@ def test_our_own_data_set_there_and_back(tmp_path: Path):
     assert sorted(shuffled) == sorted(one["train"]["key"].tolist())
 
 
+def test_compressed(tmp_path: Path):
+    source = write_pairs(tmp_path / "pairs", visual_views=2)
+    pack(source, str(tmp_path / "packed"), "--compression=gzip")
+    assert same_data(read_everything(tmp_path / "packed"), read_everything(source))
+    write_foreign_tars(tmp_path / "tars")
+    pack(f"{tmp_path}/tars/*.tar", str(tmp_path / "foreign"), *FIELDS, "--compression=gzip")
+    for folder in ("packed", "foreign"):
+        with tarfile.open(tmp_path / folder / "train-000000.tar") as tar:
+            assert "000000.key.npy.gz" in tar.getnames()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -103,6 +114,7 @@ def test_our_own_data_set_there_and_back(tmp_path: Path):
         (["tars/000.tar", "out", *FIELDS, "--layout=samples"], "layout and shuffle_seed are for data sets of ours"),
         (["tars/000.tar", "out", "--fields={visual: vit.npy}", "--encoders={visual: vit}"], "vit.npy"),
         (["pairs", "pairs"], "the output is the source"),
+        (["pairs", "out", "--layout=samples", "--compression=gzip"], "in layout samples, which other tools read, only"),
     ],
 )
 def test_what_cannot_be_packed(tmp_path: Path, monkeypatch, capsys, arguments, message):

@@ -34,7 +34,7 @@ def test_what_is_simulated_is_valid(tmp_path: Path, capsys, kind):
 
 def test_origins_and_mismatch(tmp_path: Path, capsys):
     folder = str(tmp_path / "world")
-    options = ["--splits={train: 50}", "--origins={curated: 1}", "--mismatch={curated: 1}"]
+    options = ["--splits={train: 50}", "--pair_origins={curated: 1}", "--mismatch={curated: 1}"]
     assert run(capsys, "simulate", folder, *options, *SMALL)[0] == 0
     assert read_truth(folder, "train")["mismatched"].all()
 

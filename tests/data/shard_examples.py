@@ -24,7 +24,7 @@ def random_columns(kind: str, rows: int, seed: int = 0, first: int = 0) -> dict:
     columns: dict = {
         "key": [f"clip ü/{first + i}.{kind}" for i in range(rows)],
         "name": [["", "Kätzchen", "boat"][i % 3] for i in range(rows)],
-        "origin": random.integers(0, 3, rows),
+        "pair_origin": random.integers(0, 3, rows),
         "group": np.arange(first, first + rows) // 2,
         "audio": random.standard_normal((rows, 4)),
     }
@@ -45,7 +45,7 @@ def random_columns(kind: str, rows: int, seed: int = 0, first: int = 0) -> dict:
 def make_dataset(folder: Path, kind: str = "pairs", splits: dict[str, int] | None = None, **options) -> Path:
     """A data set with several shards and blocks a split."""
     options = {"block_rows": 3, "shard_rows": 8} | options
-    with ShardWriter(folder, kind, FIELDS[kind], CLASSES, origin="random", licence="CC0", **options) as writer:
+    with ShardWriter(folder, kind, FIELDS[kind], CLASSES, provenance="random", licence="CC0", **options) as writer:
         first = 0
         for number, (split, rows) in enumerate((splits or {"train": 20, "validation": 4}).items()):
             writer.write(split, random_columns(kind, rows, seed=number, first=first))

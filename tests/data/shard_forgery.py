@@ -30,11 +30,16 @@ def forge_block(folder: Path, split: str, shard: int, block: int, change: Callab
     columns = {name: column.copy() if isinstance(column, np.ndarray) else column
                for name, column in reader.read(split, shard, start, start + rows).items()}  # fmt: skip
     change(columns)
-    replace_block(folder, split, shard, block, encode_block(columns, block))
+    replace_block(folder, split, shard, block, encode_block(columns, block)[0])
 
 
-def replace_block(folder: Path, split: str, shard: int, block: int, data: bytes) -> None:
-    """Put other bytes in the place of a block; offsets and checksums follow."""
+def replace_block(
+    folder: Path, split: str, shard: int, block: int, data: bytes, unpacked_bytes: int | None = None
+) -> None:
+    """Put other bytes in the place of a block; offsets and checksums follow.
+
+    ``unpacked_bytes`` are those of the members, if they can be read, unless they are given.
+    """
     entry = Manifest.load(folder).shards(split)[shard]
     old = (folder / entry.file).read_bytes()
     place = entry.blocks[block]
@@ -45,10 +50,20 @@ def replace_block(folder: Path, split: str, shard: int, block: int, data: bytes)
         written = content["splits"][split][shard]
         written.update(bytes=len(new), sha256=hashlib.sha256(new).hexdigest())
         written["blocks"][block].update(bytes=len(data), crc32=zlib.crc32(data))
+        written["blocks"][block]["unpacked_bytes"] = (
+            _size_of_members(data, place.unpacked_bytes) if unpacked_bytes is None else unpacked_bytes
+        )
         for later in written["blocks"][block + 1 :]:
             later["offset"] += len(data) - place.bytes
 
     rewrite_manifest(folder, change)
+
+
+def _size_of_members(data: bytes, otherwise: int) -> int:
+    try:
+        return sum(len(content) for _, content in tar_members(data))
+    except (tarfile.TarError, ValueError, AttributeError, KeyError):
+        return otherwise
 
 
 def replace_shard(folder: Path, split: str, shard: int, data: bytes) -> None:

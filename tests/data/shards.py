@@ -22,7 +22,7 @@ def pair_columns(rows: np.ndarray, group_size: int, visual_views: int | None, au
         "visual": embeddings(rows, VISUAL_WIDTH, visual_views),
         "audio": embeddings(rows, AUDIO_WIDTH, audio_views),
         "class_index": (rows % 3).astype(np.int32),
-        "origin": (rows % 2).astype(np.uint8),
+        "pair_origin": (rows % 2).astype(np.uint8),
         "group": rows // group_size,
         "key": np.array([f"row{row}" for row in rows], dtype=np.bytes_),
     }
@@ -41,6 +41,7 @@ def write_pairs(
     folds: list[str] | None = None,
     shard_rows: int = 40,
     layout: str = "blocks",
+    compression: str = "none",
 ) -> str:
     """Pairs in small blocks and shards; rows are numbered through the splits from ``first``, never within a group."""
     fields = {
@@ -52,10 +53,11 @@ def write_pairs(
         kind="pairs",
         fields=fields,
         classes=list(classes),
-        origin="made for a test",
+        provenance="made for a test",
         licence="CC0",
         folds=folds,
         layout=layout,
+        compression=compression,
         block_rows=8,
         shard_rows=shard_rows,
     ) as writer:

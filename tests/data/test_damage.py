@@ -19,6 +19,7 @@ from lightning_ss2a.data import FieldSpec, Manifest, Ragged, ShardError, ShardRe
 from lightning_ss2a.data.format import npy
 from lightning_ss2a.data.format.block_layout import encode_block
 from lightning_ss2a.data.format.compatibility import load_manifests
+from lightning_ss2a.data.format.manifest import FORMAT_VERSION
 from lightning_ss2a.data.format.tar import END_OF_ARCHIVE
 from lightning_ss2a.data.tools.pack import repack_dataset
 from lightning_ss2a.data.tools.validate import validate_dataset
@@ -33,7 +34,12 @@ from tests.data.shard_examples import (
 )
 from tests.data.shard_forgery import build_tar, forge_block, replace_block, replace_shard, rewrite_manifest, tar_members
 
-EXAMPLES = [(kind, layout) for kind in FIELDS for layout in ("blocks", "samples")]
+EXAMPLES = [(kind, layout) for kind in FIELDS for layout in ("blocks", "samples")] + [("scenes", "gzip")]
+LAYOUTS = {
+    "blocks": {"layout": "blocks"},
+    "samples": {"layout": "samples"},
+    "gzip": {"layout": "blocks", "compression": "gzip"},
+}
 SPLITS = {"train": 6, "validation": 2}
 
 
@@ -41,9 +47,8 @@ SPLITS = {"train": 6, "validation": 2}
 def original(kind: str, layout: str) -> tuple[dict[str, bytes], dict, Manifest]:
     """Files, rows and manifest of a good data set."""
     with tempfile.TemporaryDirectory() as folder:
-        make_dataset(
-            Path(folder), kind, SPLITS, layout=layout, block_rows=2, shard_rows=4, label_head=make_label_head()
-        )
+        options = {"block_rows": 2, "shard_rows": 4, "label_head": make_label_head(labels=40)}
+        make_dataset(Path(folder), kind, SPLITS, **LAYOUTS[layout], **options)
         files = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
         return files, read_everything(folder), Manifest.load(folder)
 
@@ -114,7 +119,7 @@ def test_every_kind_of_byte_matters(kind, layout):
     damaged = data[:-1] + b"x"
     with tempfile.TemporaryDirectory() as folder:
         seen = check(spread(files | {shard.file: damaged}, folder), kind, layout)
-        assert (seen is None) == (layout == "blocks")
+        assert (seen is None) == (layout != "samples")
         assert validate_dataset(folder)
 
 
@@ -165,10 +170,13 @@ def test_a_shard_of_another_encoder(tmp_path, layout):
     check_error(tmp_path / "clip", r"train-000001\.tar")
 
 
-def test_missing_manifest_and_future_version(tmp_path):
+def test_missing_manifest_and_other_versions(tmp_path):
     make_dataset(tmp_path)
-    rewrite_manifest(tmp_path, lambda content: content.update(format_version=2))
+    rewrite_manifest(tmp_path, lambda content: content.update(format_version=FORMAT_VERSION + 1))
     check_error(tmp_path, "upgrade lightning_ss2a")
+    content = json.loads((tmp_path / "manifest.json").read_text()) | {"format_version": FORMAT_VERSION - 1}
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    assert "\n" not in check_error(tmp_path, r"older than this program reads.*: build the data set again \(ss2a shards")
     (tmp_path / "manifest.json").unlink()
     check_error(tmp_path, r"manifest\.json: missing")
 
@@ -203,7 +211,7 @@ def put(index, number) -> Callable:
         ("pairs", "audio", lambda x: x.astype("S8"), "field audio has dtype"),
         ("pairs", "class_index", put(1, 3), "row 1, field class_index is 3, needs 0 to 2"),
         ("pairs", "class_index", put(1, -1), "row 1, field class_index is -1"),
-        ("pairs", "origin", put(0, 7), "row 0, field origin is 7"),
+        ("pairs", "pair_origin", put(0, 7), "row 0, field pair_origin is 7"),
         ("pairs", "key", put(0, b"\xff"), "row 0, field key is not UTF-8"),
         ("pairs", "key", put(1, b""), "row 1, field key is empty"),
         ("pairs", "key", lambda x: np.array(["a", "b"]), "field key has dtype"),
@@ -379,7 +387,7 @@ def test_blocks_in_another_order(tmp_path):
     """A block knows its number: the bytes of another block with a right checksum are still refused."""
     make_dataset(tmp_path, "pairs", SPLITS, block_rows=2, shard_rows=4)
     columns = ShardReader(tmp_path).read("train", 0, 2, 4)
-    replace_block(tmp_path, "train", 0, 0, encode_block(columns, 1))
+    replace_block(tmp_path, "train", 0, 0, encode_block(columns, 1)[0])
     check_error(tmp_path, "block 0: member '000001.audio.npy' does not belong here")
 
 
@@ -392,7 +400,7 @@ def test_blocks_in_another_order(tmp_path):
         (b'{"class": "dog", "class_index": 1}', "is not class 'dog'"),
         (b'{"class_index": 99}', "row 0, field class_index is 99"),
         (b'{"class_index": 1e999}', "class_index in .json needs int"),
-        (b'{"class": "dog", "origin": "found"}', "origin is 'found'"),
+        (b'{"class": "dog", "pair_origin": "found"}', "pair_origin is 'found'"),
         (b'{"class": "dog", "group": "x"}', "group in .json needs int"),
         (b'{"class": "dog", "group": 36893488147419103232}', "does not fit int64"),
         (b'{"class": "dog", "key": ""}', "row 0, field key is empty"),

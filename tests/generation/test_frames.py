@@ -128,7 +128,7 @@ def test_draws_belong_to_a_seed_and_a_frame(videos: str, checkpoint: str, tmp_pa
 def test_everything_else_is_kept(videos: str, checkpoint: str, tmp_path: Path):
     found = generate(videos, tmp_path / "out", checkpoint)
     before, after = Manifest.load(videos), Manifest.load(tmp_path / "out")
-    for name in ("kind", "classes", "splits", "origin", "licence", "folds"):
+    for name in ("kind", "classes", "splits", "provenance", "licence", "folds"):
         first, second = getattr(before, name), getattr(after, name)
         assert (list(first), list(second)) == (list(ROWS), list(ROWS)) if name == "splits" else first == second, name
     assert after.fields["audio"] == before.fields["audio"]
@@ -140,7 +140,7 @@ def test_everything_else_is_kept(videos: str, checkpoint: str, tmp_path: Path):
     assert heads[0].labels == heads[1].labels
     for split in ROWS:
         source = ShardDataset(videos, split).columns()
-        for name in ("audio", "class_index", "origin", "group", "timestamps"):
+        for name in ("audio", "class_index", "pair_origin", "group", "timestamps"):
             assert torch.equal(found[split][name], source[name]), name
         assert found[split]["key"] == source["key"]
         frames = source["frames"].double().numpy()
@@ -176,7 +176,7 @@ def write_folds(folder: Path) -> str:
                     "frames": world.see(np.repeat(causes[:, None], FRAMES_PER_VIDEO, axis=1)),
                     "audio": audio,
                     "class_index": np.zeros(2, np.int32),
-                    "origin": np.zeros(2, np.uint8),
+                    "pair_origin": np.zeros(2, np.uint8),
                     "group": np.arange(2) + 2 * number,
                     "timestamps": np.tile(np.arange(FRAMES_PER_VIDEO, dtype=np.float32), (2, 1)),
                     "key": np.array([f"{split}é{n}".encode() for n in range(2)]),
@@ -224,7 +224,7 @@ def test_bad_input_is_named_and_nothing_is_written(videos: str, checkpoint: str,
         ["cat"],
     ) as writer:
         columns = ShardDataset(videos, "train").columns()
-        rows = {name: columns[name].numpy() for name in ("frames", "origin", "group", "timestamps")}
+        rows = {name: columns[name].numpy() for name in ("frames", "pair_origin", "group", "timestamps")}
         rows["class_index"] = np.zeros(ROWS["train"], np.int32)
         rows["audio"] = np.ones((ROWS["train"], AUDIO_WIDTH + 1), np.float32)
         writer.write("train", rows | {"key": np.array(columns["key"], np.bytes_)})

@@ -76,7 +76,7 @@ def simulated(folder: Path, rate: float, world: WorldSpec, pairs: int = PAIRS) -
 def train_teacher(folder: Path, dataset: str, module: ManifoldModule, epochs: int) -> Path:
     """A model trained on the annotated pairs only (which are the same at every rate of mismatch), saved."""
     data = ShardDataModule(dataset, residency="memory")
-    data.select_training_rows(np.flatnonzero(data.training_columns(["origin"])["origin"].numpy() == 0))
+    data.select_training_rows(np.flatnonzero(data.training_columns(["pair_origin"])["pair_origin"].numpy() == 0))
     trainer = make_trainer(folder, max_epochs=epochs, limit_val_batches=0)
     torch.set_num_threads(os.cpu_count() or 1)
     trainer.fit(module, datamodule=data)
@@ -106,7 +106,7 @@ def filtered(folder: Path, dataset: str, teacher: Path, module: ManifoldModule, 
     data = ShardDataModule(dataset, residency="memory")
     trainer.fit(module, datamodule=data)
     kept: Tensor = chosen.state_dict()["kept"]
-    noisy = data.training_columns(["origin"])["origin"].numpy() != 0
+    noisy = data.training_columns(["pair_origin"])["pair_origin"].numpy() != 0
     return {"dropped": ~kept.numpy()[noisy], "mismatched": read_truth(dataset, "train")["mismatched"][noisy]}
 
 

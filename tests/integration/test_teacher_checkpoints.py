@@ -91,7 +91,7 @@ def test_a_second_fit_begins_with_stage_one(tmp_path: Path, dataset: str):
     teacher = EMATeacher(teacher_epochs=2)
     module, _ = fit(tmp_path, dataset, teacher)
     _, recorder = fit(tmp_path, dataset, teacher, module)
-    assert all(bool((batch["origin"] == 0).all()) for batch in recorder.batches[:4])
+    assert all(bool((batch["pair_origin"] == 0).all()) for batch in recorder.batches[:4])
     assert teacher.state_dict() == {"updates": 12, "first_epoch": 2}
 
 

@@ -162,8 +162,8 @@ class PairFilter(Callback):
     # ---------------------------------------------------------------- filtering
 
     def _filter(self, trainer: Trainer, teacher: Manifold) -> None:
-        columns = data_of(trainer).training_columns(["key", "origin", "class_index"])
-        origin = np.asarray(columns["origin"])
+        columns = data_of(trainer).training_columns(["key", "pair_origin", "class_index"])
+        origin = np.asarray(columns["pair_origin"])
         rows = np.flatnonzero(origin != ANNOTATED)
         epoch = trainer.current_epoch
         self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
@@ -240,7 +240,7 @@ def decide(
     """Decides which noisy pairs are kept.
 
     Args:
-        columns: ``key``, ``origin`` and ``class_index`` of all training rows.
+        columns: ``key``, ``pair_origin`` and ``class_index`` of all training rows.
         rows: numbers of the noisy rows, int64, increasing.
         similarity: cosine of each of those.
         classes: names of the classes.
@@ -249,7 +249,7 @@ def decide(
     Raises:
         InputError: a similarity is NaN or infinite; names the row's key.
     """
-    keys, origin, class_index = (np.asarray(columns[name]) for name in ("key", "origin", "class_index"))
+    keys, origin, class_index = (np.asarray(columns[name]) for name in ("key", "pair_origin", "class_index"))
     broken = np.flatnonzero(~np.isfinite(similarity))
     if len(broken):
         raise InputError(
@@ -263,7 +263,7 @@ def decide(
     return PairReport(
         keys=keys[rows],
         rows=rows,
-        origin=origin[rows],
+        pair_origin=origin[rows],
         class_index=class_index[rows],
         classes=classes,
         similarity=similarity,

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lightning_ss2a.callbacks.mean_teacher.elbow import Elbow
-from lightning_ss2a.data import ORIGINS
+from lightning_ss2a.data import PAIR_ORIGINS
 from lightning_ss2a.drawing import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = ("key", "origin", "class", "index", "similarity", "kept")
+COLUMNS = ("key", "pair_origin", "class", "index", "similarity", "kept")
 COLOURS = {"curated": "tab:blue", "translated": "tab:orange"}
 BINS = 60
 
@@ -27,7 +27,7 @@ class PairReport:
     Attributes:
         keys: key of each pair, bytes [pairs].
         rows: its number among all training rows.
-        origin: position of its origin in ``ORIGINS``.
+        pair_origin: position of its origin in ``PAIR_ORIGINS``.
         class_index: its class.
         classes: names of all classes.
         similarity: its cosine.
@@ -38,7 +38,7 @@ class PairReport:
 
     keys: np.ndarray
     rows: np.ndarray
-    origin: np.ndarray
+    pair_origin: np.ndarray
     class_index: np.ndarray
     classes: list[str]
     similarity: np.ndarray
@@ -49,7 +49,7 @@ class PairReport:
     @cached_property
     def by_origin(self) -> dict[str, np.ndarray]:
         """Mask of the pairs of each origin that there is."""
-        masks = {name: self.origin == number for number, name in enumerate(ORIGINS)}
+        masks = {name: self.pair_origin == number for number, name in enumerate(PAIR_ORIGINS)}
         return {name: mask for name, mask in masks.items() if mask.any()}
 
     def scalars(self) -> dict[str, float]:
@@ -79,7 +79,9 @@ def filter_table(report: PairReport) -> bytes:
     for i in np.lexsort((report.rows, report.similarity)):
         name, kept = report.classes[report.class_index[i]], "true" if report.kept[i] else "false"
         similarity = f"{report.similarity[i]:.6f}"
-        writer.writerow([report.keys[i].decode(), ORIGINS[report.origin[i]], name, report.rows[i], similarity, kept])
+        writer.writerow(
+            [report.keys[i].decode(), PAIR_ORIGINS[report.pair_origin[i]], name, report.rows[i], similarity, kept]
+        )
     return text.getvalue().encode()
 
 

@@ -13,11 +13,11 @@ from lightning_ss2a.callbacks.mean_teacher.row_switch import begins_epoch, train
 from lightning_ss2a.callbacks.protocols import TrainsManifold, trains_manifold
 from lightning_ss2a.callbacks.trainer_state import data_of, is_test_drive
 from lightning_ss2a.checkpoints import other_architecture, read_checkpoint
-from lightning_ss2a.data import ORIGINS
+from lightning_ss2a.data import PAIR_ORIGINS
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.ema import DecaySchedule, ema_decay, relative_distance, update_ema
 
-ANNOTATED = ORIGINS.index("annotated")
+ANNOTATED = PAIR_ORIGINS.index("annotated")
 OPTION = "EMATeacher.teacher_checkpoint"
 
 
@@ -141,7 +141,7 @@ class EMATeacher(Callback):
             )
 
     def _annotated_rows(self, trainer: Trainer) -> np.ndarray | None:
-        origin = np.asarray(data_of(trainer).training_columns(["origin"])["origin"])
+        origin = np.asarray(data_of(trainer).training_columns(["pair_origin"])["pair_origin"])
         rows = np.flatnonzero(origin == ANNOTATED)
         if not len(rows):
             rank_zero_warn("EMATeacher: no training pair is annotated, so stage 1 trains the teacher on all pairs")

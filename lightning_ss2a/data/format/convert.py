@@ -26,7 +26,7 @@ class ColumnConverter:
     def __call__(self, columns: Mapping[str, Any], where: str, first_row: int) -> Columns:
         """Columns as stored, with those filled in that may be left out.
 
-        ``name`` is empty by default, ``origin`` annotated, ``group`` a hash of the key (each row its own group),
+        ``name`` is empty by default, ``pair_origin`` annotated, ``group`` a hash of the key (each row its own group),
         ``class_index`` 0 where there is only one class.
 
         Args:
@@ -52,7 +52,7 @@ class ColumnConverter:
     def _default(self, name: str, keys: np.ndarray, where: str) -> Column:
         if name == "name":
             return np.zeros(len(keys), "S1")
-        if name == "origin" or (name == "class_index" and self.num_classes == 1):
+        if name == "pair_origin" or (name == "class_index" and self.num_classes == 1):
             return np.zeros(len(keys), self.specs[name].dtype)
         if name == "group":
             return np.array([group_of(key) for key in keys.tolist()], np.int64)

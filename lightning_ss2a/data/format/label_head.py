@@ -1,7 +1,6 @@
 """Label head: a linear layer over audio embeddings that stands in for an audio tagger where there is no waveform."""
 
 import json
-import os
 from dataclasses import dataclass, replace
 
 import safetensors
@@ -9,9 +8,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from lightning_ss2a.data.format.storage import RangeReader
 from lightning_ss2a.errors import ShardError
-from lightning_ss2a.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -53,18 +50,12 @@ class LabelHead:
         return torch.nn.functional.linear(audio.float(), weight, bias)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "LabelHead":
-        """Read a safetensors file (or URL): tensors ``weight`` and ``bias``, metadata ``labels`` (a JSON list).
-
-        Raises:
-            ShardError: the file is missing or is not a label head.
-        """
-        with RangeReader(path) as file:
-            return cls.from_bytes(file.read_all(), os.fspath(path))
-
-    @classmethod
     def from_bytes(cls, data: bytes, where: str) -> "LabelHead":
-        """Like :meth:`load`, from the file's bytes.
+        """Reads a safetensors file: tensors ``weight`` and ``bias``, metadata ``labels`` (a JSON list).
+
+        Args:
+            data: the file.
+            where: start of error messages: its name.
 
         Raises:
             ShardError: they are not a label head.
@@ -81,10 +72,6 @@ class LabelHead:
             raise ShardError(
                 f"{where}: not a label head ({error}); it needs weight, bias and the metadata labels"
             ) from error
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write a safetensors file."""
-        write_whole(path, self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """The safetensors file."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_ss2a import __version__
+from lightning_ss2a.data.format.compression import MOST_EXPANSION, unpack
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.format.schema import KINDS, ColumnSpec, FieldSpec, column_specs, field_problems
 from lightning_ss2a.data.format.storage import PLAIN_NAME, RangeReader, is_local, join_url, local_path
@@ -18,7 +19,7 @@ from lightning_ss2a.data.format.strict_json import load_json, parse
 from lightning_ss2a.errors import ShardError
 from lightning_ss2a.files import write_whole
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 LAYOUTS = ("blocks", "samples")
 
@@ -32,12 +33,14 @@ class Block:
         bytes: number of bytes.
         rows: number of rows.
         crc32: checksum of the bytes.
+        unpacked_bytes: number of bytes of the ``.npy`` files in it, those in compressed members unpacked.
     """
 
     offset: int
     bytes: int
     rows: int
     crc32: int
+    unpacked_bytes: int
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,25 @@ class Shard:
     sha256: str
     blocks: tuple[Block, ...] = ()
 
+    @property
+    def unpacked_bytes(self) -> int:
+        """Bytes that its rows take once they are unpacked."""
+        return sum(block.unpacked_bytes for block in self.blocks) if self.blocks else self.bytes
+
 
 @dataclass(frozen=True)
 class FileReference:
-    """Another file of the data set, by name and sha256."""
+    """Another file of the data set.
+
+    Attributes:
+        file: name in the data set's folder; one that ends in ``.gz`` is compressed.
+        sha256: checksum of the file, hexadecimal.
+        unpacked_bytes: number of bytes that it holds.
+    """
 
     file: str
     sha256: str
+    unpacked_bytes: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ class Manifest:
         splits: shards of each split.
         layout: ``blocks`` (many rows in each tar entry) or ``samples`` (one).
         folds: names of the splits that are folds of a cross-validation.
-        origin: where the media come from.
+        provenance: where the media come from.
         licence: licence of the media, and so of the embeddings.
         label_head: file of the label head.
         created_by: program that wrote it.
@@ -90,7 +105,7 @@ class Manifest:
     splits: dict[str, tuple[Shard, ...]]
     layout: str = "blocks"
     folds: tuple[str, ...] | None = None
-    origin: str = ""
+    provenance: str = ""
     licence: str = ""
     label_head: FileReference | None = None
     created_by: str = f"lightning_ss2a {__version__}"
@@ -142,7 +157,8 @@ class Manifest:
             data = file.read_all()
         if hashlib.sha256(data).hexdigest() != self.label_head.sha256:
             raise ShardError(f"{where}: sha256 is not the manifest's; restore the file or build the data set again")
-        head = LabelHead.from_bytes(data, where)
+        content = unpack(self.label_head.file, memoryview(data), self.label_head.unpacked_bytes, where)
+        head = LabelHead.from_bytes(bytes(content), where)
         if head.width != self.fields["audio"].width:
             raise ShardError(
                 f"{where}: scores embeddings of width {head.width}, but field audio has width "
@@ -223,7 +239,7 @@ class Manifest:
                 yield "folds", f"names {fold!r}, which is not a split"
         if self.label_head is not None and not PLAIN_NAME.fullmatch(self.label_head.file):
             yield "label_head.file", f"is {self.label_head.file!r}, needs the plain name of a file in the folder"
-        # Memory is taken for as many rows as are stated here, before any of them is read.
+        # Memory is taken for as many rows and bytes as are stated here, before any of them is read.
         row_bytes = 0 if wrong_fields else sum(spec.row_bytes for spec in self.columns.values())
         seen: set[str] = {MANIFEST}
         for split, shards in self.splits.items():
@@ -236,8 +252,9 @@ class Manifest:
         seen.add(shard.file)
         if shard.rows < 0 or shard.bytes < 0:
             yield path, "has a negative number of rows or bytes"
-        if shard.rows * row_bytes > shard.bytes:
-            yield f"{path}.rows", f"is {shard.rows}, which {shard.bytes} bytes cannot hold: a row takes {row_bytes}"
+        if shard.rows * row_bytes > shard.unpacked_bytes:
+            size = shard.unpacked_bytes
+            yield f"{path}.rows", f"is {shard.rows}, which {size} bytes cannot hold: a row takes {row_bytes}"
         if self.layout == "samples":
             if shard.blocks:
                 yield f"{path}.blocks", "must be empty in layout samples"
@@ -248,12 +265,20 @@ class Manifest:
         for i, block in enumerate(shard.blocks):
             if block.offset < end or block.bytes < 0 or block.rows < 1 or block.offset + block.bytes > shard.bytes:
                 yield f"{path}.blocks[{i}]", "overlaps another, is empty, or goes beyond the end of the file"
+            if not 0 <= block.unpacked_bytes <= MOST_EXPANSION * block.bytes:
+                number, size = block.unpacked_bytes, block.bytes
+                yield f"{path}.blocks[{i}].unpacked_bytes", f"is {number}, which {size} bytes cannot unpack to"
             end = block.offset + block.bytes
 
 
 def _check_version(version: Any, where: str) -> None:
     if type(version) is not int or version < 1:
         raise ShardError(f"{where}: format_version needs a whole number, found {json.dumps(version)[:60]}")
+    if version < FORMAT_VERSION:
+        raise ShardError(
+            f"{where}: format_version {version} is older than this program reads ({FORMAT_VERSION}): build the data "
+            "set again (ss2a shards build, pack, compose or simulate)"
+        )
     if version > FORMAT_VERSION:
         raise ShardError(
             f"{where}: format_version {version} is newer than this program reads ({FORMAT_VERSION}): "

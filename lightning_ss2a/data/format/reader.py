@@ -137,9 +137,7 @@ class ShardReader:
             for number, block in enumerate(shard.blocks):
                 if first < stop and first + block.rows > start:
                     where = f"{self._where(shard)}: block {number}"
-                    columns = decode_block(
-                        read_block(file, block, where), self.columns, number, block.rows, where, wanted
-                    )
+                    columns = decode_block(read_block(file, block, where), self.columns, number, block, where, wanted)
                     inside = max(start - first, 0), min(stop - first, block.rows)
                     yield columns if inside == (0, block.rows) else slice_columns(columns, *inside)
                 first += block.rows

@@ -11,12 +11,20 @@ from lightning_ss2a.data.format import npy
 from lightning_ss2a.data.format.block_layout import check_column, empty_column, refuse_pickle
 from lightning_ss2a.data.format.columns import Column, Columns, Ragged
 from lightning_ss2a.data.format.convert import group_of
-from lightning_ss2a.data.format.schema import ORIGINS, ColumnSpec
+from lightning_ss2a.data.format.schema import PAIR_ORIGINS, ColumnSpec
 from lightning_ss2a.data.format.strict_json import load_json
 from lightning_ss2a.data.format.tar import read_entries, write_entries
 from lightning_ss2a.errors import ShardError
 
-_JSON_TYPES = {"key": str, "name": str, "class": str, "class_index": int, "classes": list, "origin": str, "group": int}
+_JSON_TYPES = {
+    "key": str,
+    "name": str,
+    "class": str,
+    "class_index": int,
+    "classes": list,
+    "pair_origin": str,
+    "group": int,
+}
 
 
 def encode_samples(columns: Mapping[str, Column], first_row: int, classes: Sequence[str]) -> bytes:
@@ -30,8 +38,8 @@ def _samples(columns: Mapping[str, Column], first_row: int, classes: Sequence[st
         facts: dict[str, Any] = {}
         for name, column in columns.items():
             value = column.row(row) if isinstance(column, Ragged) else column[row]
-            if name == "origin":
-                facts[name] = ORIGINS[int(value)]
+            if name == "pair_origin":
+                facts[name] = PAIR_ORIGINS[int(value)]
             elif name == "class_index":
                 facts |= {"class_index": int(value), "class": classes[int(value)]}
             elif name == "classes":
@@ -147,14 +155,14 @@ def _facts(sample: Mapping[str, Any], classes: Sequence[str], where: str) -> dic
         index = _class_index(facts["class"], classes, where)
         if facts.setdefault("class_index", index) != index:
             raise ShardError(f"{where}: class_index {facts['class_index']} is not class {facts['class']!r}")
-    if facts.get("origin", ORIGINS[0]) not in ORIGINS:
-        raise ShardError(f"{where}: origin is {facts['origin']!r}, needs one of {', '.join(ORIGINS)}")
+    if facts.get("pair_origin", PAIR_ORIGINS[0]) not in PAIR_ORIGINS:
+        raise ShardError(f"{where}: pair_origin is {facts['pair_origin']!r}, needs one of {', '.join(PAIR_ORIGINS)}")
     return {
         "key": key,
         "name": facts.get("name", "").encode(),
         "class_index": facts.get("class_index", 0 if len(classes) == 1 else -1),
         "classes": [_class_index(name, classes, where) for name in facts.get("classes", [])],
-        "origin": ORIGINS.index(facts.get("origin", ORIGINS[0])),
+        "pair_origin": PAIR_ORIGINS.index(facts.get("pair_origin", PAIR_ORIGINS[0])),
         "group": facts.get("group", group_of(key)),
     }
 

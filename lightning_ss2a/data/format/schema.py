@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-ORIGINS = ("annotated", "curated", "translated")
-"""Where the audio of a row comes from; the column ``origin`` holds the position in this tuple."""
+PAIR_ORIGINS = ("annotated", "curated", "translated")
+"""Where the audio of a row comes from; the column ``pair_origin`` holds the position in this tuple."""
 
 FRAMES_PER_VIDEO = 64
 """Frames of a row of kind ``videos`` (supplement of the paper, temporal aggregation)."""
@@ -94,15 +94,15 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "pairs": Kind(("visual", "audio"), ("key", "name", "class_index", "origin", "group")),
+    "pairs": Kind(("visual", "audio"), ("key", "name", "class_index", "pair_origin", "group")),
     "scenes": Kind(
         ("sources", "global_visual", "audio"),
-        ("key", "name", "classes", "origin", "group"),
+        ("key", "name", "classes", "pair_origin", "group"),
         ragged=frozenset({"sources"}),
     ),
     "videos": Kind(
         ("frames", "audio"),
-        ("key", "name", "class_index", "origin", "group", "timestamps"),
+        ("key", "name", "class_index", "pair_origin", "group", "timestamps"),
         sequences=frozenset({"frames"}),
     ),
 }
@@ -115,7 +115,7 @@ def column_specs(kind: str, fields: Mapping[str, FieldSpec], num_classes: int) -
         "name": ColumnSpec(TEXT),
         "class_index": ColumnSpec("int32", below=num_classes),
         "classes": ColumnSpec("int32", ragged=True, below=num_classes),
-        "origin": ColumnSpec("uint8", below=len(ORIGINS)),
+        "pair_origin": ColumnSpec("uint8", below=len(PAIR_ORIGINS)),
         "group": ColumnSpec("int64"),
         "timestamps": ColumnSpec("float32", (FRAMES_PER_VIDEO,)),
     }

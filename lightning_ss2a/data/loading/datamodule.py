@@ -244,7 +244,7 @@ class ShardDataModule(LightningDataModule):
         From memory where training rows are there already; else only these columns are read.
 
         Args:
-            names: such as ``origin``, ``class_index``, ``key``, ``group``.
+            names: such as ``pair_origin``, ``class_index``, ``key``, ``group``.
 
         Returns:
             Each column [rows, ...] in storage dtype on the CPU, text as numpy ``S``; not to be written to.
@@ -313,7 +313,7 @@ class ShardDataModule(LightningDataModule):
 
     def _settle_residency(self) -> Place:
         if self._place is None:
-            size = sum(shard.bytes for shard in self._shards([list(m.splits) for m in self.manifests]))
+            size = sum(shard.unpacked_bytes for shard in self._shards([list(m.splits) for m in self.manifests]))
             local_ranks = self.trainer.num_devices if self.trainer is not None else 1
             cache = shared_cache()
             cached = {} if cache is None else {"cached_bytes": cache.bytes_on}
@@ -355,7 +355,7 @@ class ShardDataModule(LightningDataModule):
         cache = shared_cache()
         if cache is None:
             return load()
-        expected = sum(shard.bytes for shard in self._shards(self.splits(stage)))
+        expected = sum(shard.unpacked_bytes for shard in self._shards(self.splits(stage)))
         key = ("rows", self._content(stage), str(device))
         return cache.get(key, load, lambda table: bytes_of(table.rows), device, expected)
 

@@ -14,9 +14,9 @@ from lightning_ss2a.errors import InputError
 class ShardDataset:
     """One split of one data set, in its order.
 
-    Iterating gives dict batches: float32 embeddings, int64 ``class_index``, ``origin``, ``group`` and ``index``, the
-    ``key`` of each row; scenes have ``sources`` [rows, longest, width] with the mask ``valid`` [rows, longest]; videos
-    ``frames`` and ``timestamps``. A field with several views is the mean of its views' embeddings.
+    Iterating gives dict batches: float32 embeddings, int64 ``class_index``, ``pair_origin``, ``group`` and ``index``,
+    the ``key`` of each row; scenes have ``sources`` [rows, longest, width] with the mask ``valid`` [rows, longest];
+    videos ``frames`` and ``timestamps``. A field with several views is the mean of its views' embeddings.
 
     Args:
         path: folder or URL of the data set.

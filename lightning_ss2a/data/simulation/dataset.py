@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from lightning_ss2a.data.format.columns import Column, Columns, Ragged, dense
+from lightning_ss2a.data.format.compression import Compression
 from lightning_ss2a.data.format.convert import group_of
 from lightning_ss2a.data.format.manifest import Manifest
 from lightning_ss2a.data.format.schema import KINDS, FieldSpec
@@ -22,13 +23,13 @@ from lightning_ss2a.data.format.storage import PLAIN_NAME
 from lightning_ss2a.data.format.writer import ShardWriter
 from lightning_ss2a.data.loading.batch_order import Purpose, generator
 from lightning_ss2a.data.loading.loaders import ahead
-from lightning_ss2a.data.simulation.rows import DRAW, Drawn, OriginMix
+from lightning_ss2a.data.simulation.rows import DRAW, Drawn, PairOriginMix
 from lightning_ss2a.data.simulation.truth import TruthFiles, check_truth_folder, remove_truth, save_world
 from lightning_ss2a.data.simulation.world import World, WorldSpec
 from lightning_ss2a.errors import InputError
 
 SPLITS = {"train": 100_000, "validation": 5_000}
-ORIGINS = {"annotated": 0.2, "curated": 0.4, "translated": 0.4}
+FRACTIONS = {"annotated": 0.2, "curated": 0.4, "translated": 0.4}
 MISMATCH = {"annotated": 0.0, "curated": 0.3, "translated": 0.3}
 
 DRAWN_TOGETHER = {"pairs": 2048, "scenes": 256, "videos": 32}
@@ -44,11 +45,12 @@ def simulate_dataset(
     splits: dict[str, int] | None = None,
     num_classes: int = 221,
     seed: int = 0,
-    origins: dict[str, float] | None = None,
+    pair_origins: dict[str, float] | None = None,
     mismatch: dict[str, float] | None = None,
     clean_splits: list[str] | None = None,
     world: WorldSpec = WorldSpec(),  # noqa: B008 (frozen)
     dtype: Literal["float16", "float32"] = "float16",
+    compression: Compression = "none",
     block_rows: int = 1024,
     shard_rows: int = 65536,
     threads: int | None = None,
@@ -70,13 +72,14 @@ def simulate_dataset(
             pictures, keys and groups in all data sets of one kind, world and seed; independent ones need other names.
         num_classes: number of classes.
         seed: seed of the world and of its rows.
-        origins: parts of the rows by origin. None: annotated 0.2, curated 0.4, translated 0.4.
+        pair_origins: parts of the rows by origin. None: annotated 0.2, curated 0.4, translated 0.4.
         mismatch: parts of an origin's rows whose audio is of another class. None: curated 0.3, translated 0.3.
         clean_splits: splits in which no row is mismatched, for example to validate on. None: none. Keys, origins and
             the visual embeddings and classes of all sources are the same as with mismatched rows; what is drawn after
             these is not, in any row: noise of audio and mixtures, and when the sources of a video are active.
         world: numbers of the world.
         dtype: of the embeddings as stored.
+        compression: gzip compresses what gets at least 10 % smaller by it, for data that repeat themselves.
         block_rows: rows in a block.
         shard_rows: rows in a shard.
         threads: threads that draw rows. None: one a core, at most 8.
@@ -90,9 +93,9 @@ def simulate_dataset(
         InputError: names the argument, or the folder that cannot be written.
     """
     splits = SPLITS if splits is None else splits
-    mix = OriginMix(ORIGINS if origins is None else origins, MISMATCH if mismatch is None else mismatch)
+    mix = PairOriginMix(FRACTIONS if pair_origins is None else pair_origins, MISMATCH if mismatch is None else mismatch)
     drawn_world = World(world, num_classes, seed)
-    clean = {} if clean_splits is None else dict.fromkeys(clean_splits, OriginMix(mix.fractions, {}))
+    clean = {} if clean_splits is None else dict.fromkeys(clean_splits, PairOriginMix(mix.fractions, {}))
     _check(kind, splits, clean, {"block_rows": block_rows, "shard_rows": shard_rows, "threads": threads})
     mixes = {split: clean.get(split, mix) for split in splits}
     _check_classes(kind, drawn_world, any(each.mismatches for each in mixes.values()))
@@ -102,9 +105,9 @@ def simulate_dataset(
     console = Console(stderr=True)
     bar = Progress(console=console, transient=True, disable=not (progress and console.is_interactive))
     with ShardWriter(
-        output, kind, simulated_fields(kind, world, dtype), drawn_world.classes, origin="simulated", licence="CC0",
-        label_head=drawn_world.label_head(), block_rows=block_rows, shard_rows=shard_rows, overwrite=overwrite,
-        rows_from=json.dumps(rows_from),
+        output, kind, simulated_fields(kind, world, dtype), drawn_world.classes, provenance="simulated", licence="CC0",
+        label_head=drawn_world.label_head(), compression=compression, block_rows=block_rows, shard_rows=shard_rows,
+        overwrite=overwrite, rows_from=json.dumps(rows_from),
     ) as writer, bar:  # fmt: skip
         if not writer.manifest.splits:  # no row yet: any truth is that of other rows
             remove_truth(writer.folder)
@@ -162,7 +165,9 @@ def _check_classes(kind: str, world: World, mismatches: bool) -> None:
 def _warn_without_effect(origins: Mapping[str, float], mismatch: Mapping[str, float]) -> None:
     for origin, rate in mismatch.items():
         if rate > 0 and not origins.get(origin):
-            warnings.warn(f"mismatch: {origin}={rate} has no effect: no row is {origin}, see origins", stacklevel=3)
+            warnings.warn(
+                f"mismatch: {origin}={rate} has no effect: no row is {origin}, see pair_origins", stacklevel=3
+            )
 
 
 @dataclass(frozen=True)
@@ -170,7 +175,7 @@ class _Rows:
     """The endless rows of a split, drawn ``DRAWN_TOGETHER`` at a time."""
 
     world: World
-    origins: OriginMix
+    origins: PairOriginMix
     kind: str
     dtype: str
     seed: int

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_ss2a.data.format.columns import Columns, Ragged
-from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO, ORIGINS
+from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO, PAIR_ORIGINS
 from lightning_ss2a.data.simulation.world import World, normalise
 from lightning_ss2a.errors import InputError
 
@@ -31,7 +31,7 @@ NO_SOURCE = -1
 
 
 @dataclass(frozen=True)
-class OriginMix:
+class PairOriginMix:
     """Where rows come from, and how often the audio is not that of what is seen.
 
     Args:
@@ -46,14 +46,14 @@ class OriginMix:
     mismatch: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        for argument, given in (("origins", self.fractions), ("mismatch", self.mismatch)):
+        for argument, given in (("pair_origins", self.fractions), ("mismatch", self.mismatch)):
             for origin, number in given.items():
-                if origin not in ORIGINS:
-                    raise InputError(f"{argument} has no {origin!r}: origins are {', '.join(ORIGINS)}")
+                if origin not in PAIR_ORIGINS:
+                    raise InputError(f"{argument} has no {origin!r}: known are {', '.join(PAIR_ORIGINS)}")
                 if not 0 <= number <= 1:
                     raise InputError(f"{argument}: {origin} is {number}, needs 0 to 1")
         if abs(sum(self.fractions.values()) - 1) > 1e-6:
-            raise InputError(f"origins are parts of all rows and sum to {sum(self.fractions.values())}, needs 1")
+            raise InputError(f"pair_origins are parts of all rows and sum to {sum(self.fractions.values())}, needs 1")
 
     @property
     def mismatches(self) -> bool:
@@ -62,9 +62,9 @@ class OriginMix:
 
     def draw(self, random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
         """Origin, uint8 [rows], and whether it is mismatched, bool [rows]."""
-        fractions = np.array([self.fractions.get(origin, 0.0) for origin in ORIGINS])
+        fractions = np.array([self.fractions.get(origin, 0.0) for origin in PAIR_ORIGINS])
         origin = inverse_cdf(fractions, random.random(rows)).astype(np.uint8)
-        rates = np.array([self.mismatch.get(name, 0.0) for name in ORIGINS])
+        rates = np.array([self.mismatch.get(name, 0.0) for name in PAIR_ORIGINS])
         return origin, random.random(rows) < rates[origin]
 
 
@@ -101,18 +101,18 @@ def draw_other_classes(frequency: np.ndarray, classes: np.ndarray, uniform: np.n
     return np.where(other == classes, (classes + 1) % len(frequency), other)
 
 
-def draw_pairs(world: World, origins: OriginMix, random: np.random.Generator, rows: int) -> Drawn:
+def draw_pairs(world: World, origins: PairOriginMix, random: np.random.Generator, rows: int) -> Drawn:
     """Pairs; truth: visual_class, audio_class, mismatched."""
     origin, mismatched = origins.draw(random, rows)
     seen = inverse_cdf(world.frequency, random.random(rows))
     other = draw_other_classes(world.frequency, seen, random.random(rows))
     heard = np.where(mismatched, other, seen)
     visual, audio = _embed_sources(world, seen, heard, mismatched, random)
-    columns: Columns = {"visual": visual, "audio": audio, "class_index": seen.astype(np.int32), "origin": origin}
+    columns: Columns = {"visual": visual, "audio": audio, "class_index": seen.astype(np.int32), "pair_origin": origin}
     return Drawn(columns, {"visual_class": seen, "audio_class": heard, "mismatched": mismatched})
 
 
-def draw_scenes(world: World, origins: OriginMix, random: np.random.Generator, rows: int) -> Drawn:
+def draw_scenes(world: World, origins: PairOriginMix, random: np.random.Generator, rows: int) -> Drawn:
     """Scenes; truth: visual_classes, audio_classes, gains, sizes [rows, slots], mismatched."""
     spec = world.spec
     origin, mismatched = origins.draw(random, rows)
@@ -128,12 +128,12 @@ def draw_scenes(world: World, origins: OriginMix, random: np.random.Generator, r
         "global_visual": global_visual,
         "audio": audio,
         "classes": Ragged(sources.seen[filled].astype(np.int32), offsets),
-        "origin": origin,
+        "pair_origin": origin,
     }
     return Drawn(columns, sources.truth() | {"mismatched": mismatched})
 
 
-def draw_videos(world: World, origins: OriginMix, random: np.random.Generator, rows: int) -> Drawn:
+def draw_videos(world: World, origins: PairOriginMix, random: np.random.Generator, rows: int) -> Drawn:
     """Videos; truth: as scenes, and starts and stops [rows, slots] in seconds."""
     spec = world.spec
     origin, mismatched = origins.draw(random, rows)
@@ -149,14 +149,14 @@ def draw_videos(world: World, origins: OriginMix, random: np.random.Generator, r
         "frames": _frames(world, sources, (start, start + length), times, random),
         "audio": _mixture(world, loudness[filled], sources.audio, offsets, random),
         "class_index": sources.seen[np.arange(rows), loudest].astype(np.int32),
-        "origin": origin,
+        "pair_origin": origin,
         "timestamps": np.tile(times, (rows, 1)),
     }
     truth = sources.truth() | {"starts": start, "stops": start + length, "mismatched": mismatched}
     return Drawn(columns, truth)
 
 
-Draw = Callable[[World, OriginMix, np.random.Generator, int], Drawn]
+Draw = Callable[[World, PairOriginMix, np.random.Generator, int], Drawn]
 DRAW: dict[str, Draw] = {"pairs": draw_pairs, "scenes": draw_scenes, "videos": draw_videos}
 """What draws the rows of each kind."""
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from lightning_ss2a.data.format.columns import Column, Columns, Ragged, dense, ragged
 from lightning_ss2a.data.format.manifest import Manifest
 from lightning_ss2a.data.format.reader import ShardReader
-from lightning_ss2a.data.format.schema import ORIGINS
+from lightning_ss2a.data.format.schema import PAIR_ORIGINS
 
 TABLE_WIDTH = 120
 
@@ -59,7 +59,7 @@ class SplitStatistics:
         self.rows += len(columns["key"])
         labels = ragged(columns["classes"]).values if "classes" in columns else dense(columns["class_index"])
         self.classes.update(labels.tolist())
-        self.origins.update(dense(columns["origin"]).tolist())
+        self.origins.update(dense(columns["pair_origin"]).tolist())
         self.groups.update(dense(columns["group"]).tolist())
 
 
@@ -95,17 +95,19 @@ def inspect_dataset(path: str | os.PathLike, width: int = TABLE_WIDTH) -> str:
 
 def _heading(path: str | os.PathLike, manifest: Manifest) -> str:
     lines = [f"{os.fspath(path)}: {manifest.kind}, {manifest.rows():,} rows, layout {manifest.layout}"]
-    lines += [f"{name}: {text}" for name, text in (("origin", manifest.origin), ("licence", manifest.licence)) if text]
+    lines += [
+        f"{name}: {text}" for name, text in (("provenance", manifest.provenance), ("licence", manifest.licence)) if text
+    ]
     lines += [f"folds: {', '.join(manifest.folds)}"] if manifest.folds else []
     return "\n".join(lines)
 
 
 def _split_table(manifest: Manifest, splits: dict[str, SplitStatistics]) -> Table:
-    table = _table("Splits", ["split", "rows", "groups", "shards", "bytes", *ORIGINS])
+    table = _table("Splits", ["split", "rows", "groups", "shards", "bytes", *PAIR_ORIGINS])
     for split, statistics in splits.items():
         shards = manifest.splits[split]
         numbers = [statistics.rows, len(statistics.groups), len(shards), sum(shard.bytes for shard in shards)]
-        numbers += [statistics.origins[i] for i in range(len(ORIGINS))]
+        numbers += [statistics.origins[i] for i in range(len(PAIR_ORIGINS))]
         table.add_row(split, *_formatted(numbers))
     return table
 

@@ -16,10 +16,11 @@ from lightning_ss2a.data.format import npy
 from lightning_ss2a.data.format.block_layout import slice_columns
 from lightning_ss2a.data.format.columns import Columns, Ragged, join_columns
 from lightning_ss2a.data.format.compatibility import load_manifests
+from lightning_ss2a.data.format.compression import Compression
 from lightning_ss2a.data.format.convert import group_of
 from lightning_ss2a.data.format.manifest import Manifest
 from lightning_ss2a.data.format.reader import ShardReader
-from lightning_ss2a.data.format.schema import ORIGINS, FieldSpec
+from lightning_ss2a.data.format.schema import PAIR_ORIGINS, FieldSpec
 from lightning_ss2a.data.format.storage import WholeStream
 from lightning_ss2a.data.format.strict_json import load_json
 from lightning_ss2a.data.format.writer import ShardWriter, check_not_source
@@ -44,7 +45,7 @@ class SampleMapping:
         group_from: fact that rows of one group share. None: each row is its own group.
         name_from: fact that is the name of the object. None: no name.
         key_from: fact that is the row's key. None: the sample's own key.
-        origin: ``annotated``, ``curated`` or ``translated``, of all rows.
+        pair_origin: ``annotated``, ``curated`` or ``translated``, of all rows.
         dtype: ``float16`` or ``float32``, as stored.
     """
 
@@ -54,7 +55,7 @@ class SampleMapping:
     group_from: str | None = None
     name_from: str | None = None
     key_from: str | None = None
-    origin: Literal["annotated", "curated", "translated"] = "annotated"
+    pair_origin: Literal["annotated", "curated", "translated"] = "annotated"
     dtype: Literal["float16", "float32"] = "float16"
 
 
@@ -65,8 +66,9 @@ def pack_samples(
     *,
     split: str = "train",
     classes: Sequence[str] | None = None,
-    origin: str = "",
+    provenance: str = "",
     licence: str = "",
+    compression: Compression = "none",
     block_rows: int = 1024,
     shard_rows: int = 65536,
     overwrite: bool = False,
@@ -79,8 +81,9 @@ def pack_samples(
         mapping: where things are in the samples.
         split: name of the split.
         classes: names of the classes. None: those that occur, sorted; the sources are then read twice.
-        origin: where the media come from.
+        provenance: where the media come from.
         licence: licence of the media.
+        compression: gzip compresses what gets at least 10 % smaller by it, for data that repeat themselves.
         block_rows: rows in a block.
         shard_rows: rows in a shard.
         overwrite: replace a data set in the folder.
@@ -103,8 +106,9 @@ def pack_samples(
         "pairs",
         fields,
         names,
-        origin=origin,
+        provenance=provenance,
         licence=licence,
+        compression=compression,
         block_rows=block_rows,
         shard_rows=shard_rows,
         overwrite=overwrite,
@@ -128,6 +132,7 @@ def repack_dataset(
     output: str,
     *,
     layout: Literal["blocks", "samples"] = "blocks",
+    compression: Compression = "none",
     shuffle_seed: int | None = None,
     block_rows: int = 1024,
     shard_rows: int = 65536,
@@ -139,6 +144,7 @@ def repack_dataset(
         sources: folders or URLs of data sets with the same kind, fields, encoders and classes.
         output: folder of the data set.
         layout: layout of the copy.
+        compression: as :func:`pack_samples`; layout ``blocks`` only.
         shuffle_seed: shuffle the rows of each split; the split must fit in memory. None: keep the order.
         block_rows: rows in a block.
         shard_rows: rows in a shard.
@@ -161,11 +167,12 @@ def repack_dataset(
         first.kind,
         {name: _widest(name, manifests) for name in first.fields},
         first.classes,
-        origin=_joined(m.origin for m in manifests),
+        provenance=_joined(m.provenance for m in manifests),
         licence=_joined(m.licence for m in manifests),
         folds=first.folds,
         label_head=heads[0] if heads else None,
         layout=layout,
+        compression=compression,
         block_rows=block_rows,
         shard_rows=shard_rows,
         overwrite=overwrite,
@@ -293,7 +300,7 @@ def _is_number(name: str) -> bool:
 def _row(
     sample: dict[str, Any], mapping: SampleMapping, classes: Sequence[str], fields: dict[str, FieldSpec]
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"key": _key(sample, mapping), "origin": ORIGINS.index(mapping.origin)}
+    row: dict[str, Any] = {"key": _key(sample, mapping), "pair_origin": PAIR_ORIGINS.index(mapping.pair_origin)}
     for name, spec in fields.items():
         row[name] = _embedding(sample, name, mapping)
         expected = (spec.width,) if spec.views is None else (spec.views, spec.width)

@@ -106,7 +106,7 @@ class _Validator:
         for number, block in enumerate(shard.blocks):
             where = f"block {number}"
             try:
-                members = block_members(read_block(file, block, where), manifest.columns, number, where)
+                members = block_members(read_block(file, block, where), manifest.columns, number, block, where)
             except ShardError as error:
                 yield Problem(shard.file, str(error))
                 members = {}

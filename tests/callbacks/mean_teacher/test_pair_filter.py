@@ -110,7 +110,7 @@ def test_a_class_that_would_lose_all_its_pairs_keeps_them(tmp_path: Path, datase
 
 def test_many_rescued_classes_are_counted():
     classes = [f"class{i}" for i in range(9)]
-    columns = {"key": np.array([b"k"] * 90), "origin": np.ones(90, np.uint8), "class_index": np.arange(90) // 10}
+    columns = {"key": np.array([b"k"] * 90), "pair_origin": np.ones(90, np.uint8), "class_index": np.arange(90) // 10}
     similarity = np.concatenate([np.linspace(-0.5, 0, 80), np.linspace(0.8, 0.9, 10)])
     report = pair_filter.decide(
         columns, np.arange(90), similarity, classes, {"floor_threshold": 0.7, "curve": "convex"}
@@ -169,10 +169,10 @@ def test_whatever_is_decided(pairs: int, seed: int, fraction: float, curve: str)
     random = np.random.default_rng(seed)
     columns = {
         "key": np.arange(pairs).astype("S"),
-        "origin": random.integers(0, 3, pairs),
+        "pair_origin": random.integers(0, 3, pairs),
         "class_index": random.integers(0, 20, pairs),
     }
-    rows, options = np.flatnonzero(columns["origin"]), {"min_kept_fraction": fraction, "curve": curve}
+    rows, options = np.flatnonzero(columns["pair_origin"]), {"min_kept_fraction": fraction, "curve": curve}
     similarity = random.normal(size=len(rows)).astype(np.float32)
     report = pair_filter.decide(columns, rows, similarity, ["name"] * 20, options)
     assert report.kept.mean() >= fraction - 1e-9 if len(rows) else True
@@ -182,7 +182,7 @@ def test_whatever_is_decided(pairs: int, seed: int, fraction: float, curve: str)
     if by_threshold.any() and not report.kept.all():
         assert similarity[by_threshold].min() > similarity[~report.kept].max()
     order = random.permutation(pairs)  # row i of the other data is row order[i] of this
-    other_rows = np.flatnonzero(columns["origin"][order])
+    other_rows = np.flatnonzero(columns["pair_origin"][order])
     other_similarity = similarity[np.searchsorted(rows, order[other_rows])]
     shuffled = {name: column[order] for name, column in columns.items()}
     other = pair_filter.decide(shuffled, other_rows, other_similarity, ["name"] * 20, options)
@@ -227,13 +227,13 @@ def test_the_table_lists_all_noisy_pairs_the_worst_first(tmp_path: Path, dataset
     assert [path.name for path in file.parent.iterdir()] == [file.name]
     with open(file, newline="") as opened:
         lines = list(csv.DictReader(opened))
-    assert list(lines[0]) == ["key", "origin", "class", "index", "similarity", "kept"]
+    assert list(lines[0]) == ["key", "pair_origin", "class", "index", "similarity", "kept"]
     assert [int(line["index"]) for line in lines] == NOISY.tolist()  # which similarities has in order
     kept = kept_by(chosen)
     for line in lines:
         row = int(line["index"])
         assert line["key"] == f"row{row}"
-        assert line["origin"] == ("annotated", "curated", "translated")[row // 2 % 3]
+        assert line["pair_origin"] == ("annotated", "curated", "translated")[row // 2 % 3]
         assert line["class"] == CLASSES[row % 3]
         assert float(line["similarity"]) == pytest.approx(similarities[row], abs=1e-6)
         assert line["kept"] == ("true" if kept[row] else "false")

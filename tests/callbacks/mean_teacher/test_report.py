@@ -15,7 +15,7 @@ def report_of(rate: float = 0.3, pairs: int = 2_000, origins: tuple[int, ...] = 
     similarity, _ = mixture(pairs, rate, 0)
     columns = {
         "key": np.arange(pairs).astype("S"),
-        "origin": np.resize(origins, pairs).astype(np.uint8),
+        "pair_origin": np.resize(origins, pairs).astype(np.uint8),
         "class_index": np.arange(pairs) % 3,
     }
     return decide(columns, np.arange(pairs), similarity, ["cat", "dog", "owl"], options)
@@ -83,7 +83,7 @@ def test_origins_without_pairs_are_not_counted():
 
 def test_equal_similarities_are_listed_in_the_order_of_rows():
     names = ["b", "a", "c", "d"]
-    columns = {"key": np.array(names, "S"), "origin": np.ones(4, np.uint8), "class_index": np.zeros(4, int)}
+    columns = {"key": np.array(names, "S"), "pair_origin": np.ones(4, np.uint8), "class_index": np.zeros(4, int)}
     report = decide(columns, np.arange(4), np.array([0.5, 0.5, -0.1, 0.6]), ['say "cat", twice'], {})
     assert filter_table(report).decode().splitlines()[1:] == [
         'c,curated,"say ""cat"", twice",2,-0.100000,false',

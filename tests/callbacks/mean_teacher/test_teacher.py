@@ -109,7 +109,7 @@ def test_order_among_callbacks_does_not_matter(tmp_path: Path, dataset: str):
 def test_stage_one_sees_annotated_rows_only_and_stage_two_all(tmp_path: Path, dataset: str, residency: str):
     data = {"residency": residency}
     _, recorder = fit(tmp_path, dataset, EMATeacher(teacher_epochs=2), data=data)
-    origins = [batch["origin"] for batch in recorder.batches]
+    origins = [batch["pair_origin"] for batch in recorder.batches]
     assert len(origins) == 2 * 2 + 2 * 6
     assert all(bool((origin == 0).all()) for origin in origins[:4])
     rows = torch.cat([batch["index"] for batch in recorder.batches[:4]])
@@ -147,14 +147,14 @@ def test_the_schedule_ends_with_the_run_though_its_stages_differ_in_length(tmp_p
 def test_without_annotated_rows_the_first_stage_takes_all_with_a_warning(tmp_path: Path, tmp_path_factory):
     folder = tmp_path_factory.mktemp("curated")
     dataset = write_learnable_pairs(folder, origins=1)
-    relabel(folder, origin=1)
+    relabel(folder, pair_origin=1)
     with pytest.warns(UserWarning, match="no training pair is annotated, so stage 1 trains the teacher on all pairs"):
         module, recorder = fit(tmp_path, dataset, EMATeacher(teacher_epochs=1), max_epochs=2)
     assert len(recorder.batches) == 12
     assert module.teacher is not None
 
 
-def relabel(folder: Path, origin: int) -> None:
+def relabel(folder: Path, pair_origin: int) -> None:
     """Write the data set again with another origin everywhere."""
     from lightning_ss2a.data import Manifest, ShardReader, ShardWriter
 
@@ -166,9 +166,9 @@ def relabel(folder: Path, origin: int) -> None:
     options = {"kind": "pairs", "fields": manifest.fields, "classes": list(manifest.classes), "overwrite": True}
     for path in folder.iterdir():
         path.unlink()
-    with ShardWriter(folder, origin="made for a test", licence="CC0", **options) as writer:
+    with ShardWriter(folder, provenance="made for a test", licence="CC0", **options) as writer:
         for split, rows in columns.items():
-            writer.write(split, {**rows, "origin": np.full(len(rows["origin"]), origin, np.uint8)})
+            writer.write(split, {**rows, "pair_origin": np.full(len(rows["pair_origin"]), pair_origin, np.uint8)})
 
 
 def test_a_run_that_never_reaches_the_student_says_so(tmp_path: Path, dataset: str):

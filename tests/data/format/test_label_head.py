@@ -1,4 +1,6 @@
+import gzip
 import pickle
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -23,8 +25,29 @@ def test_round_trip_through_a_data_set(tmp_path):
     assert torch.equal(found.weight, head.weight)
     assert torch.equal(found.bias, head.bias)
     assert found.labels == head.labels
-    alone = LabelHead.load(tmp_path / "label_head.safetensors")
+    alone = LabelHead.from_bytes((tmp_path / "label_head.safetensors").read_bytes(), "head")
     assert alone.labels == head.labels
+
+
+def test_a_compressed_one_is_unpacked_to_its_stated_size_only(tmp_path):
+    head = LabelHead(torch.ones(40, 4), torch.zeros(40), tuple(f"label {i}" for i in range(40)))
+    make_dataset(tmp_path, label_head=head, compression="gzip")
+    manifest = Manifest.load(tmp_path)
+    packed = (tmp_path / "label_head.safetensors.gz").read_bytes()
+    assert len(packed) < manifest.label_head.unpacked_bytes / 2
+    assert gzip.decompress(packed) == head.to_bytes()
+    assert torch.equal(manifest.load_label_head(tmp_path).weight, head.weight)
+    for size in (0, manifest.label_head.unpacked_bytes - 1, manifest.label_head.unpacked_bytes + 1):
+        other = replace(manifest, label_head=replace(manifest.label_head, unpacked_bytes=size))
+        with pytest.raises(ShardError, match=rf"label_head\.safetensors\.gz: unpacks to another size than the {size} "):
+            other.load_label_head(tmp_path)
+    plain = replace(head, weight=torch.rand(40, 4), bias=torch.rand(40))
+    make_dataset(tmp_path, label_head=plain, overwrite=True)
+    assert not (tmp_path / "label_head.safetensors.gz").exists()
+    manifest = Manifest.load(tmp_path)
+    other = replace(manifest, label_head=replace(manifest.label_head, unpacked_bytes=7))
+    with pytest.raises(ShardError, match=r"label_head\.safetensors: holds \d+ bytes, not the 7 that are stated"):
+        other.load_label_head(tmp_path)
 
 
 def test_wrong_width_is_refused_when_written(tmp_path):

@@ -61,8 +61,15 @@ def test_missing(tmp_path):
 
 
 def test_future_version(content):
-    content["format_version"] = 2
-    message = r"format_version 2 is newer than this program reads \(1\): upgrade lightning_ss2a"
+    content["format_version"] = 3
+    message = r"format_version 3 is newer than this program reads \(2\): upgrade lightning_ss2a"
+    with pytest.raises(ShardError, match=message):
+        load(content)
+
+
+def test_older_version(content):
+    content["format_version"] = 1
+    message = r"^manifest.json: format_version 1 is older than this program reads \(2\): build the data set again"
     with pytest.raises(ShardError, match=message):
         load(content)
 
@@ -111,6 +118,8 @@ def delete(*path):
         (change(["splits", "train", 0, "blocks", 1, "offset"], 0), r"splits\.train\[0\]\.blocks\[1\] overlaps"),
         (change(["splits", "train", 0, "blocks", 1, "bytes"], 1 << 60), r"blocks\[1\] overlaps"),
         (change(["fields", "audio", "width"], 1 << 60), r"splits\.train\[0\]\.rows is 8, which \d+ bytes cannot hold"),
+        (change(["splits", "train", 0, "blocks", 1, "unpacked_bytes"], 1 << 60), r"blocks\[1\].* cannot unpack to"),
+        (change(["splits", "train", 0, "blocks", 1, "unpacked_bytes"], -1), r"unpacked_bytes is -1"),
         (change(["splits", "train", 1, "file"], "train-000000.tar"), "each only once"),
         (change(["splits", "train", 0, "file"], "../train-000000.tar"), "needs the plain name"),
         (change(["splits", "train", 0, "file"], "/etc/passwd"), "needs the plain name"),

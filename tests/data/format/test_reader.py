@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import webdataset
 
-from lightning_ss2a.data import Manifest, ShardError, ShardReader
+from lightning_ss2a.data import Manifest, Ragged, ShardError, ShardReader
+from lightning_ss2a.data.format import compression
+from lightning_ss2a.data.format.compression import decompress
+from lightning_ss2a.data.format.storage import RangeReader
 from tests.data.shard_examples import FIELDS, make_dataset, read_everything, same_column, same_data
 
 BOTH = pytest.mark.parametrize("layout", ["blocks", "samples"])
@@ -50,6 +53,27 @@ def test_one_block_is_read_without_a_copy_and_may_be_written_to(tmp_path):
     assert visual.flags.writeable
 
 
+def test_a_block_is_read_at_once_and_only_the_fields_asked_for_are_unpacked(tmp_path, monkeypatch):
+    make_dataset(tmp_path, compression="gzip", block_rows=20, shard_rows=20)
+    reads, unpacked, read_into = [], [], RangeReader.read_into
+
+    def counted(file, buffer, offset):
+        reads.append(len(buffer))
+        return read_into(file, buffer, offset)
+
+    def noted(packed, size, where):
+        unpacked.append(where.rpartition("'000000.")[2])
+        return decompress(packed, size, where)
+
+    monkeypatch.setattr(RangeReader, "read_into", counted)
+    monkeypatch.setattr(compression, "decompress", noted)
+    keys = ShardReader(tmp_path).read("train", 0, 3, 5, ["key"])["key"]
+    assert keys.tolist() == ["clip ü/3.pairs".encode(), "clip ü/4.pairs".encode()]
+    assert keys.flags.writeable
+    assert reads == [Manifest.load(tmp_path).shards("train")[0].blocks[0].bytes]
+    assert unpacked == ["key.npy.gz'"]
+
+
 @BOTH
 def test_goes_to_other_processes(tmp_path, layout):
     reader = ShardReader(make_dataset(tmp_path, layout=layout))
@@ -73,6 +97,22 @@ def test_plain_webdataset_opens_it(tmp_path, kind, layout):
     assert len(samples) == 20
     assert np.array_equal(np.stack(audio), ours["audio"])
     assert [sample["json"]["key"].encode() for sample in samples] == ours["key"].tolist()
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_plain_webdataset_unpacks_compressed_members(tmp_path, kind):
+    make_dataset(tmp_path, kind, compression="gzip", block_rows=20, shard_rows=20)
+    shards = [str(tmp_path / shard.file) for shard in Manifest.load(tmp_path).shards("train")]
+    (sample,) = webdataset.WebDataset(shards, shardshuffle=False, empty_check=False).decode()
+    ours = read_everything(tmp_path)["train"]
+    compressed = [name for name in sample if name.endswith(".npy.gz")]
+    assert {"key.npy.gz", "name.npy.gz", "group.npy.gz"} <= set(compressed)
+    for name in compressed:
+        field, part = name.removesuffix(".npy.gz"), "values"
+        if field not in ours:
+            field, part = field.split(".")
+        column = ours[field]
+        assert np.array_equal(sample[name], getattr(column, part) if isinstance(column, Ragged) else column), name
 
 
 @BOTH

@@ -64,12 +64,16 @@ def test_round_trip_of_any_sizes(kind, layout, data):
             first += shard.rows
 
 
-@pytest.mark.parametrize("layout", ["blocks", "samples"])
-def test_equal_rows_give_equal_bytes_however_they_come(tmp_path, layout):
-    make_dataset(tmp_path / "one", "scenes", layout=layout)
+@pytest.mark.parametrize(
+    "options",
+    [{"layout": "blocks"}, {"layout": "samples"}, {"compression": "gzip"}],
+    ids=["blocks", "samples", "gzip"],
+)
+def test_equal_rows_give_equal_bytes_however_they_come(tmp_path, options):
+    make_dataset(tmp_path / "one", "scenes", **options)
     with ShardWriter(
-        tmp_path / "two", "scenes", FIELDS["scenes"], CLASSES, origin="random", licence="CC0", layout=layout,
-        block_rows=3, shard_rows=8,
+        tmp_path / "two", "scenes", FIELDS["scenes"], CLASSES, provenance="random", licence="CC0",
+        block_rows=3, shard_rows=8, **options,
     ) as writer:  # fmt: skip
         for split, seed, rows, first in (("train", 0, 20, 0), ("validation", 1, 4, 20)):
             columns = random_columns("scenes", rows, seed, first)
@@ -120,7 +124,12 @@ def test_another_description_does_not_go_on(tmp_path):
     writer.abandon()
     with pytest.raises(ShardError, match="unfinished build"):
         ShardWriter(tmp_path, "pairs", FIELDS["pairs"], ["other"])
-    for other in ({"shard_rows": 3}, {"shard_rows": 2, "block_rows": 1}, {"shard_rows": 2, "rows_from": "elsewhere"}):
+    for other in (
+        {"shard_rows": 3},
+        {"shard_rows": 2, "block_rows": 1},
+        {"shard_rows": 2, "rows_from": "elsewhere"},
+        {"shard_rows": 2, "compression": "gzip"},
+    ):
         with pytest.raises(ShardError, match="unfinished build"):
             ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, **other)
     assert ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, shard_rows=2).rows_written("train") == 4
@@ -177,8 +186,8 @@ def put(index, number):
         ("class_index", put(3, 9), "row 3, field class_index is 9, needs 0 to 2"),
         ("class_index", put(3, 2**40), "do not fit int32"),
         ("class_index", lambda x: x.astype(float), "needs whole numbers"),
-        ("origin", put(1, -1), "field origin has numbers that do not fit"),
-        ("origin", put(1, 3), "row 1, field origin is 3"),
+        ("pair_origin", put(1, -1), "field pair_origin has numbers that do not fit"),
+        ("pair_origin", put(1, 3), "row 1, field pair_origin is 3"),
         ("key", put(0, ""), "row 0, field key is empty"),
         ("key", put(2, b"\xff"), "row 2, field key is not UTF-8"),
         ("key", put(2, "a\0"), "row 2, field key holds a NUL"),
@@ -223,7 +232,7 @@ def test_columns_that_may_be_left_out(tmp_path):
         writer.write("train", {name: columns[name] for name in ("key", "visual", "audio")})
     rows = read_everything(tmp_path)["train"]
     assert len(set(rows["group"])) == 3
-    assert not rows["origin"].any()
+    assert not rows["pair_origin"].any()
     assert not rows["class_index"].any()
 
 

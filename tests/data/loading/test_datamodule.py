@@ -47,16 +47,16 @@ def test_a_training_batch(tmp_path: Path, place):
             "visual": (16, VISUAL_WIDTH),
             "audio": (16, AUDIO_WIDTH),
             "class_index": (16,),
-            "origin": (16,),
+            "pair_origin": (16,),
             "index": (16,),
         }
         assert batch["visual"].dtype == batch["audio"].dtype == torch.float32
-        assert batch["class_index"].dtype == batch["origin"].dtype == batch["index"].dtype == torch.int64
+        assert batch["class_index"].dtype == batch["pair_origin"].dtype == batch["index"].dtype == torch.int64
         index = batch["index"]
         assert torch.equal(batch["visual"][:, 0].long(), index)
         assert torch.equal(batch["audio"][:, 0].long(), index)
         assert torch.equal(batch["class_index"], index % 3)
-        assert torch.equal(batch["origin"], index % 2)
+        assert torch.equal(batch["pair_origin"], index % 2)
         assert len(batch["visual"][:, 1].unique()) > 1  # several of the views
 
 
@@ -166,7 +166,7 @@ def test_evaluation_batches_are_dealt_to_ranks_in_turn_with_empty_ones_at_the_en
         "visual": (0, VISUAL_WIDTH),
         "audio": (0, AUDIO_WIDTH),
         "class_index": (0,),
-        "origin": (0,),
+        "pair_origin": (0,),
         "group": (0,),
         "index": (0,),
     }

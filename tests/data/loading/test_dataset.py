@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lightning_ss2a.data import FieldSpec, ShardDataModule, ShardDataset, ShardWriter
+from lightning_ss2a.data.loading import datamodule
 from lightning_ss2a.data.loading.residency import available_memory, choose_residency
 from lightning_ss2a.data.loading.tensors import RaggedRows, join, take
 from lightning_ss2a.errors import InputError
@@ -19,7 +20,7 @@ PLACES = pytest.mark.parametrize(
 
 def row_columns(rows: int) -> dict[str, np.ndarray]:
     return {
-        "origin": np.zeros(rows, np.uint8),
+        "pair_origin": np.zeros(rows, np.uint8),
         "group": np.arange(rows),
         "key": np.array([f"row{i}" for i in range(rows)], dtype=np.bytes_),
     }
@@ -41,7 +42,7 @@ def write_scenes(folder: Path, rows: int = 30) -> str:
         **row_columns(rows),
     }
     with ShardWriter(
-        folder, kind="scenes", fields=fields, classes=["cat", "dog"], origin="test", licence="CC0", block_rows=8
+        folder, kind="scenes", fields=fields, classes=["cat", "dog"], provenance="test", licence="CC0", block_rows=8
     ) as writer:
         writer.write("train", columns)
         writer.write("validation", {name: column[:5] for name, column in columns.items()})
@@ -62,7 +63,7 @@ def write_videos(folder: Path, rows: int = 20) -> str:
         **row_columns(rows),
     }
     with ShardWriter(
-        folder, kind="videos", fields=fields, classes=["cat"], origin="test", licence="CC0", block_rows=8
+        folder, kind="videos", fields=fields, classes=["cat"], provenance="test", licence="CC0", block_rows=8
     ) as writer:
         writer.write("train", columns)
         writer.write("validation", {name: column[:3] for name, column in columns.items()})
@@ -134,6 +135,18 @@ def test_ragged_rows_are_taken_and_joined_like_lists():
     joined = join([{"x": ragged}, {"x": ragged.between(2, 4)}])["x"]
     assert joined.offsets.tolist() == [0, 2, 2, 3, 6, 7, 10]
     assert take({"x": joined}, torch.tensor([5]))["x"].values.tolist() == [4, 5, 6]
+
+
+def test_residency_counts_what_rows_take_once_they_are_unpacked(tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(
+        datamodule, "choose_residency", lambda wanted, size, *_, **__: sizes.append(size) or ("memory", "")
+    )
+    for compression in ("none", "gzip"):
+        data = ShardDataModule(write_pairs(tmp_path / compression, compression=compression), batch_size=4)
+        data.train_dataloader()
+        assert sizes[-1] == sum(s.unpacked_bytes for split in data.manifest.splits for s in data.manifest.shards(split))
+    assert sizes[0] == sizes[1]
 
 
 def test_residency_follows_the_stated_rule():

@@ -65,7 +65,7 @@ def scenes(seed: int, rows: int = 20) -> dict:
         "classes": ragged((random.integers(0, 5, rows) * (seed % 3 > 0)).tolist(), torch.int32, seed=seed),  # or none
         "audio": torch.arange(rows * 2).reshape(rows, 2).half(),
         "global_visual": torch.arange(rows * 6).reshape(rows, 3, 2).half(),
-        "origin": torch.arange(rows).byte(),
+        "pair_origin": torch.arange(rows).byte(),
         "group": torch.arange(rows) // 3,
         "key": np.array([b"row"] * rows),
     }
@@ -127,7 +127,7 @@ def check(batch: Batch, rows: dict) -> None:
     assert exactly(batch["valid"], valid)
     assert exactly(batch["sources"], items.float())
     assert exactly(batch["classes"], row_by_row(rows["classes"], batch["index"], fill=-1)[0].long())
-    assert exactly(batch["origin"], batch["index"])
+    assert exactly(batch["pair_origin"], batch["index"])
     shown = rows["global_visual"][batch["index"]].float() == batch["global_visual"][:, None]
     assert shown.all(-1).any(1).all()
     assert batch.keys() == rows.keys() - {"group", "key"} | {"valid", "index"}

@@ -57,13 +57,13 @@ def test_columns_of_all_training_rows(two_data_sets, place, loaded):
     data = selected(two_data_sets, np.arange(50), **place)
     if loaded:
         data.train_dataloader()
-    columns = data.training_columns(["key", "origin", "class_index", "group", "audio"])
+    columns = data.training_columns(["key", "pair_origin", "class_index", "group", "audio"])
     numbers = np.r_[:100, 1000:1060]
-    assert list(columns) == ["key", "origin", "class_index", "group", "audio"]
+    assert list(columns) == ["key", "pair_origin", "class_index", "group", "audio"]
     assert columns["key"].dtype.kind == "S"
     assert columns["key"].tolist() == [f"row{number}".encode() for number in numbers]
-    assert (columns["origin"].dtype, columns["class_index"].dtype) == (torch.uint8, torch.int32)
-    assert columns["origin"].tolist() == (numbers % 2).tolist()
+    assert (columns["pair_origin"].dtype, columns["class_index"].dtype) == (torch.uint8, torch.int32)
+    assert columns["pair_origin"].tolist() == (numbers % 2).tolist()
     assert columns["class_index"].tolist() == (numbers % 3).tolist()
     assert columns["group"].tolist() == (numbers // 2).tolist()
     assert columns["audio"][:, 0].tolist() == numbers.tolist()
@@ -73,14 +73,14 @@ def test_columns_are_read_alone_where_rows_are_not_loaded_and_not_read_where_the
     read, original = [], ShardReader.read
     monkeypatch.setattr(ShardReader, "read", lambda *a: read.append(list(a[-1])) or original(*a))
     data = module(hundred_pairs, **MEMORY)
-    data.training_columns(["origin", "key"])
-    assert all(names == ["origin", "key"] for names in read)
+    data.training_columns(["pair_origin", "key"])
+    assert all(names == ["pair_origin", "key"] for names in read)
     data.train_dataloader()
     read.clear()
-    data.training_columns(["origin", "key"])
+    data.training_columns(["pair_origin", "key"])
     assert not read
-    with pytest.raises(InputError, match=r"no column 'orgin', only .*origin"):
-        data.training_columns(["orgin"])
+    with pytest.raises(InputError, match=r"no column 'pair_orgin', only .*pair_origin"):
+        data.training_columns(["pair_orgin"])
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from lightning_ss2a.data.simulation.truth import read_truth, read_world
 from lightning_ss2a.data.simulation.world import ModalitySpec, World
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
+from tests.data.shard_examples import read_everything, same_data
 from tests.data.simulation.test_world import SMALL
 
 ROWS = {"pairs": 700, "scenes": 300, "videos": 70}
@@ -54,7 +55,7 @@ def test_data_sets_are_valid_and_as_designed(tmp_path: Path, kind):
     folder = small(tmp_path / "one", kind, shard_rows=200)
     assert validate_dataset(folder) == []
     manifest = Manifest.load(folder)
-    assert (manifest.kind, manifest.origin, manifest.licence) == (kind, "simulated", "CC0")
+    assert (manifest.kind, manifest.provenance, manifest.licence) == (kind, "simulated", "CC0")
     assert {name: manifest.rows(name) for name in manifest.splits} == {"train": ROWS.get(kind, 5), "test": 40}
     for name, spec in manifest.fields.items():
         sound = name == "audio"
@@ -172,7 +173,7 @@ def test_a_clean_split_has_the_sources_and_keys_of_the_other_and_its_own_noise(t
 
 def test_splits_of_one_name_hold_the_same_pictures_keys_and_groups_in_every_data_set(tmp_path: Path):
     one = small(tmp_path / "one")
-    other = small(tmp_path / "other", origins={"curated": 1.0}, mismatch={"curated": 0.5}, splits={"train": 700})
+    other = small(tmp_path / "other", pair_origins={"curated": 1.0}, mismatch={"curated": 0.5}, splits={"train": 700})
     for name in ("visual", "key", "group", "class_index"):
         assert np.array_equal(read(one)[name], read(other)[name]), name
     independent = read(small(tmp_path / "name", splits={"second": 700}), "second")
@@ -185,7 +186,7 @@ def test_splits_of_one_name_hold_the_same_pictures_keys_and_groups_in_every_data
     "changed",
     [
         {"mismatch": {"curated": 0.2}},
-        {"origins": {"curated": 0.5, "translated": 0.5}},
+        {"pair_origins": {"curated": 0.5, "translated": 0.5}},
         {"clean_splits": ["test"]},
         {"world": replace(SMALL, gap=0.7)},
         {"splits": {"train": 701, "test": 40}},
@@ -232,13 +233,20 @@ def test_scenes_of_few_classes_where_nothing_is_mismatched(tmp_path: Path):
         assert set(truth["visual_classes"].flat) == {-1, 0, 1, 2, 3}
 
 
+def test_compression_changes_no_row(tmp_path: Path):
+    plain, packed = small(tmp_path / "plain", "scenes"), small(tmp_path / "packed", "scenes", compression="gzip")
+    assert same_data(read_everything(packed), read_everything(plain))
+    shards = [sum(file.stat().st_size for file in folder.glob("*.tar")) for folder in (plain, packed)]
+    assert shards[1] < shards[0]
+
+
 def test_a_mismatch_without_effect_is_told(tmp_path: Path):
     with pytest.warns(UserWarning, match=r"mismatch: curated=0\.5 has no effect: no row is curated") as told:
-        small(tmp_path / "told", origins={"annotated": 1.0}, mismatch={"curated": 0.5, "annotated": 0.1})
+        small(tmp_path / "told", pair_origins={"annotated": 1.0}, mismatch={"curated": 0.5, "annotated": 0.1})
     assert [warning.filename for warning in told] == [__file__]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        small(tmp_path / "default", origins={"annotated": 1.0})  # nobody asked for any mismatch
+        small(tmp_path / "default", pair_origins={"annotated": 1.0})  # nobody asked for any mismatch
 
 
 def test_overwriting_replaces_the_truth_too(tmp_path: Path):
@@ -283,8 +291,8 @@ def modality(**changes) -> ModalitySpec:
         ({"seed": -1}, "seed is -1"),
         ({"threads": 0}, "threads is 0"),
         ({"block_rows": 0}, "block_rows is 0"),
-        ({"origins": {"found": 1.0}}, "origins has no 'found': origins are annotated, curated, translated"),
-        ({"origins": {"annotated": 0.5}}, "origins are parts of all rows and sum to 0.5"),
+        ({"pair_origins": {"found": 1.0}}, "pair_origins has no 'found': known are annotated, curated, translated"),
+        ({"pair_origins": {"annotated": 0.5}}, "pair_origins are parts of all rows and sum to 0.5"),
         ({"clean_splits": ["validation"]}, "clean_splits: validation is no split; splits are train, test"),
         ({"mismatch": {"curated": 1.5}}, "mismatch: curated is 1.5"),
         ({"world": replace(SMALL, visual=modality(width=1))}, "world.visual.width is 1"),

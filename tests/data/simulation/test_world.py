@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO, ORIGINS
+from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO, PAIR_ORIGINS
 from lightning_ss2a.data.loading.batch_order import Purpose, generator
 from lightning_ss2a.data.simulation.rows import (
     NO_SOURCE,
-    OriginMix,
+    PairOriginMix,
     draw_other_classes,
     draw_pairs,
     draw_scenes,
@@ -19,8 +19,8 @@ from lightning_ss2a.data.simulation.rows import (
 )
 from lightning_ss2a.data.simulation.world import ModalitySpec, World, WorldSpec, product_in_tiles, tree_prototypes
 
-CLEAN = OriginMix({"annotated": 1.0}, {})
-NOISY = OriginMix({"annotated": 0.2, "curated": 0.5, "translated": 0.3}, {"curated": 0.3, "translated": 0.1})
+CLEAN = PairOriginMix({"annotated": 1.0}, {})
+NOISY = PairOriginMix({"annotated": 0.2, "curated": 0.5, "translated": 0.3}, {"curated": 0.3, "translated": 0.1})
 SMALL = WorldSpec(ModalitySpec(48, 0.47), ModalitySpec(32, 0.51), instance_width=8, scene_sources=4)
 EXACT = WorldSpec(  # every source of a class is the same
     ModalitySpec(48, 0.5, 0.5, 0.0), ModalitySpec(32, 0.5, 0.5, 0.0), instance_width=8, mixture_noise=0.0
@@ -123,8 +123,8 @@ def test_products_in_tiles_are_products(rows, inner, columns):
 @pytest.mark.parametrize(("draw", "total"), [(draw_pairs, 20_000), (draw_scenes, 5000), (draw_videos, 1000)])
 def test_mismatch_rates_by_origin(small_world, draw, total):
     drawn = draw(small_world, NOISY, random(), total)
-    origin, mismatched = drawn.columns["origin"], drawn.truth["mismatched"]
-    for number, name in enumerate(ORIGINS):
+    origin, mismatched = drawn.columns["pair_origin"], drawn.truth["mismatched"]
+    for number, name in enumerate(PAIR_ORIGINS):
         rows, rate = (origin == number).sum(), NOISY.mismatch.get(name, 0.0)
         part = NOISY.fractions[name]
         assert abs(rows - total * part) < 5 * math.sqrt(total * part * (1 - part))
@@ -158,7 +158,7 @@ def test_visual_predicts_audio_of_clean_rows_only(world):
     mean_v, mean_a = train["visual"].mean(0), train["audio"].mean(0)
     x = train["visual"] - mean_v
     weights = np.linalg.solve(x.T @ x + 10 * np.eye(768), x.T @ (train["audio"] - mean_a))
-    wrong = OriginMix({"curated": 1.0}, {"curated": 1.0})
+    wrong = PairOriginMix({"curated": 1.0}, {"curated": 1.0})
     for origins, least, most in ((CLEAN, 0.5, 1.0), (wrong, 0.0, 0.02)):
         test = draw_pairs(world, origins, random(2), 1000).columns
         predicted, audio = (test["visual"] - mean_v) @ weights, test["audio"] - mean_a
@@ -169,7 +169,7 @@ def test_visual_predicts_audio_of_clean_rows_only(world):
 
 def test_scenes_are_the_mixtures_that_the_truth_states():
     world = World(EXACT, 30, 0)
-    drawn = draw_scenes(world, OriginMix({"curated": 1.0}, {"curated": 0.4}), random(), 200)
+    drawn = draw_scenes(world, PairOriginMix({"curated": 1.0}, {"curated": 0.4}), random(), 200)
     truth, sources, classes = drawn.truth, drawn.columns["sources"], drawn.columns["classes"]
     assert 0.2 < truth["mismatched"].mean() < 0.6
     assert {len(sources.row(i)) for i in range(200)} == set(range(1, 11))
@@ -252,7 +252,7 @@ def mixed(weights: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 
 def test_a_mismatched_video_is_of_the_class_that_is_seen(small_world):
-    drawn = draw_videos(small_world, OriginMix({"curated": 1.0}, {"curated": 1.0}), random(), 50)
+    drawn = draw_videos(small_world, PairOriginMix({"curated": 1.0}, {"curated": 1.0}), random(), 50)
     truth, labels = drawn.truth, drawn.columns["class_index"]
     loudest = (truth["gains"] * (truth["stops"] - truth["starts"])).argmax(1)
     assert np.array_equal(labels, truth["visual_classes"][np.arange(50), loudest])

@@ -24,7 +24,7 @@ def test_counts_and_norms(tmp_path):
     columns = random_columns("pairs", 6)
     columns["audio"] = np.array([[3, 4, 0, 0], [0, 0, 6, 8], [3, 4, 0, 0], [0, 0, 0, 5], [3, 4, 0, 0], [1, 0, 0, 0]])
     columns["class_index"] = np.array([0, 0, 0, 0, 2, 2])
-    columns["origin"] = np.array([0, 1, 1, 2, 2, 2])
+    columns["pair_origin"] = np.array([0, 1, 1, 2, 2, 2])
     with ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, block_rows=4) as writer:
         writer.write("train", columns)
     text = inspect_dataset(tmp_path)
@@ -56,7 +56,7 @@ def test_damage_is_an_error(tmp_path):
 
 
 def test_names_that_look_like_markup(tmp_path):
-    with ShardWriter(tmp_path, "pairs", FIELDS["pairs"], ["[red]", "b", "c"], origin="[bold]x") as writer:
+    with ShardWriter(tmp_path, "pairs", FIELDS["pairs"], ["[red]", "b", "c"], provenance="[bold]x") as writer:
         writer.write("train", random_columns("pairs", 3))
     text = inspect_dataset(tmp_path)
     assert "[red]" in text

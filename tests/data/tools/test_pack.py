@@ -23,7 +23,7 @@ MAPPING = SampleMapping(
     class_from="json:label",
     group_from="json:video.id",
     name_from="txt",
-    origin="curated",
+    pair_origin="curated",
 )
 
 
@@ -63,7 +63,7 @@ def test_foreign_samples_become_pairs(tmp_path, tars):
     assert np.array_equal(rows["visual"][:, 3], np.arange(12))
     assert np.array_equal(rows["audio"][:, 1], -np.arange(12))
     assert rows["class_index"].tolist() == [1, 0] * 6
-    assert rows["origin"].tolist() == [1] * 12
+    assert rows["pair_origin"].tolist() == [1] * 12
     assert len(np.unique(rows["group"])) == 4
     assert (rows["group"][:3] == rows["group"][0]).all()
 

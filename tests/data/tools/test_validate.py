@@ -44,7 +44,7 @@ def test_everything_is_told_at_once(tmp_path):
         columns["visual"][1, 0, 0] = np.nan
         columns["visual"][2, 1, 3] = np.inf
         columns["class_index"][0] = 3
-        columns["origin"][2] = 3
+        columns["pair_origin"][2] = 3
         columns["audio"] = columns["audio"][:, :3].copy()
 
     forge_block(tmp_path, "train", 0, 1, damage)
@@ -58,7 +58,7 @@ def test_everything_is_told_at_once(tmp_path):
     found = {(p.file, p.row, p.field) for p in problems}
     first = "train-000000.tar"
     assert {
-        (first, 4, "visual"), (first, 5, "visual"), (first, 3, "class_index"), (first, 5, "origin"),
+        (first, 4, "visual"), (first, 5, "visual"), (first, 3, "class_index"), (first, 5, "pair_origin"),
         (first, None, "audio"), ("train-000001.tar", None, None), ("train-000002.tar", None, None),
         ("label_head.safetensors", None, None), ("old.tar", None, None), (".train-000003.tar.17.tmp", None, None),
     } <= found  # fmt: skip
