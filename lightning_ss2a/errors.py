@@ -1,4 +1,4 @@
-"""The exceptions that mean "the user's input is wrong", and how their messages name the nearest right word."""
+"""Defines the exceptions that mean "the user's input is wrong", and finds the nearest right word for their messages."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -17,7 +17,7 @@ class ShardError(InputError):
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like a wrong one; None if none is alike."""
+    """Finds the known name that is most like a wrong one; None if none is alike."""
     return next(iter(get_close_matches(name, list(known), n=1)), None)
 
 

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, and folders that one process writes at a time."""
+"""Writes files and folders whole or not at all, and locks folders for one process at a time."""
 
 import contextlib
 import os
@@ -112,7 +112,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 class FolderLock:
-    """Held until it is released, or the process ends in whatever way; file systems without locks are not locked.
+    """A lock held until it is released, or the process ends in whatever way; file systems without locks are not locked.
 
     Args:
         folder: an existing folder; nothing is written into it.

@@ -1,11 +1,11 @@
-"""Seeds that depend on where a run stands, so that a resumed run repeats them."""
+"""Makes seeds that depend on where a run stands, so that a resumed run repeats them."""
 
 import numpy as np
 import torch
 
 
 def mix_seed(*numbers: int) -> int:
-    """One 64-bit seed from several numbers of at least 0, the same on every machine.
+    """Mixes several numbers of at least 0 to one 64-bit seed, the same on every machine.
 
     numpy promises that ``SeedSequence`` mixes the same numbers to the same seed in every version; Python promises
     nothing of the kind for ``hash``.
@@ -14,7 +14,7 @@ def mix_seed(*numbers: int) -> int:
 
 
 def seed_device(device: torch.device, seed: int) -> None:
-    """Seed the generators that a step draws from: the CPU's and, where it is another, the device's.
+    """Seeds the generators that a step draws from: the CPU's and, where it is another, the device's.
 
     ``torch.manual_seed`` seeds every kind of device, and takes 0.3 ms for one that was never used.
     """

@@ -1,4 +1,4 @@
-"""Media files to data sets of embeddings: lists of pairs, folds, compositions, the demo."""
+"""Builds data sets of embeddings from media files: lists of pairs, folds, compositions, the demo."""
 
 from lightning_ss2a.builders.compositions import ComposeReport, compose_dataset
 from lightning_ss2a.builders.demo import build_demo

@@ -1,4 +1,4 @@
-"""Which pairs scenes and videos are made of: found by key, drawn by key, listed in ``compositions.csv``."""
+"""Draws the pairs that scenes and videos are made of, and lists them in ``compositions.csv``."""
 
 import csv
 import io
@@ -43,7 +43,7 @@ class Composition:
 
 
 def find_groups(listed: Sequence[Pair], source: str, reader: ShardReader) -> dict[str, list[list[PairRow]]]:
-    """The annotated pairs of each split by group, in an order that depends on groups and keys alone.
+    """Finds the annotated pairs of each split by group, in an order that depends on groups and keys alone.
 
     Args:
         listed: pairs of the list.
@@ -75,7 +75,7 @@ def find_groups(listed: Sequence[Pair], source: str, reader: ShardReader) -> dic
 def draw_composition(
     kind: str, split: str, number: int, groups: Sequence[Sequence[PairRow]], max_sources: int, views: int, seed: int
 ) -> Composition:
-    """Draw one scene or video out of the pairs of a split.
+    """Draws one scene or video out of the pairs of a split.
 
     Args:
         kind: ``scenes`` or ``videos``.
@@ -92,7 +92,7 @@ def draw_composition(
 
 
 def compositions_csv(compositions: Sequence[Composition], kind: str) -> bytes:
-    """A line for each source: its row, split, pair, view and gain (dB), of videos also start and stop (s)."""
+    """Lists the sources: a line each with row, split, pair, view and gain (dB), of videos also start and stop (s)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["key", "split", "pair", "view", "gain_db", *(["start_s", "stop_s"] if kind == "videos" else [])])

@@ -1,4 +1,4 @@
-"""``compose_dataset``: scenes and videos out of single-source pairs, with their waveforms really mixed."""
+"""Composes scenes and videos out of single-source pairs, with their waveforms really mixed."""
 
 import logging
 from collections import defaultdict
@@ -96,7 +96,7 @@ def compose_dataset(
     overwrite: bool = False,
     progress: bool = True,
 ) -> ComposeReport:
-    """Compose a data set of kind ``scenes`` or ``videos`` from pictures and sounds of single sources.
+    """Composes a data set of kind ``scenes`` or ``videos`` from pictures and sounds of single sources.
 
     The sounds of a row are mixed as waveforms and its pictures laid out on one canvas; then the encoders hear and see
     the whole (:mod:`lightning_ss2a.builders.mixing`). The embeddings of ``sources`` are those of the pictures
@@ -176,7 +176,7 @@ def compose_dataset(
 
 
 class SourceMedia:
-    """Pictures and sounds of the pairs; the last ones used are kept.
+    """Pictures and sounds of the pairs; the last ones used stay in memory.
 
     Args:
         root: folder that their paths start from.
@@ -196,16 +196,16 @@ class SourceMedia:
         self._sound_of = lru_cache(maxsize=256)(self._load_sound)
 
     def pictures(self, composition: Composition) -> list[np.ndarray]:
-        """The view of each source's picture, uint8 [side, side, 3] each: the pixels that were embedded."""
+        """Gives the view of each source's picture, uint8 [side, side, 3] each: the pixels that were embedded."""
         return [self._views_of(source.row.pair.image)[source.view] for source in composition.sources]
 
     def embeddings(self, composition: Composition) -> np.ndarray:
-        """The embedding of each source's picture: [sources, width]."""
+        """Gives the embedding of each source's picture: [sources, width]."""
         every = self.images.embeddings(source.row.pair.image for source in composition.sources)
         return every[np.arange(len(every)), [source.view for source in composition.sources]]
 
     def sounds(self, composition: Composition) -> list[np.ndarray]:
-        """The sound of each source, float32 [samples] each.
+        """Gives the sound of each source, float32 [samples] each.
 
         Raises:
             InputError: names the sound that cannot be used.
@@ -230,7 +230,7 @@ def load_media(
     seed: int,
     progress: bool,
 ) -> SourceMedia:
-    """The media of all sources, with their pictures encoded; sounds are read when they are mixed.
+    """Encodes the pictures of all sources; sounds are read when they are mixed.
 
     Args:
         compositions: what was drawn.
@@ -258,7 +258,7 @@ def load_media(
 def scene_columns(
     batch: Sequence[Composition], media: SourceMedia, image_encoder: ImageEncoder, audio_encoder: AudioEncoder
 ) -> dict[str, Any]:
-    """The columns that only scenes have: sources, global_visual, audio, classes."""
+    """Makes the columns that only scenes have: sources, global_visual, audio, classes."""
     collages = [collage(media.pictures(c), [source.place for source in c.sources]) for c in batch]
     mixes = [mix(scene_parts(media.sounds(c), c.sources, media.sample_rate)) for c in batch]
     return {
@@ -272,7 +272,7 @@ def scene_columns(
 def video_columns(
     batch: Sequence[Composition], media: SourceMedia, image_encoder: ImageEncoder, audio_encoder: AudioEncoder
 ) -> dict[str, Any]:
-    """The columns that only videos have: frames, audio, class_index (of the loudest source), timestamps."""
+    """Makes the columns that only videos have: frames, audio, class_index (of the loudest source), timestamps."""
     parts = [video_parts(media.sounds(c), c.sources, media.sample_rate) for c in batch]
     collages: list[np.ndarray] = []
     which = np.empty((len(batch), len(FRAME_TIMES)), np.int64)  # the collage that each frame shows
@@ -289,7 +289,7 @@ def video_columns(
 
 
 def frame_collages(composition: Composition, pictures: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-    """The different pictures that a video shows, and which of them each frame is: int64 [frames].
+    """Lays out the different pictures that a video shows; also tells which of them each frame is, int64 [frames].
 
     A source keeps its place on the canvas; it is there while it is active.
     """
@@ -310,7 +310,7 @@ def _check_options(kind: str, rows: int, max_sources: int | None, image_views: i
 
 
 def _check_pairs_dataset(folder: str, manifest: Manifest, images: ImageEncoder, sounds: AudioEncoder) -> None:
-    """Rows composed with other encoders could not be judged by a manifold of those pairs."""
+    """Refuses other encoders: rows composed with them could not be judged by a manifold of those pairs."""
     if manifest.kind != "pairs":
         raise InputError(f"{folder}: a data set of kind {manifest.kind}; pairs_dataset needs one of kind pairs")
     for field, encoder in (("visual", images.name), ("audio", sounds.name)):
@@ -339,7 +339,7 @@ def _fields(kind: str, images: ImageEncoder, sounds: AudioEncoder, dtype: str) -
 
 
 def _batches(drawn: Sequence[Composition]) -> list[tuple[str, list[Composition]]]:
-    """(split, some of its compositions), in order."""
+    """Cuts the compositions into batches, (split, some of its compositions), in order."""
     by_split: dict[str, list[Composition]] = defaultdict(list)
     for composition in drawn:
         by_split[composition.split].append(composition)

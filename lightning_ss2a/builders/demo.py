@@ -1,4 +1,4 @@
-"""``build_demo``: the demo shards (pairs, scenes, videos) from the media of three Debian packages."""
+"""Builds the demo shards (pairs, scenes, videos) from the media of three Debian packages."""
 
 import csv
 import hashlib
@@ -32,7 +32,7 @@ LICENCES = "GPL, CC BY, CC BY-SA, CC0, public domain"
 def build_demo(
     output: Path, cache: Path, pairs: Path, *, scenes: Path, videos: Path
 ) -> dict[Path, BuildReport | ComposeReport]:
-    """Build the demo shards again: fetch the packages, encode their media, write shards and LICENSE.
+    """Builds the demo shards again: fetches the packages, encodes their media, writes shards and LICENSE.
 
     Needs ``apt-get`` and ``dpkg`` but no root, a network unless the packages are in the cache, and the extra ``media``.
 
@@ -89,7 +89,7 @@ def build_demo(
 
 
 def fetch(package: str, version: str, sha256: str, folder: Path) -> Path:
-    """A Debian package as a file: the one in the folder, or downloaded with apt-get.
+    """Finds a Debian package in the folder, or downloads it with apt-get.
 
     Raises:
         InputError: it cannot be downloaded, or has another sha256.
@@ -107,7 +107,7 @@ def fetch(package: str, version: str, sha256: str, folder: Path) -> Path:
 
 
 def unpack(package: Path, folder: Path) -> None:
-    """Unpack a Debian package, unless that was done before."""
+    """Unpacks a Debian package, unless that was done before."""
     if folder.exists():
         return
     with whole_folder(folder) as temporary:
@@ -115,7 +115,7 @@ def unpack(package: Path, folder: Path) -> None:
 
 
 def licence_text(pairs: Path) -> str:
-    """The text of LICENSE: for each row its key, its files, and who made them under which licence.
+    """Writes the text of LICENSE: for each row its key, its files, and who made them under which licence.
 
     Raises:
         InputError: a row does not say who made its files.
@@ -166,7 +166,7 @@ come from, and under which licence.
 
 
 def _run(command: Sequence[str], folder: Path) -> None:
-    """Run a program in a folder.
+    """Runs a program in a folder.
 
     Raises:
         InputError: it is not there or failed; holds the last line that it printed.

@@ -1,4 +1,4 @@
-"""Several single sources as one scene or video: what is drawn, how sounds are mixed and pictures laid out.
+"""Makes one scene or video of single sources: draws what comes together, mixes sounds, lays out pictures.
 
 Arrays in, arrays out: nothing is read and nothing is encoded here. Letters: S sources, N samples, T frames.
 
@@ -76,7 +76,7 @@ class Source:
 def draw_sources(
     groups: Sequence[Sequence[Any]], views: int, max_sources: int, videos: bool, generator: np.random.Generator
 ) -> list[Source]:
-    """Draw the sources of a scene or video: 1 to ``max_sources``, each of another group.
+    """Draws the sources of a scene or video: 1 to ``max_sources``, each of another group.
 
     Args:
         groups: pairs of each group; at least ``max_sources`` groups.
@@ -98,14 +98,14 @@ def draw_sources(
 
 
 def draw_gains(sources: int, generator: np.random.Generator) -> list[float]:
-    """Decibels, uniform in -12 to 0, but 0 for one source drawn at random; in steps of 0.01, as they are written."""
+    """Draws gains in dB, uniform in -12 to 0, but 0 for one source drawn at random; in steps of 0.01, as written."""
     gains = generator.uniform(QUIETEST_GAIN, 0.0, sources).round(2)
     gains[generator.integers(sources)] = 0.0
     return gains.tolist()
 
 
 def draw_places(sources: int, generator: np.random.Generator) -> list[Place]:
-    """A place for each picture: one has the whole canvas; of several, each is anywhere in a cell of its own.
+    """Draws a place for each picture: one has the whole canvas; of several, each lies in a cell of its own.
 
     The grid has as many rows as columns, the fewest that suffice; each picture takes 0.6 to 1 of its cell's side.
     """
@@ -121,7 +121,7 @@ def draw_places(sources: int, generator: np.random.Generator) -> list[Place]:
 
 
 def draw_intervals(sources: int, generator: np.random.Generator) -> list[tuple[float, float]]:
-    """Start and stop of each source of a video in seconds, in steps of 0.001, with no time without a source.
+    """Draws start and stop (s) of each source of a video, in steps of 0.001, with no time without a source.
 
     Lengths are uniform from 2 s to the video's, starts uniform in what that leaves. Then gaps are closed: in the order
     of starts, a source that starts after all before it have stopped starts when the last of them stops (the first one
@@ -140,13 +140,13 @@ def draw_intervals(sources: int, generator: np.random.Generator) -> list[tuple[f
 
 
 def active_sources(intervals: Sequence[tuple[float, float]], times: np.ndarray) -> np.ndarray:
-    """Which sources are there at which time (start included, stop not): bool [T, S]."""
+    """Tells which sources are there at which time (start included, stop not): bool [T, S]."""
     starts, stops = np.array(intervals).T
     return (starts <= times[:, None]) & (times[:, None] < stops)
 
 
 def fit_length(waveform: np.ndarray, samples: int, window: float) -> np.ndarray:
-    """A sound of another length: repeated from its beginning, or cut to a window that holds its loudest sample.
+    """Fits a sound to a length: repeats it from its beginning, or cuts it to a window that holds its loudest sample.
 
     Args:
         waveform: [any number].
@@ -165,13 +165,13 @@ def fit_length(waveform: np.ndarray, samples: int, window: float) -> np.ndarray:
 
 
 def set_level(waveform: np.ndarray, gain: float) -> np.ndarray:
-    """A sound at the common root mean square, then louder by ``gain`` decibels; float32."""
+    """Brings a sound to the common root mean square, then makes it louder by ``gain`` decibels; float32 [N]."""
     level = float(np.sqrt(np.mean(waveform.astype(np.float64) ** 2)))
     return (waveform * (RMS * 10 ** (gain / 20) / level)).astype(np.float32)
 
 
 def gate(waveform: np.ndarray, start: int, samples: int, fade: int) -> np.ndarray:
-    """A sound in silence, faded in and out.
+    """Places a sound in silence, faded in and out.
 
     Args:
         waveform: [fewer]; at least ``fade``.
@@ -190,14 +190,14 @@ def gate(waveform: np.ndarray, start: int, samples: int, fade: int) -> np.ndarra
 
 
 def scene_parts(sounds: Sequence[np.ndarray], sources: Sequence[Source], sample_rate: int) -> np.ndarray:
-    """What each source adds to the sound of a scene: float32 [S, N]."""
+    """Makes what each source adds to the sound of a scene: float32 [S, N]."""
     samples = min(max(map(len, sounds)), round(LONGEST_SCENE * sample_rate))
     pairs = zip(sounds, sources, strict=True)
     return np.stack([set_level(fit_length(sound, samples, s.window), s.gain) for sound, s in pairs])
 
 
 def video_parts(sounds: Sequence[np.ndarray], sources: Sequence[Source], sample_rate: int) -> np.ndarray:
-    """What each source adds to the sound of a video: float32 [S, N]. A sound begins when its source appears."""
+    """Makes what each source adds to the sound of a video: float32 [S, N]. A sound begins when its source appears."""
     parts = []
     for sound, source in zip(sounds, sources, strict=True):
         start, stop = (round(time * sample_rate) for time in source.video_interval)
@@ -207,18 +207,18 @@ def video_parts(sounds: Sequence[np.ndarray], sources: Sequence[Source], sample_
 
 
 def mix(parts: np.ndarray) -> np.ndarray:
-    """The sum, made quieter as a whole if its peak would pass 1: [S, N] to [N]."""
+    """Sums the parts, made quieter as a whole if the peak would pass 1: [S, N] to [N]."""
     total = parts.sum(axis=0)
     return total / max(1.0, float(np.abs(total).max()))
 
 
 def loudest_source(parts: np.ndarray) -> int:
-    """The source with the most energy, [S, N]."""
+    """Finds the source with the most energy: [S, N] to its number."""
     return int((parts.astype(np.float64) ** 2).sum(axis=1).argmax())
 
 
 def collage(pictures: Sequence[np.ndarray], places: Sequence[Place]) -> np.ndarray:
-    """Square pictures, uint8 [side, side, 3], at their places on white: uint8 [512, 512, 3]."""
+    """Lays square pictures, uint8 [side, side, 3], on white at their places: uint8 [512, 512, 3]."""
     canvas = np.full((CANVAS_SIDE, CANVAS_SIDE, 3), 255, np.uint8)
     for picture, place in zip(pictures, places, strict=True):
         rows, columns = slice(place.top, place.top + place.side), slice(place.left, place.left + place.side)

@@ -1,4 +1,4 @@
-"""Lists of picture-sound pairs: from a CSV file or from a folder, as rows to encode."""
+"""Reads lists of picture-sound pairs from a CSV file or a folder."""
 
 import csv
 import hashlib
@@ -49,7 +49,7 @@ class Pair:
 
 
 def read_pairs(source: Path) -> list[Pair]:
-    """Pairs of a CSV file or of a folder.
+    """Reads the pairs of a CSV file or of a folder.
 
     A CSV file has a header with the columns ``image`` and ``sound`` (paths). Optional columns: ``name`` (default: the
     picture's file name without suffix), ``class`` (default: the name), ``group`` (default: only what shares a file

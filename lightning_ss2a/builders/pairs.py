@@ -1,4 +1,4 @@
-"""``build_pairs``: pictures and sounds into shards of embeddings."""
+"""Builds data sets of pairs from pictures and sounds."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -67,7 +67,7 @@ def build_pairs(
     overwrite: bool = False,
     progress: bool = True,
 ) -> BuildReport:
-    """Build a data set of kind ``pairs`` from pictures and their sounds.
+    """Builds a data set of kind ``pairs`` from pictures and their sounds.
 
     Every file is encoded once, however many rows it is in, and kept in the cache: a build that stopped goes on where it
     was, and one with more rows encodes only those. Embeddings are stored as the encoders give them.
@@ -153,17 +153,17 @@ def build_pairs(
 
 
 def media_folder(listing: Path, media_root: str | None) -> Path:
-    """Where relative paths of a list start: the named folder, or the list's own."""
+    """Tells where relative paths of a list start: in the named folder, or the list's own."""
     return Path(media_root) if media_root else listing if listing.is_dir() else listing.parent
 
 
 def annotated_first(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs by origin, in the order of ``PAIR_ORIGINS``; those of one origin keep their order."""
+    """Sorts pairs by origin, in the order of ``PAIR_ORIGINS``; those of one origin keep their order."""
     return sorted(pairs, key=lambda pair: PAIR_ORIGINS.index(pair.pair_origin))
 
 
 def _usable(listed: Sequence[Pair], images: EncodedMedia, sounds: EncodedMedia) -> tuple[list[Pair], list[str]]:
-    """Pairs whose media can be used, and a line for each of the others, which is logged."""
+    """Selects the pairs whose media can be used; also gives a line for each of the others, which is logged."""
     pairs, problems = [], []
     for pair in listed:
         found = [images.problems.get(pair.image), sounds.problems.get(pair.sound)]
@@ -176,7 +176,7 @@ def _usable(listed: Sequence[Pair], images: EncodedMedia, sounds: EncodedMedia) 
 
 
 def _groups(pairs: Sequence[Pair], images: EncodedMedia, sounds: EncodedMedia) -> list[int]:
-    """A group for each pair: those with the same given group, the same picture or the same sound, by content."""
+    """Groups the pairs: those with the same given group, the same picture or the same sound, by content."""
     marks = [
         [("image", images.content[pair.image]), ("sound", sounds.content[pair.sound])]
         + ([("group", pair.group)] if pair.group is not None else [])
@@ -187,7 +187,7 @@ def _groups(pairs: Sequence[Pair], images: EncodedMedia, sounds: EncodedMedia) -
 
 
 def _parts(splits: Sequence[str]) -> Iterator[tuple[str, list[int]]]:
-    """(split, numbers of some of its rows), so that few embeddings are in memory at a time."""
+    """Cuts rows into (split, numbers of some of its rows), so that few embeddings are in memory at a time."""
     for split in sorted(set(splits)):
         rows = [row for row, own in enumerate(splits) if own == split]
         for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -195,7 +195,7 @@ def _parts(splits: Sequence[str]) -> Iterator[tuple[str, list[int]]]:
 
 
 def _rows(pairs: Sequence[Pair], groups: Sequence[int], classes: Sequence[str]) -> dict[str, list[Any]]:
-    """The columns that are not embeddings."""
+    """Makes the columns that are not embeddings."""
     number = {name: i for i, name in enumerate(classes)}
     return {
         "key": [pair.key for pair in pairs],

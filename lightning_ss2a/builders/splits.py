@@ -1,4 +1,4 @@
-"""Who stays together, and who goes into which fold."""
+"""Assigns groups to splits and folds."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -9,7 +9,7 @@ from lightning_ss2a.errors import InputError
 
 
 def connected_rows(marks: Sequence[Sequence[Hashable]]) -> list[int]:
-    """Rows that share a mark belong together, and so do those that are linked through others (union-find).
+    """Joins rows that share a mark, directly or through other rows, into components (union-find).
 
     Args:
         marks: the marks of each row: its picture, its sound, its group.
@@ -36,7 +36,7 @@ def connected_rows(marks: Sequence[Sequence[Hashable]]) -> list[int]:
 def assign_splits(
     groups: Sequence[Hashable], classes: Sequence[str], *, folds: int, validation_fraction: float, seed: int
 ) -> list[str]:
-    """A split for each row; rows of a group get the same, and each class is spread evenly over splits, by groups.
+    """Assigns rows to splits, whole groups at a time, so that each class is spread evenly over the splits.
 
     Args:
         groups: group of each row.
@@ -64,7 +64,7 @@ def assign_splits(
 
 
 def _side(position: int, groups: int, fraction: float) -> str:
-    """``validation`` for evenly spaced positions: as many as the fraction says, but at least one, and not all."""
+    """Assigns evenly spaced positions to ``validation``: as many as the fraction says, at least one, and not all."""
     held_out = min(max(round(groups * fraction), 1), groups - 1)
     chosen = (position + 1) * held_out // groups > position * held_out // groups
     return "validation" if chosen else "train"

@@ -285,7 +285,7 @@ def _both_encoders(images: ImageEncoder | None, sounds: AudioEncoder | None) -> 
 
 
 def _expand(sources: list[str]) -> list[str]:
-    """Braces and patterns as the files they mean, in order; URLs and paths that exist as they are."""
+    """Expands braces and patterns into the files they mean, in order; URLs and paths that exist stay as they are."""
     from braceexpand import braceexpand  # comes with webdataset, whose habit this is
 
     expanded: list[str] = []

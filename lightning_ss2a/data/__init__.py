@@ -1,4 +1,4 @@
-"""Data sets of embeddings: shards, their manifest, and batches for training.
+"""Reads, writes and loads data sets of embeddings: shards, their manifest, and batches for training.
 
 What needs Lightning (``ShardDataModule``) is imported on first use, so that reading and writing shards starts fast.
 """

@@ -1,4 +1,4 @@
-"""Media files to embeddings: encoders, and media as arrays. Media packages are imported when they are used."""
+"""Turns media files into embeddings. Media packages are imported when they are used."""
 
 from lightning_ss2a.perception.encoders.efficientnet_lite import EfficientNetLite
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder

@@ -1,4 +1,4 @@
-"""Embeddings of media that were encoded before, so that a build that stopped goes on where it was."""
+"""Caches embeddings of media, so that a build that stopped goes on where it was."""
 
 import hashlib
 import io
@@ -34,7 +34,7 @@ class EmbeddingCache:
             ) from error
 
     def path(self, content: str, encoder: str, views: int, seed: int) -> Path:
-        """File of the embeddings of a medium.
+        """Names the file of the embeddings of a medium.
 
         Args:
             content: sha256 of the media file.

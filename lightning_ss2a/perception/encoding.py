@@ -1,4 +1,4 @@
-"""Media files to embeddings of their views, each file once, kept in a cache."""
+"""Encodes views of media files, each file once, through a cache."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -22,13 +22,13 @@ EncodeViews = Callable[[bytes, str, np.random.Generator], np.ndarray]
 
 
 def tracked(items: Sequence[T], title: str) -> Iterable[T]:
-    """The items, with a progress bar on standard error if it is a terminal; an empty title: none."""
+    """Passes items on, with a progress bar on standard error if it is a terminal; an empty title: none."""
     console = Console(stderr=True)
     return track(items, title, console=console, transient=True, disable=not (title and console.is_terminal))
 
 
 def view_generator(content: str, seed: int) -> np.random.Generator:
-    """The chance by which views of a medium are drawn, from the sha256 of its file.
+    """Makes the random generator that draws the views of a medium, from the sha256 of its file.
 
     It depends on the content alone: neither on the order of files nor on what was cached.
     """
@@ -36,7 +36,7 @@ def view_generator(content: str, seed: int) -> np.random.Generator:
 
 
 def checked_embeddings(embeddings: np.ndarray, rows: int, encoder: ImageEncoder | AudioEncoder) -> np.ndarray:
-    """What an encoder gave, [rows, width], as float32.
+    """Checks what an encoder gave, and gives it as float32 [rows, width].
 
     Raises:
         ValueError: of another shape than the encoder says.
@@ -64,7 +64,7 @@ class EncodedMedia:
     problems: dict[str, str]
 
     def embeddings(self, references: Iterable[str]) -> np.ndarray:
-        """Embeddings of these files: [files, views, width], float32."""
+        """Reads the embeddings of these files: float32 [files, views, width]."""
         return np.stack([np.load(self.cached[reference], allow_pickle=False) for reference in references])
 
 
@@ -77,7 +77,7 @@ def encode_images(
     seed: int,
     progress: bool,
 ) -> EncodedMedia:
-    """Encode ``views`` views of each picture; see :func:`encode_sounds`."""
+    """Encodes ``views`` views of each picture; see :func:`encode_sounds`."""
 
     def encode(data: bytes, name: str, generator: np.random.Generator) -> np.ndarray:
         return encoder.encode(image_views(load_image(data, name), views, generator)).numpy()
@@ -94,7 +94,7 @@ def encode_sounds(
     seed: int,
     progress: bool,
 ) -> EncodedMedia:
-    """Encode ``views`` views of each sound.
+    """Encodes ``views`` views of each sound.
 
     Args:
         references: files, as :func:`lightning_ss2a.perception.media.files.read_media` reads them.

@@ -1,4 +1,4 @@
-"""Media packages are optional: training needs none of them, so they are imported when first used."""
+"""Imports media packages when they are first used: they are optional, training needs none of them."""
 
 from importlib import import_module
 from types import ModuleType
@@ -7,7 +7,7 @@ from lightning_ss2a.errors import InputError
 
 
 def media_package(name: str) -> ModuleType:
-    """Import a package of the extra ``media``.
+    """Imports a package of the extra ``media``.
 
     Raises:
         InputError: it is not installed; says how to install it.

@@ -1,1 +1,1 @@
-"""What a data set is on disk: manifest, shards, columns; their reader and writer."""
+"""Reads and writes data sets on disk: manifest, shards, columns."""

@@ -69,7 +69,7 @@ def encode_block(columns: Mapping[str, Column], number: int, compression: Compre
 
 
 def _narrowest(text: np.ndarray) -> np.ndarray:
-    """Text as wide as the longest of this block, so that equal rows are equal bytes however they were put together."""
+    """Makes text as wide as the longest of this block, so that equal rows are equal bytes however they came."""
     return text.astype(f"S{max(1, *map(len, text.tolist()))}")
 
 
@@ -114,7 +114,7 @@ def block_column(members: Mapping[str, Member], spec: ColumnSpec, name: str, whe
 
 
 def check_column(column: Column, spec: ColumnSpec, rows: int, where: str, name: str) -> None:
-    """Raise the first problem of a column.
+    """Raises the first problem of a column.
 
     Raises:
         ShardError: names row (in its block) and field.
@@ -170,7 +170,7 @@ def _check_sizes(members: Collection[Member], block: Block, where: str) -> None:
 
 
 def refuse_pickle(member: str, where: str) -> None:
-    """Say that pickles are never loaded.
+    """Refuses pickles, which are never loaded.
 
     Raises:
         ShardError: the member's name is that of a pickle.
@@ -180,12 +180,12 @@ def refuse_pickle(member: str, where: str) -> None:
 
 
 def slice_columns(columns: Mapping[str, Column], start: int, stop: int) -> Columns:
-    """Rows start to stop, without copying."""
+    """Slices rows start to stop, without copying."""
     return {name: column[start:stop] for name, column in columns.items()}
 
 
 def empty_column(spec: ColumnSpec) -> Column:
-    """A column without rows."""
+    """Makes a column without rows."""
     dtype = np.dtype("S1" if spec.is_text else spec.dtype)
     values = np.empty((0, *spec.inner), dtype)
     return Ragged(values, np.zeros(1, np.int64)) if spec.ragged else values

@@ -1,4 +1,4 @@
-"""Columns as numpy arrays: checked, converted to what is stored, cut and joined."""
+"""Holds, checks, cuts and joins columns as numpy arrays."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,17 +24,17 @@ class Ragged:
         return len(self.offsets) - 1
 
     def __getitem__(self, rows: slice) -> "Ragged":
-        """Rows start to stop."""
+        """Slices rows start to stop."""
         start, stop, _ = rows.indices(len(self))
         offsets = self.offsets[start : stop + 1]
         return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
     def row(self, index: int) -> np.ndarray:
-        """The items of one row."""
+        """Gives the items of one row, [items, ...]."""
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     def take(self, index: np.ndarray) -> "Ragged":
-        """The rows with these numbers, in this order."""
+        """Takes the rows with these numbers, int64 [rows], in this order."""
         starts, lengths = self.offsets[index], np.diff(self.offsets)[index]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         items = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
@@ -42,7 +42,7 @@ class Ragged:
 
     @classmethod
     def from_rows(cls, rows: Sequence[np.ndarray], inner: tuple[int, ...], dtype: np.dtype) -> "Ragged":
-        """From a list of arrays [items, ...], one a row."""
+        """Joins arrays [items, ...], one a row."""
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         return cls(np.concatenate([np.empty((0, *inner), dtype), *rows]), offsets)
@@ -77,7 +77,7 @@ def join_columns(parts: Sequence[Column]) -> Column:
 
 
 def all_finite(x: np.ndarray) -> bool:
-    """Whether no float16 or float32 number is NaN or infinite.
+    """Tells whether no float16 or float32 number is NaN or infinite.
 
     Reads bits as integers: non-finite numbers are the largest positive signed ones and the largest unsigned ones. Two
     integer maxima without a temporary array are many times as fast as ``np.isfinite`` on float16.
@@ -91,7 +91,7 @@ def all_finite(x: np.ndarray) -> bool:
 
 
 def column_problems(column: Column, spec: ColumnSpec, rows: int) -> Iterator[tuple[int | None, str]]:
-    """(row, message) for each way in which a column is not what it should be; row None: the whole column."""
+    """Finds what is wrong with a column, as (row, message); row None: the whole column."""
     if isinstance(column, Ragged) != spec.ragged:
         yield None, "is ragged" if spec.ragged is False else "is not ragged"
     elif isinstance(column, Ragged):

@@ -1,4 +1,4 @@
-"""Do these data sets go together? What their manifests say, before anything is read."""
+"""Checks by their manifests that data sets go together, before anything is read."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,12 +8,12 @@ from lightning_ss2a.errors import ShardError
 
 
 def as_list(datasets: str | list[str]) -> list[str]:
-    """One data set or several, as a list."""
+    """Makes a list of one data set or several."""
     return [str(datasets)] if not isinstance(datasets, (list, tuple)) else [str(d) for d in datasets]
 
 
 def load_manifests(datasets: str | list[str]) -> list[Manifest]:
-    """The manifests of data sets that are used together.
+    """Loads the manifests of data sets that are used together.
 
     Raises:
         ShardError: a manifest is missing or damaged, or two differ in kind, fields, widths, views, encoders or classes.
@@ -33,12 +33,12 @@ def load_manifests(datasets: str | list[str]) -> list[Manifest]:
 
 
 def manifest_of(datasets: str | list[str]) -> Manifest:
-    """The manifest that stands for all data sets: the first one's; the splits are its own."""
+    """Loads the manifest that stands for all data sets: the first one's; the splits are its own."""
     return load_manifests(datasets)[0]
 
 
 def _facts(manifest: Manifest) -> Iterator[tuple[str, Any]]:
-    """What must be equal, most telling first."""
+    """Lists what must be equal, most telling first."""
     yield "the kind", manifest.kind
     yield "the list of fields", sorted(manifest.fields)
     for name, field in sorted(manifest.fields.items()):

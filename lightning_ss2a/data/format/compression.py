@@ -1,4 +1,4 @@
-"""Gzip for what a data set holds: used where it pays when it is written, bounded when it is read.
+"""Compresses what a data set holds where that pays, and unpacks it within bounds.
 
 Compressed members of a shard are called ``.npy.gz``, which plain WebDataset unpacks too. Equal content gives equal
 bytes: the level is fixed and no time is written.

@@ -1,4 +1,4 @@
-"""What callers hand to the writer, as the columns that are stored."""
+"""Converts what callers hand to the writer into the columns that are stored."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class ColumnConverter:
         self.num_classes = num_classes
 
     def __call__(self, columns: Mapping[str, Any], where: str, first_row: int) -> Columns:
-        """Columns as stored, with those filled in that may be left out.
+        """Converts columns to what is stored, and fills in those that may be left out.
 
         ``name`` is empty by default, ``pair_origin`` annotated, ``group`` a hash of the key (each row its own group),
         ``class_index`` 0 where there is only one class.
@@ -60,7 +60,7 @@ class ColumnConverter:
 
 
 def group_of(text: bytes) -> int:
-    """A group number for a text, the same everywhere: 63 bits of its sha256."""
+    """Numbers a group by a text, the same everywhere: 63 bits of its sha256."""
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
 
 
@@ -119,7 +119,7 @@ def _dense(value: Any) -> np.ndarray:
 
 
 def _narrow(array: np.ndarray, dtype: str) -> np.ndarray:
-    """A copy in the storage dtype; what does not fit is refused."""
+    """Copies an array to the storage dtype; what does not fit is refused."""
     if array.dtype.kind == "f" and np.dtype(dtype).kind != "f":
         raise _Bad(None, f"has dtype {array.dtype}, needs whole numbers")
     with np.errstate(over="ignore", invalid="ignore"):

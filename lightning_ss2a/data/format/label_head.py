@@ -1,4 +1,4 @@
-"""Label head: a linear layer over audio embeddings that stands in for an audio tagger where there is no waveform."""
+"""Defines the label head: a linear layer on audio embeddings in place of an audio tagger, where no waveform is left."""
 
 import json
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from lightning_ss2a.errors import ShardError
 
 @dataclass(frozen=True)
 class LabelHead:
-    """Scores of labels for an audio embedding: ``audio @ weight.T + bias``.
+    """Scores the labels of an audio embedding: ``audio @ weight.T + bias``.
 
     Attributes:
         weight: [labels, width], float32.
@@ -41,11 +41,11 @@ class LabelHead:
         return self.weight.shape[1]
 
     def to(self, device: torch.device) -> "LabelHead":
-        """The same head on another device."""
+        """Moves the head to a device."""
         return replace(self, weight=self.weight.to(device), bias=self.bias.to(device))
 
     def scores(self, audio: Tensor) -> Tensor:
-        """Logits of all labels: [..., width] -> [..., labels], float32."""
+        """Computes the logits of all labels: [..., width] to [..., labels], float32."""
         weight, bias = self.weight.to(audio.device), self.bias.to(audio.device)
         return torch.nn.functional.linear(audio.float(), weight, bias)
 
@@ -74,7 +74,7 @@ class LabelHead:
             ) from error
 
     def to_bytes(self) -> bytes:
-        """The safetensors file."""
+        """Makes the safetensors file."""
         tensors = {"weight": self.weight.float().contiguous(), "bias": self.bias.float().contiguous()}
         return safetensors.torch.save(tensors, metadata={"labels": json.dumps(list(self.labels))})
 

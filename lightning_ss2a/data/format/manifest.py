@@ -1,4 +1,4 @@
-"""``manifest.json``: what a data set holds. Read strictly; written last, so a folder without it is not finished."""
+"""Reads and writes ``manifest.json``: what a data set holds. It is written last, so without it none is finished."""
 
 import dataclasses
 import hashlib
@@ -126,7 +126,7 @@ class Manifest:
         return hashlib.sha256(repr(self).encode()).hexdigest()
 
     def rows(self, split: str | None = None) -> int:
-        """Number of rows of a split; of all, if None.
+        """Counts the rows of a split; of all, if None.
 
         Raises:
             ShardError: no such split.
@@ -135,7 +135,7 @@ class Manifest:
         return sum(shard.rows for name in splits for shard in self.shards(name))
 
     def shards(self, split: str) -> tuple[Shard, ...]:
-        """Shards of a split.
+        """Gives the shards of a split.
 
         Raises:
             ShardError: no such split.
@@ -145,7 +145,7 @@ class Manifest:
         return self.splits[split]
 
     def load_label_head(self, folder: str | os.PathLike) -> LabelHead:
-        """The data set's label head, checked against its sha256 and the width of the audio.
+        """Loads the data set's label head, checked against its sha256 and the width of the audio.
 
         Raises:
             ShardError: there is none, or it is damaged.
@@ -168,7 +168,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Manifest":
-        """Read the manifest of a data set: a local folder, or a URL that fsspec or WebDataset opens.
+        """Reads the manifest of a data set: a local folder, or a URL that fsspec or WebDataset opens.
 
         Raises:
             ShardError: missing, damaged, of another version, or inconsistent.
@@ -184,7 +184,7 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str = MANIFEST) -> "Manifest":
-        """Read the manifest from the file's bytes.
+        """Reads the manifest from the file's bytes.
 
         Raises:
             ShardError: see :meth:`load`.
@@ -196,7 +196,7 @@ class Manifest:
 
     @classmethod
     def examine(cls, data: bytes, where: str = MANIFEST) -> tuple["Manifest", list[str]]:
-        """Like :meth:`from_bytes`, but with all messages about what contradicts itself instead of the first.
+        """Reads like :meth:`from_bytes`, but gives all messages about what contradicts itself instead of the first.
 
         Raises:
             ShardError: not a manifest at all, or of another version.
@@ -214,17 +214,17 @@ class Manifest:
         return manifest, problems + [f"{where}: {path} {message}" for path, message in manifest.problems()]
 
     def to_bytes(self) -> bytes:
-        """The JSON file."""
+        """Makes the JSON file."""
         content = json.loads(json.dumps(dataclasses.asdict(self)))
         whole = {"format_version": FORMAT_VERSION, **content, "checksum": _checksum(content)}
         return (json.dumps(whole, indent=1) + "\n").encode()
 
     def save(self, folder: str | os.PathLike, name: str = MANIFEST) -> None:
-        """Write the file, whole or not at all."""
+        """Writes the file, whole or not at all."""
         write_whole(Path(folder) / name, self.to_bytes())
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """(JSON path, message) of everything that contradicts itself."""
+        """Finds everything that contradicts itself, as (JSON path, message)."""
         if self.kind not in KINDS:
             yield "kind", f"is {self.kind!r}, needs one of {', '.join(KINDS)}"
             return
@@ -287,7 +287,7 @@ def _check_version(version: Any, where: str) -> None:
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    """Sha256 of the content, whatever the white space."""
+    """Computes the sha256 of the content, whatever the white space."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -297,7 +297,7 @@ VISUAL_FIELDS = ("global_visual", "sources")
 
 
 def field_width(datasets: str | list[str], field: str) -> int:
-    """Width of a field of the first data set, as models need it when the command line is parsed.
+    """Finds the width of a field of the first data set, as models need it when the command line is parsed.
 
     ``visual`` is also found under the names that it has in scenes and videos.
 

@@ -1,4 +1,4 @@
-"""``.npy`` without copies and without pickles."""
+"""Encodes and decodes ``.npy`` files without copies and without pickles."""
 
 import ast
 import io
@@ -13,14 +13,14 @@ _LONGEST_HEADER = 4096
 
 
 def encode(array: np.ndarray) -> bytes:
-    """The bytes of an ``.npy`` file."""
+    """Makes an ``.npy`` file."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
 
 
 def decode(data: memoryview, where: str) -> np.ndarray:
-    """The array of an ``.npy`` file, sharing its memory.
+    """Reads the array of an ``.npy`` file, sharing its memory.
 
     Raises:
         ShardError: damaged, or it holds Python objects.
@@ -47,7 +47,7 @@ def decode(data: memoryview, where: str) -> np.ndarray:
 
 @lru_cache(maxsize=1024)
 def _parse_header(header: bytes) -> tuple[tuple[int, ...], np.dtype] | str:
-    """Shape and dtype, or what is wrong. Cached: blocks of one data set have the same few headers.
+    """Reads shape and dtype, or what is wrong. Cached: blocks of one data set have the same few headers.
 
     numpy's own reader also repairs headers of Python 2, by a tokenizer that fails in ways of its own.
     """

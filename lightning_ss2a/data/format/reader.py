@@ -1,4 +1,4 @@
-"""``ShardReader``: rows of a data set as numpy columns, verified as they are read."""
+"""Reads rows of a data set as numpy columns, verified as they are read."""
 
 import hashlib
 import os
@@ -45,7 +45,7 @@ class ShardReader:
         stop: int | None = None,
         fields: Collection[str] | None = None,
     ) -> Columns:
-        """Rows start to stop of a shard.
+        """Reads rows start to stop of a shard.
 
         Args:
             split: name of the split.
@@ -72,7 +72,7 @@ class ShardReader:
         return {name: join_columns([part[name] for part in parts]) for name in wanted}
 
     def read_split(self, split: str, fields: Collection[str] | None = None) -> Columns:
-        """All rows of a split; memory holds them once, and one block.
+        """Reads all rows of a split; memory holds them once, and one block.
 
         Raises:
             ShardError: see :meth:`read`.
@@ -87,7 +87,7 @@ class ShardReader:
         return {name: filler.column() for name, filler in fillers.items()}
 
     def blocks(self, split: str, fields: Collection[str] | None = None) -> Iterator[Columns]:
-        """The rows of a split in order, a block at a time (a shard at a time in layout ``samples``).
+        """Reads the rows of a split in order, a block at a time (a shard at a time in layout ``samples``).
 
         Raises:
             ShardError: see :meth:`read`.
@@ -97,7 +97,7 @@ class ShardReader:
             yield from self._blocks(shard, 0, shard.rows, wanted)
 
     def verify_shard(self, split: str, shard_index: int) -> None:
-        """Check the size and the sha256 of a whole shard.
+        """Checks the size and the sha256 of a whole shard.
 
         Raises:
             ShardError: it is not the file that the manifest describes.
@@ -143,7 +143,7 @@ class ShardReader:
                 first += block.rows
 
     def _samples(self, shard: Shard, wanted: list[str]) -> Columns:
-        """The whole shard; kept, so that reading it piece by piece decodes it once."""
+        """Decodes a whole shard; the last one is cached, so that reading it piece by piece decodes it once."""
         key = (shard.file, tuple(wanted))
         if self._last_samples is None or self._last_samples[:2] != key:
             where = self._where(shard)
@@ -181,7 +181,7 @@ class _Filler:
 
 
 def read_block(file: RangeReader, block: Block, where: str) -> memoryview:
-    """The bytes of a block, checked against its crc32.
+    """Reads the bytes of a block, checked against its crc32.
 
     Raises:
         ShardError: truncated or damaged.

@@ -1,4 +1,4 @@
-"""One sample in each tar entry group, as other tools write and read: ``000000017.visual.npy``, ``000000017.json``."""
+"""Encodes rows as one sample each, as other tools do, and back: ``000000017.visual.npy``, ``000000017.json``."""
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ _JSON_TYPES = {
 
 
 def encode_samples(columns: Mapping[str, Column], first_row: int, classes: Sequence[str]) -> bytes:
-    """The tar entries of some rows; arrays as ``.npy``, the rest as ``.json``."""
+    """Encodes rows as tar entries: arrays as ``.npy``, the rest as ``.json``."""
     return write_entries(_samples(columns, first_row, classes))
 
 
@@ -62,7 +62,7 @@ def decode_samples(
     where: str,
     wanted: Collection[str] | None = None,
 ) -> Columns:
-    """The columns of a shard in layout ``samples``, checked.
+    """Decodes and checks the columns of a shard in layout ``samples``.
 
     Args:
         data: the tar file.
@@ -89,7 +89,7 @@ def sample_columns(
     where: str,
     wanted: Collection[str] | None = None,
 ) -> Columns:
-    """Like :func:`decode_samples`, but values are not checked yet."""
+    """Decodes like :func:`decode_samples`, but values are not checked yet."""
     names = list(specs) if wanted is None else list(wanted)
     arrays = {name for name, spec in specs.items() if _is_array(spec)}
     values: dict[str, list[Any]] = {name: [] for name in names}
@@ -114,7 +114,7 @@ def _is_array(spec: ColumnSpec) -> bool:
 
 
 def _grouped(data: bytes, expected: set[str], where: str) -> Iterator[dict[str, Any]]:
-    """WebDataset's grouping over our strict tar reader."""
+    """Groups members as WebDataset does, over our strict tar reader."""
 
     def members() -> Iterator[dict[str, Any]]:
         for member, content in read_entries(memoryview(data), where):
@@ -141,7 +141,7 @@ def _array(content: memoryview, spec: ColumnSpec, where: str) -> np.ndarray:
 
 
 def _facts(sample: Mapping[str, Any], classes: Sequence[str], where: str) -> dict[str, Any]:
-    """Everything of a row that is not an array; ``.cls`` may give the class where there is no ``.json``."""
+    """Reads all of a row that is not an array; ``.cls`` may give the class where there is no ``.json``."""
     facts = load_json(bytes(sample["json"]), where) if "json" in sample else {}
     if not isinstance(facts, dict):
         raise ShardError(f"{where}: .json needs an object")

@@ -1,4 +1,4 @@
-"""What each kind of data set holds: the one place that knows names, types and shapes of columns."""
+"""Defines what each kind of data set holds: names, types and shapes of columns."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -109,7 +109,7 @@ KINDS: dict[str, Kind] = {
 
 
 def column_specs(kind: str, fields: Mapping[str, FieldSpec], num_classes: int) -> dict[str, ColumnSpec]:
-    """All columns of a data set: its embedding fields, then the columns of its kind."""
+    """Lists all columns of a data set: its embedding fields, then the columns of its kind."""
     columns = {
         "key": ColumnSpec(TEXT, min_items=1),
         "name": ColumnSpec(TEXT),
@@ -130,7 +130,7 @@ def _embedding_column(kind: Kind, name: str, spec: FieldSpec) -> ColumnSpec:
 
 
 def field_problems(kind: str, fields: Mapping[str, FieldSpec]) -> Iterator[tuple[str, str]]:
-    """(field, message) for each field that a data set of this kind cannot have, or lacks."""
+    """Finds the fields that a data set of this kind cannot have, or lacks, as (field, message)."""
     rules = KINDS[kind]
     for name in rules.fields:
         if name not in fields:

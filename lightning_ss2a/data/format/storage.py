@@ -1,4 +1,4 @@
-"""Local files and URLs, read the same way: whole files and byte ranges."""
+"""Reads local files and URLs the same way: whole files and byte ranges."""
 
 import bz2
 import gzip
@@ -48,18 +48,18 @@ class _Stream(Protocol):
 
 
 def is_local(url: str | os.PathLike) -> bool:
-    """Whether it is a path of this machine's file system, or a ``file://`` URL."""
+    """Tells whether it is a path of this machine's file system, or a ``file://`` URL."""
     path = local_path(url)
     return path != os.fspath(url) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path) or os.path.exists(path)
 
 
 def local_path(url: str | os.PathLike) -> str:
-    """The path that a ``file://`` URL stands for; anything else as it is."""
+    """Gives the path that a ``file://`` URL stands for; anything else as it is."""
     return os.fspath(url).removeprefix("file://")
 
 
 def join_url(folder: str | os.PathLike, name: str) -> str:
-    """A file in a folder; the folder may be a URL, or ``pipe:COMMAND FOLDER``."""
+    """Names a file in a folder; the folder may be a URL, or ``pipe:COMMAND FOLDER``."""
     return f"{os.fspath(folder).rstrip('/')}/{name}"
 
 
@@ -99,7 +99,7 @@ class RangeReader:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
@@ -108,7 +108,7 @@ class RangeReader:
             self._pipe = None
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Fill a buffer with the bytes from an offset on; returns how many there were.
+        """Fills a buffer with the bytes from an offset on; returns how many there were.
 
         Raises:
             ShardError: the file cannot be read.
@@ -126,7 +126,7 @@ class RangeReader:
             raise _unreadable(self.url, error) from error
 
     def read_all(self) -> bytes:
-        """The whole file.
+        """Reads the whole file.
 
         Raises:
             ShardError: the file cannot be read.
@@ -213,13 +213,13 @@ class WholeStream:
         self._stream.close()
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
+        """Reads the next bytes."""
         data = self._content.read(size)
         self._tail = (self._tail + data)[-_END_OF_TAR:]
         return data
 
     def check_end(self) -> None:
-        """Check, after the last member, that the archive was not cut off between two members.
+        """Checks, after the last member, that the archive was not cut off between two members.
 
         Raises:
             ShardError: its end is missing, or the command failed.
@@ -242,7 +242,7 @@ class _Rejoined:
         self._start, self._rest = start, rest
 
     def read(self, size: int) -> bytes:
-        """At most so many bytes; none at the end."""
+        """Reads at most so many bytes; none at the end."""
         data, self._start = self._start[:size], self._start[size:]
         return data or self._rest.read(size)
 
@@ -258,7 +258,7 @@ def _open_local(path: str, folder: str | os.PathLike | None) -> tuple[_Stream, i
 
 
 def leads_inside(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
-    """Whether a path, links resolved, is in a folder."""
+    """Tells whether a path, links resolved, is in a folder."""
     return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 

@@ -1,4 +1,4 @@
-"""The little of tar that shards need, strict: regular files with plain names, nothing else."""
+"""Reads and writes the little of tar that shards need: regular files with plain names, nothing else."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ _TYPES = {
 
 
 def write_entries(samples: Iterable[dict[str, str | bytes]]) -> bytes:
-    """Tar entries of WebDataset samples without the end of archive; equal samples give equal bytes."""
+    """Writes WebDataset samples as tar entries without the end of archive; equal samples give equal bytes."""
     buffer = io.BytesIO()
     writer = webdataset.TarWriter(buffer, encoder=False, mtime=0)
     for sample in samples:
@@ -32,7 +32,7 @@ def write_entries(samples: Iterable[dict[str, str | bytes]]) -> bytes:
 
 
 def read_entries(buffer: memoryview, where: str) -> Iterator[tuple[str, memoryview]]:
-    """(name, content) of each member, without copying.
+    """Reads (name, content) of each member, without copying.
 
     Python's own reader follows extended headers, sparse files and sizes that send it in circles; this one does not.
 

@@ -1,4 +1,4 @@
-"""``ShardWriter``: rows into a data set folder, atomically and resumably, in constant memory."""
+"""Writes rows into the folder of a data set, atomically and resumably, in constant memory."""
 
 import hashlib
 import json
@@ -164,11 +164,11 @@ class ShardWriter:
             self.abandon()
 
     def rows_written(self, split: str) -> int:
-        """Rows of a split in finished shards: those that a resumed build skips."""
+        """Counts the rows of a split in finished shards: those that a resumed build skips."""
         return sum(shard.rows for shard in self.manifest.splits.get(split, ()))
 
     def write(self, split: str, columns: Mapping[str, Any]) -> None:
-        """Append rows to a split.
+        """Appends rows to a split.
 
         Args:
             split: name of the split.
@@ -191,7 +191,7 @@ class ShardWriter:
         self._flush(split, state, last=False)
 
     def close(self) -> None:
-        """Finish the shards and write the manifest.
+        """Finishes the shards and writes the manifest.
 
         Raises:
             ShardError: nothing was written, or a fold without rows.
@@ -210,7 +210,7 @@ class ShardWriter:
         self._lock.release()
 
     def abandon(self) -> None:
-        """Stop without finishing; finished shards stay for a build that goes on."""
+        """Stops without finishing; finished shards stay for a build that goes on."""
         for state in self._splits.values():
             if state.shard is not None:
                 state.shard.file.abandon()
@@ -241,7 +241,7 @@ class ShardWriter:
             leftover.unlink()
 
     def _flush(self, split: str, state: _Split, last: bool) -> None:
-        """Write full blocks; all rows, if these are the last."""
+        """Writes full blocks; all rows, if these are the last."""
         if not last and state.waiting < self._next_block_rows(state):
             return
         if state.waiting:
@@ -296,7 +296,7 @@ class ShardWriter:
 
 
 def check_not_source(output: str | os.PathLike, sources: Sequence[str]) -> None:
-    """Refuse to write a data set over one that it is made from: overwriting would delete what is to be read.
+    """Refuses to write a data set over one that it is made from: overwriting would delete what is to be read.
 
     Raises:
         InputError: the output is one of the sources.
@@ -307,7 +307,7 @@ def check_not_source(output: str | os.PathLike, sources: Sequence[str]) -> None:
 
 
 def check_output(output: str | os.PathLike, overwrite: bool) -> None:
-    """See before the work that a data set can be written, or hours of it end in an error.
+    """Checks before the work that a data set can be written, or hours of it end in an error.
 
     Raises:
         InputError: the folder holds a data set that may not be replaced, or cannot be written.
@@ -318,7 +318,7 @@ def check_output(output: str | os.PathLike, overwrite: bool) -> None:
 
 
 def check_output_folder(folder: Path) -> None:
-    """See that a data set can be written to a folder, which need not exist and is not made.
+    """Checks that a data set can be written to a folder, which need not exist and is not made.
 
     Raises:
         ShardError: it cannot.

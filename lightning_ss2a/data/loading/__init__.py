@@ -1,1 +1,1 @@
-"""Shards to batches: what is read, in which order, and where it is kept."""
+"""Turns shards into batches: what is read, in which order, and where it stays."""

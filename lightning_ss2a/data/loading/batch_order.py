@@ -1,4 +1,4 @@
-"""Which rows make up which batch: pure arithmetic, a function of (seed, epoch) alone.
+"""Plans which rows make up which batch: pure arithmetic, a function of (seed, epoch) alone.
 
 Rows are numbered through all data sets, splits and shards that are trained together. Nothing here depends on the number
 of processes or workers except :func:`rank_slice`: a global batch holds the same rows in the same order on any machine.
@@ -32,12 +32,12 @@ class Purpose(IntEnum):
 
 
 def generator(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:
-    """A random generator that depends on the arguments alone, on every machine."""
+    """Makes a random generator that depends on the arguments alone, on every machine."""
     return np.random.default_rng([seed, purpose, *key])
 
 
 def rank_slice(batch_size: int, rank: int, world_size: int) -> slice:
-    """The contiguous part of a global batch that one rank trains on.
+    """Gives the contiguous part of a global batch that one rank trains on.
 
     Raises:
         InputError: the batch does not divide among the ranks.
@@ -61,7 +61,7 @@ class Draws:
 
 
 def draws(rows: int, weight: float, epoch: int) -> Draws:
-    """The draws of one data set in an epoch.
+    """Computes the draws of one data set in an epoch.
 
     The whole part of the weight is passes over all rows. The fractional part walks through one fixed cyclic order,
     epoch after epoch, so that rows get their turn equally often and none comes twice in an epoch (weight <= 1).
@@ -72,7 +72,7 @@ def draws(rows: int, weight: float, epoch: int) -> Draws:
 
 
 def count_batches(rows: Sequence[int], weights: Sequence[float], batch_size: int) -> int:
-    """Full global batches in every epoch.
+    """Counts the full global batches of every epoch.
 
     Fractional weights draw one row more in some epochs; the number of batches is the same in all of them.
 
@@ -121,7 +121,7 @@ class MemoryPlan:
         return _identity(self)
 
     def order(self, epoch: int) -> np.ndarray:
-        """Row numbers of the epoch, int64 [batches * batch_size]; batch b is the b-th run of batch_size."""
+        """Orders the rows of an epoch: row numbers, int64 [batches * batch_size], one batch after the other."""
         drawn, offset = [], 0
         for i, (rows, weight) in enumerate(zip(self.rows, self.weights, strict=True)):
             count = draws(rows, weight, epoch)
@@ -135,7 +135,7 @@ class MemoryPlan:
 
 
 def take_range(segments: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """Rows start to stop of a sequence of row ranges [n, 2] laid end to end, again as row ranges."""
+    """Cuts rows start to stop out of row ranges [n, 2] laid end to end, again as row ranges [m, 2]."""
     ends = np.cumsum(segments[:, 1] - segments[:, 0])
     first, last = np.searchsorted(ends, [start, stop], side="right")
     begins = ends - (segments[:, 1] - segments[:, 0])
@@ -190,16 +190,16 @@ class StreamPlan:
         return math.ceil(self.batches / max(1, self.shuffle_rows // self.batch_size))
 
     def window_batches(self, window: int) -> range:
-        """The batches that a window holds."""
+        """Gives the batches that a window holds."""
         batches, windows = self.batches, self.windows
         return range(window * batches // windows, (window + 1) * batches // windows)
 
     def window_of(self, batch: int) -> int:
-        """The window that holds a batch."""
+        """Finds the window that holds a batch."""
         return ((batch + 1) * self.windows - 1) // self.batches
 
     def sequence(self, epoch: int) -> np.ndarray:
-        """All that an epoch draws, as row ranges [n, 2] in order."""
+        """Orders all that an epoch draws, as row ranges, int64 [n, 2]."""
         drawn = [self._drawn(i, epoch) for i in range(len(self.chunks))]
         random = generator(self.seed, Purpose.ROTATION, epoch)
         # Evenly spaced with a random shift each: data sets keep their proportion in every window.
@@ -223,13 +223,13 @@ class StreamPlan:
         return np.concatenate(drawn)
 
     def window_rows(self, sequence: np.ndarray, window: int, rank: int, world_size: int) -> np.ndarray:
-        """What a rank reads for a window, as row ranges [n, 2] of an epoch's sequence."""
+        """Selects what a rank reads for a window, as row ranges [n, 2] of an epoch's sequence."""
         batches, lanes = self.window_batches(window), rank_slice(self.batch_size, rank, world_size)
         start = batches.start * self.batch_size
         return take_range(sequence, start + lanes.start * len(batches), start + lanes.stop * len(batches))
 
     def window_order(self, epoch: int, window: int, rank: int, world_size: int) -> np.ndarray:
-        """Positions among the rows read, int64 [batches, rows of the rank]: which of them make up each batch."""
+        """Deals the rows read to batches: positions among them, int64 [batches, rows of the rank]."""
         size, lanes = len(self.window_batches(window)), rank_slice(self.batch_size, rank, world_size)
         random = generator(self.seed, Purpose.LANES, epoch, window).random((self.batch_size, size), dtype=np.float32)
         within = np.argsort(random[lanes], axis=1)
@@ -239,7 +239,7 @@ class StreamPlan:
 def view_choices(
     seed: int, epoch: int, views: int, field: int, *, start: int, stop: int, batch_size: int
 ) -> np.ndarray:
-    """The view that each row of batches start to stop shows, int64 [batches, batch_size].
+    """Draws the view that each row of batches start to stop shows, int64 [batches, batch_size].
 
     A function of (seed, epoch, batch, position in the global batch, field).
     """
@@ -251,7 +251,7 @@ def view_choices(
 
 
 def one_row_per_group(groups: np.ndarray, choice: np.ndarray) -> np.ndarray:
-    """One row of each group, in the order in which the groups first appear.
+    """Picks one row of each group, in the order in which the groups first appear.
 
     Args:
         groups: group of each row, any integers, [rows].
@@ -266,7 +266,7 @@ def one_row_per_group(groups: np.ndarray, choice: np.ndarray) -> np.ndarray:
 
 
 def group_order(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers sorted by group, groups in order of first appearance, and the number of rows of each group."""
+    """Sorts row numbers by group, int64 [rows], groups in order of first appearance; also counts the rows of each."""
     _, first, group, counts = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     appearance = np.argsort(first)
     rank = np.empty_like(appearance)
@@ -275,7 +275,7 @@ def group_order(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def derangement(rows: int, seed: int) -> np.ndarray:
-    """A random permutation without fixed points, int64 [rows], of at least 2: one cycle through all rows."""
+    """Draws a random permutation without fixed points, int64 [rows], of at least 2: one cycle through all rows."""
     cycle = generator(seed, Purpose.PAIRS).permutation(rows)
     partner = np.empty_like(cycle)
     partner[cycle] = np.roll(cycle, 1)

@@ -1,4 +1,4 @@
-"""``ShardDataModule``: one or several data sets for Lightning."""
+"""Gives Lightning batches from one or several data sets."""
 
 import math
 import os
@@ -60,10 +60,10 @@ class ShardDataModule(LightningDataModule):
         num_workers: processes that read ahead when streaming; 0: one thread. Unused otherwise.
         shuffle_rows: when streaming, rows shuffled with each other; memory needed is about three times that many rows.
         rows_per_group: ``all``, or ``one``: an epoch draws one random row of each group, and validation and test read
-            the first row of each group, and so do the floors. Not when streaming.
-        shuffle_pairs: train each row with the audio of another, the same other in every epoch: the floor "trained on
-            shuffled pairs". Where rows are selected, partners are drawn among them, anew for each selection. Evaluation
-            keeps the true pairs. Not when streaming.
+            the first row of each group, and so do the baselines. Not when streaming.
+        shuffle_pairs: train each row with the audio of another, the same other in every epoch: the baseline "trained
+            on shuffled pairs". Where rows are selected, partners are drawn among them, anew for each selection.
+            Evaluation keeps the true pairs. Not when streaming.
         seed: seed of all orders.
 
     Raises:
@@ -154,7 +154,7 @@ class ShardDataModule(LightningDataModule):
         return None
 
     def splits(self, stage: Stage) -> list[list[str]]:
-        """Names of the splits of each data set that a stage reads.
+        """Names the splits of each data set that a stage reads.
 
         All data sets are trained on; those without a split for an evaluation are left out of it, if others have one.
 
@@ -166,7 +166,7 @@ class ShardDataModule(LightningDataModule):
     # ---------------------------------------------------------------- Lightning's hooks
 
     def setup(self, stage: str) -> None:
-        """Check the options against the data, and settle where rows stay."""
+        """Checks the options against the data, and settles where rows stay."""
         if stage == "fit":
             rank_slice(self.batch_size, self._rank, self._world_size)
             self.splits("train")
@@ -174,7 +174,7 @@ class ShardDataModule(LightningDataModule):
         self._settle_residency()
 
     def train_dataloader(self) -> TrainingLoader:
-        """Training batches; stateful."""
+        """Makes the loader of training batches; stateful."""
         loader = TrainingLoader(self._training_source(), self._trainer_position)
         try:
             len(loader)  # too little data is an error now, not in the first epoch
@@ -186,19 +186,19 @@ class ShardDataModule(LightningDataModule):
         return loader
 
     def val_dataloader(self) -> EvaluationLoader:
-        """Validation batches."""
+        """Makes the loader of validation batches."""
         return self._evaluation_loader("validation")
 
     def test_dataloader(self) -> EvaluationLoader:
-        """Test batches."""
+        """Makes the loader of test batches."""
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> EvaluationLoader:
-        """All rows of the splits to predict, whatever ``rows_per_group``."""
+        """Makes the loader of all rows of the splits to predict, whatever ``rows_per_group``."""
         return self._evaluation_loader("predict")
 
     def training_rows_loader(self, every_row: bool = False) -> EvaluationLoader:
-        """The rows of the training split as evaluation sees them, in order, the same on every rank.
+        """Makes a loader of the training rows as evaluation sees them, in order, the same on every rank.
 
         Args:
             every_row: also with ``rows_per_group=one``. Otherwise that gives the first of each group: rows of a group
@@ -208,7 +208,7 @@ class ShardDataModule(LightningDataModule):
         return EvaluationLoader(rows, self.evaluation_batch_size)
 
     def measured_training_rows_key(self) -> Hashable:
-        """All that ``training_rows_loader()`` depends on: with the same key it gives the same batches, to the bit."""
+        """Names all that ``training_rows_loader()`` depends on: the same key, the same batches, to the bit."""
         device = self._device if self._settle_residency() == "device" else CPU
         return self._content("train"), str(device), self.rows_per_group, self.evaluation_batch_size
 
@@ -220,7 +220,7 @@ class ShardDataModule(LightningDataModule):
         return self._selected
 
     def select_training_rows(self, rows: np.ndarray | None) -> None:
-        """Draw from these training rows only, from the next ``train_dataloader()`` on.
+        """Lets training draw from these rows only, from the next ``train_dataloader()`` on.
 
         An epoch is then what it is of data without the other rows: weights count the rows selected, groups and partners
         of shuffled pairs are drawn among them, partners anew for each selection. Select the same rows on every rank.
@@ -239,7 +239,7 @@ class ShardDataModule(LightningDataModule):
         self._selected = rows
 
     def training_columns(self, names: Sequence[str]) -> Rows:
-        """Columns of all training rows, selected or not, in the order of row numbers.
+        """Reads columns of all training rows, selected or not, in the order of row numbers.
 
         From memory where training rows are there already; else only these columns are read.
 
@@ -261,7 +261,7 @@ class ShardDataModule(LightningDataModule):
         return ShardRows(self.datasets, self.manifests, self.splits("train"), names).read_all()
 
     def training_rows_subset_loader(self, rows: np.ndarray) -> EvaluationLoader:
-        """These training rows as evaluation sees them, each once, in order, batches dealt to the ranks in turn.
+        """Makes a loader of these training rows as evaluation sees them, each once, in order, dealt to the ranks.
 
         Whatever is selected for training, and whatever ``rows_per_group``.
 
@@ -286,7 +286,7 @@ class ShardDataModule(LightningDataModule):
         return sum(shard.rows for shard in self._shards(self.splits("train")))
 
     def _shards(self, splits: list[list[str]]) -> Iterator[Shard]:
-        """Shards of these splits of each data set."""
+        """Gives the shards of these splits of each data set."""
         for manifest, names in zip(self.manifests, splits, strict=True):
             for name in names:
                 yield from manifest.shards(name)
@@ -346,7 +346,7 @@ class ShardDataModule(LightningDataModule):
         return self._tables[key]
 
     def _load_or_find(self, stage: Stage, device: torch.device) -> MemoryRows:
-        """Rows of a stage on a device, loaded by this run or an earlier one of this process."""
+        """Gives the rows of a stage on a device, loaded by this run or an earlier one of this process."""
 
         def load() -> MemoryRows:
             files = self._files(stage)
@@ -360,13 +360,13 @@ class ShardDataModule(LightningDataModule):
         return cache.get(key, load, lambda table: bytes_of(table.rows), device, expected)
 
     def _content(self, stage: Stage) -> Hashable:
-        """What the rows of a stage are: the folders, all that their manifests say, and the splits."""
+        """Names what the rows of a stage are: the folders, all that their manifests say, and the splits."""
         where = [os.path.abspath(local_path(d)) if is_local(d) else d for d in self.datasets]
         digests = [manifest.digest for manifest in self.manifests]
         return tuple(zip(where, digests, map(tuple, self.splits(stage)), strict=True))
 
     def _evaluated(self, stage: Stage) -> MemoryRows | StreamRows:
-        """The rows of a stage that are measured."""
+        """Gives the rows of a stage that are measured."""
         if self.rows_per_group == "one" and stage != "predict":  # not when streaming
             return self._table(stage).first_of_groups()
         return self._rows(stage)

@@ -1,4 +1,4 @@
-"""``ShardDataset``: a split for notebooks and scripts."""
+"""Gives notebooks and scripts the rows of a split."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -41,7 +41,7 @@ class ShardDataset:
         return iter(EvaluationLoader(StreamRows(self._files), self.batch_size))
 
     def columns(self) -> Batch:
-        """The whole split as one batch."""
+        """Reads the whole split as one batch."""
         return StreamRows(self._files).read(0, len(self))
 
     @cached_property
@@ -52,7 +52,7 @@ class ShardDataset:
 
 
 def check_split(split: str, dataset: str, splits: list[str], option: str) -> str:
-    """The name of a split that exists.
+    """Checks that a split exists, and returns its name.
 
     Raises:
         InputError: it does not.

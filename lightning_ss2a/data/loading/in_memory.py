@@ -1,4 +1,4 @@
-"""Whole splits as tensors, in main memory or on the training device; batches are gathered from there."""
+"""Gathers batches from whole splits that are in main memory or on the training device."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -90,7 +90,7 @@ class MemoryRows:
         return self.groups if self.numbers is None else self.groups[self.numbers]
 
     def units(self, of_groups: bool) -> list[int]:
-        """Number of rows, or of groups, of each data set that take part."""
+        """Counts the rows, or the groups, of each data set that take part."""
         bounds = self.bounds if self.numbers is None else np.searchsorted(self.numbers, self.bounds)
         if not of_groups:
             return np.diff(bounds).tolist()
@@ -98,12 +98,12 @@ class MemoryRows:
         return [len(np.unique(groups[start:stop])) for start, stop in pairwise(bounds)]
 
     def select(self, numbers: np.ndarray) -> "MemoryRows":
-        """The same rows, of which those with these numbers take part; no column is copied."""
+        """Selects the rows with these numbers, int64 [rows that take part], increasing; no column is copied."""
         writable = np.array(numbers)  # PyTorch warns of others
         return replace(self, subset=torch.from_numpy(writable).to(self.device))
 
     def first_of_groups(self) -> "MemoryRows":
-        """The same rows, of which the first of each group takes part."""
+        """Selects the first row of each group."""
         groups = self.groups
         return self.select(one_row_per_group(groups, np.zeros(groups.max(initial=-1) + 1)))
 
@@ -111,7 +111,7 @@ class MemoryRows:
         return self.total if self.subset is None else len(self.subset)
 
     def read(self, start: int, stop: int) -> Batch:
-        """An evaluation batch: rows start to stop, the mean of the embeddings of all views of each."""
+        """Makes an evaluation batch: rows start to stop, the mean of the embeddings of all views of each."""
         if self.subset is None:
             rows, index = between(self.rows, start, stop), torch.arange(start, stop, device=self.device)
         else:
@@ -121,7 +121,7 @@ class MemoryRows:
 
 
 def evaluation_batch(rows: Rows, views: dict[str, int], index: Tensor) -> Batch:
-    """Rows as a batch, with the mean of the (raw) embeddings of all views."""
+    """Makes a batch of rows, with the mean of the (raw) embeddings of all views."""
     means = {name: tensor_column(rows, name).float().mean(dim=1) for name in views}
     return to_batch({**rows, **means, "index": index})
 
@@ -172,7 +172,7 @@ class MemorySource:
         }
 
     def iterate(self, epoch: int, first: int) -> Iterator[Batch]:
-        """Batches ``first`` and on of an epoch."""
+        """Makes batches ``first`` and on of an epoch."""
         # The epoch's numbers go to the device once; after that the host waits for nothing.
         order = self._order(epoch)[first:, self.share]
         longest = longest_rows(self.table.lengths, order)
@@ -187,7 +187,7 @@ class MemorySource:
         return torch.from_numpy(np.ascontiguousarray(numbers)).to(self.table.device)
 
     def _order(self, epoch: int) -> np.ndarray:
-        """Row numbers, [batches, batch_size]."""
+        """Orders the rows of an epoch: row numbers, int64 [batches, batch_size]."""
         order = self.plan.order(epoch)
         if self.by_group:
             choice = generator(self.plan.seed, Purpose.GROUPS, epoch).random(sum(self.plan.rows))
@@ -197,7 +197,7 @@ class MemorySource:
         return order.reshape(self.batches, self.plan.batch_size)
 
     def _partners(self) -> np.ndarray:
-        """For each row number, the row whose audio it gets; of rows that take part, another that does."""
+        """Pairs each row number with the row whose audio it gets; of rows that take part, another that does."""
         numbers, rows = self.table.numbers, len(self.table)
         if rows < 2:
             raise InputError(f"data.shuffle_pairs needs at least 2 rows to train on, found {rows}: it swaps audio")
@@ -230,7 +230,7 @@ class MemorySource:
 
 
 def number_groups(groups: np.ndarray) -> np.ndarray:
-    """Groups numbered from 0 in order of first appearance, int64 [rows]."""
+    """Numbers groups from 0 in order of first appearance, int64 [rows]."""
     order, counts = group_order(groups)
     numbers = np.empty(len(groups), np.int64)
     numbers[order] = np.repeat(np.arange(len(counts)), counts)

@@ -1,4 +1,4 @@
-"""Loaders that Lightning takes as they are: they know their length, their rank's share and where to go on."""
+"""Loads batches for Lightning; loaders know their length, their rank's share and where to go on."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +25,7 @@ class TrainingSource(Protocol):
         """What the meaning of "batch 17 of epoch 3" depends on."""
 
     def iterate(self, epoch: int, first: int) -> Iterator[Batch]:
-        """Batches ``first`` and on of an epoch; nothing before is read."""
+        """Makes batches ``first`` and on of an epoch; nothing before is read."""
 
 
 class EvaluationSource(Protocol):
@@ -34,7 +34,7 @@ class EvaluationSource(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, start: int, stop: int) -> Batch:
-        """Rows start to stop, the views of each averaged."""
+        """Makes a batch of rows start to stop, the views of each averaged."""
 
 
 class TrainingLoader:
@@ -68,17 +68,17 @@ class TrainingLoader:
         self._epoch, self._done = self._epoch + 1, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch."""
+        """Goes to the start of an epoch."""
         self._epoch, self._done, self._resume_at = epoch, 0, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and batches handed out, and what they are counted in."""
+        """Tells the epoch and the batches handed out, and what they are counted in."""
         finished = self._done == len(self)
         epoch, batch = (self._epoch + 1, 0) if finished else (self._epoch, self._done)
         return {"epoch": epoch, "batch": batch, **self.source.identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the next batch.
+        """Goes on with the next batch after those of a state.
 
         Raises:
             InputError: the state is from the middle of an epoch that was cut into batches in another way.
@@ -129,7 +129,7 @@ class EvaluationLoader:
 
 
 def ahead(function: Callable[[Any], Result], items: Iterable[Any], threads: int = 1) -> Iterator[Result]:
-    """Like ``map``, with threads that compute the next results, one each, while one is in use.
+    """Maps like ``map``, with threads that compute the next results, one each, while one is in use.
 
     After an error no further item is begun, and the threads end. If the caller stops early, they finish the results
     that they are at, and end.

@@ -1,4 +1,4 @@
-"""Where rows stay while they are used: on the training device, in main memory, or in their files."""
+"""Chooses where rows stay while they are used: on the training device, in main memory, or in their files."""
 
 import os
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def choose_residency(
     local_ranks: int,
     cached_bytes: Callable[[torch.device], int] = lambda _: 0,
 ) -> tuple[Place, str]:
-    """Where data sets of ``size`` bytes go, and a line that says why.
+    """Chooses where data sets of ``size`` bytes go; also gives a line that says why.
 
     ``auto`` takes the first that holds:
 
@@ -53,19 +53,19 @@ def choose_residency(
 
 
 def granted_bytes(device: torch.device) -> int:
-    """Bytes that rows of one process may take there by ``auto``: of main memory (``cpu``), or of a CUDA device."""
+    """Tells how many bytes of main memory (``cpu``) or a CUDA device ``auto`` grants to the rows of one process."""
     if device.type == "cpu":
         return int(MEMORY_SHARE * available_memory())
     return int(DEVICE_SHARE * _free_memory(device))
 
 
 def _free_memory(device: torch.device) -> int:
-    """Free bytes of a CUDA device."""
+    """Tells the free bytes of a CUDA device."""
     return torch.cuda.mem_get_info(device)[0]
 
 
 def available_memory() -> int:
-    """Bytes of main memory that programs can still take, within the limit of this container where there is one."""
+    """Tells how many bytes of main memory programs can still take, within the limit of this container if any."""
     limits = []
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():

@@ -1,4 +1,4 @@
-"""Rows that take part, where not all of them do: increasing row numbers, checked once and told apart by a digest.
+"""Checks the numbers of the rows that take part, where not all do, and tells selections apart by a digest.
 
 Whoever plans with a selection numbers its rows from 0, without gaps, and maps them to row numbers at the end;
 embeddings stay where they are.
@@ -17,7 +17,7 @@ _DIGEST_CHARACTERS = 16
 
 
 def checked_rows(rows: np.ndarray, total: int) -> np.ndarray:
-    """Row numbers that exist, each once, in order; a copy that cannot be written to, int64 [rows].
+    """Checks row numbers: they exist, each once, in order. Gives a copy that cannot be written to, int64 [rows].
 
     Args:
         rows: integers, [rows]; may be empty, of any type then.
@@ -45,7 +45,7 @@ def checked_rows(rows: np.ndarray, total: int) -> np.ndarray:
 
 
 def selection_identity(rows: np.ndarray | None, total: int) -> dict[str, str]:
-    """What the meaning of "batch 17 of epoch 3" depends on besides, if there is a selection.
+    """Names what the meaning of "batch 17 of epoch 3" depends on besides, if there is a selection.
 
     Args:
         rows: row numbers selected, int64 [rows]; None: all.

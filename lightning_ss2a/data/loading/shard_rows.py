@@ -1,4 +1,4 @@
-"""The rows of some splits of some data sets, numbered through, read from their shards."""
+"""Reads rows of some splits of some data sets, numbered through, from their shards."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ UNUSED_COLUMNS = ("name",)
 
 
 def columns_of(manifest: Manifest, evaluation: bool) -> list[str]:
-    """Columns of a batch: embeddings, classes and origin; evaluation sees each row's key and group as well."""
+    """Names the columns of a batch: embeddings, classes, pair origin; for evaluation key and group as well."""
     skipped = UNUSED_COLUMNS if evaluation else UNUSED_COLUMNS + EVALUATION_COLUMNS
     return [name for name in manifest.columns if name not in skipped]
 
@@ -82,7 +82,7 @@ class ShardRows:
         self.bounds = shard_starts[np.searchsorted(owners, np.arange(len(datasets) + 1))]
 
     def select(self, numbers: np.ndarray) -> "ShardRows":
-        """Of all rows those with these numbers, int64 [rows that take part], increasing."""
+        """Selects the rows with these numbers, int64 [rows that take part], increasing."""
         assert self.numbers is None
         selected = copy(self)
         selected.numbers = numbers
@@ -100,11 +100,11 @@ class ShardRows:
         return int(self._firsts[-1])
 
     def row_numbers(self, places: np.ndarray) -> np.ndarray:
-        """Row numbers of rows that take part, int64 [rows]."""
+        """Maps places to row numbers, int64 [rows]."""
         return places if self.numbers is None else self.numbers[places]
 
     def chunks(self) -> list[np.ndarray]:
-        """For each data set, what takes part of runs of whole blocks of about 4,096 rows; cheap to read.
+        """Cuts each data set into runs of whole blocks of about 4,096 rows, cheap to read; of each, what takes part.
 
         Returns:
             Ranges of places, int64 [n, 2].
@@ -125,14 +125,14 @@ class ShardRows:
         return [np.array(c, dtype=np.int64).reshape(-1, 2) for c in chunks]
 
     def read(self, ranges: np.ndarray) -> Rows:
-        """The rows of ranges of places [n, 2], laid end to end."""
+        """Reads the rows of ranges of places [n, 2], laid end to end."""
         # Without rows, a block is asked for none of its: that tells the types of text and ragged columns.
         pieces = list(self._pieces(ranges)) or [(0, 0, 0)]
         places = np.cumsum([0] + [stop - start for _, start, stop in pieces]).tolist()
         rows = self._allocate(places[-1])
 
         def fill(piece: tuple[int, int, int], place: int) -> Columns:
-            """Put the columns of fixed shape where they belong, and return the others."""
+            """Puts the columns of fixed shape where they belong, and returns the others."""
             columns = self._read_block(*piece)
             for name, column in rows.items():
                 part = columns.pop(name)
@@ -145,11 +145,11 @@ class ShardRows:
         return {name: _as_column(columns[name]) for name in self.columns}
 
     def read_all(self) -> Rows:
-        """All rows."""
+        """Reads all rows."""
         return self.read(np.array([[0, self.total]]))
 
     def _allocate(self, rows: int) -> dict[str, np.ndarray]:
-        """Arrays for the columns of fixed shape: filled piece by piece, so that memory holds the rows only once."""
+        """Makes arrays for the columns of fixed shape, to be filled piece by piece: memory holds the rows only once."""
         try:
             return {
                 name: np.empty((rows, *spec.inner), self._dtypes[name])
@@ -162,7 +162,7 @@ class ShardRows:
             ) from error
 
     def _pieces(self, ranges: np.ndarray) -> Iterator[tuple[int, int, int]]:
-        """(block, start, stop) of each stretch within one block; of its rows that take part, start to stop."""
+        """Cuts ranges at blocks: (block, start, stop), of the block's rows that take part those start to stop."""
         for start, stop in ranges:
             first, last = np.searchsorted(self._starts, [start, stop - 1], side="right") - 1
             for block in range(first, last + 1) if stop > start else ():
@@ -187,7 +187,7 @@ class ShardRows:
 
 
 def _first_rows(shard: Shard) -> np.ndarray:
-    """First row of each block, and the number of rows; a shard without blocks is one."""
+    """Numbers the first row of each block, and the end; a shard without blocks is one."""
     return np.cumsum([0] + ([block.rows for block in shard.blocks] or [shard.rows]))
 
 
@@ -196,7 +196,7 @@ def _taken(column: np.ndarray | Ragged, rows: np.ndarray) -> np.ndarray | Ragged
 
 
 def _copy(column: np.ndarray | Ragged) -> np.ndarray | Ragged:
-    """Not a view: that would keep all bytes of its block in memory."""
+    """Copies a column: a view would keep all bytes of its block in memory."""
     return Ragged(column.values.copy(), column.offsets.copy()) if isinstance(column, Ragged) else column.copy()
 
 

@@ -1,4 +1,4 @@
-"""A cache that the runs of one process share: rows, and what is fitted on them. Off unless asked for.
+"""Caches what the runs of one process share: rows, and what is fitted on them. Off unless asked for.
 
 A sweep's worker trains one trial after another on the same data. Within ``with use_shared_cache():`` the first trial
 that needs the rows of a split, in memory or on the training device, loads them for all. So it is with the closed-form

@@ -1,4 +1,4 @@
-"""Which splits of a data set a stage reads: by fold, or by name."""
+"""Selects the splits of a data set that a stage reads: by fold, or by name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Batches read from shards as training goes on: windows of rows in a vectorised shuffle."""
+"""Streams batches from shards as training goes on: windows of rows in a vectorised shuffle."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,13 +32,13 @@ class StreamRows:
         return self.files.total
 
     def read(self, start: int, stop: int) -> Batch:
-        """An evaluation batch: rows start to stop of those that take part, the mean of the embeddings of all views."""
+        """Makes an evaluation batch: rows start to stop of those that take part, the mean over all views."""
         rows = self.files.read(np.array([[start, stop]]))
         index = self.files.row_numbers(np.arange(start, stop))
         return evaluation_batch(rows, self.files.views, torch.from_numpy(index))
 
     def select(self, numbers: np.ndarray) -> "StreamRows":
-        """Of all rows those with these numbers, int64 [rows that take part], increasing."""
+        """Selects the rows with these numbers, int64 [rows that take part], increasing."""
         return StreamRows(self.files.select(numbers))
 
 
@@ -57,7 +57,7 @@ class Window:
     views: dict[str, Tensor]
 
     def batches(self, first: int) -> Iterator[Batch]:
-        """Batches from the first on."""
+        """Makes batches from the first on."""
         longest = longest_rows(host_lengths(self.rows), self.order.numpy())
         for b in range(first, len(self.order)):
             yield gather(self.rows, self.order[b], {name: chosen[b] for name, chosen in self.views.items()}, longest[b])
@@ -81,7 +81,7 @@ class Windows(Dataset):
         self._sequence: tuple[int, np.ndarray] | None = None
 
     def __getitem__(self, item: tuple[int, int]) -> Window:
-        """The window (epoch, number)."""
+        """Reads the window (epoch, number)."""
         epoch, window = item
         if self._sequence is None or self._sequence[0] != epoch:
             self._sequence = epoch, self.plan.sequence(epoch)
@@ -145,7 +145,7 @@ class StreamSource:
         return {**own, **self.plan.identity, **self._selection}
 
     def iterate(self, epoch: int, first: int) -> Iterator[Batch]:
-        """Batches ``first`` and on of an epoch; windows before are not read."""
+        """Makes batches ``first`` and on of an epoch; windows before are not read."""
         if first >= self.batches:
             return
         window = self.plan.window_of(first)
@@ -156,7 +156,7 @@ class StreamSource:
             skipped = 0
 
     def _read(self, windows: list[tuple[int, int]]) -> Iterator[Window]:
-        """Windows in order, read ahead: window j by worker j modulo their number."""
+        """Reads windows ahead, in order: window j by worker j modulo their number."""
         if not self.num_workers:
             return ahead(self._windows.__getitem__, windows)
         return self._read_by_workers(windows)

@@ -1,4 +1,4 @@
-"""Rows as tensors: a dict of columns in storage dtype, taken, joined and turned into float32 batches without a loop."""
+"""Takes and joins rows, dicts of columns in storage dtype, and turns them into float32 batches without a loop."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,24 +33,24 @@ class RaggedRows:
         return self.offsets[1:] - self.offsets[:-1]
 
     def take(self, index: Tensor) -> "RaggedRows":
-        """The rows with these numbers, in this order."""
+        """Takes the rows with these numbers, int64 [rows], in this order."""
         starts, lengths = self.offsets[index], self.lengths[index]
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         items = torch.repeat_interleave(starts - offsets[:-1], lengths)
         return RaggedRows(self.values[items + torch.arange(len(items), device=items.device)], offsets)
 
     def between(self, start: int, stop: int) -> "RaggedRows":
-        """Rows start to stop."""
+        """Slices rows start to stop."""
         offsets = self.offsets[start : stop + 1]
         return RaggedRows(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
     def padded(self, fill: float = 0) -> tuple[Tensor, Tensor]:
-        """Items as [rows, longest, ...] and a mask [rows, longest] of those that are real."""
+        """Pads items to [rows, longest, ...], with a mask, bool [rows, longest], of those that are real."""
         longest = max(1, int(self.lengths.max())) if len(self) else 1
         return self.take_padded(torch.arange(len(self), device=self.offsets.device), longest, fill)
 
     def take_padded(self, index: Tensor, longest: int, fill: float = 0) -> tuple[Tensor, Tensor]:
-        """The rows with these numbers as ``padded`` gives them; nothing waits for a device.
+        """Takes rows as ``padded`` gives them; nothing waits for a device.
 
         Args:
             index: row numbers, int64 [rows].
@@ -92,12 +92,12 @@ def text_column(rows: Mapping[str, Column], name: str) -> np.ndarray:
 
 
 def count(rows: Mapping[str, Column]) -> int:
-    """Number of rows."""
+    """Counts the rows."""
     return len(next(iter(rows.values())))
 
 
 def take(rows: Mapping[str, Column], index: Tensor) -> Rows:
-    """The rows with these numbers, in this order; text columns stay on the CPU."""
+    """Takes the rows with these numbers, int64 [rows], in this order; text columns stay on the CPU."""
 
     def taken(column: Column) -> Column:
         if isinstance(column, RaggedRows):
@@ -108,7 +108,7 @@ def take(rows: Mapping[str, Column], index: Tensor) -> Rows:
 
 
 def between(rows: Mapping[str, Column], start: int, stop: int) -> Rows:
-    """Rows start to stop, without a copy."""
+    """Slices rows start to stop, without a copy."""
     return {
         name: column.between(start, stop) if isinstance(column, RaggedRows) else column[start:stop]
         for name, column in rows.items()
@@ -116,18 +116,18 @@ def between(rows: Mapping[str, Column], start: int, stop: int) -> Rows:
 
 
 def bytes_of(rows: Mapping[str, Column]) -> int:
-    """Bytes that the columns take."""
+    """Counts the bytes that the columns take."""
     columns = [(c.values, c.offsets) if isinstance(c, RaggedRows) else (c,) for c in rows.values()]
     return sum(part.nbytes for parts in columns for part in parts)
 
 
 def host_lengths(rows: Mapping[str, Column]) -> dict[str, np.ndarray]:
-    """Items of each row of ragged columns, int64 [rows], where plans are made."""
+    """Counts the items of each row of ragged columns, int64 [rows], on the CPU, where plans are made."""
     return {name: c.lengths.numpy(force=True) for name, c in rows.items() if isinstance(c, RaggedRows)}
 
 
 def longest_rows(lengths: Mapping[str, np.ndarray], numbers: np.ndarray) -> list[dict[str, int]]:
-    """What the ragged columns of each batch are padded to: the items of its longest row, at least 1.
+    """Finds what the ragged columns of each batch are padded to: the items of its longest row, at least 1.
 
     Args:
         lengths: items of each row of ragged columns.
@@ -138,7 +138,7 @@ def longest_rows(lengths: Mapping[str, np.ndarray], numbers: np.ndarray) -> list
 
 
 def gather(rows: Mapping[str, Column], index: Tensor, views: Mapping[str, Tensor], longest: Mapping[str, int]) -> Batch:
-    """A training batch: the rows with these numbers; nothing waits for a device.
+    """Gathers a training batch, the rows with these numbers; nothing waits for a device.
 
     Args:
         rows: columns, no text.
@@ -158,7 +158,7 @@ def gather(rows: Mapping[str, Column], index: Tensor, views: Mapping[str, Tensor
 
 
 def join(parts: Sequence[Mapping[str, Column]]) -> Rows:
-    """Rows laid end to end."""
+    """Lays rows end to end."""
 
     def joined(name: str, first: Column) -> Column:
         if isinstance(first, RaggedRows):
@@ -174,7 +174,7 @@ def join(parts: Sequence[Mapping[str, Column]]) -> Rows:
 
 
 def move(rows: Mapping[str, Column], device: torch.device) -> Rows:
-    """Tensors on another device."""
+    """Moves tensors to another device."""
 
     def moved(column: Column) -> Column:
         if isinstance(column, RaggedRows):
@@ -185,7 +185,7 @@ def move(rows: Mapping[str, Column], device: torch.device) -> Rows:
 
 
 def to_batch(rows: Mapping[str, Column]) -> Batch:
-    """What a training step sees: float32 embeddings, int64 numbers, text as str.
+    """Makes what a training step sees: float32 embeddings, int64 numbers, text as str.
 
     Ragged embeddings (the ``sources`` of scenes) are padded with zeros to [rows, longest, width] and come with the mask
     ``valid``; ragged numbers are padded with -1.

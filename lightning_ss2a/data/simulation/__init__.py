@@ -1,1 +1,1 @@
-"""A simulated world of known truth, and data sets drawn from it. Never real data."""
+"""Simulates a world of known truth, and draws data sets from it. Never real data."""

@@ -1,4 +1,4 @@
-"""``simulate_dataset``: data sets of the simulated world, in constant memory, with their truth beside them."""
+"""Draws data sets from the simulated world, in constant memory, with their truth beside them."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def simulate_dataset(
     overwrite: bool = False,
     progress: bool = True,
 ) -> Manifest:
-    """Draw a data set from the simulated world; a build that stopped goes on where it was.
+    """Draws a data set from the simulated world; a build that stopped goes on where it was.
 
     The same arguments give the same rows, whatever the block and shard sizes and the number of threads. A split's rows
     depend on its name, not on its length or on other splits; data sets of one seed, one number of classes and one world
@@ -119,7 +119,7 @@ def simulate_dataset(
 
 
 def simulated_fields(kind: str, world: WorldSpec, dtype: str) -> dict[str, FieldSpec]:
-    """The embedding fields of a simulated data set."""
+    """Describes the embedding fields of a simulated data set."""
     rules = KINDS[kind]
     fields = {
         name: FieldSpec(world.visual.width, "simulated-clip", dtype, ragged=name in rules.ragged, role=role)
@@ -182,7 +182,7 @@ class _Rows:
     split: str
 
     def draw(self, number: int) -> Drawn:
-        """Rows ``number * DRAWN_TOGETHER`` and on, as stored."""
+        """Draws rows ``number * DRAWN_TOGETHER`` and on, as stored."""
         size = DRAWN_TOGETHER[self.kind]
         random = generator(self.seed, Purpose.SIMULATED_ROWS, group_of(self.split.encode()), number)
         drawn = DRAW[self.kind](self.world, self.origins, random, size)
@@ -198,7 +198,7 @@ class _Rows:
 
 
 def _stored(column: Column, dtype: str) -> Column:
-    """Floats in the storage type, converted by torch: several times as fast as numpy at float16, rounded alike."""
+    """Converts floats to the storage type with torch: several times as fast as numpy at float16, rounded alike."""
     if isinstance(column, Ragged):
         return Ragged(dense(_stored(column.values, dtype)), column.offsets)
     return torch.from_numpy(column).to(getattr(torch, dtype)).numpy()

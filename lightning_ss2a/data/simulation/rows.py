@@ -1,4 +1,4 @@
-"""Rows of the simulated world: pairs, scenes and videos, each with its truth.
+"""Draws rows of the simulated world: pairs, scenes and videos, each with its truth.
 
 Letters: R rows, S slots for sources (most in a row), N sources of all rows, T frames, W width. From the unit embeddings
 v_s, a_s of the sources of a row (:mod:`lightning_ss2a.data.simulation.world`):
@@ -32,7 +32,7 @@ NO_SOURCE = -1
 
 @dataclass(frozen=True)
 class PairOriginMix:
-    """Where rows come from, and how often the audio is not that of what is seen.
+    """The parts of the rows by pair origin, and how often their audio is not that of what is seen.
 
     Args:
         fractions: part of all rows, by origin; sums to 1.
@@ -61,7 +61,7 @@ class PairOriginMix:
         return any(self.fractions.get(origin, 0) * rate > 0 for origin, rate in self.mismatch.items())
 
     def draw(self, random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Origin, uint8 [rows], and whether it is mismatched, bool [rows]."""
+        """Draws each row's origin, uint8 [rows], and whether it is mismatched, bool [rows]."""
         fractions = np.array([self.fractions.get(origin, 0.0) for origin in PAIR_ORIGINS])
         origin = inverse_cdf(fractions, random.random(rows)).astype(np.uint8)
         rates = np.array([self.mismatch.get(name, 0.0) for name in PAIR_ORIGINS])
@@ -89,7 +89,7 @@ def inverse_cdf(probability: np.ndarray, uniform: np.ndarray) -> np.ndarray:
 
 
 def draw_other_classes(frequency: np.ndarray, classes: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """A class by frequency, but never the given one, [rows].
+    """Draws a class by frequency, but never the given one, [rows].
 
     The given class is cut out of the interval 0 to 1; numbers beyond it move up by its length.
     """
@@ -102,7 +102,7 @@ def draw_other_classes(frequency: np.ndarray, classes: np.ndarray, uniform: np.n
 
 
 def draw_pairs(world: World, origins: PairOriginMix, random: np.random.Generator, rows: int) -> Drawn:
-    """Pairs; truth: visual_class, audio_class, mismatched."""
+    """Draws pairs; truth: visual_class, audio_class, mismatched."""
     origin, mismatched = origins.draw(random, rows)
     seen = inverse_cdf(world.frequency, random.random(rows))
     other = draw_other_classes(world.frequency, seen, random.random(rows))
@@ -113,7 +113,7 @@ def draw_pairs(world: World, origins: PairOriginMix, random: np.random.Generator
 
 
 def draw_scenes(world: World, origins: PairOriginMix, random: np.random.Generator, rows: int) -> Drawn:
-    """Scenes; truth: visual_classes, audio_classes, gains, sizes [rows, slots], mismatched."""
+    """Draws scenes; truth: visual_classes, audio_classes, gains, sizes [rows, slots], mismatched."""
     spec = world.spec
     origin, mismatched = origins.draw(random, rows)
     sources = _draw_sources(world, spec.scene_sources, mismatched, random)
@@ -134,7 +134,7 @@ def draw_scenes(world: World, origins: PairOriginMix, random: np.random.Generato
 
 
 def draw_videos(world: World, origins: PairOriginMix, random: np.random.Generator, rows: int) -> Drawn:
-    """Videos; truth: as scenes, and starts and stops [rows, slots] in seconds."""
+    """Draws videos; truth: as scenes, and starts and stops [rows, slots] in seconds."""
     spec = world.spec
     origin, mismatched = origins.draw(random, rows)
     sources = _draw_sources(world, spec.video_sources, mismatched, random)
@@ -203,7 +203,7 @@ def _draw_sources(world: World, slots: int, mismatched: np.ndarray, random: np.r
 def _embed_sources(
     world: World, seen: np.ndarray, heard: np.ndarray, apart: np.ndarray, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Visual and audio embeddings of sources [N, W]; those ``apart`` share no instance."""
+    """Embeds sources, visual and audio, [N, W]; those ``apart`` share no instance."""
     latent = world.latent(len(seen), random)
     visual = world.visual.embed(seen, latent, random)
     # Numbers that matched rows do not need: how many there are decides all that is drawn from here on, for every row.
@@ -214,7 +214,7 @@ def _embed_sources(
 def _mixture(
     world: World, weights: np.ndarray, items: np.ndarray, offsets: np.ndarray, random: np.random.Generator
 ) -> np.ndarray:
-    """normalise(weighted sum of each row's items + noise), float32 [R, W]; weights [N], items [N, W]."""
+    """Mixes: normalise(weighted sum of each row's items + noise), float32 [R, W]; weights [N], items [N, W]."""
     mixed = np.add.reduceat(items * weights[:, None].astype(np.float32), offsets[:-1], axis=0)
     return normalise(mixed + _noise(world, mixed.shape, random))
 
@@ -232,7 +232,7 @@ def _frames(
     times: np.ndarray,
     random: np.random.Generator,
 ) -> np.ndarray:
-    """Frames of videos, float32 [R, T, W]."""
+    """Makes the frames of videos, float32 [R, T, W]."""
     rows, slots = sources.filled.shape
     start, stop = (edge[:, None] for edge in interval)  # [R, 1, S]
     active = (start <= times[:, None]) & (times[:, None] < stop) & sources.filled[:, None]  # [R, T, S]

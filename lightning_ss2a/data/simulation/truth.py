@@ -1,4 +1,4 @@
-"""The truth of a simulated data set: which world its rows come from, and what each row was drawn as.
+"""Writes and reads the truth of a simulated data set: the world of its rows, and what each row was drawn as.
 
 It lies in ``truth/`` beside the shards, ``SPLIT-000000.npz`` for the shard ``SPLIT-000000.tar``, row for row; nothing
 reads it in training.

@@ -1,4 +1,4 @@
-r"""A simulated world with known truth: classes that look and sound, and embeddings of them. Never real data.
+r"""Simulates a world of known truth: classes that look and sound, and embeddings of them. Never real data.
 
 The generative model. Modality m is v (visual) or a (audio), d_m its width, c a class; shares are of the squared norm:
 
@@ -71,7 +71,7 @@ class ModalitySpec:
         return max(0.0, 1.0 - self.cone - self.class_share - self.instance_share)
 
     def problems(self) -> list[tuple[str, str]]:
-        """(argument, message) for each value that cannot be."""
+        """Finds the values that cannot be, as (argument, message)."""
         found = [("width", f"is {self.width}, needs at least 2")] if self.width < 2 else []
         for name in ("cone", "class_share", "instance_share"):
             if not 0 <= getattr(self, name) <= 1:
@@ -120,7 +120,7 @@ class WorldSpec:
         return (self.visual.cone + self.audio.cone - self.gap**2) / both if both else 0.0
 
     def check(self) -> None:
-        """See that the world can be.
+        """Checks that the world can be.
 
         Raises:
             InputError: names the argument.
@@ -163,7 +163,7 @@ class _Modality:
     noise: np.float32
 
     def embed(self, classes: np.ndarray, latent: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Embeddings of sources.
+        """Embeds sources.
 
         Args:
             classes: class of each, [rows].
@@ -221,12 +221,12 @@ class World:
         return tuple(f"class{number:0{digits}d}" for number in range(self.num_classes))
 
     def latent(self, rows: int, random: np.random.Generator) -> np.ndarray:
-        """What two modalities of an instance share, z, float32 [rows, instance_width]."""
+        """Draws what two modalities of an instance share, z, float32 [rows, instance_width]."""
         width = self.spec.instance_width
         return random.standard_normal((rows, width), dtype=np.float32) / np.float32(math.sqrt(width))
 
     def label_head(self) -> LabelHead:
-        """One label a class: the log-likelihood of its audio under equal spherical noise, up to scale and constant.
+        """Labels classes by the log-likelihood of their audio under equal spherical noise, up to scale and constant.
 
         ``LOGIT_SCALE`` (x - cone) p(c): the embedding's cosine with the class prototype, after the cone is taken off.
         The labels that score next are the neighbours in the tree of sounds, as with the text prototypes of CLAP.
@@ -237,14 +237,14 @@ class World:
 
 
 def normalise(x: np.ndarray) -> np.ndarray:
-    """Unit vectors along the last axis, in place; zeros stay zeros."""
+    """Normalises vectors along the last axis, in place; zeros stay zeros."""
     norm = np.sqrt(np.einsum("...i,...i->...", x, x))
     x /= np.maximum(norm, np.finfo(x.dtype).tiny)[..., None]
     return x
 
 
 def product_in_tiles(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """``x @ y`` to the same bit whatever the number of threads: in tiles so small that BLAS keeps each in one thread.
+    """Computes ``x @ y`` to the same bit with any number of threads: in tiles so small that BLAS keeps each in one.
 
     OpenBLAS, which numpy brings, splits products of more than 2^18 multiplications, and the split decides the last bit.
     """
@@ -255,7 +255,7 @@ def product_in_tiles(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def tree_prototypes(random: np.random.Generator, num_classes: int, width: int) -> np.ndarray:
-    """Sums of the Gaussian steps from the root of a binary tree to each class, float64 [classes, width]."""
+    """Sums the Gaussian steps from the root of a binary tree to each class, float64 [classes, width]."""
     leaf = random.permutation(num_classes)
     prototypes = np.zeros((num_classes, width))
     for level in range(1, math.ceil(math.log2(num_classes)) + 1):
@@ -281,7 +281,7 @@ def _modality(
 
 
 def _centred(prototypes: np.ndarray, direction: np.ndarray, frequency: np.ndarray) -> np.ndarray:
-    """Unit prototypes of mean zero, orthogonal to the cone; each step undoes a little of the other: a few rounds."""
+    """Makes unit prototypes of mean zero, orthogonal to the cone; a step undoes a little of the other: a few rounds."""
     # einsum here and below: the last bit of a threaded product (@) depends on the number of threads.
     for _ in range(30 if len(prototypes) > 2 else 1):
         prototypes = prototypes - np.einsum("c,cw->w", frequency, prototypes)
@@ -291,7 +291,7 @@ def _centred(prototypes: np.ndarray, direction: np.ndarray, frequency: np.ndarra
 
 
 def _orthonormal(rows: np.ndarray) -> np.ndarray:
-    """Gram-Schmidt, in place."""
+    """Makes rows orthonormal by Gram-Schmidt, in place."""
     for i, row in enumerate(rows):
         row -= np.einsum("rw,r->w", rows[:i], np.einsum("rw,w->r", rows[:i], row))
         normalise(row)
@@ -299,7 +299,7 @@ def _orthonormal(rows: np.ndarray) -> np.ndarray:
 
 
 def _cone_directions(random: np.random.Generator, spec: WorldSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Unit directions of the visual and the audio cone, whose dot product (zeros filled up) is ``spec.cone_cosine``."""
+    """Draws the directions of both cones, unit vectors whose dot product (zeros filled up) is ``spec.cone_cosine``."""
     widths = spec.visual.width, spec.audio.width
     narrow = normalise(random.standard_normal(min(widths)))
     along = np.concatenate([narrow, np.zeros(max(widths) - min(widths))])

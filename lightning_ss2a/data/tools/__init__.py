@@ -1,1 +1,1 @@
-"""What ``ss2a shards`` does with data sets: pack, validate, inspect."""
+"""Packs, validates and inspects data sets, as ``ss2a shards`` does."""

@@ -1,4 +1,4 @@
-"""``inspect_dataset``: a data set as tables."""
+"""Shows a data set as tables."""
 
 import hashlib
 import io
@@ -31,7 +31,7 @@ class FieldStatistics:
     _seen: set[bytes] = field(default_factory=set, repr=False)
 
     def update(self, column: Column) -> None:
-        """Add rows."""
+        """Adds rows."""
         values = column.values if isinstance(column, Ragged) else column
         norms = np.linalg.norm(values.reshape(-1, values.shape[-1]).astype(np.float32), axis=1)
         self.count += len(norms)
@@ -55,7 +55,7 @@ class SplitStatistics:
     groups: set[int] = field(default_factory=set)
 
     def update(self, columns: Columns) -> None:
-        """Add rows."""
+        """Adds rows."""
         self.rows += len(columns["key"])
         labels = ragged(columns["classes"]).values if "classes" in columns else dense(columns["class_index"])
         self.classes.update(labels.tolist())
@@ -64,7 +64,7 @@ class SplitStatistics:
 
 
 def inspect_dataset(path: str | os.PathLike, width: int = TABLE_WIDTH) -> str:
-    """A data set as text: splits, classes, origins, fields with norms and duplicates, label head.
+    """Shows a data set as text: splits, classes, pair origins, fields with norms and duplicates, label head.
 
     Reads (and checks) every row.
 

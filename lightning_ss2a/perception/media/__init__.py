@@ -1,1 +1,1 @@
-"""Media files as arrays."""
+"""Reads media files as arrays."""

@@ -1,4 +1,4 @@
-"""Media files as arrays: pictures on white squares, sounds as mono waveforms."""
+"""Loads media files as arrays: pictures on white squares, sounds as mono waveforms."""
 
 import io
 import math
@@ -31,7 +31,7 @@ _SILENT_PEAK = 1e-4
 
 
 def read_media(root: Path, reference: str) -> bytes:
-    """The bytes of a media file.
+    """Reads the bytes of a media file.
 
     Args:
         root: folder that relative references start from.
@@ -55,7 +55,7 @@ def read_media(root: Path, reference: str) -> bytes:
 
 
 def load_image(data: bytes, name: str) -> np.ndarray:
-    """A picture, cut to what is not transparent, in the middle of a white square.
+    """Loads a picture, cut to what is not transparent, in the middle of a white square.
 
     Args:
         data: the file: PNG, JPEG, WebP, GIF, BMP or SVG.
@@ -79,13 +79,13 @@ def load_image(data: bytes, name: str) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, side: int) -> np.ndarray:
-    """A square picture of another side: uint8 [any, any, 3] to [side, side, 3]."""
+    """Resizes a square picture: uint8 [any, any, 3] to [side, side, 3]."""
     pillow = media_package("PIL.Image")
     return np.asarray(pillow.fromarray(image).resize((side, side), pillow.Resampling.BICUBIC))
 
 
 def load_audio(data: bytes, name: str, sample_rate: int) -> np.ndarray:
-    """A sound as the mean of its channels, resampled with a polyphase filter.
+    """Loads a sound as the mean of its channels, resampled with a polyphase filter.
 
     Args:
         data: the file: anything that libsndfile reads.
@@ -132,7 +132,7 @@ def _drawn(data: bytes, name: str) -> bytes:
 
 
 def _open_bitmap(data: bytes, name: str) -> Any:
-    """A bitmap in RGBA, turned as its camera was held (EXIF); of an animated one the first frame."""
+    """Opens a bitmap in RGBA, turned as its camera was held (EXIF); of an animated one the first frame."""
     pillow = media_package("PIL.Image")
     try:
         with warnings.catch_warnings():
@@ -149,5 +149,5 @@ def _open_bitmap(data: bytes, name: str) -> Any:
 
 
 def _eight_bits(image: Any) -> Any:
-    """A grey picture of 16 bits as one of 8, which Pillow would cut at 255 instead of scaling it."""
+    """Scales a grey picture of 16 bits to 8, which Pillow would cut at 255 instead."""
     return media_package("PIL.Image").fromarray((np.asarray(image, np.float32) / 257).round().astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Qt binary resource files (``.rcc``): a tree of named files, read without Qt."""
+"""Reads Qt binary resource files (``.rcc``), trees of named files, without Qt."""
 
 import struct
 import zlib
@@ -52,7 +52,7 @@ class QtResources:
         return sorted(self._positions)
 
     def read(self, name: str) -> bytes:
-        """The content of one file.
+        """Reads the content of one file.
 
         Raises:
             InputError: no such file, or its compression is not supported.
@@ -83,7 +83,7 @@ class QtResources:
         return unpacked
 
     def _walk(self) -> Iterator[tuple[str, tuple[int, int]]]:
-        """(path, (position of the data, flags)) of each file in the tree."""
+        """Lists the files in the tree, as (path, (position of the data, flags))."""
         seen, ahead = {0}, [(0, "")]
         while ahead:
             node, folder = ahead.pop()
@@ -112,5 +112,5 @@ class QtResources:
 
 @lru_cache(maxsize=2)
 def open_resources(path: Path) -> QtResources:
-    """The resources of a file; the last two opened are kept, since media of one file come one after the other."""
+    """Opens a resource file; the last two are cached, since media of one file come one after the other."""
     return QtResources(path)

@@ -1,4 +1,4 @@
-"""SVG pictures as bitmaps, at a size of our choice. Nothing outside the file is read, and no size can be a bomb."""
+"""Draws SVG pictures as bitmaps, at a size of our choice. Nothing outside the file is read; no size can be a bomb."""
 
 import io
 import zlib
@@ -20,7 +20,7 @@ _NOTHING = b'<svg width="1" height="1"></svg>'
 
 
 def draw_svg(data: bytes, longest_side: int) -> bytes:
-    """Draw an SVG so that its longer side has about this many pixels, up to the rounding of its own size.
+    """Draws an SVG so that its longer side has about this many pixels, up to the rounding of its own size.
 
     Args:
         data: the file, plain or gzipped.
@@ -46,12 +46,12 @@ def draw_svg(data: bytes, longest_side: int) -> bytes:
 
 
 def is_too_large(image: Any) -> bool:
-    """Whether a picture that Pillow has opened has too many pixels to be unpacked."""
+    """Tells whether a picture that Pillow has opened has too many pixels to be unpacked."""
     return image.width * image.height > MOST_PIXELS
 
 
 def _own_size(text: bytes, surface: Any) -> tuple[int, int]:
-    """The picture's own size in pixels, found without drawing it: at that size it may not fit in memory."""
+    """Finds the picture's own size in pixels without drawing it: at that size it may not fit in memory."""
 
     class Ruler(surface):
         def _create_surface(self, width: float, height: float) -> None:
@@ -79,7 +79,7 @@ def _unpack(data: bytes) -> bytes:
 
 
 def _embedded(url: str, resource_type: str) -> bytes:
-    """The content of a ``data:`` URL; an empty picture for any other URL."""
+    """Reads the content of a ``data:`` URL; an empty picture for any other URL."""
     if not url.startswith("data:"):
         return _NOTHING
     content = urlopen(url).read()

@@ -1,4 +1,4 @@
-"""Several looks at the same picture and several takes of the same sound: the views of a field.
+"""Draws views of pictures and sounds: several looks at the same picture, several takes of the same sound.
 
 The first view is the thing itself; the others are drawn at random from a generator that the caller seeds, so equal
 media give equal views.
@@ -21,7 +21,7 @@ _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def image_views(image: np.ndarray, views: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """The picture, then random square crops of it, mirrored and recoloured.
+    """Draws views of a picture: itself, then random square crops of it, mirrored and recoloured.
 
     Args:
         image: uint8 [side, side, 3].
@@ -35,7 +35,7 @@ def image_views(image: np.ndarray, views: int, generator: np.random.Generator) -
 
 
 def audio_views(waveform: np.ndarray, sample_rate: int, views: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """The sound, then random segments of it, louder or quieter; short sounds are moved within a second of silence.
+    """Draws views of a sound: itself, then random segments, louder or quieter; short ones move within 1 s of silence.
 
     Args:
         waveform: float32 [samples].
