@@ -1,7 +1,5 @@
 """Reports of a filtering: a table of all pairs, a line, scalars and a figure."""
 
-import csv
-import io
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ import numpy as np
 from lightning_ss2a.callbacks.mean_teacher.elbow import Elbow
 from lightning_ss2a.data import PAIR_ORIGINS
 from lightning_ss2a.drawing import new_figure
+from lightning_ss2a.tables import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,16 +72,13 @@ def summary_line(report: PairReport) -> str:
 
 def filter_table(report: PairReport) -> bytes:
     """Writes a CSV file of all pairs, the least similar first."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for i in np.lexsort((report.rows, report.similarity)):
         name, kept = report.classes[report.class_index[i]], "true" if report.kept[i] else "false"
         similarity = f"{report.similarity[i]:.6f}"
-        writer.writerow(
-            [report.keys[i].decode(), PAIR_ORIGINS[report.pair_origin[i]], name, report.rows[i], similarity, kept]
-        )
-    return text.getvalue().encode()
+        origin = PAIR_ORIGINS[report.pair_origin[i]]
+        rows.append([report.keys[i].decode(), origin, name, report.rows[i], similarity, kept])
+    return csv_text(COLUMNS, rows).encode()
 
 
 def filter_figure(report: PairReport) -> "Figure":

@@ -52,7 +52,7 @@ def test_the_figure_shows_the_curve_its_knee_and_both_origins():
         ({"min_pairs": 5_000}, "no threshold: 2,000 pairs are fewer than min_pairs, 5,000"),
         ({"origins": (2,)}, "threshold 0.8"),
     ],
-    ids=["direction", "curve", "floor_threshold", "min_kept_fraction", "min_pairs", "origins"],
+    ids=["curve", "floor_threshold", "min_kept_fraction", "min_pairs", "origins"],
 )
 def test_the_title_says_what_set_the_threshold(options: dict, title: str):
     report = report_of(**options)
