@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_ss2a.callbacks.figures.scene_record import GROUPS, MEANS, SceneRecord, ragged_of, tensor_of
-from lightning_ss2a.data.loading.tensors import Rows, count, take
+from lightning_ss2a.callbacks.figures.scene_record import GROUPS, MEANS, SceneRecord
+from lightning_ss2a.data.loading.tensors import Rows, count, ragged_column, take, tensor_column, text_column
 from lightning_ss2a.drawing import new_figure
 
 if TYPE_CHECKING:
@@ -49,13 +49,13 @@ def attention_figure(
     left, right = above.subplots(1, 2, width_ratios=(3, 2))
     _draw_shares(left, record, {"sources": "sources"} | ({"global": "global"} if use_global else {}) | {"rest": rest})
     _draw_effective(right, record)
-    _draw_scenes(below, columns, np.asarray(scenes["key"]).tolist(), cell_width)
+    _draw_scenes(below, columns, text_column(scenes, "key").tolist(), cell_width)
     return figure
 
 
 def example_scenes(rows: Rows, most: int) -> Rows:
     """Chooses scenes evenly over the split, of two sources or more where there are any."""
-    several = (tensor_of(rows, "group") > 0).nonzero().squeeze(1)
+    several = (tensor_column(rows, "group") > 0).nonzero().squeeze(1)
     chosen = several if len(several) else torch.arange(count(rows))
     if len(chosen) > most:
         chosen = chosen[torch.linspace(0, len(chosen) - 1, most).round().long()]
@@ -88,9 +88,12 @@ class Column:
 
 def attention_columns(scenes: Rows, names: Sequence[str], use_global: bool, rest: str) -> list[Column]:
     """Lists the columns: sources in the order of the scene, their sum, the global embedding if it is used, the rest."""
-    (shares, valid), (classes, _) = ragged_of(scenes, "shares").padded(), ragged_of(scenes, "classes").padded(fill=-1)
-    tokens, slots, summed = tensor_of(scenes, "tokens"), valid.sum(1), shares.sum(1)
-    of_global = tensor_of(scenes, "global")
+    (shares, valid), (classes, _) = (
+        ragged_column(scenes, "shares").padded(),
+        ragged_column(scenes, "classes").padded(fill=-1),
+    )
+    tokens, slots, summed = tensor_column(scenes, "tokens"), valid.sum(1), shares.sum(1)
+    of_global = tensor_column(scenes, "global")
     shown = shares.masked_fill(~valid, torch.nan).T[:MOST_SOURCES]
     columns = [
         Column(f"source {i + 1}", share, 1 / tokens, [_class_name(c, names) for c in classes[:, i].tolist()], True)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from lightning_ss2a.callbacks.figures.attention import attention_figure
 from lightning_ss2a.callbacks.figures.drawing import FigureCallback, figure_with_axes, tensors_in
-from lightning_ss2a.callbacks.figures.scene_record import GROUPS, SceneRecord, scene_rows, tensor_of
+from lightning_ss2a.callbacks.figures.scene_record import GROUPS, SceneRecord, scene_rows
 from lightning_ss2a.callbacks.outputs import add_figures
 from lightning_ss2a.callbacks.trainer_state import data_of
+from lightning_ss2a.data.loading.tensors import tensor_column
 from lightning_ss2a.metrics.names import OWN
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def cycle_mix_figure(record: SceneRecord, score: str) -> "Figure":
     from matplotlib import colormaps
 
     rows, scenes, means = record.rows(), record.totals["scenes"], record.mean("history")
-    history, groups = tensor_of(rows, "history"), tensor_of(rows, "group")
+    history, groups = tensor_column(rows, "history"), tensor_column(rows, "group")
     figure, axes = figure_with_axes(6.2, 4.2)
     iterations = np.arange(1, means.shape[1] + 1)
     many = len(iterations) > MOST_LINEAR_ITERATIONS

@@ -13,7 +13,16 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
-from lightning_ss2a.data.loading.tensors import Batch, RaggedRows, Rows, count, join, take
+from lightning_ss2a.data.loading.tensors import (
+    Batch,
+    RaggedRows,
+    Rows,
+    count,
+    join,
+    ragged_column,
+    take,
+    tensor_column,
+)
 
 GROUPS = ("1", "2", "3", "4", "5 or more")
 """Groups of scenes, by the sources seen in them."""
@@ -50,7 +59,7 @@ class SceneRecord:
     def rows(self) -> Rows:
         """Returns the scenes kept, in the order of the split."""
         rows = _thin(join(self.parts), self.max_rows)
-        return take(rows, tensor_of(rows, "index").argsort())
+        return take(rows, tensor_column(rows, "index").argsort())
 
     def mean(self, name: str, groups: bool = True) -> Tensor:
         """Averages ``means`` or ``history`` over the scenes of each group, NaN without any; or over all scenes."""
@@ -95,17 +104,17 @@ def scene_rows(outputs: Mapping[str, Tensor], batch: Batch, hparams: Mapping[str
     """
     shown: Rows = {name: value.detach().float().cpu() for name, value in outputs.items() if name != "attention"}
     attention, use_global = outputs["attention"].detach().float().cpu(), int(hparams["use_global"])
-    there = tensor_of(batch, "valid").cpu()
+    there = batch["valid"].cpu()
     number, shares = there.sum(1), attention[:, use_global:]
     valid = there[:, : shares.shape[1]]
     shares = shares[:, : valid.shape[1]]
-    classes = tensor_of(batch, "classes").cpu()
+    classes = batch["classes"].cpu()
     classes = pad(classes, (0, valid.shape[1] - classes.shape[1]), value=-1)  # or cropped: the first have a slot
     offsets = pad(valid.sum(1).cumsum(0), (1, 0))
     tokens = valid.sum(1) + use_global if hparams.get("mask_padding", True) else number * 0 + hparams["max_slots"]
     return shown | {
         "key": np.array(batch["key"], dtype=np.str_),
-        "index": tensor_of(batch, "index").cpu(),
+        "index": batch["index"].cpu(),
         "group": number.clamp(1, len(GROUPS)) - 1,
         "global": attention[:, 0] if use_global else torch.zeros(len(number)),
         "tokens": tokens + 1,
@@ -116,8 +125,8 @@ def scene_rows(outputs: Mapping[str, Tensor], batch: Batch, hparams: Mapping[str
 
 def _totals(rows: Rows) -> dict[str, Tensor]:
     # A product, since adding by index sums in no fixed order.
-    member = one_hot(tensor_of(rows, "group"), len(GROUPS)).double().T
-    summed = {"means": _means(rows)} | ({"history": tensor_of(rows, "history")} if "history" in rows else {})
+    member = one_hot(tensor_column(rows, "group"), len(GROUPS)).double().T
+    summed = {"means": _means(rows)} | ({"history": tensor_column(rows, "history")} if "history" in rows else {})
     return {"scenes": member.sum(1)} | {name: member @ value.double() for name, value in summed.items()}
 
 
@@ -127,8 +136,8 @@ def _means(rows: Rows) -> Tensor:
     Shares of all sources, of the global embedding and of the rest; the share of all sources if all tokens had the same;
     the effective number of sources, exp of the entropy of how attention is spread among them; and their real number.
     """
-    shares, valid = ragged_of(rows, "shares").padded()
-    of_global, tokens = tensor_of(rows, "global"), tensor_of(rows, "tokens")
+    shares, valid = ragged_column(rows, "shares").padded()
+    of_global, tokens = tensor_column(rows, "global"), tensor_column(rows, "tokens")
     summed, slots = shares.sum(1), valid.sum(1)
     effective = torch.special.entr(shares / summed.clamp_min(1e-12).unsqueeze(1)).sum(1).exp()
     rest = 1 - summed - of_global
@@ -136,18 +145,4 @@ def _means(rows: Rows) -> Tensor:
 
 
 def _thin(rows: Rows, max_rows: int) -> Rows:
-    return take(rows, (tensor_of(rows, "index") * GOLDEN).argsort()[:max_rows])
-
-
-def tensor_of(rows: Mapping[str, Any], name: str) -> Tensor:
-    """Returns a column that is a tensor."""
-    column = rows[name]
-    assert isinstance(column, Tensor)
-    return column
-
-
-def ragged_of(rows: Rows, name: str) -> RaggedRows:
-    """Returns a column that is ragged."""
-    column = rows[name]
-    assert isinstance(column, RaggedRows)
-    return column
+    return take(rows, (tensor_column(rows, "index") * GOLDEN).argsort()[:max_rows])

@@ -18,6 +18,7 @@ from lightning_ss2a.callbacks.mean_teacher.teacher import ANNOTATED, EMATeacher
 from lightning_ss2a.callbacks.outputs import add_figures, run_folder
 from lightning_ss2a.callbacks.protocols import trains_manifold
 from lightning_ss2a.callbacks.trainer_state import callbacks_of, data_of, is_test_drive
+from lightning_ss2a.data.loading.tensors import tensor_column, text_column
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import write_whole
 from lightning_ss2a.models import Manifold
@@ -133,7 +134,7 @@ class PairFilter(Callback):
         """
         if self._kept is None:
             return
-        keys = np.asarray(data_of(trainer).training_columns(["key"])["key"])
+        keys = text_column(data_of(trainer).training_columns(["key"]), "key")
         if self._keys != digest(keys):
             raise InputError(
                 f"the checkpoint's pair filter is over {len(self._kept):,} other training rows than the {len(keys):,} "
@@ -163,13 +164,13 @@ class PairFilter(Callback):
 
     def _filter(self, trainer: Trainer, teacher: Manifold) -> None:
         columns = data_of(trainer).training_columns(["key", "pair_origin", "class_index"])
-        origin = np.asarray(columns["pair_origin"])
+        origin = tensor_column(columns, "pair_origin").numpy()
         rows = np.flatnonzero(origin != ANNOTATED)
         epoch = trainer.current_epoch
         self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
         self._last_epoch = epoch
         kept, self._threshold = torch.ones(len(origin), dtype=torch.bool), None
-        self._keys = digest(np.asarray(columns["key"]))
+        self._keys = digest(text_column(columns, "key"))
         if len(rows):
             similarity = teacher_similarity(trainer, teacher, rows, len(origin))
             report = decide(columns, rows, similarity, data_of(trainer).classes, self.options)

@@ -14,6 +14,7 @@ from lightning_ss2a.callbacks.protocols import TrainsManifold, trains_manifold
 from lightning_ss2a.callbacks.trainer_state import data_of, is_test_drive
 from lightning_ss2a.checkpoints import other_architecture, read_checkpoint
 from lightning_ss2a.data import PAIR_ORIGINS
+from lightning_ss2a.data.loading.tensors import tensor_column
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.ema import DecaySchedule, ema_decay, relative_distance, update_ema
 
@@ -141,7 +142,7 @@ class EMATeacher(Callback):
             )
 
     def _annotated_rows(self, trainer: Trainer) -> np.ndarray | None:
-        origin = np.asarray(data_of(trainer).training_columns(["pair_origin"])["pair_origin"])
+        origin = tensor_column(data_of(trainer).training_columns(["pair_origin"]), "pair_origin").numpy()
         rows = np.flatnonzero(origin == ANNOTATED)
         if not len(rows):
             rank_zero_warn("EMATeacher: no training pair is annotated, so stage 1 trains the teacher on all pairs")

@@ -17,7 +17,7 @@ from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.ridge import RidgeRegression
 from lightning_ss2a.training.pretrained import load_audio_to_visual
-from lightning_ss2a.training.validation.targets import Targets, targets_of, tensors_of
+from lightning_ss2a.training.validation.targets import Targets, targets_of
 
 PRIOR_SAMPLES = 512
 
@@ -165,7 +165,7 @@ def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
             lengths = targets.visual.norm(dim=-1).masked_fill(~targets.visible, 0).sum(1)
             visual_norms = visual_norms + (lengths / targets.visible.sum(1)).sum()
         norms = norms + targets.audio.norm(dim=-1).sum()
-        samples.update(tensors_of(batch)["audio"])
+        samples.update(batch["audio"])
     if to_audio is None or to_audio.count == 0:
         raise InputError("the training split has no rows: no baseline or translator can be fitted")
     audio_map = to_audio.fit()

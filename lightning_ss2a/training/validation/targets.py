@@ -59,20 +59,14 @@ class Targets:
 
 def targets_of(batch: Batch) -> Targets:
     """Collects the targets in a batch of pairs, scenes or videos; in float64 where the batch is."""
-    columns = tensors_of(batch)
-    audio, index = columns["audio"], columns["index"]
+    audio, index = batch["audio"], batch["index"]
     one = torch.ones(len(audio), 1, dtype=torch.bool, device=audio.device)
-    if "sources" in columns:
-        visual, visible = columns["sources"], columns["valid"]
-        features = torch.cat([normalize(columns["global_visual"], dim=-1), mean_direction(visual, visible)], dim=-1)
+    if "sources" in batch:
+        visual, visible = batch["sources"], batch["valid"]
+        features = torch.cat([normalize(batch["global_visual"], dim=-1), mean_direction(visual, visible)], dim=-1)
         return Targets(audio, features, index, visual, visible)
-    if "frames" in columns:
-        seen = columns["visual"].unsqueeze(1) if "visual" in columns else None
-        return Targets(audio, mean_over_frames(columns["frames"]), index, seen, one)
-    visual = columns["visual"]
-    return Targets(audio, normalize(visual, dim=-1), index, visual.unsqueeze(1), one, columns.get("class_index"))
-
-
-def tensors_of(batch: Batch) -> dict[str, Tensor]:
-    """Selects those columns of a batch that are no text."""
-    return {name: column for name, column in batch.items() if isinstance(column, Tensor)}
+    if "frames" in batch:
+        seen = batch["visual"].unsqueeze(1) if "visual" in batch else None
+        return Targets(audio, mean_over_frames(batch["frames"]), index, seen, one)
+    visual = batch["visual"]
+    return Targets(audio, normalize(visual, dim=-1), index, visual.unsqueeze(1), one, batch.get("class_index"))
