@@ -98,12 +98,12 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_starts_its_clock(tmp_path: Path
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("owns", [True, False])
-def test_a_loss_that_is_no_number_is_named_with_what_to_do(clock, bad, owns: bool):
-    clipping = "model.gradient_clip_norm" if owns else "trainer.gradient_clip_val"
+@pytest.mark.parametrize("automatic", [True, False])
+def test_a_loss_that_is_no_number_is_named_with_what_to_do(clock, bad, automatic: bool):
+    clipping = "trainer.gradient_clip_val" if automatic else "model.gradient_clip_norm"
     trainer = trainer_of({"train/loss": torch.tensor(bad)})
     message = rf"train/loss is {bad} in epoch 3, batch 3: lower model.learning_rate, set {clipping}"
-    module = SimpleNamespace(owns_optimization=owns)
+    module = SimpleNamespace(automatic_optimization=automatic)
     with pytest.raises(InputError, match=message):
         Throughput().on_train_batch_end(trainer, module, None, {"index": torch.zeros(16)}, 3)
 
