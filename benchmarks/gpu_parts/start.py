@@ -27,7 +27,7 @@ def run_part(name: str, folder: str, smoke: bool, known: dict[str, Figures], rep
         report: takes the figures.
     """
     from gpu_parts.inputs import Inputs
-    from lightning_ss2a.data.loading.shared_cache import keep_data
+    from lightning_ss2a.data.loading.shared_cache import use_shared_cache
 
-    with keep_data():
+    with use_shared_cache():
         import_module(f"gpu_parts.{name}").run(Inputs(folder, smoke, known), report)
