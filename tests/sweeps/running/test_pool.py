@@ -45,7 +45,7 @@ while True:
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Makes pools whose workers are the small program above."""
     (tmp_path / "small_worker.py").write_text(WORKER)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[3]}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     made: list[WorkerPool] = []
 
