@@ -9,31 +9,45 @@ import torch
 from torch import nn
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.options import dotted
 
-ARCHITECTURE = (
-    "aggregator",
-    "expansion",
-    "flavour",
-    "input_scaling",
-    "mask_padding",
-    "num_heads",
-    "num_layers",
-    "train_steps",
-    "unit_mean",
-    "variant",
-)
-"""Hyperparameters that change what a network computes, besides its widths."""
+FORMAT = 1
+"""Version of what checkpoints hold beside what Lightning's do: the key ``lightning_ss2a``, see :func:`own_part`."""
+
+
+def own_part(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a checkpoint of Lightning one of ours, for ``checkpoint["lightning_ss2a"]``.
+
+    Args:
+        architecture: options that the weights depend on, nested plain values by name.
+    """
+    return {"format": FORMAT, "architecture": dict(architecture)}
+
+
+def check_format(checkpoint: Mapping[str, Any], source: str) -> None:
+    """Refuse a checkpoint of another version of this framework, or of something else.
+
+    Args:
+        checkpoint: what its file holds.
+        source: the file and what named it, for the message.
+
+    Raises:
+        InputError: it has another format or none.
+    """
+    found = checkpoint.get("lightning_ss2a", {}).get("format")
+    if found != FORMAT:
+        raise InputError(f"{source}: its format is {found or 'none of ours'}, this version reads {FORMAT}; train anew")
 
 
 def read_checkpoint(path: str, option: str) -> dict[str, Any]:
-    """A checkpoint of Lightning, on the CPU; its tensors are read from the file as they are used.
+    """A checkpoint of ours, on the CPU; its tensors are read from the file as they are used.
 
     Args:
         path: the file.
         option: what named it, for messages.
 
     Raises:
-        InputError: there is no such file, or it is none of Lightning's.
+        InputError: there is no such file, it is none of Lightning's, or it has another format.
     """
     if not Path(path).is_file():
         raise InputError(f"{option} {path}: no such file")
@@ -42,7 +56,29 @@ def read_checkpoint(path: str, option: str) -> dict[str, Any]:
         checkpoint["state_dict"]
     except Exception as error:  # torch.load raises whatever the bytes make it do
         raise InputError(f"{option} {path}: not a checkpoint of Lightning, or a damaged one") from error
+    check_format(checkpoint, f"{option} {path}")
     return checkpoint
+
+
+def architecture_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that a checkpoint's weights depend on, nested plain values by name."""
+    return checkpoint["lightning_ss2a"]["architecture"]
+
+
+def other_architecture(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Options by which the weights of one model make no sense in another.
+
+    Args:
+        ours: architecture of the model, nested plain values by name.
+        theirs: that of the checkpoint.
+
+    Yields:
+        Dotted name, our value and theirs.
+    """
+    own = dict(dotted(ours))
+    for name, value in dotted(theirs):
+        if own.get(name, value) != value:
+            yield name, own[name], value
 
 
 def weights_digest(network: nn.Module) -> str:
@@ -51,23 +87,3 @@ def weights_digest(network: nn.Module) -> str:
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
-
-
-def other_architecture(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Hyperparameters by which the weights of one model make no sense in another.
-
-    Args:
-        ours: hyperparameters of the model.
-        theirs: those of the checkpoint.
-
-    Yields:
-        Name, our value and theirs.
-    """
-    for name, value in theirs.items():
-        mine = ours.get(name, value)
-        if (name.endswith(("width", "widths")) or name in ARCHITECTURE) and _plain(mine) != _plain(value):
-            yield name, _plain(mine), _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value

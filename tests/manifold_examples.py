@@ -1,6 +1,8 @@
 """A small data set of pairs that can be learned, and what trains on it in well under a second."""
 
 import copy
+import inspect
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +78,26 @@ def make_module(seed: int = 0, **options: Any) -> ManifoldModule:
     """A tiny module, with dropout and sampling unless told otherwise."""
     torch.manual_seed(seed)
     plain = {
-        "manifold_width": 12,
-        "projector_widths": [16, 16],
-        "reconstructor_widths": [16, 16, 12],
+        "width": 12,
+        "projector_widths": (16, 16),
+        "reconstructor_widths": (16, 16, 12),
         "learning_rate": 3e-3,
         "top_n": 4,
     }
-    return ManifoldModule(VISUAL_WIDTH, AUDIO_WIDTH, **{**plain, **options})
+    return ManifoldModule(VISUAL_WIDTH, AUDIO_WIDTH, **in_groups(ManifoldModule, {**plain, **options}))
+
+
+def in_groups(module: type, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a module from options by their own names, each put into every group that has it."""
+    parameters = inspect.signature(module.__init__).parameters
+    groups = {name: p.default for name, p in parameters.items() if is_dataclass(p.default)}
+    members = {name: {field.name for field in fields(group)} for name, group in groups.items()}
+    arguments = {name: value for name, value in options.items() if name in parameters and name not in groups}
+    assert options.keys() <= set().union(arguments, *members.values())
+    for name, group in groups.items():
+        given = {option: value for option, value in options.items() if option in members[name]}
+        arguments[name] = replace(group, **given)
+    return arguments
 
 
 def make_trainer(folder: Path | str, **options: Any) -> Trainer:

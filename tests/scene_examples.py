@@ -13,7 +13,7 @@ from lightning_ss2a.training import (
     TemporalAggregationModule,
     V2AMapperModule,
 )
-from tests.manifold_examples import AUDIO_WIDTH, CLASSES, LABELS, VISUAL_WIDTH, make_module, noisy
+from tests.manifold_examples import AUDIO_WIDTH, CLASSES, LABELS, VISUAL_WIDTH, in_groups, make_module, noisy
 
 CAUSE = 4
 MOST_SOURCES = 3
@@ -137,33 +137,33 @@ def save_manifold(path: Path, seed: int = 0, **options: Any) -> str:
     return str(path)
 
 
-SMALL_ATTENTION = {"width": 16, "num_heads": 2, "head_widths": [16]}
+SMALL_ATTENTION = {"width": 16, "num_heads": 2, "head_widths": (16,)}
 TRAINING = {"learning_rate": 3e-3, "top_n": 4}
 
 
 def make_remixer(manifold: str, seed: int = 0, **options: Any) -> RemixerModule:
     """A tiny module, with dropout and sampling unless told otherwise."""
     torch.manual_seed(seed)
-    plain = SMALL_ATTENTION | TRAINING | {"cycle_iterations": 3, "cycle_samples": 4}
-    return RemixerModule(VISUAL_WIDTH, AUDIO_WIDTH, manifold, **plain | options)
+    plain = SMALL_ATTENTION | TRAINING | {"iterations": 3, "samples": 4}
+    return RemixerModule(VISUAL_WIDTH, AUDIO_WIDTH, manifold, **in_groups(RemixerModule, plain | options))
 
 
 def make_aggregation(seed: int = 0, **options: Any) -> TemporalAggregationModule:
     """A tiny module, with dropout and sampling unless told otherwise."""
     torch.manual_seed(seed)
-    return TemporalAggregationModule(AUDIO_WIDTH, **SMALL_ATTENTION | TRAINING | options)
+    plain = SMALL_ATTENTION | TRAINING
+    return TemporalAggregationModule(AUDIO_WIDTH, **in_groups(TemporalAggregationModule, plain | options))
 
 
 def make_mapper(seed: int = 0, **options: Any) -> V2AMapperModule:
     """A tiny module, generative unless told otherwise."""
     torch.manual_seed(seed)
-    small = {"hidden_widths": [16, 16], "num_layers": 1, "num_heads": 2, "head_width": 8, "sample_steps": 3}
-    return V2AMapperModule(VISUAL_WIDTH, AUDIO_WIDTH, **small | TRAINING | options)
+    small = {"hidden_widths": (16, 16), "num_layers": 1, "num_heads": 2, "head_width": 8, "sample_steps": 3}
+    return V2AMapperModule(VISUAL_WIDTH, AUDIO_WIDTH, **in_groups(V2AMapperModule, small | TRAINING | options))
 
 
 def make_translator(seed: int = 0, **options: Any) -> AudioToVisualModule:
     """A tiny module, with dropout unless told otherwise."""
     torch.manual_seed(seed)
-    return AudioToVisualModule(
-        VISUAL_WIDTH, AUDIO_WIDTH, **{"hidden_widths": [16, 16], "learning_rate": 3e-3} | options
-    )
+    plain = {"hidden_widths": (16, 16), "learning_rate": 3e-3}
+    return AudioToVisualModule(VISUAL_WIDTH, AUDIO_WIDTH, **in_groups(AudioToVisualModule, plain | options))

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from lightning_ss2a.models.layers.keyed_noise import keyed_normal
-from lightning_ss2a.training.stage import StageModule
+from lightning_ss2a.training.base import StageModule
 from tests.manifold_examples import Recorder, make_data, make_trainer, write_learnable_pairs
 from tests.scene_examples import (
     make_aggregation,
@@ -48,7 +48,7 @@ STAGES = {
         make_remixer, "scenes", deterministic=ATTENTION | {"token_dropout": 0.0, "source_embedding": "mean"}
     ),
     "aggregation": Stage(make_aggregation, "videos", deterministic=ATTENTION),
-    "linear": Stage(make_aggregation, "videos", options={"aggregator": "linear"}),
+    "linear": Stage(make_aggregation, "videos", options={"flavour": "linear"}),
     "regression": Stage(make_mapper, "scenes", options={"flavour": "regression", "dropout": 0.2}),
     "diffusion": Stage(
         make_mapper, "scenes", options={"dropout": 0.1}, deterministic={"dropout": 0.0, "condition_dropout": 0.0}
@@ -84,7 +84,7 @@ def make_deterministic(name: str, materials: dict[str, str], seed: int = 0, **op
 def denoising_with_noise_of_rows(module: StageModule, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
     audio = batch["audio"]
     noise = keyed_normal(0, batch["index"].tolist(), audio.shape[1], audio.device)
-    steps = batch["index"] * 37 % module.hparams.train_steps
+    steps = batch["index"] * 37 % module.mapper.options.train_steps
     loss = module.mapper.denoising_loss(batch["global_visual"], audio, noise, steps)
     return {"loss": loss, "denoising": loss}
 

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_ss2a.callbacks.trainer_state import data_of
+from lightning_ss2a.options import dotted
 
 
 class HyperparameterBoard(Callback):
@@ -50,7 +51,7 @@ class HyperparameterBoard(Callback):
 def _flat(hyperparameters: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
     """Selects values that TensorBoard can show: numbers, booleans and short texts."""
     shown: dict[str, bool | int | float | str] = {}
-    for name, value in hyperparameters.items():
+    for name, value in dotted(hyperparameters):
         if name.startswith("_"):
             continue
         shown[name] = value if isinstance(value, (bool, int, float, str)) else str(value)

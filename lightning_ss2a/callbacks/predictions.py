@@ -58,7 +58,7 @@ class CMSSShardWriter(Callback):
         if not trainer.is_global_zero:
             return
         source = data.manifest
-        spec = FieldSpec(width=pl_module.hparams.manifold_width, encoder=_encoder(trainer, manifold))
+        spec = FieldSpec(width=manifold.options.width, encoder=_encoder(trainer, manifold))
         self._writer = ShardWriter(
             folder,
             kind="pairs",

@@ -5,13 +5,13 @@ submodules, which Python 3.12 cannot see in an instance; a module says in its ba
 """
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.models import Manifold
+from lightning_ss2a.models import CycleMixOptions, Manifold, Remixer
 
 
 @runtime_checkable
@@ -55,6 +55,11 @@ class TrainsManifold(Protocol):
     consistency_weight: float
     validate_teacher: bool
 
+    @property
+    def architecture(self) -> Mapping[str, Any]:
+        """Options that the weights depend on, nested plain values by name."""
+        ...
+
     def start_teacher(self) -> None:
         """Takes a frozen copy of the manifold as the teacher."""
         ...
@@ -62,6 +67,31 @@ class TrainsManifold(Protocol):
     @property
     def is_logged(self) -> bool:
         """Whether loggers write at this batch."""
+        ...
+
+
+@runtime_checkable
+class MixesScenes(Protocol):
+    """A module that is measured on scenes, which it mixes with a Remixer."""
+
+    @property
+    def remixer(self) -> Remixer:
+        """What gives the attention that is shown."""
+        ...
+
+    @property
+    def use_global(self) -> bool:
+        """Whether slot 0 is the scene's global embedding."""
+        ...
+
+    @property
+    def cycle_mix_options(self) -> CycleMixOptions:
+        """Options of the Cycle Mix whose scores are shown."""
+        ...
+
+    @property
+    def ssms_by_group(self) -> Mapping[str, Tensor]:
+        """SSMS by number of sources in the last validation, [groups], NaN without rows; by name of prediction."""
         ...
 
 
@@ -73,6 +103,17 @@ def embeds_pairs(pl_module: LightningModule, callback: Callback) -> EmbedsPairs:
     """
     if not isinstance(pl_module, EmbedsPairs):
         raise InputError(f"{_name(callback)}: {_name(pl_module)} embeds no pairs; use it with ManifoldModule")
+    return pl_module
+
+
+def mixes_scenes(pl_module: LightningModule, callback: Callback) -> MixesScenes:
+    """Returns the module as one that mixes scenes.
+
+    Raises:
+        InputError: it does not; names the callback.
+    """
+    if not isinstance(pl_module, MixesScenes):
+        raise InputError(f"{_name(callback)}: {_name(pl_module)} mixes no scenes; use it with RemixerModule")
     return pl_module
 
 

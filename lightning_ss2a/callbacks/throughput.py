@@ -53,10 +53,10 @@ class Throughput(Callback):
         if loss is not None and not math.isfinite(loss):
             # The manifold clips by itself: the trainer's switch does not reach two optimisers.
             automatic = pl_module.automatic_optimization
-            clipping = "trainer.gradient_clip_val" if automatic else "model.gradient_clip_norm"
+            clipping = "trainer.gradient_clip_val" if automatic else "model.optimization.gradient_clip_norm"
             raise InputError(
                 f"train/loss is {float(loss)} in epoch {trainer.current_epoch}, batch {batch_idx}: lower "
-                f"model.learning_rate, set {clipping}, or look at the data with `ss2a shards validate`"
+                f"model.optimization.learning_rate, set {clipping}, or look at the data with `ss2a shards validate`"
             )
         seconds = time.perf_counter() - self._start
         kind = data_of(trainer).manifest.kind  # pairs, scenes or videos

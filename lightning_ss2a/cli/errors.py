@@ -5,8 +5,8 @@ import inspect
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -15,14 +15,14 @@ from typing import TypeVar
 import yaml
 
 from lightning_ss2a.config_files import SUFFIXES, with_bases
-from lightning_ss2a.errors import InputError
+from lightning_ss2a.errors import InputError, nearest_name
 
 Result = TypeVar("Result")
 
 _NOISE = re.compile(r"Does not validate|Subtypes:|Errors:$|.*<class 'NoneType'>$|Given value( type)?:")
 """Lines of the parser's messages that tell a user nothing."""
 _WRONG_NAME = re.compile(
-    r"Option '(?P<option>[^']+)' is not accepted|accept option '(?P<key>[^']+)'"
+    r"Option '(?P<option>[^']+)' is not accepted|(?:Group '(?P<group>[^']+)' does not )?accept option '(?P<key>[^']+)'"
     r"|[Uu]nrecognized arguments: (?P<argument>--[^\s=]+)|dot import path string: (?P<class>\S+)"
 )
 _OWNER = re.compile(r"class_path '(?P<path>[^']+)'")
@@ -71,12 +71,14 @@ def explain(error: argparse.ArgumentError, parser: argparse.ArgumentParser, argu
     wrong = _WRONG_NAME.search(text)
     if wrong is None:
         return _named_broken_file(text, arguments) + line + _advice(text)
-    name = next(filter(None, wrong.groups())).removeprefix("--")
-    known = list(_class_names() if wrong["class"] else _options(parser) if not wrong["option"] else _arguments(text))
+    name = _wrong_name(wrong)
+    known = _class_names() if wrong["class"] else _options_of_class(text) or _options(parser)
     # Options of classes may be written without "init_args".
-    nearest = get_close_matches(name.replace(".init_args", ""), known, n=1)
-    advice = f"did you mean {nearest[0]}?" if nearest else "--help lists what there is"
+    nearest = _nearest_option(name.replace(".init_args", ""), known)
+    advice = f"did you mean {nearest}?" if nearest else "--help lists what there is"
     files = [argument for argument in arguments if _mentions(argument, name.rpartition(".")[2])]
+    if "NestedArg" in text:  # the parser's word for an option of the command line
+        files = []
     return "".join(f"{file}: " for file in files[-1:]) + f"{line}; {advice}"
 
 
@@ -143,12 +145,38 @@ def _mentions(argument: str, name: str) -> bool:
     return re.search(rf"\b{re.escape(name)}\b", path.read_text(errors="replace")) is not None
 
 
-def _arguments(text: str) -> Iterator[str]:
-    """Arguments of the class that the message names."""
-    owner = _OWNER.search(text)
-    if owner is not None:
-        module, _, name = owner["path"].rpartition(".")
-        yield from inspect.signature(getattr(import_module(module), name)).parameters
+def _wrong_name(found: re.Match[str]) -> str:
+    """The wrong name in a message, with the group that it was given to."""
+    name = next(filter(None, (found[kind] for kind in ("option", "key", "argument", "class")))).removeprefix("--")
+    return f"{found['group']}.{name}" if found["group"] else name
+
+
+def _nearest_option(name: str, known: Iterable[str]) -> str | None:
+    """The option most like a wrong one: of the same own name in another group, alike as a whole, or in its own name."""
+    names = list(known)
+    by_own_name = {option.rpartition(".")[2]: option for option in reversed(names)}
+    own_name = name.rpartition(".")[2]
+    alike = nearest_name(own_name, by_own_name)
+    return by_own_name.get(own_name) or nearest_name(name, names) or (by_own_name[alike] if alike else None)
+
+
+def _options_of_class(text: str) -> list[str]:
+    """Options of the class that the message names, those of model and data with this word before them."""
+    owner, key = _OWNER.search(text), re.search(r'Parser key "(model|data)"', text)
+    if owner is None:
+        return []
+    module, _, name = owner["path"].rpartition(".")
+    parameters = inspect.signature(getattr(import_module(module), name)).parameters
+    prefix = f"{key[1]}." if key else ""
+    return [f"{prefix}{option}" for parameter in parameters.values() for option in _options_of_parameter(parameter)]
+
+
+def _options_of_parameter(parameter: inspect.Parameter) -> Iterator[str]:
+    """The parameter's name, or those of the options in its group."""
+    if is_dataclass(parameter.default):
+        yield from (f"{parameter.name}.{field.name}" for field in fields(parameter.default))
+    else:
+        yield parameter.name
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -17,12 +17,13 @@ import lightning_ss2a.callbacks
 import lightning_ss2a.data.loading.datamodule
 import lightning_ss2a.training  # noqa: F401  (short class names in configs)
 from lightning_ss2a.callbacks import RunSummary
-from lightning_ss2a.checkpoints import other_architecture, read_checkpoint
+from lightning_ss2a.checkpoints import architecture_of, other_architecture, read_checkpoint
 from lightning_ss2a.cli.callback_options import with_callback_options
 from lightning_ss2a.cli.errors import after_config_files, explain, naming_base_files, run_reporting_errors
 from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.training.base import MeasuredModule
 
 LINKED = ("visual_width", "audio_width")
 """Parameters of a model that come from the data's manifest."""
@@ -100,6 +101,8 @@ class ShardCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, ImportError) as error:
             raise InputError(_refusal(error)) from error
+        if self._checkpoint is not None:
+            _check_architecture(self.model, *self._checkpoint)
 
     @property
     def _callbacks(self) -> list[Callback]:
@@ -144,6 +147,7 @@ class ShardCLI(LightningCLI):
         Lightning's method (of this name) lets those of the checkpoint win over everything, while training too: a
         changed option would silently not count.
         """
+        self._checkpoint: tuple[str, dict[str, Any]] | None = None
         subcommand = self.config.get("subcommand")
         path = self.config[subcommand].get("ckpt_path") if subcommand else None
         if subcommand in ("validate", "test", "predict") and path in (None, *NAMED_CHECKPOINTS):
@@ -153,18 +157,16 @@ class ShardCLI(LightningCLI):
             )
         if path is None or path in NAMED_CHECKPOINTS or "://" in path or path.startswith("registry"):
             return
-        hyperparameters = _checkpoint_hyperparameters(path)
-        class_path = hyperparameters.pop("_class_path", None)
-        own = {name: value for name, value in hyperparameters.items() if name != "_instantiator"}
+        checkpoint = read_checkpoint(path, "--ckpt_path")
+        self._checkpoint = path, architecture_of(checkpoint)
+        given = checkpoint["hyper_parameters"]
         if subcommand == "fit":
-            _remember_manifold(self.config.fit.model.init_args, own)
-        elif class_path is not None:
-            config = {
-                "model": {"class_path": class_path, "init_args": {n: v for n, v in own.items() if n not in LINKED}}
-            }
-            at = after_config_files(self._arguments)
-            self.parse_arguments(self.parser, [*self._arguments[:at], "-c", json.dumps(config), *self._arguments[at:]])
-        _check_architecture(self.config[subcommand].model.init_args, own, path)
+            _remember_manifold(self.config.fit.model.init_args, given)
+            return
+        options = {name: value for name, value in given.items() if not name.startswith("_") and name not in LINKED}
+        config = {"model": {"class_path": given["_class_path"], "init_args": options}}
+        at = after_config_files(self._arguments)
+        self.parse_arguments(self.parser, [*self._arguments[:at], "-c", json.dumps(config), *self._arguments[at:]])
 
 
 def build_cli(arguments: Sequence[str], run: bool = True, callbacks: Sequence[Callback] = ()) -> ShardCLI:
@@ -226,13 +228,9 @@ def _refusal(error: BaseException) -> str:
     return str(error)
 
 
-def _checkpoint_hyperparameters(path: str) -> dict[str, Any]:
-    return dict(read_checkpoint(path, "--ckpt_path").get("hyper_parameters", {}))
-
-
-def _check_architecture(config: Any, checkpoint: dict[str, Any], path: str) -> None:
-    """Name the parameter that makes the weights not fit; torch would list every tensor of the model, or none."""
-    for name, ours, theirs in other_architecture(config, checkpoint):
+def _check_architecture(model: MeasuredModule, path: str, checkpoint: dict[str, Any]) -> None:
+    """Name the option that makes the weights not fit; torch would list every tensor of the model, or none."""
+    for name, ours, theirs in other_architecture(model.architecture, checkpoint):
         advice = "other data" if name in LINKED else f"--model.{name} {json.dumps(theirs)}"
         raise InputError(f"{path} has model.{name} {theirs}, here it is {ours}; use {advice}")
 

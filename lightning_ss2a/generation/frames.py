@@ -124,7 +124,7 @@ def _check_source(source: str, manifest: Manifest, module: RemixerModule) -> Non
     frames = manifest.fields["frames"]
     if frames.role == "audio":
         raise InputError(f"{source}: its frames are audio embeddings already ({frames.encoder})")
-    for field, width in (("frames", module.hparams.visual_width), ("audio", module.hparams.audio_width)):
+    for field, width in (("frames", module.visual_width), ("audio", module.audio_width)):
         if manifest.fields[field].width != width:
             raise InputError(
                 f"{source}: field {field!r} has width {manifest.fields[field].width}, the checkpoint's is {width}"
@@ -148,13 +148,13 @@ def _generate(module: RemixerModule, batch: Batch, sampling: str, seed: int) -> 
     there = torch.ones(len(every), 1, dtype=torch.bool, device=every.device)
     scenes: Batch = {"sources": every.unsqueeze(1), "valid": there, "global_visual": every}
     slots = module.slots(scenes)
+    scenes["key"] = list(_frame_keys(batch["key"], frames.shape[1]))
     if sampling == "mean":
         audio = normalize(module.remixer(*slots.tokens()).mean, dim=-1)
+    elif sampling == "draw":
+        audio = module.draw(scenes, slots, seed)
     else:
-        scenes["key"] = list(_frame_keys(batch["key"], frames.shape[1]))
-        mix = module.draw if sampling == "draw" else module.cycle_mix
-        mixed = mix(scenes, slots, seed)
-        audio = mixed if sampling == "draw" else mixed.embedding
+        audio = module.cycle_mix(scenes, slots, seed).embedding
     return audio.unflatten(0, frames.shape[:2])
 
 

@@ -8,6 +8,7 @@ symmetric, so one mask serves both directions.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,30 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lightning_ss2a.losses.gather import gather_rows, gather_with_gradient, world_size
+from lightning_ss2a.options import OptionCheck
+
+
+@dataclass(frozen=True)
+class ContrastiveOptions:
+    """Options of the contrastive loss.
+
+    Args:
+        ccmr_alpha: α of the CCMR mask (Eq. 7), at least 0; 0 switches the mask off. The published model uses 0.35.
+        ccmr_mask_diagonal: mask the matching pairs too, as Eq. 7 does; false leaves them at 1. Masked, matching pairs
+            are weakened most, and opposite modalities (all cosines -1) have a lower loss than equal ones.
+        chunk_size: rows of the similarity matrix held at a time, at least 1; null: all. Memory grows with
+            ``chunk_size`` times the global batch; the gradient is computed along with the value, so that nothing is
+            computed twice.
+    """
+
+    ccmr_alpha: float = 0.35
+    ccmr_mask_diagonal: bool = True
+    chunk_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check = OptionCheck("model.contrastive")
+        check.at_least(0, ccmr_alpha=self.ccmr_alpha)
+        check.at_least(1, chunk_size=self.chunk_size)
 
 
 def contrastive_loss(
@@ -25,9 +50,7 @@ def contrastive_loss(
     *,
     visual: Tensor | None = None,
     audio: Tensor | None = None,
-    ccmr_alpha: float = 0.0,
-    mask_diagonal: bool = True,
-    chunk_size: int | None = None,
+    options: ContrastiveOptions = ContrastiveOptions(ccmr_alpha=0.0),
     gather: bool = True,
 ) -> Tensor:
     r"""Contrastive loss over the global batch (Eq. 3), with similarities weakened by the CCMR mask (Eq. 7).
@@ -50,19 +73,14 @@ def contrastive_loss(
         temperature: logit scale that multiplies the cosines (a scalar, about 1 to 100).
         visual: raw visual inputs, ``[B, V]``, needed for the mask; no gradient flows to them.
         audio: raw audio inputs, ``[B, A]``, needed for the mask; no gradient flows to them.
-        ccmr_alpha: α of Eq. 7, at least 0; 0 switches the mask off.
-        mask_diagonal: mask the matching pairs too, as Eq. 7 does; ``False`` leaves them at 1. Masked, matching pairs
-            are weakened most, and opposite modalities (all cosines -1) have a lower loss than equal ones.
-        chunk_size: rows at a time, at least 1; memory grows with ``chunk_size * N`` instead of ``B * N``. The gradient
-            is computed along with the value, so that nothing is computed twice. ``None`` takes the plain formula.
+        options: mask and rows at a time; by default no mask, and all rows.
         gather: compare with the rows of all ranks, when torch.distributed runs with more than one.
 
     Returns:
         The loss, a scalar.
 
     Raises:
-        ValueError: If shapes disagree, ``ccmr_alpha`` is negative, ``chunk_size`` is not positive, or the mask is on
-            and ``visual`` or ``audio`` is missing.
+        ValueError: If shapes disagree, or the mask is on and ``visual`` or ``audio`` is missing.
 
     Example:
         >>> import torch
@@ -72,32 +90,27 @@ def contrastive_loss(
         tensor(0.0001)
     """
     _check_embeddings(visual_embedding, audio_embedding)
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1 or None, got {chunk_size}")
     with torch.autocast(visual_embedding.device.type, enabled=False):
         gather = gather and world_size() > 1
         visual_rows, audio_rows = unit_rows(visual_embedding), unit_rows(audio_embedding)
         visual_columns = gather_with_gradient(visual_rows) if gather else visual_rows
         audio_columns = gather_with_gradient(audio_rows) if gather else audio_rows
         offset = dist.get_rank() * len(visual_rows) if gather else 0
-        mask = _build_mask(visual_rows, visual, audio, ccmr_alpha, mask_diagonal, offset, gather)
+        mask = _build_mask(visual_rows, visual, audio, options, offset, gather)
         temperature = torch.as_tensor(temperature, dtype=visual_rows.dtype, device=visual_rows.device)
-        if chunk_size is None:
-            return _plain_loss(visual_rows, audio_rows, visual_columns, audio_columns, temperature, mask, offset)
-        return _chunked_loss(
-            visual_rows, audio_rows, visual_columns, audio_columns, temperature, mask, offset, chunk_size
-        )
+        sides = (visual_rows, audio_rows, visual_columns, audio_columns, temperature, mask, offset)
+        return _plain_loss(*sides) if options.chunk_size is None else _chunked_loss(*sides, options.chunk_size)
 
 
 @torch.no_grad()
 def ccmr_mask(
     visual: Tensor,
     audio: Tensor,
-    alpha: float,
+    ccmr_alpha: float,
     *,
     columns_visual: Tensor | None = None,
     columns_audio: Tensor | None = None,
-    mask_diagonal: bool = True,
+    ccmr_mask_diagonal: bool = True,
     diagonal_offset: int = 0,
 ) -> Tensor:
     r"""Mask of the cross-modal contrastive mask regularisation (Eq. 6-7).
@@ -105,32 +118,32 @@ def ccmr_mask(
     .. math::
         M_{ij} = \exp\left(-\alpha\, \mathrm{clamp}_{[0, 1]}\left(\cos(v_i, v_j) \cos(a_i, a_j)\right)^{\alpha}\right)
 
-    It falls from 1 (unlike in sight or in sound) to exp(-α) (alike in both). At ``alpha=0`` it is exp(0) = 1
+    It falls from 1 (unlike in sight or in sound) to exp(-α) (alike in both). At ``ccmr_alpha=0`` it is exp(0) = 1
     everywhere. As Eq. 7 says, the product is clamped: two *negative* cosines also weaken a pair.
 
     Args:
         visual: raw visual inputs of the rows, ``[N, V]``, any norm.
         audio: raw audio inputs of the rows, ``[N, A]``, any norm.
-        alpha: α of Eq. 7, at least 0 (the published model uses 0.35).
+        ccmr_alpha: α of Eq. 7, at least 0 (the published model uses 0.35).
         columns_visual: raw visual inputs of the columns, ``[M, V]``; the rows themselves by default.
         columns_audio: raw audio inputs of the columns, ``[M, A]``; the rows themselves by default.
-        mask_diagonal: mask the matching pairs too, as Eq. 7 does; ``False`` sets them to 1.
+        ccmr_mask_diagonal: mask the matching pairs too, as Eq. 7 does; ``False`` sets them to 1.
         diagonal_offset: column that matches row 0, where the rows are a part of the columns.
 
     Returns:
         The mask, ``[N, M]``, values in [exp(-α), 1], without gradient.
 
     Raises:
-        ValueError: If ``alpha`` is negative or rows and columns of the two modalities do not pair up.
+        ValueError: If ``ccmr_alpha`` is negative or rows and columns of the two modalities do not pair up.
 
     Example:
         >>> import torch
         >>> from lightning_ss2a.losses import ccmr_mask
-        >>> ccmr_mask(torch.eye(2), torch.eye(2), alpha=0.35)
+        >>> ccmr_mask(torch.eye(2), torch.eye(2), ccmr_alpha=0.35)
         tensor([[0.7047, 1.0000],
                 [1.0000, 0.7047]])
     """
-    _check_alpha(alpha)
+    options = ContrastiveOptions(ccmr_alpha, ccmr_mask_diagonal)
     columns_visual = visual if columns_visual is None else columns_visual
     columns_audio = audio if columns_audio is None else columns_audio
     if len(visual) != len(audio) or len(columns_visual) != len(columns_audio):
@@ -138,16 +151,8 @@ def ccmr_mask(
             f"visual and audio must pair up, got {len(visual)} and {len(audio)} rows, "
             f"{len(columns_visual)} and {len(columns_audio)} columns"
         )
-    mask = _Mask(
-        unit_rows(visual),
-        unit_rows(audio),
-        unit_rows(columns_visual),
-        unit_rows(columns_audio),
-        alpha,
-        mask_diagonal,
-        diagonal_offset,
-    )
-    return mask.rows(0, len(visual))
+    columns = unit_rows(columns_visual), unit_rows(columns_audio)
+    return _Mask(unit_rows(visual), unit_rows(audio), *columns, options, diagonal_offset).rows(0, len(visual))
 
 
 def unit_rows(rows: Tensor) -> Tensor:
@@ -163,8 +168,7 @@ class _Mask:
     audio: Tensor  # [B, A]
     columns_visual: Tensor  # [N, V]
     columns_audio: Tensor  # [N, A]
-    alpha: float
-    mask_diagonal: bool
+    options: ContrastiveOptions
     offset: int
 
     def rows(self, start: int, stop: int) -> Tensor:
@@ -172,8 +176,8 @@ class _Mask:
         with torch.no_grad():
             mask = self.visual[start:stop] @ self.columns_visual.T
             mask.mul_(self.audio[start:stop] @ self.columns_audio.T).clamp_(0, 1)
-            mask.pow_(self.alpha).mul_(-self.alpha).exp_()
-            if not self.mask_diagonal:
+            mask.pow_(self.options.ccmr_alpha).mul_(-self.options.ccmr_alpha).exp_()
+            if not self.options.ccmr_mask_diagonal:
                 mask.diagonal(self.offset + start).fill_(1)
             return mask
 
@@ -182,17 +186,15 @@ def _build_mask(
     embedding: Tensor,
     visual: Tensor | None,
     audio: Tensor | None,
-    alpha: float,
-    mask_diagonal: bool,
+    options: ContrastiveOptions,
     offset: int,
     gather: bool,
 ) -> _Mask | None:
     """The mask of this rank's rows, or None where it is 1 everywhere."""
-    _check_alpha(alpha)
-    if alpha == 0:
+    if options.ccmr_alpha == 0:
         return None
     if visual is None or audio is None:
-        raise ValueError(f"ccmr_alpha={alpha} needs the raw inputs: pass visual and audio")
+        raise ValueError(f"ccmr_alpha={options.ccmr_alpha} needs the raw inputs: pass visual and audio")
     if not len(visual) == len(audio) == len(embedding):
         raise ValueError(
             f"visual and audio must have as many rows as the embeddings ({len(embedding)}), "
@@ -202,7 +204,7 @@ def _build_mask(
         # In the embeddings' precision, so that the mask never widens or narrows the logits.
         visual, audio = unit_rows(visual).to(embedding.dtype), unit_rows(audio).to(embedding.dtype)
         columns_visual, columns_audio = (gather_rows(visual), gather_rows(audio)) if gather else (visual, audio)
-    return _Mask(visual, audio, columns_visual, columns_audio, alpha, mask_diagonal, offset)
+    return _Mask(visual, audio, columns_visual, columns_audio, options, offset)
 
 
 def _plain_loss(
@@ -231,12 +233,12 @@ class _Similarity(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, rows: Tensor, columns: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, columns: Tensor) -> Tensor:
         ctx.save_for_backward(rows, columns)
         return rows @ columns.T
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         rows, columns = ctx.saved_tensors
         with torch.autocast(gradient.device.type, enabled=False):
             return gradient @ columns, gradient.T @ rows
@@ -246,7 +248,17 @@ class _ChunkedLoss(torch.autograd.Function):
     """Eq. 3 in chunks of rows. The loss is a scalar, so forward makes the gradient too and keeps nothing of [C, N]."""
 
     @staticmethod
-    def forward(ctx, visual_rows, audio_rows, visual_columns, audio_columns, temperature, mask, offset, chunk_size):
+    def forward(
+        ctx: Any,
+        visual_rows: Tensor,
+        audio_rows: Tensor,
+        visual_columns: Tensor,
+        audio_columns: Tensor,
+        temperature: Tensor,
+        mask: _Mask | None,
+        offset: int,
+        chunk_size: int,
+    ) -> Tensor:
         gradients = None
         if any(ctx.needs_input_grad):
             inputs = (visual_rows, audio_rows, visual_columns, audio_columns, temperature)
@@ -266,7 +278,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return (*(gradient * saved for saved in ctx.saved_tensors), None, None, None)
 
 
@@ -322,8 +334,3 @@ def _check_embeddings(visual_embedding: Tensor, audio_embedding: Tensor) -> None
             "visual_embedding and audio_embedding must have one shape [rows, width], "
             f"got {tuple(visual_embedding.shape)} and {tuple(audio_embedding.shape)}"
         )
-
-
-def _check_alpha(alpha: float) -> None:
-    if not alpha >= 0:
-        raise ValueError(f"alpha of the CCMR mask must be at least 0, got {alpha}")

@@ -5,17 +5,40 @@ Source: Wav2CLIP (Wu et al., ICASSP 2022) does this from waveforms for ViT-B/32;
 the ViT-L/14 that its other parts use. This one starts from CLAP embeddings; its sizes are ours.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_ss2a.models.layers.embeddings import unit_variance
+from lightning_ss2a.models.layers.embeddings import check_sizes, unit_variance
 from lightning_ss2a.models.layers.residual_mlp import ResidualMLP
 from lightning_ss2a.models.layers.temperature import bounded_temperature, initial_log_temperature
+from lightning_ss2a.options import OptionCheck
 
-HIDDEN_WIDTHS = (1024, 1024, 1024, 1024)
+
+@dataclass(frozen=True)
+class AudioToVisualOptions:
+    """Architecture of an ``AudioToVisual``; the sizes are ours.
+
+    Args:
+        hidden_widths: layers of the trunk, see ``ResidualMLP``.
+        dropout: probability of zeroing a unit, in [0, 1).
+        input_scaling: bring inputs to unit variance; false takes them as they are.
+    """
+
+    hidden_widths: tuple[int, ...] = (1024, 1024, 1024, 1024)
+    dropout: float = 0.2
+    input_scaling: bool = True
+
+    def __post_init__(self) -> None:
+        check = OptionCheck("model.translator")
+        check.widths(hidden_widths=self.hidden_widths)
+        check.probability(dropout=self.dropout)
+
+    def architecture(self) -> "AudioToVisualOptions":
+        """The same, without what has no part in trained weights."""
+        return replace(self, dropout=0.0)
 
 
 class AudioToVisual(nn.Module):
@@ -29,12 +52,10 @@ class AudioToVisual(nn.Module):
     Args:
         audio_width: A (512 for CLAP).
         visual_width: V (768 for CLIP ViT-L/14).
-        hidden_widths: layers of the trunk, see ``ResidualMLP``.
-        dropout: probability of zeroing a unit, in [0, 1).
-        input_scaling: bring inputs to unit variance; ``False`` takes them as they are.
+        options: architecture.
 
     Raises:
-        ValueError: If a width is not positive, ``hidden_widths`` is empty or ``dropout`` is out of range.
+        ValueError: If a width is not positive.
 
     Example:
         >>> import torch
@@ -48,21 +69,13 @@ class AudioToVisual(nn.Module):
     visual_norm: Tensor
 
     def __init__(
-        self,
-        audio_width: int,
-        visual_width: int,
-        hidden_widths: Sequence[int] = HIDDEN_WIDTHS,
-        dropout: float = 0.2,
-        input_scaling: bool = True,
+        self, audio_width: int, visual_width: int, options: AudioToVisualOptions = AudioToVisualOptions()
     ) -> None:
         super().__init__()
-        if visual_width < 1:
-            raise ValueError(f"visual_width must be at least 1, got {visual_width}")
-        if audio_width < 1:
-            raise ValueError(f"audio_width must be at least 1, got {audio_width}")
-        self.audio_width, self.input_scaling = audio_width, input_scaling
-        self.trunk = ResidualMLP(audio_width, hidden_widths, dropout)
-        self.output = nn.Linear(hidden_widths[-1], visual_width)
+        check_sizes(visual_width=visual_width, audio_width=audio_width)
+        self.audio_width, self.options = audio_width, options
+        self.trunk = ResidualMLP(audio_width, options.hidden_widths, options.dropout)
+        self.output = nn.Linear(options.hidden_widths[-1], visual_width)
         self.register_buffer("visual_norm", torch.ones(()))
         self.log_temperature = initial_log_temperature()
 
@@ -85,5 +98,5 @@ class AudioToVisual(nn.Module):
         """
         if audio.shape[-1] != self.audio_width:
             raise ValueError(f"audio has width {audio.shape[-1]}, expected {self.audio_width}")
-        features = self.trunk(unit_variance(audio) if self.input_scaling else audio)
+        features = self.trunk(unit_variance(audio) if self.options.input_scaling else audio)
         return F.normalize(self.output(features), dim=-1) * self.visual_norm

@@ -17,10 +17,47 @@ from lightning_ss2a.models.layers.keyed_noise import keyed_generator
 from lightning_ss2a.models.manifold import Manifold
 from lightning_ss2a.models.remixer import Remixer
 from lightning_ss2a.models.remixer_cache import RemixerCache
+from lightning_ss2a.options import OptionCheck
 
 Score = Literal["mean", "min", "std"]
 Feedback = Literal["append", "replace"]
-PUBLISHED_CYCLE_MIX = {"score": "std", "feedback": "replace", "var_samples": 64, "feedback_samples": 64}
+
+
+@dataclass(frozen=True)
+class CycleMixOptions:
+    """Options of Cycle Mix.
+
+    Args:
+        iterations: T of Algorithm 1, at least 1.
+        samples: N of Algorithm 1, draws an iteration, at least 1.
+        score: ``mean`` of a draw's cosines to the sources, as in the paper; it ranks draws as the cosine to the
+            weighted mean of the unit χ(e_m) does. ``min``: the cosine of the worst source, so that none is forgotten.
+            ``std``, as published: their standard deviation, lower is better; slots of weight 0 count as cosine 0.
+        feedback: ``append`` the best draw as one more source, beyond the Remixer's ``max_slots`` if need be, or, as
+            published, ``replace`` the e of slot 0, where the scene's global embedding is.
+        var_samples: draws averaged into one sample before its normalisation, in closed form; the paper takes 1, the
+            published code 64.
+        feedback_samples: condition on the mean of so many draws of φ(a_best); 0 takes its mean. As published 64.
+        noise_scale: multiplies the Remixer's standard deviations, at least 0; smaller draws closer to its mean.
+    """
+
+    iterations: int = 64
+    samples: int = 64
+    score: Score = "mean"
+    feedback: Feedback = "append"
+    var_samples: int = 1
+    feedback_samples: int = 0
+    noise_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check = OptionCheck("model.cycle_mix")
+        check.at_least(1, iterations=self.iterations, samples=self.samples, var_samples=self.var_samples)
+        check.at_least(0, feedback_samples=self.feedback_samples, noise_scale=self.noise_scale)
+        check.one_of(get_args(Score), score=self.score)
+        check.one_of(get_args(Feedback), feedback=self.feedback)
+
+
+PUBLISHED_CYCLE_MIX = CycleMixOptions(score="std", feedback="replace", var_samples=64, feedback_samples=64)
 """Options of the authors' code, which also runs one iteration more than it is told."""
 
 
@@ -49,15 +86,9 @@ def cycle_mix(
     valid: Tensor,
     scene_keys: Sequence[str | bytes | int],
     *,
+    options: CycleMixOptions = CycleMixOptions(),
     seed: int = 0,
-    cycle_iterations: int = 64,
-    cycle_samples: int = 64,
-    var_samples: int = 1,
-    feedback_samples: int = 0,
-    score: Score = "mean",
-    feedback: Feedback = "append",
     slot_weights: Tensor | None = None,
-    noise_scale: float = 1.0,
 ) -> CycleMixResult:
     """Mix each scene by Algorithm 1.
 
@@ -78,59 +109,41 @@ def cycle_mix(
         visual_tokens: v of each slot, ``[B, S, V]``; zero for a source of audio.
         valid: which slots hold a source, bool ``[B, S]``. Others may hold anything.
         scene_keys: what each scene is called, B of them; scenes of one key share their noise.
+        options: T, N and the rest; by default the paper's.
         seed: changes the noise of all scenes.
-        cycle_iterations: T of Algorithm 1, at least 1.
-        cycle_samples: N of Algorithm 1, at least 1.
-        var_samples: draws averaged into one sample before its normalisation, in closed form; the paper takes 1.
-        feedback_samples: condition on the mean of so many draws of φ(a_best); 0 takes its mean.
-        score: ``mean`` of the cosines, as in the paper; it ranks draws as the cosine to the weighted mean of the unit
-            χ(e_m) does. ``min``: the cosine of the worst source, so that none is forgotten. ``std``, as published:
-            their standard deviation, lower is better; slots of weight 0 count as cosine 0.
-        feedback: ``append`` the best draw as one more source, beyond the Remixer's ``max_slots`` if need be, or, as
-            published, ``replace`` the e of slot 0, where the scene's global embedding is.
         slot_weights: weight of each slot in the score, at least 0, ``[B, S]``; by default 1 for valid slots, but 0 for
             slot 0 with ``replace``. For ``min`` and ``std`` only zero or not matters. A global embedding beside the
             sources gets 0 here.
-        noise_scale: multiplies the Remixer's standard deviations; smaller draws closer to its mean.
 
     Returns:
         Best embedding, its score and the history of the best score, all at least float32.
 
     Raises:
-        ValueError: If an option is out of range, shapes do not fit (see ``Remixer``), a module is in training mode, a
+        ValueError: If shapes do not fit (see ``Remixer``), a module is in training mode, a
             scene has no source to be scored against or a NaN or infinity in a valid slot.
     """
-    _check_options(
-        score,
-        feedback,
-        noise_scale,
-        feedback_samples,
-        cycle_iterations=cycle_iterations,
-        cycle_samples=cycle_samples,
-        var_samples=var_samples,
-    )
     _check_modules(remixer, manifold)
     remixer.check_inputs(manifold_tokens, visual_tokens, valid)
-    _check_scenes(manifold_tokens, visual_tokens, valid, scene_keys, feedback)
+    _check_scenes(manifold_tokens, visual_tokens, valid, scene_keys, options.feedback)
     dtype = torch.promote_types(manifold_tokens.dtype, torch.float32)
-    weights = _slot_weights(slot_weights, valid, scene_keys, feedback, dtype)
+    weights = _slot_weights(slot_weights, valid, scene_keys, options.feedback, dtype)
     sources = _sources(manifold, manifold_tokens, weights)
     generators = [keyed_generator(seed, key, valid.device) for key in scene_keys]
-    mixer = _Mixer(remixer, manifold, (manifold_tokens, visual_tokens, valid), feedback, noise_scale / var_samples**0.5)
+    mixer = _Mixer(remixer, manifold, (manifold_tokens, visual_tokens, valid), options)
     embedding = torch.full_like(mixer.mean, torch.nan)
     best = torch.full_like(mixer.mean[:, 0], -torch.inf)
     history = []
-    for iteration in range(cycle_iterations):
-        draws = mixer.draw(cycle_samples, generators)
-        merit, chosen = _merit(draws, sources, valid, weights, score).max(dim=1)
+    for iteration in range(options.iterations):
+        draws = mixer.draw(options.samples, generators)
+        merit, chosen = _merit(draws, sources, valid, weights, options.score).max(dim=1)
         improved = merit > best
         rows = improved.nonzero().squeeze(1)
         best = torch.where(improved, merit, best)
         history.append(best)
         embedding[rows] = F.normalize(draws[rows, chosen[rows]], dim=-1)
-        if len(rows) and iteration + 1 < cycle_iterations:
-            mixer.condition(rows, embedding[rows], feedback_samples, generators)
-    sign = -1 if score == "std" else 1
+        if len(rows) and iteration + 1 < options.iterations:
+            mixer.condition(rows, embedding[rows], options.feedback_samples, generators)
+    sign = -1 if options.score == "std" else 1
     return CycleMixResult(embedding, sign * best, sign * torch.stack(history, dim=1))
 
 
@@ -142,16 +155,15 @@ class _Mixer:
         remixer: Remixer,
         manifold: Manifold,
         slots: tuple[Tensor, Tensor, Tensor],
-        feedback: Feedback,
-        std_scale: float,
+        options: CycleMixOptions,
     ) -> None:
         self.manifold = manifold
-        self.std_scale = std_scale
+        self.std_scale = options.noise_scale / options.var_samples**0.5
         manifold_tokens, visual_tokens, valid = slots
-        if feedback == "append":
+        if options.feedback == "append":
             manifold_tokens, visual_tokens = (F.pad(x, (0, 0, 0, 1)) for x in (manifold_tokens, visual_tokens))
             valid = F.pad(valid, (0, 1))
-        open_slot = 0 if feedback == "replace" else valid.shape[1] - 1
+        open_slot = 0 if options.feedback == "replace" else valid.shape[1] - 1
         self.cache = RemixerCache(remixer, manifold_tokens, visual_tokens, valid, open_slot)
         self.visual_token = visual_tokens[:, open_slot]
         everyone = torch.arange(len(valid), device=valid.device)
@@ -221,19 +233,6 @@ def _slot_weights(
     for row in (weights.sum(-1) == 0).nonzero()[:1].flatten().tolist():
         raise ValueError(f"scene {keys[row]!r} has no source to be scored against (no valid slot with a weight)")
     return weights
-
-
-def _check_options(score: str, feedback: str, noise_scale: float, feedback_samples: int, **counts: int) -> None:
-    for name, value, choices in (("score", score, Score), ("feedback", feedback, Feedback)):
-        if value not in get_args(choices):
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, get_args(choices)))}, got {value!r}")
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, got {count}")
-    if feedback_samples < 0:
-        raise ValueError(f"feedback_samples must be at least 0, got {feedback_samples}")
-    if not 0 <= noise_scale < float("inf"):
-        raise ValueError(f"noise_scale must be finite and at least 0, got {noise_scale}")
 
 
 def _check_modules(remixer: Remixer, manifold: Manifold) -> None:

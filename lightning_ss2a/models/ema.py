@@ -54,6 +54,7 @@ def update_ema(teacher: nn.Module, student: nn.Module, decay: float) -> None:
 @torch.no_grad()
 def relative_distance(teacher: nn.Module, student: nn.Module) -> torch.Tensor:
     """Norm of the difference of all parameters over the norm of the student's, a scalar."""
-    ours, theirs = list(student.parameters()), list(teacher.parameters())
+    ours: list[torch.Tensor] = list(student.parameters())
+    theirs: list[torch.Tensor] = list(teacher.parameters())
     difference = torch._foreach_norm(torch._foreach_sub(ours, theirs))
     return torch.stack(difference).norm() / torch.stack(torch._foreach_norm(ours)).norm()

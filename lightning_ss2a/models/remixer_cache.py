@@ -35,7 +35,7 @@ class RemixerCache:
         self.tokens, self.attended = remixer.encode(*(part[:, kept] for part in slots))
         self.context: GlobalContext | None = None
         if len(remixer.blocks) == 1:
-            self.context = remixer.blocks[0].context(*remixer.with_summary(self.tokens, self.attended))
+            self.context = remixer.last_block.context(*remixer.with_summary(self.tokens, self.attended))
 
     def __call__(self, rows: Tensor, manifold_token: Tensor, visual_token: Tensor, filled: Tensor) -> DiagonalGaussian:
         """Mix some scenes, each with its open slot filled.
@@ -54,6 +54,5 @@ class RemixerCache:
         if self.context is None:
             tokens = torch.cat([self.tokens[rows], token], dim=1)
             return remixer.mix(tokens, torch.cat([self.attended[rows], attended], dim=1))
-        (block,) = remixer.blocks
-        context = self.context.rows(rows).merge(block.context(token, attended))
-        return remixer.infer(block.read(remixer.summary.expand(len(rows), -1, -1), context))
+        context = self.context.rows(rows).merge(remixer.last_block.context(token, attended))
+        return remixer.infer(remixer.last_block.read(remixer.summary.expand(len(rows), -1, -1), context))

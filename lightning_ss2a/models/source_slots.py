@@ -78,10 +78,9 @@ def join_slots(parts: Sequence[SourceSlots]) -> SourceSlots:
         torch.cat([part.cmss.mean for part in parts], dim=1),
         torch.cat([part.cmss.log_variance for part in parts], dim=1),
     )
-    visual, valid, weight = (
-        torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("visual", "valid", "weight")
-    )
-    return SourceSlots(cmss, visual, valid, weight)
+    visual = torch.cat([part.visual for part in parts], dim=1)
+    valid = torch.cat([part.valid for part in parts], dim=1)
+    return SourceSlots(cmss, visual, valid, torch.cat([part.weight for part in parts], dim=1))
 
 
 def mean_of_sources(slots: SourceSlots, manifold: Manifold) -> Tensor:

@@ -5,17 +5,16 @@ Paper: "Temporal Aggregation" and supplement 2.3 (Eq. 11 and 12). Beside ω stan
 aggregator and the mean over frames.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_ss2a.models.layers.attentive_readout import HEAD_WIDTHS, AttentiveReadout
+from lightning_ss2a.models.layers.attentive_readout import AttentiveReadout, ReadoutOptions
 from lightning_ss2a.models.layers.embeddings import check_sizes, unit_variance
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
-from lightning_ss2a.models.layers.variational_mlp import Variant
 
 NUM_FRAMES = 64
 RESOLUTION = 1024.0
@@ -88,6 +87,13 @@ def positional_encoding(positions: Tensor, width: int, resolution: float = RESOL
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :width]
 
 
+@dataclass(frozen=True)
+class TemporalAggregatorOptions(ReadoutOptions):
+    """Architecture of a ``TemporalAggregator``."""
+
+    GROUP: ClassVar = "model.aggregator"
+
+
 class TemporalAggregator(AttentiveReadout):
     """Self-attention over a video's frames, each with its position in time, read out by [cls] and two heads.
 
@@ -96,28 +102,19 @@ class TemporalAggregator(AttentiveReadout):
 
     ``published`` takes from the released weights: the blocks, a summary token for each head, waves over 2 * 1024 in the
     place of 1024, and positions from 0 that count the two summary tokens as 0 and 1, so that frame t of 1..T stands at
-    t + 1. The defaults of other arguments stay the paper's: the weights have ``expansion=2``, ``head_widths=[D]``. Open
+    t + 1. The defaults of other options stay the paper's: the weights have ``expansion=2``, ``head_widths=(D,)``. Open
     is what we know no source for: whether frames are scaled (``input_scaling``), and whether the encoding is added
     before the Linear, as here, or after it. An encoding of the summary tokens would be a constant added to what is
     learned, so it is left to them.
 
     Args:
         audio_width: A, width of a frame's and of the video's embedding (512 for CLAP).
-        width: D.
-        num_layers: attention blocks, at least 1.
-        num_heads: attention heads, a divisor of ``width``.
-        head_widths: hidden layers of both heads, before ``audio_width``.
-        expansion: hidden width of a block's feed-forward network over ``width`` (released weights: 2).
-        dropout: probability of zeroing a hidden unit, in [0, 1).
-        input_scaling: bring frames to unit variance (L2-normalised, then times the root of their width), the size of
-            the encoding that is added; ``False`` takes them as they are.
-        unit_mean: L2-normalise the Gaussian's mean, so that training cannot shrink the noise beside it.
-        initial_log_variance: log-variance of every output before training.
-        variant: ``paper`` or ``published``, see above.
+        options: architecture; by default the paper's. Frames of unit variance (``input_scaling``) have the size of the
+            encoding that is added.
         num_frames: frames that a video may have.
 
     Raises:
-        ValueError: If an argument is out of range or unknown.
+        ValueError: If a number is not positive.
 
     Example:
         >>> import torch
@@ -131,34 +128,13 @@ class TemporalAggregator(AttentiveReadout):
     def __init__(
         self,
         audio_width: int,
-        width: int = 768,
-        num_layers: int = 1,
-        num_heads: int = 8,
-        head_widths: Sequence[int] = HEAD_WIDTHS,
-        expansion: int = 1,
-        dropout: float = 0.2,
-        input_scaling: bool = True,
-        unit_mean: bool = False,
-        initial_log_variance: float = -4.0,
-        variant: Variant = "paper",
+        options: TemporalAggregatorOptions = TemporalAggregatorOptions(),
         num_frames: int = NUM_FRAMES,
     ) -> None:
         check_sizes(num_frames=num_frames)
-        super().__init__(
-            input_width=audio_width,
-            audio_width=audio_width,
-            width=width,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            head_widths=head_widths,
-            expansion=expansion,
-            dropout=dropout,
-            unit_mean=unit_mean,
-            initial_log_variance=initial_log_variance,
-            variant=variant,
-        )
-        self.input_scaling, self.num_frames = input_scaling, num_frames
-        self.first_position, self.resolution = (1, RESOLUTION) if variant == "paper" else (2, 2 * RESOLUTION)
+        super().__init__(audio_width, audio_width, options)
+        self.options, self.num_frames = options, num_frames
+        self.first_position, self.resolution = (1, RESOLUTION) if options.variant == "paper" else (2, 2 * RESOLUTION)
 
     def forward(self, frames: Tensor, timestamps: Tensor) -> DiagonalGaussian:
         """Aggregate each video's frames.
@@ -187,7 +163,7 @@ class TemporalAggregator(AttentiveReadout):
         """Tokens ``[B, T, D]`` before attention; frame by frame."""
         positions = frame_positions(timestamps) + (self.first_position - 1)
         encoding = positional_encoding(positions, self.audio_width, self.resolution)
-        scaled = unit_variance(frames) if self.input_scaling else frames
+        scaled = unit_variance(frames) if self.options.input_scaling else frames
         return self.input((scaled + encoding).to(frames.dtype))
 
 

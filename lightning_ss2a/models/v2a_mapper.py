@@ -7,32 +7,55 @@ arXiv 2204.06125, section 2.2). No code was released and we know no sizes of the
 below, a number is our choice.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.layers.embeddings import check_sizes, unit_variance
 from lightning_ss2a.models.layers.residual_mlp import ResidualMLP
+from lightning_ss2a.options import OptionCheck
 
-HIDDEN_WIDTHS = (1024, 1024, 1024, 1024)
+
+@dataclass(frozen=True)
+class RegressionMapperOptions:
+    """Architecture of a ``RegressionMapper``; the sizes are ours.
+
+    Args:
+        hidden_widths: layers of the trunk, see ``ResidualMLP``.
+        dropout: probability of zeroing a unit, in [0, 1).
+    """
+
+    hidden_widths: tuple[int, ...] = (1024, 1024, 1024, 1024)
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check = OptionCheck("model.regression")
+        check.widths(hidden_widths=self.hidden_widths)
+        check.probability(dropout=self.dropout)
+
+    def architecture(self) -> "RegressionMapperOptions":
+        """The same, without what has no part in trained weights."""
+        return replace(self, dropout=0.0)
 
 
 class RegressionMapper(nn.Module):
-    """``ResidualMLP`` and a Linear from visual to audio embeddings; widths and dropout are ours.
+    """``ResidualMLP`` and a Linear from visual to audio embeddings.
 
     Outputs have any norm: an error of unit vectors (theirs) or of directions (``cosine_distance_loss``) trains it.
 
     Args:
         visual_width: V (768 for CLIP ViT-L/14).
         audio_width: A (512 for CLAP).
-        hidden_widths: layers of the trunk, see ``ResidualMLP``.
-        dropout: probability of zeroing a unit, in [0, 1).
+        options: architecture.
         input_scaling: bring inputs to unit variance; ``False`` takes them as they are.
 
     Raises:
-        ValueError: If a width is not positive, ``hidden_widths`` is empty or ``dropout`` is out of range.
+        ValueError: If a width is not positive.
 
     Example:
         >>> import torch
@@ -45,15 +68,14 @@ class RegressionMapper(nn.Module):
         self,
         visual_width: int,
         audio_width: int,
-        hidden_widths: Sequence[int] = HIDDEN_WIDTHS,
-        dropout: float = 0.2,
+        options: RegressionMapperOptions = RegressionMapperOptions(),
         input_scaling: bool = True,
     ) -> None:
         super().__init__()
         check_sizes(visual_width=visual_width, audio_width=audio_width)
-        self.visual_width, self.input_scaling = visual_width, input_scaling
-        self.trunk = ResidualMLP(visual_width, hidden_widths, dropout)
-        self.output = nn.Linear(hidden_widths[-1], audio_width)
+        self.visual_width, self.options, self.input_scaling = visual_width, options, input_scaling
+        self.trunk = ResidualMLP(visual_width, options.hidden_widths, options.dropout)
+        self.output = nn.Linear(options.hidden_widths[-1], audio_width)
 
     def forward(self, visual: Tensor) -> Tensor:
         """Map visual embeddings to audio embeddings.
@@ -72,6 +94,54 @@ class RegressionMapper(nn.Module):
         return self.output(self.trunk(unit_variance(visual) if self.input_scaling else visual))
 
 
+@dataclass(frozen=True)
+class DiffusionMapperOptions:
+    """Architecture of a ``DiffusionMapper``, and how it is sampled; the sizes are ours.
+
+    Args:
+        num_layers: transformer blocks. The default sizes make 49.6M parameters, about what is left of the 229M that
+            later comparisons give for all of V2A-Mapper when AudioLDM-S (181M) is taken off.
+        num_heads: attention heads.
+        head_width: width of a head; all heads together are as wide as the transformer.
+        train_steps: steps of the noise schedule (DALL-E 2's), at least 2.
+        sample_steps: steps T of sampling, evenly spaced over the schedule (DALL-E 2's number), at most ``train_steps``.
+        condition_dropout: share of the visuals left out in training (DALL-E 2's), in [0, 1).
+        guidance_scale: γ of sampling's prediction, without visual + γ (with visual - without), at least 0; 1 asks the
+            transformer once a step. Another needs ``condition_dropout``.
+        dropout: probability of zeroing a unit, in [0, 1).
+    """
+
+    num_layers: int = 12
+    num_heads: int = 9
+    head_width: int = 64
+    train_steps: int = 1000
+    sample_steps: int = 64
+    condition_dropout: float = 0.1
+    guidance_scale: float = 1.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check = OptionCheck("model.diffusion")
+        check.at_least(1, num_layers=self.num_layers, num_heads=self.num_heads, head_width=self.head_width)
+        check.at_least(2, train_steps=self.train_steps)
+        check.probability(condition_dropout=self.condition_dropout, dropout=self.dropout)
+        check.at_least(0, guidance_scale=self.guidance_scale)
+        if self.guidance_scale != 1 and self.condition_dropout == 0:
+            raise InputError(
+                f"model.diffusion.guidance_scale={self.guidance_scale} needs visuals left out in training: set "
+                "model.diffusion.condition_dropout"
+            )
+        if not 1 <= self.sample_steps <= self.train_steps:
+            raise InputError(
+                f"model.diffusion.sample_steps must be between 1 and train_steps={self.train_steps}, "
+                f"found {self.sample_steps}"
+            )
+
+    def architecture(self) -> "DiffusionMapperOptions":
+        """The same, without what has no part in trained weights."""
+        return replace(self, dropout=0.0, sample_steps=1, condition_dropout=0.1, guidance_scale=1.0)
+
+
 class DiffusionMapper(nn.Module):
     """Diffusion prior over audio embeddings: a transformer that denoises them, told the visual embedding.
 
@@ -86,25 +156,15 @@ class DiffusionMapper(nn.Module):
     Args:
         visual_width: V (768 for CLIP ViT-L/14).
         audio_width: A (512 for CLAP).
-        num_layers: transformer blocks. Sizes are ours. The default ones make 49.6M parameters, about what is left of
-            the 229M that later comparisons give for all of V2A-Mapper when AudioLDM-S (181M) is taken off.
-        num_heads: attention heads.
-        head_width: width of a head; all heads together are as wide as the transformer.
-        train_steps: steps of the noise schedule (DALL-E 2's), at least 2.
-        sample_steps: steps T of sampling, evenly spaced over the schedule (DALL-E 2's number), at most ``train_steps``.
-        condition_dropout: share of the visuals left out in training (DALL-E 2's), in [0, 1).
-        guidance_scale: γ of sampling's prediction, without visual + γ (with visual - without); 1 asks the transformer
-            once a step. Ours.
-        dropout: probability of zeroing a unit, in [0, 1).
+        options: architecture and sampling.
 
     Raises:
-        ValueError: If an argument is out of range, or ``guidance_scale`` is not 1 where no visual is left out in
-            training.
+        ValueError: If a width is not positive.
 
     Example:
         >>> import torch
-        >>> from lightning_ss2a.models import DiffusionMapper
-        >>> mapper = DiffusionMapper(768, 512, num_layers=1, num_heads=2)
+        >>> from lightning_ss2a.models import DiffusionMapper, DiffusionMapperOptions
+        >>> mapper = DiffusionMapper(768, 512, DiffusionMapperOptions(num_layers=1, num_heads=2))
         >>> mapper.denoising_loss(torch.randn(4, 768), torch.randn(4, 512)).shape
         torch.Size([])
         >>> mapper.sample(torch.randn(4, 768), steps=2).norm(dim=1)
@@ -112,28 +172,13 @@ class DiffusionMapper(nn.Module):
     """
 
     def __init__(
-        self,
-        visual_width: int,
-        audio_width: int,
-        num_layers: int = 12,
-        num_heads: int = 9,
-        head_width: int = 64,
-        train_steps: int = 1000,
-        sample_steps: int = 64,
-        condition_dropout: float = 0.1,
-        guidance_scale: float = 1.0,
-        dropout: float = 0.0,
+        self, visual_width: int, audio_width: int, options: DiffusionMapperOptions = DiffusionMapperOptions()
     ) -> None:
         super().__init__()
-        check_sizes(visual_width=visual_width, audio_width=audio_width, num_layers=num_layers)
-        check_sizes(num_heads=num_heads, head_width=head_width)
-        _check_diffusion(train_steps, condition_dropout, guidance_scale, dropout)
-        self.visual_width, self.audio_width = visual_width, audio_width
-        self.train_steps, self.sample_steps = train_steps, sample_steps
-        self.condition_dropout, self.guidance_scale = condition_dropout, guidance_scale
-        _check_steps("sample_steps", sample_steps, train_steps)
-        self.transformer = _transformer(visual_width, audio_width, num_layers, num_heads, head_width, dropout)
-        self.scheduler = _scheduler(train_steps)
+        check_sizes(visual_width=visual_width, audio_width=audio_width)
+        self.visual_width, self.audio_width, self.options = visual_width, audio_width, options
+        self.transformer: Any = _transformer(visual_width, audio_width, options)
+        self.scheduler = _scheduler(options.train_steps)
 
     def denoising_loss(
         self, visual: Tensor, audio: Tensor, noise: Tensor | None = None, timesteps: Tensor | None = None
@@ -159,7 +204,7 @@ class DiffusionMapper(nn.Module):
         clean = unit_variance(_wide(audio))
         noise = torch.randn_like(clean) if noise is None else noise.to(clean)
         if timesteps is None:
-            timesteps = torch.randint(self.train_steps, (len(clean),), device=clean.device)
+            timesteps = torch.randint(self.options.train_steps, (len(clean),), device=clean.device)
         timesteps = timesteps.to(clean.device)
         _check_shape("noise", noise, *clean.shape)
         _check_shape("timesteps", timesteps, len(clean))
@@ -193,8 +238,9 @@ class DiffusionMapper(nn.Module):
         Raises:
             ValueError: If a shape is wrong, ``steps`` is out of range, or both noise and generator are given.
         """
-        steps = self.sample_steps if steps is None else steps
-        _check_steps("steps", steps, self.train_steps)
+        steps = self.options.sample_steps if steps is None else steps
+        if not 1 <= steps <= self.options.train_steps:
+            raise ValueError(f"steps must be between 1 and train_steps={self.options.train_steps}, got {steps}")
         _check_shape("visual", visual, len(visual), self.visual_width)
         if noise is not None and generator is not None:
             raise ValueError("noise and generator are both given, expected at most one of them")
@@ -223,11 +269,11 @@ class DiffusionMapper(nn.Module):
 
     def _guided(self, noised: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
         """Predicted clean embedding under ``guidance_scale``, ``[B, A]``."""
-        if self.guidance_scale == 1:
+        if self.options.guidance_scale == 1:
             return self._denoise(noised, timesteps, condition)
         conditions = torch.cat([condition, torch.zeros_like(condition)])
         told, untold = self._denoise(noised.repeat(2, 1), timesteps.repeat(2), conditions).chunk(2)
-        return untold + self.guidance_scale * (told - untold)
+        return untold + self.options.guidance_scale * (told - untold)
 
     def _denoise(self, noised: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
         """What the transformer predicts, ``[B, A]``, in the precision of ``noised``."""
@@ -236,9 +282,9 @@ class DiffusionMapper(nn.Module):
         return clean.to(noised.dtype)
 
     def _some_left_out(self, condition: Tensor) -> Tensor:
-        if not self.training or self.condition_dropout == 0:
+        if not self.training or self.options.condition_dropout == 0:
             return condition
-        left_out = torch.rand(len(condition), 1, device=condition.device) < self.condition_dropout
+        left_out = torch.rand(len(condition), 1, device=condition.device) < self.options.condition_dropout
         return condition.masked_fill(left_out, 0)
 
     def _draws(
@@ -254,30 +300,28 @@ class DiffusionMapper(nn.Module):
             yield drawn.to(condition)
 
 
-def _transformer(
-    visual_width: int, audio_width: int, num_layers: int, num_heads: int, head_width: int, dropout: float
-) -> nn.Module:
+def _transformer(visual_width: int, audio_width: int, options: DiffusionMapperOptions) -> nn.Module:
     """Diffusers' prior without text: no text tokens among its positions, and no layer that would project them."""
     from diffusers import PriorTransformer  # takes seconds to import, and only this model needs it
 
-    transformer = PriorTransformer(
-        num_attention_heads=num_heads,
-        attention_head_dim=head_width,
-        num_layers=num_layers,
+    transformer: Any = PriorTransformer(
+        num_attention_heads=options.num_heads,
+        attention_head_dim=options.head_width,
+        num_layers=options.num_layers,
         embedding_dim=audio_width,
         embedding_proj_dim=visual_width,
         clip_embed_dim=audio_width,
         num_embeddings=0,
         additional_embeddings=4,
         encoder_hid_proj_type=None,
-        dropout=dropout,
+        dropout=options.dropout,
     )
     # Statistics of Karlo's embeddings, kept as parameters: forward never reads them, so they would get no gradient.
     del transformer.clip_mean, transformer.clip_std
     return transformer
 
 
-def _scheduler(train_steps: int):
+def _scheduler(train_steps: int) -> Any:
     """The cosine schedule. Not a module: its table stays in float32 when the model is cast to less."""
     from diffusers import UnCLIPScheduler
 
@@ -315,23 +359,6 @@ def _wide(embeddings: Tensor) -> Tensor:
 def _into_ball(rows: Tensor, radius: float) -> Tensor:
     """Rows, those longer than the radius shortened to it."""
     return rows * (radius / rows.norm(dim=-1, keepdim=True).clamp(min=radius))
-
-
-def _check_diffusion(train_steps: int, condition_dropout: float, guidance_scale: float, dropout: float) -> None:
-    if train_steps < 2:
-        raise ValueError(f"train_steps must be at least 2, got {train_steps}")
-    for name, rate in (("condition_dropout", condition_dropout), ("dropout", dropout)):
-        if not 0 <= rate < 1:
-            raise ValueError(f"{name} must be in [0, 1), got {rate}")
-    if not guidance_scale >= 0:
-        raise ValueError(f"guidance_scale must be at least 0, got {guidance_scale}")
-    if guidance_scale != 1 and condition_dropout == 0:
-        raise ValueError(f"guidance_scale={guidance_scale} needs visuals left out in training: set condition_dropout")
-
-
-def _check_steps(name: str, steps: int, train_steps: int) -> None:
-    if not 1 <= steps <= train_steps:
-        raise ValueError(f"{name} must be between 1 and train_steps={train_steps}, got {steps}")
 
 
 def _check_shape(name: str, tensor: Tensor, *shape: int) -> None:

@@ -1,21 +1,20 @@
 """Training of the audio-to-visual translator, the Wav2CLIP that the paper's section 8.2 wishes for."""
 
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from lightning.pytorch import LightningDataModule
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.losses import contrastive_loss, cosine_distance_loss
+from lightning_ss2a.losses import ContrastiveOptions, contrastive_loss, cosine_distance_loss
 from lightning_ss2a.metrics.names import OWN
-from lightning_ss2a.models import AudioToVisual
-from lightning_ss2a.models.audio_to_visual import HIDDEN_WIDTHS
-from lightning_ss2a.training.checks import arguments_of_the_model
-from lightning_ss2a.training.optimization import Schedule
-from lightning_ss2a.training.stage import StageModule
+from lightning_ss2a.models import AudioToVisual, AudioToVisualOptions
+from lightning_ss2a.options import OptionCheck
+from lightning_ss2a.training.base import EmbeddingFields, StageModule
+from lightning_ss2a.training.optimization import OptimizationOptions
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.targets import targets_of
 from lightning_ss2a.training.validation.translations import translation_baselines, translation_metrics
@@ -33,82 +32,79 @@ class AudioToVisualModule(StageModule):
     Args:
         visual_width: width of the visual embeddings; linked from the data's manifest.
         audio_width: width of the audio embeddings; linked from the data's manifest.
-        hidden_widths: layers of the translator.
-        input_scaling: bring inputs to unit variance a coordinate.
-        dropout: dropout probability.
+        translator: architecture of the translator.
         contrastive_weight: weight of the contrastive loss of translated audio and visual embeddings, both ways.
         cosine_weight: weight of the cosine distance.
-        ccmr_alpha: alpha of the CCMR mask in the contrastive loss, Eq. 7; 0 switches the mask off.
-        learning_rate: peak learning rate of AdamW.
-        weight_decay: decoupled weight decay of the weight matrices.
-        warmup_steps: optimiser steps of linear warm-up.
-        schedule: learning rate after the warm-up; ``cosine`` follows the part of ``max_epochs`` that is done.
+        contrastive: the contrastive loss.
+        optimization: the optimiser.
         compile_model: compile the network with ``torch.compile``, for training.
     """
 
-    DATA: ClassVar = {"pairs": {"visual_width": "visual", "audio_width": "audio"}}
+    DATA: ClassVar = {"pairs": EmbeddingFields(visual="visual")}
 
     def __init__(
         self,
         visual_width: int,
         audio_width: int,
-        hidden_widths: Sequence[int] = HIDDEN_WIDTHS,
-        input_scaling: bool = True,
-        dropout: float = 0.2,
+        translator: AudioToVisualOptions = AudioToVisualOptions(),
         contrastive_weight: float = 1.0,
         cosine_weight: float = 1.0,
-        ccmr_alpha: float = 0.0,
-        learning_rate: float = 1e-4,
-        weight_decay: float = 1e-2,
-        warmup_steps: int = 0,
-        schedule: Schedule = "constant",
+        contrastive: ContrastiveOptions = ContrastiveOptions(ccmr_alpha=0.0, ccmr_mask_diagonal=False),
+        optimization: OptimizationOptions = OptimizationOptions(),
         compile_model: bool = False,
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        self.check_hyperparameters()
+        super().__init__(locals(), audio_width, visual_width, optimization=optimization, compile_model=compile_model)
+        OptionCheck("model").at_least(0, contrastive_weight=contrastive_weight, cosine_weight=cosine_weight)
         if contrastive_weight == cosine_weight == 0:
             raise InputError("model.contrastive_weight and model.cosine_weight are both 0: there is nothing to learn")
-        with arguments_of_the_model():
-            self.translator = AudioToVisual(
-                audio_width, visual_width, list(hidden_widths), dropout=dropout, input_scaling=input_scaling
-            )
+        self.contrastive, self.contrastive_weight, self.cosine_weight = contrastive, contrastive_weight, cosine_weight
+        self.translator = AudioToVisual(audio_width, visual_width, translator)
         # DistributedDataParallel would wait for the gradient of a parameter that no loss has.
         self.translator.log_temperature.requires_grad_(contrastive_weight > 0)
+
+    @property
+    def architecture_options(self) -> dict[str, Any]:
+        """Options that the weights depend on, beside the widths."""
+        return {"translator": self.translator.options.architecture()}
 
     @property
     def network(self) -> nn.Module:
         """The translator."""
         return self.translator
 
-    def build_validation(self, data: LightningDataModule) -> EpochMetrics[Tensor]:
+    def build_validation(self, data: ShardDataModule) -> EpochMetrics[Tensor]:
         """Metrics of translated audio embeddings."""
         return translation_metrics()
 
     def on_fit_start(self) -> None:
         """Get ready to measure, and give translations the length of the visual embeddings."""
         super().on_fit_start()
-        self.translator.visual_norm.copy_(self.statistics.visual_norm)
+        norm = self.statistics.visual_norm
+        assert norm is not None  # pairs have visual embeddings
+        self.translator.visual_norm.copy_(norm)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``contrastive`` and ``cosine``, those of weight 0 left out."""
         visual, audio = batch["visual"], batch["audio"]
         translated = self.translator(audio)
         terms = {}
-        if self.hparams.contrastive_weight:
+        loss = torch.zeros((), device=audio.device)
+        if self.contrastive_weight:
             mean = self.statistics.mean_visual
+            assert mean is not None  # pairs have visual embeddings
             terms["contrastive"] = contrastive_loss(
                 normalize(visual, dim=-1) - mean,
                 normalize(translated.float(), dim=-1) - mean,
                 self.translator.temperature,
                 visual=visual,
                 audio=audio,
-                ccmr_alpha=self.hparams.ccmr_alpha,
-                mask_diagonal=False,
+                options=self.contrastive,
             )
-        if self.hparams.cosine_weight:
+            loss = loss + self.contrastive_weight * terms["contrastive"]
+        if self.cosine_weight:
             terms["cosine"] = cosine_distance_loss(translated, visual)
-        return {"loss": sum(self.hparams[f"{name}_weight"] * term for name, term in terms.items())} | terms
+            loss = loss + self.cosine_weight * terms["cosine"]
+        return {"loss": loss} | terms
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """Measure a batch of pairs."""

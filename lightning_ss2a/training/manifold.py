@@ -1,24 +1,28 @@
 """Training of the Cross-Modal Sound Source (CMSS) manifold: L_fold = L_c + L_r + kl_weight * L_kl (paper, Eq. 5)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_ss2a.callbacks.protocols import TrainsManifold
+from lightning_ss2a.data import ShardDataModule
+from lightning_ss2a.losses import ContrastiveOptions
 from lightning_ss2a.metrics.names import OWN
-from lightning_ss2a.models import Manifold
+from lightning_ss2a.models import Manifold, ManifoldOptions
 from lightning_ss2a.models.ema import frozen_copy
-from lightning_ss2a.training.checks import arguments_of_the_model, check_minima, warn_without_effect
+from lightning_ss2a.options import OptionCheck
+from lightning_ss2a.training.base import EmbeddingFields, MeasuredModule
 from lightning_ss2a.training.manifold_losses import Batch, ManifoldLosses
-from lightning_ss2a.training.measured import MeasuredModule
 from lightning_ss2a.training.optimization import (
-    Schedule,
+    AlternatingOptimizationOptions,
     average_gradients,
     average_over_ranks,
     build_adamw,
@@ -28,11 +32,16 @@ from lightning_ss2a.training.optimization import (
 )
 from lightning_ss2a.training.resume import global_batch, rank_share
 from lightning_ss2a.training.validation.container import EpochMetrics
+from lightning_ss2a.training.validation.measuring import MeasuringOptions
 from lightning_ss2a.training.validation.pairs import PairPrediction, pair_baselines, pair_metrics
 from lightning_ss2a.training.validation.targets import targets_of
+from lightning_ss2a.training.variational import SamplingOptions
 
 TEACHER = "teacher."
+PROJECTORS, RECONSTRUCTOR = 0, 1
+"""Numbers of the optimisers."""
 LOSS_TERMS = ("contrastive", "reconstruction", "kl", "consistency")
+Alternation = Literal["exact", "shared_forward"]
 
 
 class ManifoldModule(MeasuredModule, TrainsManifold):
@@ -50,95 +59,65 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
     Args:
         visual_width: width of the visual embeddings; linked from the data's manifest.
         audio_width: width of the audio embeddings; linked from the data's manifest.
-        manifold_width: width of the CMSS embeddings.
-        projector_widths: layer widths of the visual and the audio projector.
-        reconstructor_widths: layer widths of the audio reconstructor.
-        dropout: dropout probability after each layer.
-        input_scaling: bring inputs to unit variance a coordinate (see ``models.VariationalMLP``).
-        initial_log_variance: log-variance that the variance heads start at.
-        variant: layer order, the paper's or the published weights'.
-        embedding: what the losses see of an embedding's Gaussian: a ``sample`` or its ``mean``.
-        draws: samples averaged into one embedding, in closed form.
-        ccmr_alpha: alpha of the CCMR mask, Eq. 7; 0 switches the mask off.
-        ccmr_mask_diagonal: whether the mask also weakens the matching pairs, as Eq. 7 is written.
-        kl_weight: lambda_1, weight of the summed KL divergences.
-        contrastive_chunk_size: rows of the similarity matrix held at a time; None: all. Saves memory for large batches.
+        manifold: architecture of the three networks.
+        sampling: what the losses see of an embedding's Gaussian.
+        contrastive: the contrastive loss.
+        kl_weight: λ_1 of Eq. 5, weight of the summed KL divergences, at least 0.
         alternation: ``exact``: the reconstructor sees the projectors as just updated (a second projector pass without
             gradients); ``shared_forward``: both steps use the gradients of one pass, cheaper and off by one update.
-        learning_rate: peak learning rate of both AdamW optimisers.
-        weight_decay: decoupled weight decay of the weight matrices.
-        warmup_steps: optimiser steps of linear warm-up.
-        schedule: learning rate after the warm-up; ``cosine`` follows the part of ``max_epochs`` that is done, in both
-            stages of an EMATeacher.
-        gradient_clip_norm: largest gradient norm, for the projectors and for the reconstructor; None: no clipping.
-        accumulate_batches: batches whose gradients are averaged into one step. Negatives stay within a batch.
+        optimization: both optimisers.
         compile_model: compile the three networks with ``torch.compile``, for training; a teacher is not compiled.
-        top_n: labels a side that SSMS compares (N of the paper).
-        translator_checkpoint: safetensors file with a linear audio-to-visual map (``weight``, ``bias``) for the CLIP
-            score; None: a ridge regression fitted on the training split.
+        measuring: the metrics of validation and test.
     """
 
-    DATA: ClassVar = {"pairs": {"visual_width": "visual", "audio_width": "audio"}}
+    DATA: ClassVar = {"pairs": EmbeddingFields(visual="visual")}
+    measuring: MeasuringOptions
     owns_optimization = True
 
     def __init__(
         self,
         visual_width: int,
         audio_width: int,
-        manifold_width: int = 768,
-        projector_widths: Sequence[int] = (768, 768, 1536, 1536, 3072, 3072),
-        reconstructor_widths: Sequence[int] = (768, 768, 896, 896, 1024, 1024, 2048, 2048),
-        dropout: float = 0.2,
-        input_scaling: bool = True,
-        initial_log_variance: float = -4.0,
-        variant: Literal["paper", "published"] = "paper",
-        embedding: Literal["sample", "mean"] = "sample",
-        draws: int = 1,
-        ccmr_alpha: float = 0.35,
-        ccmr_mask_diagonal: bool = True,
+        manifold: ManifoldOptions = ManifoldOptions(),
+        sampling: SamplingOptions = SamplingOptions(),
+        contrastive: ContrastiveOptions = ContrastiveOptions(),
         kl_weight: float = 5e-5,
-        contrastive_chunk_size: int | None = None,
-        alternation: Literal["exact", "shared_forward"] = "exact",
-        learning_rate: float = 1e-4,
-        weight_decay: float = 1e-2,
-        warmup_steps: int = 0,
-        schedule: Schedule = "constant",
-        gradient_clip_norm: float | None = None,
-        accumulate_batches: int = 1,
+        alternation: Alternation = "exact",
+        optimization: AlternatingOptimizationOptions = AlternatingOptimizationOptions(),
         compile_model: bool = False,
-        top_n: int = 10,
-        translator_checkpoint: str | None = None,
+        measuring: MeasuringOptions = MeasuringOptions(),
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        check_minima(self.hparams)
-        warn_without_effect(self.hparams)
-        self.automatic_optimization = False
-        with arguments_of_the_model():
-            self.manifold = Manifold(
-                visual_width,
-                audio_width,
-                manifold_width=manifold_width,
-                projector_widths=list(projector_widths),
-                reconstructor_widths=list(reconstructor_widths),
-                dropout=dropout,
-                input_scaling=input_scaling,
-                initial_log_variance=initial_log_variance,
-                variant=variant,
+        super().__init__(locals(), audio_width, visual_width, measuring)
+        check = OptionCheck("model")
+        check.at_least(0, kl_weight=kl_weight)
+        check.one_of(get_args(Alternation), alternation=alternation)
+        if not contrastive.ccmr_mask_diagonal and contrastive.ccmr_alpha == 0:
+            rank_zero_warn(
+                "model.contrastive.ccmr_mask_diagonal=false has no effect with model.contrastive.ccmr_alpha=0: "
+                "there is no mask"
             )
+        self.automatic_optimization = False
+        self.sampling, self.contrastive, self.kl_weight = sampling, contrastive, kl_weight
+        self.alternation, self.optimization, self.compile_model = alternation, optimization, compile_model
+        self.manifold = Manifold(visual_width, audio_width, manifold)
         self.teacher: Manifold | None = None
         self.consistency_weight = 0.0
         self.validate_teacher = False
-        self._losses = ManifoldLosses(self.manifold, self.hparams)
+        self._losses = ManifoldLosses(self.manifold, sampling, contrastive, kl_weight)
         self._pending: list[Batch] = []
         self._latest_terms: dict[str, Tensor] | None = None
         self._latest_learning_rate = 0.0
+
+    @property
+    def architecture_options(self) -> dict[str, Any]:
+        """Options that the weights depend on, beside the widths."""
+        return {"manifold": self.manifold.options.architecture()}
 
     # ---------------------------------------------------------------- set-up
 
     def configure_model(self) -> None:
         """Compile the networks in place, so that checkpoints keep their names."""
-        if self.hparams.compile_model:
+        if self.compile_model:
             for network in self.manifold.children():
                 network.compile()
 
@@ -153,12 +132,9 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
 
     def configure_optimizers(self) -> tuple[list, list]:
         """One AdamW for the projectors and the temperature, one for the reconstructor, each with its schedule."""
-        hparams = self.hparams
-        optimizers = [
-            build_adamw(parameters, hparams.learning_rate, hparams.weight_decay)
-            for parameters in (self.projector_parameters, self.reconstructor_parameters)
-        ]
-        schedulers = [build_schedule(o, hparams.warmup_steps, hparams.schedule, self._progress) for o in optimizers]
+        halves = (self.projector_parameters, self.reconstructor_parameters)
+        optimizers = [build_adamw(parameters, self.optimization) for parameters in halves]
+        schedulers = [build_schedule(optimizer, self.optimization, self._progress) for optimizer in optimizers]
         return optimizers, schedulers
 
     @property
@@ -177,9 +153,9 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         """Parameters of the reconstructor's turn."""
         return list(self.manifold.audio_reconstructor.parameters())
 
-    def build_validation(self, data: LightningDataModule) -> EpochMetrics[PairPrediction]:
+    def build_validation(self, data: ShardDataModule) -> EpochMetrics[PairPrediction]:
         """Metrics of pairs."""
-        return pair_metrics(self.hparams.top_n, len(data.classes) or None, data.label_head is not None)
+        return pair_metrics(self.measuring.top_n, len(data.classes) or None, data.label_head is not None)
 
     def setup(self, stage: str) -> None:
         """Begin a run: no batches wait, and a teacher of another run is gone; see the base for the rest."""
@@ -214,7 +190,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         """Collect batches until a step is due, then step the projectors and the reconstructor in turn."""
         self.seed_step(batch_idx)
         self._pending.append(batch)
-        if len(self._pending) >= self.hparams.accumulate_batches or self.is_last_batch(batch_idx):
+        if len(self._pending) >= self.optimization.accumulate_batches or self.is_last_batch(batch_idx):
             self._latest_terms = self._optimize()
         if self._latest_terms is not None and (self.is_logged or self.is_last_batch(batch_idx)):
             self._log_training(self._latest_terms)
@@ -222,13 +198,16 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
     def _optimize(self) -> dict[str, Tensor]:
         """Step on the pending batches; returns the detached terms of the loss, means over the batches."""
         batches, self._pending = self._pending, []
-        if self.hparams.alternation == "exact":
+        if self.alternation == "exact":
             terms = self._projector_turn(batches)
             self._reconstructor_turn(batches)
         else:
             terms = self._shared_turn(batches)
-        self._latest_learning_rate = self.optimizers()[0].param_groups[0]["lr"]
-        for scheduler in self.lr_schedulers():
+        self._latest_learning_rate = self._optimizer(PROJECTORS).param_groups[0]["lr"]
+        schedulers = self.lr_schedulers()
+        assert isinstance(schedulers, list)  # there are two
+        for scheduler in schedulers:
+            assert isinstance(scheduler, LambdaLR)
             scheduler.step()
         return terms
 
@@ -241,24 +220,24 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         return self._losses.reconstructor_terms(batch)
 
     def _projector_turn(self, batches: list[Batch]) -> dict[str, Tensor]:
-        projectors, _ = self.optimizers()
-        with projectors.toggle_model(sync_grad=False):  # the reconstructor's parameters need no gradients here
+        with self._optimizer(PROJECTORS).toggle_model(
+            sync_grad=False
+        ):  # the reconstructor's parameters need no gradients here
             terms = self._backward(batches, self.losses)
-        terms["gradient_norm_projectors"] = self._step(0)
+        terms["gradient_norm_projectors"] = self._step(PROJECTORS)
         return terms
 
     def _reconstructor_turn(self, batches: list[Batch]) -> None:
-        _, reconstructor = self.optimizers()
-        with reconstructor.toggle_model(sync_grad=False):
+        with self._optimizer(RECONSTRUCTOR).toggle_model(sync_grad=False):
             self._backward(batches, self.reconstructor_losses)
-        self._step(1)
+        self._step(RECONSTRUCTOR)
 
     def _shared_turn(self, batches: list[Batch]) -> dict[str, Tensor]:
         strategy = self.trainer.strategy
         with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
             terms = self._backward(batches, self.losses)
-        terms["gradient_norm_projectors"] = self._step(0)
-        self._step(1)
+        terms["gradient_norm_projectors"] = self._step(PROJECTORS)
+        self._step(RECONSTRUCTOR)
         return terms
 
     def _backward(self, batches: list[Batch], losses: Callable[[Batch], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -271,13 +250,18 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
                 totals[name] = totals.get(name, 0) + value.detach() / len(batches)
         return totals
 
+    def _optimizer(self, which: int) -> LightningOptimizer:
+        optimizers = self.optimizers()
+        assert isinstance(optimizers, list)  # there are two
+        return optimizers[which]
+
     def _step(self, which: int) -> Tensor:
         """Average, clip, step and clear one optimiser's gradients; returns the gradient norm before clipping."""
-        optimizer = self.optimizers()[which]
+        optimizer = self._optimizer(which)
         parameters = (self.projector_parameters, self.reconstructor_parameters)[which]
         average_gradients(parameters)
-        norm = clip_gradients(parameters, self.hparams.gradient_clip_norm)
-        if which == 0:
+        norm = clip_gradients(parameters, self.optimization.gradient_clip_norm)
+        if which == PROJECTORS:
             optimizer.step()
         else:
             # Past Lightning's counter: a batch is one global step, though two optimisers move.
@@ -286,13 +270,12 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         return norm
 
     def _progress(self) -> float:
-        return run_progress(self.trainer, self.hparams.accumulate_batches)
+        return run_progress(self.trainer, self.optimization.accumulate_batches)
 
     @property
     def is_logged(self) -> bool:
         """Whether loggers write at this batch; Lightning counts batches through all epochs."""
-        interval = self.trainer.log_every_n_steps
-        return interval > 0 and (self.trainer.fit_loop.epoch_loop.total_batch_idx + 1) % interval == 0
+        return self.is_logged_at(self.trainer.fit_loop.epoch_loop.total_batch_idx + 1)
 
     def _log_training(self, terms: dict[str, Tensor]) -> None:
         terms = average_over_ranks(terms)  # each rank's loss is that of its own rows

@@ -1,30 +1,29 @@
 """The terms of L_fold (paper, Eq. 3-5) for a batch of pairs, and the teacher's word on it."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from lightning_ss2a.losses import consistency_loss, contrastive_loss, reconstruction_loss
+from lightning_ss2a.losses import ContrastiveOptions, consistency_loss, contrastive_loss, reconstruction_loss
 from lightning_ss2a.models import DiagonalGaussian, Manifold
-from lightning_ss2a.training.variational import embed
+from lightning_ss2a.training.variational import SamplingOptions, embed
 
 Batch = dict[str, Tensor]
 
 
 class ManifoldLosses:
-    """Losses of a manifold, with the hyperparameters of :class:`~lightning_ss2a.training.ManifoldModule`.
+    """Losses of a manifold.
 
     Args:
         manifold: the networks to train.
-        hparams: ``embedding``, ``draws``, ``ccmr_alpha``, ``ccmr_mask_diagonal``, ``contrastive_chunk_size``,
-            ``kl_weight``.
+        sampling: what the losses see of an embedding's Gaussian.
+        contrastive: of L_c.
+        kl_weight: λ_1 of Eq. 5.
     """
 
-    def __init__(self, manifold: Manifold, hparams: Mapping[str, Any]) -> None:
-        self.manifold = manifold
-        self.hparams = hparams
+    def __init__(
+        self, manifold: Manifold, sampling: SamplingOptions, contrastive: ContrastiveOptions, kl_weight: float
+    ) -> None:
+        self.manifold, self.sampling, self.contrastive, self.kl_weight = manifold, sampling, contrastive, kl_weight
 
     def all_terms(
         self, batch: Batch, teacher: Manifold | None = None, consistency_weight: float = 0.0
@@ -41,13 +40,11 @@ class ManifoldLosses:
             self.manifold.temperature,
             visual=batch["visual"],
             audio=batch["audio"],
-            ccmr_alpha=self.hparams["ccmr_alpha"],
-            mask_diagonal=self.hparams["ccmr_mask_diagonal"],
-            chunk_size=self.hparams["contrastive_chunk_size"],
+            options=self.contrastive,
         )
         reconstruction, reconstruction_kl = self._reconstruct(batch["audio"], audio_embedding, visual_embedding)
         kl = visual.kl() + audio.kl() + reconstruction_kl
-        loss = contrastive + reconstruction + self.hparams["kl_weight"] * kl
+        loss = contrastive + reconstruction + self.kl_weight * kl
         terms = {"loss": loss, "contrastive": contrastive, "reconstruction": reconstruction, "kl": kl}
         if teacher is not None and consistency_weight > 0:
             consistency = self._consistency(batch, teacher, visual_embedding, audio_embedding)
@@ -60,12 +57,12 @@ class ManifoldLosses:
             visual_embedding = self.embed(self.manifold.project_visual(batch["visual"]))
             audio_embedding = self.embed(self.manifold.project_audio(batch["audio"]))
         reconstruction, kl = self._reconstruct(batch["audio"], audio_embedding, visual_embedding)
-        loss = reconstruction + self.hparams["kl_weight"] * kl
+        loss = reconstruction + self.kl_weight * kl
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
 
     def embed(self, gaussian: DiagonalGaussian) -> Tensor:
         """What the losses see of a Gaussian: its mean, or a sample."""
-        return embed(gaussian, self.hparams)
+        return embed(gaussian, self.sampling)
 
     def _reconstruct(self, audio: Tensor, audio_embedding: Tensor, visual_embedding: Tensor) -> tuple[Tensor, Tensor]:
         """L_r and the reconstructor's KL, from both modalities in one pass."""

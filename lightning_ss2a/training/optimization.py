@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from lightning.pytorch import Trainer
@@ -10,7 +11,53 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_ss2a.options import OptionCheck
+
 Schedule = Literal["constant", "cosine"]
+
+
+@dataclass(frozen=True)
+class OptimizationOptions:
+    """Options of AdamW and of its learning rate.
+
+    Args:
+        learning_rate: peak learning rate of AdamW, at least 0.
+        weight_decay: decoupled weight decay of the weight matrices, per unit of learning rate, at least 0.
+        warmup_steps: optimiser steps of linear warm-up; the first step already has 1 / warmup_steps of the rate.
+        schedule: learning rate after the warm-up: ``constant``, or ``cosine``, half a wave down to 0, which follows the
+            part of ``max_epochs`` that is done (in both stages of an EMATeacher).
+    """
+
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-2
+    warmup_steps: int = 0
+    schedule: Schedule = "constant"
+
+    def __post_init__(self) -> None:
+        check = OptionCheck("model.optimization")
+        check.at_least(0, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        check.at_least(0, warmup_steps=self.warmup_steps)
+        check.one_of(get_args(Schedule), schedule=self.schedule)
+
+
+@dataclass(frozen=True)
+class AlternatingOptimizationOptions(OptimizationOptions):
+    """Options of two optimisers that step in turn, which the trainer's own switches do not reach.
+
+    Args:
+        gradient_clip_norm: largest gradient norm, for the projectors and for the reconstructor; null: no clipping.
+        accumulate_batches: batches whose gradients are averaged into one step, at least 1. Negatives stay within a
+            batch.
+    """
+
+    gradient_clip_norm: float | None = None
+    accumulate_batches: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check = OptionCheck("model.optimization")
+        check.at_least(0, gradient_clip_norm=self.gradient_clip_norm)
+        check.at_least(1, accumulate_batches=self.accumulate_batches)
 
 
 def run_progress(trainer: Trainer, accumulate_batches: int) -> float:
@@ -24,52 +71,44 @@ def run_progress(trainer: Trainer, accumulate_batches: int) -> float:
         accumulate_batches: batches a step; the last step of an epoch may have fewer.
     """
     by_epochs = by_steps = 0.0
-    if (trainer.max_epochs or 0) > 0:
+    epochs = trainer.max_epochs or 0
+    if epochs > 0:
         batches_done = trainer.fit_loop.epoch_loop.batch_idx + 1
         steps = [math.ceil(n / accumulate_batches) for n in (batches_done, trainer.num_training_batches)]
-        by_epochs = (trainer.current_epoch + steps[0] / steps[1]) / trainer.max_epochs
+        by_epochs = (trainer.current_epoch + steps[0] / steps[1]) / epochs
     if trainer.max_steps > 0:
         by_steps = trainer.global_step / trainer.max_steps
     return min(1.0, max(by_epochs, by_steps))
 
 
-def build_adamw(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> AdamW:
-    """AdamW that decays matrices only; biases, gains and temperatures are left alone.
-
-    Args:
-        parameters: what to optimise.
-        learning_rate: peak learning rate.
-        weight_decay: decoupled weight decay of the matrices, per unit of learning rate.
-    """
+def build_adamw(parameters: Iterable[nn.Parameter], options: OptimizationOptions) -> AdamW:
+    """AdamW that decays matrices only; biases, gains and temperatures are left alone."""
     parameters = list(parameters)
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     # One kernel for all parameters; the CPU and CUDA builds of torch both have it.
-    return AdamW(groups, lr=learning_rate, fused=True)
+    return AdamW(groups, lr=options.learning_rate, fused=True)
 
 
-def learning_rate_factor(step: int, warmup_steps: int, total_steps: float, schedule: Schedule) -> float:
+def learning_rate_factor(step: int, total_steps: float, options: OptimizationOptions) -> float:
     """Factor on the peak learning rate at a step: linear warm-up, then constant or a half cosine down to 0.
 
     Args:
         step: optimiser step, from 0.
-        warmup_steps: steps of the linear warm-up; the first step already has 1 / warmup_steps.
         total_steps: all steps of the run; only the cosine looks at it.
-        schedule: shape after the warm-up.
+        options: warm-up, and the shape after it.
     """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    if schedule == "constant" or math.isinf(total_steps):
+    if step < options.warmup_steps:
+        return (step + 1) / options.warmup_steps
+    if options.schedule == "constant" or math.isinf(total_steps):
         return 1.0
-    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    progress = min(1.0, (step - options.warmup_steps) / max(1, total_steps - options.warmup_steps))
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def build_schedule(
-    optimizer: Optimizer, warmup_steps: int, schedule: Schedule, progress: Callable[[], float]
-) -> LambdaLR:
+def build_schedule(optimizer: Optimizer, options: OptimizationOptions, progress: Callable[[], float]) -> LambdaLR:
     """The schedule of :func:`learning_rate_factor` as a torch scheduler, stepped once an optimiser step.
 
     All steps of the run are those done over the part of it that is done; ``progress`` tells that part.
@@ -77,7 +116,7 @@ def build_schedule(
 
     def factor(step: int) -> float:
         done = progress() if step else 0.0
-        return learning_rate_factor(step, warmup_steps, step / done if done else math.inf, schedule)
+        return learning_rate_factor(step, step / done if done else math.inf, options)
 
     return LambdaLR(optimizer, factor)
 

@@ -1,33 +1,41 @@
 """Training of the Sound Source Remixer: L_mix = |1 - cos(a, a_mix)| + kl_weight * L_kl (paper, Eq. 9)."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, get_args
 
 import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.metrics import MeanCosine
 from lightning_ss2a.metrics.names import OWN
-from lightning_ss2a.models import DiagonalGaussian, Manifold, Remixer, cycle_mix
-from lightning_ss2a.models.cycle_mix import CycleMixResult, Feedback, Score
+from lightning_ss2a.models import (
+    CycleMixOptions,
+    CycleMixResult,
+    DiagonalGaussian,
+    Manifold,
+    ManifoldOptions,
+    Remixer,
+    RemixerOptions,
+    cycle_mix,
+)
 from lightning_ss2a.models.layers.keyed_noise import keyed_draw
-from lightning_ss2a.models.layers.variational_mlp import Variant
-from lightning_ss2a.models.remixer import HEAD_WIDTHS, MAX_SLOTS, Conditions, TokenDropout
 from lightning_ss2a.models.source_slots import SourceSlots, join_slots, mean_of_sources, visual_slots
-from lightning_ss2a.training.checks import arguments_of_the_model
-from lightning_ss2a.training.optimization import Schedule
-from lightning_ss2a.training.pretrained import build_manifold, read_manifold, same_weights
+from lightning_ss2a.options import OptionCheck, plain
+from lightning_ss2a.training.base import EmbeddingFields, StageModule
+from lightning_ss2a.training.checks import warn_without_effect
+from lightning_ss2a.training.optimization import OptimizationOptions
+from lightning_ss2a.training.pretrained import StoredManifold, build_manifold, read_manifold, same_weights
 from lightning_ss2a.training.projection_cache import ProjectionCache
-from lightning_ss2a.training.stage import StageModule
 from lightning_ss2a.training.validation.baselines import BASELINES, untrained_predictions
 from lightning_ss2a.training.validation.container import EpochMetrics
+from lightning_ss2a.training.validation.measuring import MeasuringOptions
 from lightning_ss2a.training.validation.predicted_audio import audio_metrics
 from lightning_ss2a.training.validation.targets import targets_of
-from lightning_ss2a.training.variational import cosine_losses
+from lightning_ss2a.training.variational import Embedding, SamplingOptions, cosine_losses
 
 SOURCE_FIELDS = ("sources", "global_visual")
 
@@ -52,46 +60,21 @@ class RemixerModule(StageModule):
         audio_width: width of the audio embeddings; linked from the data's manifest.
         manifold_checkpoint: checkpoint of a ``ManifoldModule``; a checkpoint of this module has it in itself.
         manifold_teacher: take the mean teacher in that checkpoint instead of the student.
-        manifold_architecture: widths and such of the manifold, as read from the checkpoint; leave it out.
+        manifold_architecture: that of the manifold, as read from the checkpoint; leave it out.
         use_global: give the Remixer the scene's global embedding as one more token.
-        conditions: parts of the tokens that are used (Table 3).
         source_embedding: what e is while training: a ``sample`` of the manifold's Gaussian or its ``mean``.
-        width: width of the tokens.
-        num_layers: attention blocks.
-        num_heads: attention heads, a divisor of ``width``.
-        head_widths: hidden layers of both heads.
-        expansion: hidden width of a block's feed-forward network over ``width``.
-        dropout: dropout probability.
-        token_dropout: probability of zeroing a token in training (classifier-free guidance).
-        token_dropout_mode: zero e and v of a token together (``whole``) or each on its own (``parts``).
-        input_scaling: bring e and v to unit variance a coordinate.
-        unit_mean: L2-normalise the Gaussian's mean, so that training cannot shrink the noise beside it.
-        initial_log_variance: log-variance that the variance head starts at.
-        mask_padding: leave empty slots out of attention; False: pad to ``max_slots`` and attend to all, as published.
-        max_slots: tokens that a scene may have, the global one included.
-        variant: layers as in the paper or as in the released weights.
-        embedding: what the loss sees of the mixed Gaussian: a ``sample`` or its ``mean``.
-        draws: samples averaged into one embedding, in closed form.
-        kl_weight: lambda_2 of Eq. 9.
-        learning_rate: peak learning rate of AdamW.
-        weight_decay: decoupled weight decay of the weight matrices.
-        warmup_steps: optimiser steps of linear warm-up.
-        schedule: learning rate after the warm-up; ``cosine`` follows the part of ``max_epochs`` that is done.
+        remixer: architecture of the Remixer, and how its tokens are used.
+        sampling: what the loss sees of the mixed Gaussian.
+        kl_weight: λ_2 of Eq. 9, at least 0.
+        optimization: the optimiser.
         compile_model: compile the network with ``torch.compile``, for training.
-        top_n: labels a side that SSMS compares (N of the paper).
-        translator_checkpoint: checkpoint of an ``AudioToVisualModule``, or safetensors file with a linear map
-            (``weight``, ``bias``), for the CLIP score; None: a ridge regression fitted on the training split.
-        validate_cycle_mix: measure Cycle Mix too. It draws ``cycle_iterations`` x ``cycle_samples`` embeddings a scene.
-        cycle_iterations: T of Algorithm 1.
-        cycle_samples: N of Algorithm 1.
-        cycle_score: how a draw is scored against the sources, see ``models.cycle_mix``.
-        cycle_feedback: where the best draw goes, see ``models.cycle_mix``.
-        cycle_var_samples: draws averaged into one sample of Cycle Mix, in closed form; as published 64.
-        cycle_feedback_samples: draws of φ(a_best) averaged; 0: its mean. As published 64.
-        cycle_noise_scale: multiplies the Remixer's standard deviations in Cycle Mix.
+        measuring: the metrics of validation and test.
+        validate_cycle_mix: measure Cycle Mix too. It draws ``iterations`` x ``samples`` embeddings a scene.
+        cycle_mix: Algorithm 1, in validation, test and ``ss2a shards frames``.
     """
 
-    DATA: ClassVar = {"scenes": {"visual_width": "global_visual", "audio_width": "audio"}}
+    DATA: ClassVar = {"scenes": EmbeddingFields(visual="global_visual")}
+    measuring: MeasuringOptions
 
     def __init__(
         self,
@@ -99,86 +82,60 @@ class RemixerModule(StageModule):
         audio_width: int,
         manifold_checkpoint: str | None = None,
         manifold_teacher: bool = False,
-        manifold_architecture: dict[str, Any] | None = None,
+        manifold_architecture: ManifoldOptions | None = None,
         use_global: bool = True,
-        conditions: Conditions = "manifold+visual",
-        source_embedding: Literal["sample", "mean"] = "sample",
-        width: int = 768,
-        num_layers: int = 1,
-        num_heads: int = 8,
-        head_widths: Sequence[int] = HEAD_WIDTHS,
-        expansion: int = 1,
-        dropout: float = 0.2,
-        token_dropout: float = 0.2,
-        token_dropout_mode: TokenDropout = "whole",
-        input_scaling: bool = True,
-        unit_mean: bool = False,
-        initial_log_variance: float = -4.0,
-        mask_padding: bool = True,
-        max_slots: int = MAX_SLOTS,
-        variant: Variant = "paper",
-        embedding: Literal["sample", "mean"] = "sample",
-        draws: int = 1,
+        source_embedding: Embedding = "sample",
+        remixer: RemixerOptions = RemixerOptions(),
+        sampling: SamplingOptions = SamplingOptions(),
         kl_weight: float = 5e-5,
-        learning_rate: float = 1e-4,
-        weight_decay: float = 1e-2,
-        warmup_steps: int = 0,
-        schedule: Schedule = "constant",
+        optimization: OptimizationOptions = OptimizationOptions(),
         compile_model: bool = False,
-        top_n: int = 10,
-        translator_checkpoint: str | None = None,
+        measuring: MeasuringOptions = MeasuringOptions(),
         validate_cycle_mix: bool = False,
-        cycle_iterations: int = 64,
-        cycle_samples: int = 64,
-        cycle_score: Score = "mean",
-        cycle_feedback: Feedback = "append",
-        cycle_var_samples: int = 1,
-        cycle_feedback_samples: int = 0,
-        cycle_noise_scale: float = 1.0,
+        cycle_mix: CycleMixOptions = CycleMixOptions(),
     ) -> None:
-        super().__init__()
-        manifold_state = None
-        if manifold_architecture is None:
-            if manifold_checkpoint is None:
-                raise InputError(
-                    "model.manifold_checkpoint is missing: train a manifold first, then name its checkpoint, such as "
-                    "runs/manifold/version_0/checkpoints/best.ckpt"
-                )
-            option = "model.manifold_checkpoint"
-            manifold_architecture, manifold_state = read_manifold(manifold_checkpoint, option, manifold_teacher)
-        self.save_hyperparameters()
-        self.hparams.manifold_architecture = manifold_architecture  # the command line saves what it was given, not this
-        self.check_hyperparameters()
-        if max_slots < 1 + use_global:
+        super().__init__(
+            locals(),
+            audio_width,
+            visual_width,
+            optimization=optimization,
+            compile_model=compile_model,
+            measuring=measuring,
+        )
+        check = OptionCheck("model")
+        check.one_of(get_args(Embedding), source_embedding=source_embedding)
+        check.at_least(0, kl_weight=kl_weight)
+        if remixer.max_slots < 1 + use_global:
             beside = " and the global embedding" if use_global else ""
-            raise InputError(f"model.max_slots is {max_slots}, needs room for a source{beside}")
-        if cycle_feedback == "replace" and not use_global:
-            raise InputError("model.cycle_feedback=replace overwrites the global embedding: it needs model.use_global")
-        self._check_manifold(manifold_architecture)
-        self.manifold = build_manifold(manifold_architecture, manifold_state)
-        self._has_manifold_weights = manifold_state is not None
-        with arguments_of_the_model():
-            self.remixer = Remixer(
-                manifold_architecture["manifold_width"],
-                visual_width,
-                audio_width,
-                width=width,
-                num_layers=num_layers,
-                num_heads=num_heads,
-                head_widths=list(head_widths),
-                expansion=expansion,
-                dropout=dropout,
-                token_dropout=token_dropout,
-                token_dropout_mode=token_dropout_mode,
-                conditions=conditions,
-                input_scaling=input_scaling,
-                unit_mean=unit_mean,
-                initial_log_variance=initial_log_variance,
-                mask_padding=mask_padding,
-                max_slots=max_slots,
-                variant=variant,
+            raise InputError(f"model.remixer.max_slots is {remixer.max_slots}, needs room for a source{beside}")
+        if cycle_mix.feedback == "replace" and not use_global:
+            raise InputError(
+                "model.cycle_mix.feedback=replace overwrites the global embedding: it needs model.use_global"
             )
+        if remixer.conditions == "visual":
+            warn_without_effect(
+                "model.remixer.conditions=visual: no e reaches the Remixer",
+                ("source_embedding", source_embedding, "sample"),
+                ("cycle_mix.feedback", cycle_mix.feedback, CycleMixOptions().feedback),
+            )
+        self.manifold_checkpoint, self.manifold_teacher = manifold_checkpoint, manifold_teacher
+        self.use_global, self.source_embedding = use_global, source_embedding
+        self.sampling, self.kl_weight = sampling, kl_weight
+        self.validate_cycle_mix, self.cycle_mix_options = validate_cycle_mix, cycle_mix
+        weights = None
+        if manifold_architecture is None:
+            stored = self._read_manifold()
+            manifold_architecture, weights = stored.options, stored.weights
+        self.hparams["manifold_architecture"] = plain(manifold_architecture)  # so that checkpoints need no other file
+        self.manifold = build_manifold(visual_width, audio_width, manifold_architecture, weights)
+        self._has_manifold_weights = weights is not None
+        self.remixer = Remixer(manifold_architecture.width, visual_width, audio_width, remixer)
         self._projections: ProjectionCache | None = None
+
+    @property
+    def architecture_options(self) -> dict[str, Any]:
+        """Options that the weights depend on, beside the widths."""
+        return {"remixer": self.remixer.options.architecture()}
 
     # ---------------------------------------------------------------- what MeasuredModule and StageModule ask for
 
@@ -187,12 +144,12 @@ class RemixerModule(StageModule):
         """The Remixer; the manifold is frozen."""
         return self.remixer
 
-    def build_validation(self, data: LightningDataModule) -> EpochMetrics[Tensor]:
+    def build_validation(self, data: ShardDataModule) -> EpochMetrics[Tensor]:
         """Metrics of mixed audio embeddings."""
-        variants = ["draw", "cycle_mix"] if self.hparams.validate_cycle_mix else ["draw"]
+        variants = ["draw", "cycle_mix"] if self.validate_cycle_mix else ["draw"]
         baselines = [*BASELINES, "source_mean", "global"]
         extra = {"draw_cosine": MeanCosine()}
-        return audio_metrics(self.hparams.top_n, data.label_head is not None, True, variants, baselines, extra)
+        return audio_metrics(self.measuring.top_n, data.label_head is not None, True, variants, baselines, extra)
 
     def setup(self, stage: str) -> None:
         """See :class:`MeasuredModule`; projections of a run that was interrupted are those of other data."""
@@ -208,7 +165,7 @@ class RemixerModule(StageModule):
         super().on_fit_start()
         if not self._has_manifold_weights:
             self._load_manifold()
-        if not self.trainer.datamodule.is_streamed:  # or what does not fit would be kept, projected
+        if not self.data.is_streamed:  # or what does not fit would be kept, projected
             self._projections = ProjectionCache(self.manifold.project_visual, self._embeddings_of_the_data())
 
     def on_fit_end(self) -> None:
@@ -226,25 +183,45 @@ class RemixerModule(StageModule):
             trained_on = checkpoint.get("hyper_parameters", {}).get("manifold_checkpoint")
             raise InputError(
                 f"the checkpoint's Remixer was trained on another manifold ({trained_on}) than that of "
-                f"model.manifold_checkpoint {self.hparams.manifold_checkpoint}; name that one, or start anew"
+                f"model.manifold_checkpoint {self.manifold_checkpoint}; name that one, or start anew"
             )
         self._has_manifold_weights = True
 
+    def _read_manifold(self) -> StoredManifold:
+        option = "model.manifold_checkpoint"
+        if self.manifold_checkpoint is None:
+            raise InputError(
+                f"{option} is missing: train a manifold first, then name its checkpoint, such as "
+                "runs/manifold/version_0/checkpoints/best.ckpt"
+            )
+        stored = read_manifold(self.manifold_checkpoint, option, self.manifold_teacher)
+        for name, width, expected in (
+            ("visual_width", stored.visual_width, self.visual_width),
+            ("audio_width", stored.audio_width, self.audio_width),
+        ):
+            if width != expected:
+                raise InputError(
+                    f"{option} {self.manifold_checkpoint}: its {name} is {width}, and the data's embeddings have "
+                    f"{expected}: another encoder"
+                )
+        return stored
+
     def _load_manifold(self) -> None:
         """Weights for a manifold of known architecture, as the saved config of a run gives it."""
-        if self.hparams.manifold_checkpoint is None:
+        if self.manifold_checkpoint is None:
             raise InputError("model.manifold_checkpoint is missing: an untrained manifold tells nothing")
-        option, teacher = "model.manifold_checkpoint", self.hparams.manifold_teacher
-        architecture, state = read_manifold(self.hparams.manifold_checkpoint, option, teacher)
-        if architecture != self.hparams.manifold_architecture:
-            raise InputError(f"{option} {self.hparams.manifold_checkpoint}: not of model.manifold_architecture")
-        self.manifold.load_state_dict(state)
+        stored = self._read_manifold()
+        if plain(stored.options) != plain(self.manifold.options):
+            raise InputError(
+                f"model.manifold_checkpoint {self.manifold_checkpoint}: not of model.manifold_architecture"
+            )
+        self.manifold.load_state_dict(stored.weights)
         self._has_manifold_weights = True
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of Eq. 9 for a batch of scenes: ``cosine`` and ``kl``."""
-        draws = int(self.hparams.source_embedding == "sample")
-        return cosine_losses(self.remixer(*self.slots(batch).tokens(draws)), batch["audio"], self.hparams)
+        mixed = self.remixer(*self.slots(batch).tokens(draws=int(self.source_embedding == "sample")))
+        return cosine_losses(mixed, batch["audio"], self.sampling, self.kl_weight)
 
     # ---------------------------------------------------------------- scenes to tokens
 
@@ -254,13 +231,15 @@ class RemixerModule(StageModule):
         Args:
             batch: ``sources`` [B, S, V], ``valid`` [B, S], ``global_visual`` [B, V].
         """
-        room = self.hparams.max_slots - self.hparams.use_global
+        room = self.remixer.options.max_slots - self.use_global
         sources, valid = batch["sources"][:, :room], batch["valid"][:, :room]
         if batch["valid"].shape[1] > room:
             # One text for all batches, so that it is shown once.
-            rank_zero_warn(f"model.max_slots leaves room for {room} sources; of scenes with more, the first are mixed")
+            rank_zero_warn(
+                f"model.remixer.max_slots leaves room for {room} sources; of scenes with more, the first are mixed"
+            )
         parts = [visual_slots(sources, valid, self._project("sources"))]
-        if self.hparams.use_global:
+        if self.use_global:
             there = torch.ones_like(valid[:, :1])
             global_visual = batch["global_visual"].unsqueeze(1)
             parts.insert(0, visual_slots(global_visual, there, self._project("global_visual"), weight=0.0))
@@ -279,12 +258,12 @@ class RemixerModule(StageModule):
 
     def _fields_with_views(self) -> list[str]:
         """Fields of which training draws another view each time."""
-        fields = self.trainer.datamodule.manifest.fields
+        fields = self.data.manifest.fields
         return [name for name in SOURCE_FIELDS if fields[name].views is not None]
 
     def _embeddings_of_the_data(self) -> Iterator[Tensor]:
         """All different things seen while fitting, in parts of [N, V]."""
-        data = self.trainer.datamodule
+        data = self.data
         fields = [name for name in SOURCE_FIELDS if name not in self._fields_with_views()]
         for loader in (data.training_rows_loader(every_row=True), data.val_dataloader()):
             for batch in loader:
@@ -309,7 +288,7 @@ class RemixerModule(StageModule):
         draws = [keyed_draw(mixed, seed, batch["key"]) for seed in (0, 1)]
         predictions = {OWN: mixed.mean, "draw": draws[0]}
         shown = {"attention": self.remixer.attention_weights(*tokens)}
-        if self.hparams.validate_cycle_mix:
+        if self.validate_cycle_mix:
             result = self.cycle_mix(batch, slots)
             predictions["cycle_mix"], shown["history"] = result.embedding, result.history
 
@@ -327,44 +306,22 @@ class RemixerModule(StageModule):
         return keyed_draw(self.remixer(*slots.tokens()), seed, batch["key"])
 
     def cycle_mix(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> CycleMixResult:
-        """Mix the scenes of an evaluation batch by Algorithm 1, with the options ``cycle_*``.
+        """Mix the scenes of an evaluation batch by Algorithm 1, with the options ``cycle_mix``.
 
         Args:
             batch: has the ``key`` of each scene, which seeds its noise.
             slots: of the batch.
             seed: changes the noise of all scenes.
         """
-        options = self.hparams
         return cycle_mix(
             self.remixer,
             self.manifold.eval(),
             *slots.tokens(),
             batch["key"],
+            options=self.cycle_mix_options,
             seed=seed,
-            cycle_iterations=options.cycle_iterations,
-            cycle_samples=options.cycle_samples,
-            score=options.cycle_score,
-            feedback=options.cycle_feedback,
-            var_samples=options.cycle_var_samples,
-            feedback_samples=options.cycle_feedback_samples,
-            noise_scale=options.cycle_noise_scale,
             slot_weights=slots.weight,
         )
-
-    def without_effect(self) -> dict[tuple[str, ...], str]:
-        """Options of e where only v is used."""
-        if self.hparams.conditions != "visual":
-            return super().without_effect()
-        reason = "model.conditions=visual: no e reaches the Remixer"
-        return super().without_effect() | {("source_embedding", "cycle_feedback"): reason}
-
-    def _check_manifold(self, architecture: dict[str, Any]) -> None:
-        for name in ("visual_width", "audio_width"):
-            if architecture[name] != self.hparams[name]:
-                raise InputError(
-                    f"model.manifold_checkpoint {self.hparams.manifold_checkpoint}: its {name} is "
-                    f"{architecture[name]}, and the data's embeddings have {self.hparams[name]}: another encoder"
-                )
 
 
 def manifold_predictions(slots: SourceSlots, global_cmss: DiagonalGaussian, manifold: Manifold) -> dict[str, Tensor]:

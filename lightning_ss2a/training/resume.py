@@ -14,13 +14,15 @@ def finish_epoch(trainer: Trainer) -> None:
     """
     loop = trainer.fit_loop.epoch_loop
     if loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch:
-        loop.batch_progress.current.completed = trainer.num_training_batches - 1
+        loop.batch_progress.current.completed = int(trainer.num_training_batches) - 1
 
 
 def global_batch(module: LightningModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The global batch that this rank has a share of, on the CPU; a collective call."""
     if module.trainer.world_size > 1:
-        batch = {name: rows.flatten(0, 1) for name, rows in module.all_gather(batch).items()}
+        gathered = module.all_gather(batch)
+        assert isinstance(gathered, dict)  # as what it gathers
+        batch = {name: rows.flatten(0, 1) for name, rows in gathered.items()}
     return {name: rows.cpu() for name, rows in batch.items()}
 
 

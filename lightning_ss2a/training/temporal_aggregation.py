@@ -1,118 +1,105 @@
 """Training of Temporal Aggregation: |1 - cos(a, w(pos(a_1 .. a_64, t)))| + kl_weight * L_kl (paper, Eq. 10-12)."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import cosine_distance_loss
 from lightning_ss2a.metrics.names import OWN
-from lightning_ss2a.models import LinearAggregator, TemporalAggregator, mean_over_frames
-from lightning_ss2a.models.layers.attentive_readout import HEAD_WIDTHS
-from lightning_ss2a.models.layers.variational_mlp import Variant
-from lightning_ss2a.training.checks import arguments_of_the_model, check_widths
-from lightning_ss2a.training.optimization import Schedule, build_adamw
-from lightning_ss2a.training.stage import StageModule
+from lightning_ss2a.models import (
+    LinearAggregator,
+    TemporalAggregator,
+    TemporalAggregatorOptions,
+    mean_over_frames,
+)
+from lightning_ss2a.options import OptionCheck
+from lightning_ss2a.training.base import EmbeddingFields, StageModule
+from lightning_ss2a.training.checks import check_width, warn_without_effect
+from lightning_ss2a.training.optimization import OptimizationOptions, build_adamw
 from lightning_ss2a.training.validation.baselines import BASELINES, untrained_predictions
 from lightning_ss2a.training.validation.container import EpochMetrics
+from lightning_ss2a.training.validation.measuring import MeasuringOptions
 from lightning_ss2a.training.validation.predicted_audio import audio_metrics
 from lightning_ss2a.training.validation.targets import targets_of
-from lightning_ss2a.training.variational import cosine_losses
+from lightning_ss2a.training.variational import SamplingOptions, cosine_losses
+
+Flavour = Literal["attention", "linear", "mean", "middle"]
 
 
 class TemporalAggregationModule(StageModule):
     """Learns to fuse the audio embeddings generated for the frames of a video into one.
 
     Data are videos whose frames are generated audio embeddings, as ``ss2a shards frames`` writes them. The mean over
-    frames stands beside every number as the floor ``frame_mean``; ``aggregator: linear`` trains V2A-Mapper's rival.
+    frames stands beside every number as the floor ``frame_mean``; ``flavour: linear`` trains V2A-Mapper's rival.
     ``mean`` and ``middle`` are that rival untrained, for comparisons in one table: the mean over frames, and the middle
     frame alone, which knows nothing of time. They learn nothing, at a learning rate of 0.
 
     Args:
         audio_width: width of the audio embeddings and of the frames; linked from the data's manifest.
-        aggregator: ``attention``, the paper's; ``linear``, a learned weight for each frame; ``mean`` or ``middle``.
-        width: width of the tokens.
-        num_layers: attention blocks.
-        num_heads: attention heads, a divisor of ``width``.
-        head_widths: hidden layers of both heads.
-        expansion: hidden width of a block's feed-forward network over ``width``; the released weights have 2.
-        dropout: dropout probability.
-        input_scaling: bring frames to unit variance a coordinate.
-        unit_mean: L2-normalise the Gaussian's mean, so that training cannot shrink the noise beside it.
-        initial_log_variance: log-variance that the variance head starts at.
-        variant: layers and positions as in the paper or as in the released weights.
-        embedding: what the loss sees of the Gaussian: a ``sample`` or its ``mean``.
-        draws: samples averaged into one embedding, in closed form.
-        kl_weight: weight of the KL divergence; Eq. 10 shows none, the released trainer takes 1e-3.
-        learning_rate: peak learning rate of AdamW.
-        weight_decay: decoupled weight decay of the weight matrices.
-        warmup_steps: optimiser steps of linear warm-up.
-        schedule: learning rate after the warm-up; ``cosine`` follows the part of ``max_epochs`` that is done.
+        flavour: ``attention``, the paper's; ``linear``, a learned weight for each frame; ``mean`` or ``middle``.
+        aggregator: architecture of the attention; the released weights have an ``expansion`` of 2.
+        sampling: what the loss sees of the Gaussian.
+        kl_weight: weight of the KL divergence, at least 0; Eq. 10 shows none, the released trainer takes 1e-3.
+        optimization: the optimiser.
         compile_model: compile the network with ``torch.compile``, for training.
-        top_n: labels a side that SSMS compares (N of the paper).
-        translator_checkpoint: see ``RemixerModule``; used where the videos have a field ``visual``.
+        measuring: the metrics of validation and test; the CLIP score where the videos have a field ``visual``.
     """
 
-    DATA: ClassVar = {"videos": {"audio_width": "audio"}}
+    DATA: ClassVar = {"videos": EmbeddingFields(visual=None)}
+    measuring: MeasuringOptions
 
     def __init__(
         self,
         audio_width: int,
-        aggregator: Literal["attention", "linear", "mean", "middle"] = "attention",
-        width: int = 768,
-        num_layers: int = 1,
-        num_heads: int = 8,
-        head_widths: Sequence[int] = HEAD_WIDTHS,
-        expansion: int = 1,
-        dropout: float = 0.2,
-        input_scaling: bool = True,
-        unit_mean: bool = False,
-        initial_log_variance: float = -4.0,
-        variant: Variant = "paper",
-        embedding: Literal["sample", "mean"] = "sample",
-        draws: int = 1,
+        flavour: Flavour = "attention",
+        aggregator: TemporalAggregatorOptions = TemporalAggregatorOptions(),
+        sampling: SamplingOptions = SamplingOptions(),
         kl_weight: float = 1e-3,
-        learning_rate: float = 1e-4,
-        weight_decay: float = 1e-2,
-        warmup_steps: int = 0,
-        schedule: Schedule = "constant",
+        optimization: OptimizationOptions = OptimizationOptions(),
         compile_model: bool = False,
-        top_n: int = 10,
-        translator_checkpoint: str | None = None,
+        measuring: MeasuringOptions = MeasuringOptions(),
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        self.check_hyperparameters()
-        with arguments_of_the_model():
-            if aggregator != "attention":
-                start = "middle" if aggregator == "middle" else "mean"
-                self.aggregator = LinearAggregator(FRAMES_PER_VIDEO, start)
-            else:
-                self.aggregator = TemporalAggregator(
-                    audio_width,
-                    width=width,
-                    num_layers=num_layers,
-                    num_heads=num_heads,
-                    head_widths=list(head_widths),
-                    expansion=expansion,
-                    dropout=dropout,
-                    input_scaling=input_scaling,
-                    unit_mean=unit_mean,
-                    initial_log_variance=initial_log_variance,
-                    variant=variant,
-                    num_frames=FRAMES_PER_VIDEO,
-                )
+        super().__init__(
+            locals(), audio_width, optimization=optimization, compile_model=compile_model, measuring=measuring
+        )
+        check = OptionCheck("model")
+        check.one_of(get_args(Flavour), flavour=flavour)
+        check.at_least(0, kl_weight=kl_weight)
+        self.flavour, self.sampling, self.kl_weight = flavour, sampling, kl_weight
+        self.aggregator: TemporalAggregator | LinearAggregator
+        if flavour == "attention":
+            self.aggregator = TemporalAggregator(audio_width, aggregator, FRAMES_PER_VIDEO)
+        else:
+            self.aggregator = LinearAggregator(FRAMES_PER_VIDEO, "middle" if flavour == "middle" else "mean")
+            usual, drawn = TemporalAggregatorOptions(), SamplingOptions()
+            warn_without_effect(  # sizes apart, since one config gives them to all flavours
+                f"model.flavour={flavour}",
+                ("aggregator.input_scaling", aggregator.input_scaling, usual.input_scaling),
+                ("aggregator.unit_mean", aggregator.unit_mean, usual.unit_mean),
+                ("aggregator.initial_log_variance", aggregator.initial_log_variance, usual.initial_log_variance),
+                ("aggregator.variant", aggregator.variant, usual.variant),
+                ("sampling.embedding", sampling.embedding, drawn.embedding),
+                ("sampling.draws", sampling.draws, drawn.draws),
+            )
+
+    @property
+    def architecture_options(self) -> dict[str, Any]:
+        """Options that the weights depend on, beside the widths."""
+        if isinstance(self.aggregator, LinearAggregator):
+            return {"flavour": self.flavour}
+        return {"flavour": self.flavour, "aggregator": self.aggregator.options.architecture()}
 
     @property
     def network(self) -> nn.Module:
         """The aggregator."""
         return self.aggregator
 
-    def check_data(self, data: LightningDataModule) -> None:
+    def check_data(self, data: ShardDataModule) -> None:
         """Refuse data that the model was not made for.
 
         Raises:
@@ -124,39 +111,32 @@ class TemporalAggregationModule(StageModule):
                 f"{data.datasets[0]}: its frames are not audio embeddings; make them with `ss2a shards frames "
                 f"{data.datasets[0]} OUTPUT REMIXER.ckpt`"
             )
-        check_widths(self.hparams, data, {"audio_width": "frames"})
+        check_width(data, "frames", audio_width=self.audio_width)
 
-    def build_validation(self, data: LightningDataModule) -> EpochMetrics[Tensor]:
+    def build_validation(self, data: ShardDataModule) -> EpochMetrics[Tensor]:
         """Metrics of aggregated audio embeddings."""
         seen = "visual" in data.manifest.fields
         baselines = [*BASELINES, "frame_mean"]
-        return audio_metrics(self.hparams.top_n, data.label_head is not None, seen, baselines=baselines)
+        return audio_metrics(self.measuring.top_n, data.label_head is not None, seen, baselines=baselines)
 
-    def without_effect(self) -> dict[tuple[str, ...], str]:
-        """Options of the attention where there is none; those apart that one config gives to all aggregators."""
-        if self.hparams.aggregator == "attention":
-            return super().without_effect()
-        options = ("input_scaling", "unit_mean", "initial_log_variance", "variant", "embedding", "draws")
-        return {options: f"model.aggregator={self.hparams.aggregator}"}
-
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """See :class:`StageModule`; what learns nothing has a learning rate of 0, so that any strategy can run it."""
-        if self.hparams.aggregator in ("attention", "linear"):
+        if self.flavour in ("attention", "linear"):
             return super().configure_optimizers()
-        return {"optimizer": build_adamw(self.network.parameters(), 0.0, 0.0)}
+        return build_adamw(self.network.parameters(), OptimizationOptions(learning_rate=0.0, weight_decay=0.0))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of Eq. 10: ``cosine`` and, of the variational aggregator, ``kl``."""
         fused = self.aggregator(batch["frames"], batch["timestamps"])
-        if self.hparams.aggregator != "attention":
+        if isinstance(self.aggregator, LinearAggregator):
             cosine = cosine_distance_loss(fused, batch["audio"])
             return {"loss": cosine, "cosine": cosine}
-        return cosine_losses(fused, batch["audio"], self.hparams)
+        return cosine_losses(fused, batch["audio"], self.sampling, self.kl_weight)
 
     def predict_audio(self, batch: Batch) -> Tensor:
         """Audio embedding of each video, the mean of its Gaussian, [videos, audio width]."""
         fused = self.aggregator(batch["frames"], batch["timestamps"])
-        return fused.mean if self.hparams.aggregator == "attention" else fused
+        return fused if isinstance(self.aggregator, LinearAggregator) else fused.mean
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """Measure a batch of videos."""

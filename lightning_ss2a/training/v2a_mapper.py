@@ -1,22 +1,28 @@
 """Training of the V2A-Mapper, the paper's main rival: a global visual embedding to one audio embedding."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
-from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 
+from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.losses import cosine_distance_loss
 from lightning_ss2a.metrics.names import OWN
-from lightning_ss2a.models import DiffusionMapper, RegressionMapper
+from lightning_ss2a.models import (
+    DiffusionMapper,
+    DiffusionMapperOptions,
+    RegressionMapper,
+    RegressionMapperOptions,
+)
 from lightning_ss2a.models.layers.keyed_noise import keyed_normal
-from lightning_ss2a.models.v2a_mapper import HIDDEN_WIDTHS
-from lightning_ss2a.training.checks import arguments_of_the_model
-from lightning_ss2a.training.optimization import Schedule
-from lightning_ss2a.training.stage import StageModule
+from lightning_ss2a.options import OptionCheck
+from lightning_ss2a.training.base import EmbeddingFields, StageModule
+from lightning_ss2a.training.checks import warn_without_effect
+from lightning_ss2a.training.optimization import OptimizationOptions
 from lightning_ss2a.training.validation.baselines import BASELINES, untrained_predictions
 from lightning_ss2a.training.validation.container import EpochMetrics
+from lightning_ss2a.training.validation.measuring import MeasuringOptions
 from lightning_ss2a.training.validation.predicted_audio import audio_metrics
 from lightning_ss2a.training.validation.targets import targets_of
 
@@ -34,70 +40,54 @@ class V2AMapperModule(StageModule):
         visual_width: width of the visual embeddings; linked from the data's manifest.
         audio_width: width of the audio embeddings; linked from the data's manifest.
         flavour: ``diffusion`` or ``regression``.
-        hidden_widths: layers of the regression mapper.
-        num_layers: transformer blocks of the diffusion mapper.
-        num_heads: attention heads of the diffusion mapper.
-        head_width: width of a head of the diffusion mapper.
-        train_steps: noise levels of the diffusion mapper.
-        sample_steps: denoising steps of a sample.
-        condition_dropout: probability of hiding the visual embedding while training the diffusion mapper.
-        guidance_scale: weight of classifier-free guidance in a sample; 1: none.
-        dropout: dropout probability.
-        learning_rate: peak learning rate of AdamW.
-        weight_decay: decoupled weight decay of the weight matrices.
-        warmup_steps: optimiser steps of linear warm-up.
-        schedule: learning rate after the warm-up; ``cosine`` follows the part of ``max_epochs`` that is done.
+        regression: architecture of the regression mapper.
+        diffusion: architecture of the diffusion mapper, and how it is sampled.
+        optimization: the optimiser.
         compile_model: compile the network with ``torch.compile``, for training.
-        top_n: labels a side that SSMS compares (N of the paper).
-        translator_checkpoint: see ``RemixerModule``.
+        measuring: the metrics of validation and test.
     """
 
-    DATA: ClassVar = {
-        "scenes": {"visual_width": "global_visual", "audio_width": "audio"},
-        "pairs": {"visual_width": "visual", "audio_width": "audio"},
-    }
+    DATA: ClassVar = {"scenes": EmbeddingFields(visual="global_visual"), "pairs": EmbeddingFields(visual="visual")}
+    measuring: MeasuringOptions
 
     def __init__(
         self,
         visual_width: int,
         audio_width: int,
         flavour: Flavour = "diffusion",
-        hidden_widths: Sequence[int] = HIDDEN_WIDTHS,
-        num_layers: int = 12,
-        num_heads: int = 9,
-        head_width: int = 64,
-        train_steps: int = 1000,
-        sample_steps: int = 64,
-        condition_dropout: float = 0.1,
-        guidance_scale: float = 1.0,
-        dropout: float = 0.0,
-        learning_rate: float = 1e-4,
-        weight_decay: float = 1e-2,
-        warmup_steps: int = 0,
-        schedule: Schedule = "constant",
+        regression: RegressionMapperOptions = RegressionMapperOptions(),
+        diffusion: DiffusionMapperOptions = DiffusionMapperOptions(),
+        optimization: OptimizationOptions = OptimizationOptions(),
         compile_model: bool = False,
-        top_n: int = 10,
-        translator_checkpoint: str | None = None,
+        measuring: MeasuringOptions = MeasuringOptions(),
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        self.check_hyperparameters()
-        with arguments_of_the_model():
-            if flavour == "regression":
-                self.mapper = RegressionMapper(visual_width, audio_width, list(hidden_widths), dropout=dropout)
-            else:
-                self.mapper = DiffusionMapper(
-                    visual_width,
-                    audio_width,
-                    num_layers=num_layers,
-                    num_heads=num_heads,
-                    head_width=head_width,
-                    train_steps=train_steps,
-                    sample_steps=sample_steps,
-                    condition_dropout=condition_dropout,
-                    guidance_scale=guidance_scale,
-                    dropout=dropout,
-                )
+        super().__init__(
+            locals(),
+            audio_width,
+            visual_width,
+            optimization=optimization,
+            compile_model=compile_model,
+            measuring=measuring,
+        )
+        OptionCheck("model").one_of(get_args(Flavour), flavour=flavour)
+        self.flavour = flavour
+        self.mapper: RegressionMapper | DiffusionMapper
+        if flavour == "regression":
+            self.mapper = RegressionMapper(visual_width, audio_width, regression)
+            usual = DiffusionMapperOptions()
+            warn_without_effect(
+                "model.flavour=regression",
+                ("diffusion.train_steps", diffusion.train_steps, usual.train_steps),
+                ("diffusion.condition_dropout", diffusion.condition_dropout, usual.condition_dropout),
+                ("diffusion.guidance_scale", diffusion.guidance_scale, usual.guidance_scale),
+            )
+        else:
+            self.mapper = DiffusionMapper(visual_width, audio_width, diffusion)
+
+    @property
+    def architecture_options(self) -> dict[str, Any]:
+        """Options that the weights depend on, beside the widths."""
+        return {"flavour": self.flavour, self.flavour: self.mapper.options.architecture()}
 
     @property
     def network(self) -> nn.Module:
@@ -106,22 +96,16 @@ class V2AMapperModule(StageModule):
 
     def networks_to_compile(self) -> Sequence[nn.Module]:
         """The mapper, or the transformer in it that a diffusion mapper calls many times."""
-        return [self.mapper.transformer if self.hparams.flavour == "diffusion" else self.mapper]
+        return [self.mapper.transformer if isinstance(self.mapper, DiffusionMapper) else self.mapper]
 
-    def build_validation(self, data: LightningDataModule) -> EpochMetrics[Tensor]:
+    def build_validation(self, data: ShardDataModule) -> EpochMetrics[Tensor]:
         """Metrics of mapped audio embeddings."""
-        return audio_metrics(self.hparams.top_n, data.label_head is not None, True, baselines=BASELINES)
-
-    def without_effect(self) -> dict[tuple[str, ...], str]:
-        """Options of diffusion where there is none; sizes apart, since one config serves both flavours."""
-        if self.hparams.flavour == "diffusion":
-            return {}
-        return {("train_steps", "condition_dropout", "guidance_scale"): "model.flavour=regression"}
+        return audio_metrics(self.measuring.top_n, data.label_head is not None, True, baselines=BASELINES)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``denoising`` of the diffusion mapper, or ``cosine`` of the regression mapper."""
         visual, audio = visual_of(batch), batch["audio"]
-        if self.hparams.flavour == "diffusion":
+        if isinstance(self.mapper, DiffusionMapper):
             denoising = self.mapper.denoising_loss(visual, audio)
             return {"loss": denoising, "denoising": denoising}
         cosine = cosine_distance_loss(self.mapper(visual), audio)
@@ -135,9 +119,9 @@ class V2AMapperModule(StageModule):
             seed: changes the noise of all rows.
         """
         visual = visual_of(batch)
-        if self.hparams.flavour == "regression":
+        if isinstance(self.mapper, RegressionMapper):
             return self.mapper(visual)
-        steps, width = self.hparams.sample_steps, self.hparams.audio_width
+        steps, width = self.mapper.options.sample_steps, self.audio_width
         noise = keyed_normal(seed, batch["key"], steps * width, visual.device)
         return self.mapper.sample(visual, noise=noise.unflatten(1, (steps, width)))
 

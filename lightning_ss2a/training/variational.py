@@ -1,31 +1,55 @@
 """What the losses see of the Gaussian that a variational network gives."""
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal, get_args
 
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_ss2a.losses import cosine_distance_loss
 from lightning_ss2a.models import DiagonalGaussian
+from lightning_ss2a.options import OptionCheck
+
+Embedding = Literal["sample", "mean"]
 
 
-def embed(gaussian: DiagonalGaussian, hparams: Mapping[str, Any]) -> Tensor:
-    """Its mean, or a sample, [..., D].
+@dataclass(frozen=True)
+class SamplingOptions:
+    """What the losses see of a Gaussian.
 
     Args:
-        gaussian: of width D.
-        hparams: ``embedding``, ``mean`` or ``sample``, and ``draws``, samples averaged into one.
+        embedding: a ``sample`` of it or its ``mean``.
+        draws: samples averaged into one embedding, in closed form, at least 1.
     """
-    return gaussian.mean if hparams["embedding"] == "mean" else gaussian.sample(hparams["draws"])
+
+    embedding: Embedding = "sample"
+    draws: int = 1
+
+    def __post_init__(self) -> None:
+        check = OptionCheck("model.sampling")
+        check.one_of(get_args(Embedding), embedding=self.embedding)
+        check.at_least(1, draws=self.draws)
+        if self.draws > 1 and self.embedding == "mean":
+            rank_zero_warn(
+                f"model.sampling.draws={self.draws} has no effect with model.sampling.embedding=mean: nothing is drawn"
+            )
 
 
-def cosine_losses(gaussian: DiagonalGaussian, audio: Tensor, hparams: Mapping[str, Any]) -> dict[str, Tensor]:
+def embed(gaussian: DiagonalGaussian, sampling: SamplingOptions) -> Tensor:
+    """The mean of a Gaussian of width D, or a sample of it, [..., D]."""
+    return gaussian.mean if sampling.embedding == "mean" else gaussian.sample(sampling.draws)
+
+
+def cosine_losses(
+    gaussian: DiagonalGaussian, audio: Tensor, sampling: SamplingOptions, kl_weight: float
+) -> dict[str, Tensor]:
     """|1 - cos| of the embedding and the audio, ``cosine``, the divergence, ``kl``, and their weighted sum, ``loss``.
 
     Args:
         gaussian: of the predicted audio embedding, [B, A] (Eq. 9 and 10).
         audio: true audio embeddings, [B, A].
-        hparams: as for :func:`embed`, and ``kl_weight``.
+        sampling: what is compared with the audio.
+        kl_weight: weight of the divergence.
     """
-    cosine, kl = cosine_distance_loss(embed(gaussian, hparams), audio), gaussian.kl()
-    return {"loss": cosine + hparams["kl_weight"] * kl, "cosine": cosine, "kl": kl}
+    cosine, kl = cosine_distance_loss(embed(gaussian, sampling), audio), gaussian.kl()
+    return {"loss": cosine + kl_weight * kl, "cosine": cosine, "kl": kl}

@@ -29,7 +29,7 @@ def test_the_tab_has_hyperparameters_and_metrics_and_no_chart_begins_with_nan(tm
     start = HParamsPluginData.FromString(plugin.content).session_start_info
     assert start.hparams["kl_weight"].number_value == 0.125  # the module's
     assert start.hparams["batch_size"].number_value == 8  # the data's
-    assert start.hparams["projector_widths"].string_value == "[16, 16]"
+    assert start.hparams["manifold.projector_widths"].string_value == "[16, 16]"
     plugin = events.summary_metadata[metadata.EXPERIMENT_TAG].plugin_data
     experiment = HParamsPluginData.FromString(plugin.content).experiment
     named = {info.name.tag for info in experiment.metric_infos}

@@ -12,6 +12,7 @@ from lightning_ss2a.callbacks import CMSSShardWriter
 from lightning_ss2a.data import Manifest, ShardError, ShardReader
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.models import ManifoldOptions
 from tests.data.shards import AUDIO_WIDTH, VISUAL_WIDTH, write_pairs
 from tests.manifold_examples import make_data, make_module, make_trainer, write_learnable_pairs
 
@@ -68,7 +69,7 @@ def module_for_folds(seed: int = 0):
     from lightning_ss2a.training import ManifoldModule
 
     torch.manual_seed(seed)
-    return ManifoldModule(VISUAL_WIDTH, AUDIO_WIDTH, 5, [8], [8])
+    return ManifoldModule(VISUAL_WIDTH, AUDIO_WIDTH, ManifoldOptions(5, (8,), (8,)))
 
 
 def test_folds_stay_folds_where_all_of_them_are_there(tmp_path: Path):

@@ -100,9 +100,9 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_starts_its_clock(tmp_path: Path
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("automatic", [True, False])
 def test_a_loss_that_is_no_number_is_named_with_what_to_do(clock, bad, automatic: bool):
-    clipping = "trainer.gradient_clip_val" if automatic else "model.gradient_clip_norm"
+    clipping = "trainer.gradient_clip_val" if automatic else "model.optimization.gradient_clip_norm"
     trainer = trainer_of({"train/loss": torch.tensor(bad)})
-    message = rf"train/loss is {bad} in epoch 3, batch 3: lower model.learning_rate, set {clipping}"
+    message = rf"train/loss is {bad} in epoch 3, batch 3: lower model.optimization.learning_rate, set {clipping}"
     module = SimpleNamespace(automatic_optimization=automatic)
     with pytest.raises(InputError, match=message):
         Throughput().on_train_batch_end(trainer, module, None, {"index": torch.zeros(16)}, 3)

@@ -20,7 +20,7 @@ CONFIG = str(ROOT / "configs" / "manifold.yaml")
 PAPER = str(ROOT / "configs" / "paper" / "manifold.yaml")
 TINY = """
 model:
-  init_args: {manifold_width: 6, projector_widths: [8, 8], reconstructor_widths: [8, 8], top_n: 3}
+  init_args: {manifold: {width: 6, projector_widths: [8, 8], reconstructor_widths: [8, 8]}, measuring: {top_n: 3}}
 data:
   init_args: {batch_size: 8, residency: memory, fold: null, rows_per_group: all}
 trainer: {accelerator: cpu, devices: 1, enable_progress_bar: false, check_val_every_n_epoch: 1, log_every_n_steps: 1}
@@ -66,7 +66,7 @@ def trained(*arguments: str) -> Path:
 
 def test_the_widths_of_the_data_reach_the_model(folder: Path):
     cli = build_cli(command("fit")[1:], run=False)
-    assert (cli.model.hparams.visual_width, cli.model.hparams.audio_width) == (VISUAL_WIDTH, AUDIO_WIDTH)
+    assert (cli.model.visual_width, cli.model.audio_width) == (VISUAL_WIDTH, AUDIO_WIDTH)
 
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -89,7 +89,11 @@ def test_paper_config_with_widths_of_clip_and_clap(folder: Path, compiled: bool)
     assert sizes == {768, 896, 1024, 2048, 512}
     assert module.hparams.compile_model
 
-    tiny = ["--model.manifold_width=8", "--model.projector_widths=[8,8]", "--model.reconstructor_widths=[8,8]"]
+    tiny = [
+        "--model.manifold.width=8",
+        "--model.manifold.projector_widths=[8,8]",
+        "--model.manifold.reconstructor_widths=[8,8]",
+    ]
     short = ["--data.batch_size=12", "--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1"]
     cli = build_cli(["fit", *options, *tiny, *short, f"--model.compile_model={str(compiled).lower()}"])
     assert cli.trainer.global_step == 2
@@ -103,9 +107,9 @@ def test_a_printed_config_gives_itself(folder: Path, capsys, config):
     Path("again.yaml").write_text(yaml.safe_dump(printed))
     assert printed_config(["fit", "-c", "again.yaml"], capsys) == printed
     assert printed["model"]["init_args"]["kl_weight"] == 0.5
-    assert printed["model"]["init_args"]["manifold_width"] == 6  # the later file wins
+    assert printed["model"]["init_args"]["manifold"]["width"] == 6  # the later file wins
     written = yaml.safe_load(Path(config).read_text())["model"]["init_args"]
-    assert printed["model"]["init_args"]["dropout"] == written["dropout"]
+    assert printed["model"]["init_args"]["manifold"]["dropout"] == written["manifold"]["dropout"]
 
 
 def test_a_saved_config_runs_again_and_gives_the_same(folder: Path):
@@ -124,17 +128,16 @@ def test_a_saved_config_runs_again_and_gives_the_same(folder: Path):
 def test_a_checkpoint_loads_without_config_or_data(folder: Path):
     run = trained("--model.kl_weight=0.5")
     module = ManifoldModule.load_from_checkpoint(run / "checkpoints" / "best.ckpt", map_location="cpu")
-    assert module.hparams.kl_weight == 0.5
+    assert module.kl_weight == 0.5
     assert module.manifold.project_visual(torch.zeros(2, VISUAL_WIDTH)).mean.shape == (2, 6)
 
 
 def test_an_evaluation_uses_the_checkpoints_hyperparameters_except_for_those_on_the_command_line(folder: Path, capsys):
-    run = trained("--model.manifold_width=5", "--model.kl_weight=0.5")
+    run = trained("--model.manifold.width=5", "--model.kl_weight=0.5")
     path = str(run / "checkpoints" / "last.ckpt")
-    options = ["--data.test_split=validation", "--model.top_n=2", f"--ckpt_path={path}"]
+    options = ["--data.test_split=validation", "--model.measuring.top_n=2", f"--ckpt_path={path}"]
     cli = build_cli(command("test", *options))  # tiny.yaml says width 6
-    hparams = cli.model.hparams
-    assert (hparams.manifold_width, hparams.kl_weight, hparams.top_n) == (5, 0.5, 2)
+    assert (cli.model.manifold.options.width, cli.model.kl_weight, cli.model.measuring.top_n) == (5, 0.5, 2)
     state = torch.load(path, weights_only=True)["state_dict"]
     assert all(torch.equal(state[name], value) for name, value in cli.model.state_dict().items() if name in state)
     printed = capsys.readouterr().out
@@ -146,7 +149,7 @@ def test_training_goes_on_with_the_options_given_now(folder: Path):
     run = trained("--model.kl_weight=0.5")
     checkpoint = f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"
     cli = build_cli(command("fit", "--trainer.max_epochs=2", "--model.kl_weight=0.25", checkpoint))
-    assert cli.model.hparams.kl_weight == 0.25
+    assert cli.model.kl_weight == 0.25
     assert cli.trainer.current_epoch == 2
 
 
@@ -159,8 +162,9 @@ def test_an_untrained_model_is_not_measured(folder: Path, capsys, verb, options)
 def test_checkpoints_that_do_not_fit(folder: Path, capsys):
     run = trained()
     path = str(run / "checkpoints" / "last.ckpt")
-    line = error_of(command("fit", "--model.projector_widths=[8,4]", f"--ckpt_path={path}"), capsys)
-    assert f"{path} has model.projector_widths [8, 8], here it is [8, 4]; use --model.projector_widths [8, 8]" in line
+    line = error_of(command("fit", "--model.manifold.projector_widths=[8,4]", f"--ckpt_path={path}"), capsys)
+    name = "model.manifold.projector_widths"
+    assert f"{path} has {name} [8, 8], here it is [8, 4]; use --{name} [8, 8]" in line
     fields = {"visual": FieldSpec(VISUAL_WIDTH + 1, "eye"), "audio": FieldSpec(AUDIO_WIDTH, "ear")}
     with ShardWriter("others", "pairs", fields, ["a"]) as writer:
         columns = {name: torch.ones(3, spec.width).numpy() for name, spec in fields.items()}
@@ -179,15 +183,33 @@ def test_checkpoints_that_do_not_fit(folder: Path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model.kl_wieght=1"], "model: Option 'kl_wieght' is not accepted; did you mean kl_weight?"),
-        (["--data.batchsize=1"], "did you mean batch_size?"),
+        (["--model.kl_wieght=1"], "model: Option 'kl_wieght' is not accepted; did you mean model.kl_weight?"),
+        (
+            ["--model.ccmr_alpha=1"],
+            "error: model: Option 'ccmr_alpha' is not accepted; did you mean model.contrastive.ccmr_alpha?",
+        ),
+        (["--model.manifold_width=1"], "did you mean model.manifold.width?"),
+        (["--model.contrastive.ccmr_alhpa=1"], "did you mean model.contrastive.ccmr_alpha?"),
+        (["--model.optimisation.learning_rate=1"], "did you mean model.optimization.learning_rate?"),
+        (["-c", "flat.yaml"], "flat.yaml: model: Option 'top_n' is not accepted; did you mean model.measuring.top_n?"),
+        (
+            ["-c", "group.yaml"],
+            "group.yaml: model: Group 'sampling' does not accept option 'drws'; did you mean model.sampling.draws?",
+        ),
+        (["--data.batchsize=1"], "did you mean data.batch_size?"),
         (["--trainer.max_epoks=1"], "did you mean trainer.max_epochs?"),
         (["--model=ManifoldModul"], "did you mean ManifoldModule?"),
         (["--trainer.callbacks+=RunSumary"], "did you mean RunSummary?"),
         (["--model.kl_weight=much"], "model.kl_weight: Expected a float. Got value: much"),
-        (["--model.schedule=linear"], "model.schedule: Expected a one of ['constant', 'cosine']. Got value: linear"),
-        (["--model.draws=0"], "lightning: error: model.draws must be at least 1, found 0 ("),
-        (["--model.projector_widths=[]"], "lightning: error: model: hidden_widths must name at least one layer"),
+        (
+            ["--model.optimization.schedule=linear"],
+            "model.optimization.schedule: Expected a one of ['constant', 'cosine']. Got value: linear",
+        ),
+        (["--model.sampling.draws=0"], "lightning: error: model.sampling.draws must be at least 1, found 0 ("),
+        (
+            ["--model.manifold.projector_widths=[]"],
+            "error: model.manifold.projector_widths must name at least one layer",
+        ),
         (["--data.weights=[1,2]"], "lightning: error: data.weights needs one number of at least 0 for each of the 1"),
         (["--trainer.strategy=foo"], "invalid strategy name"),
         (["--trainer.precision=bf16-true"], "trainer.precision: bf16-true is not supported; use"),
@@ -208,6 +230,8 @@ def test_wrong_input_is_one_line(folder: Path, capsys, monkeypatch, arguments, m
     Path("broken.yaml").write_text("model: [")
     Path("text.yaml").write_text("hello")
     Path("typo.yaml").write_text("model: {init_args: {kl_wieght: 1}}")
+    Path("flat.yaml").write_text("model: {init_args: {top_n: 1}}")
+    Path("group.yaml").write_text("model: {init_args: {sampling: {drws: 1}}}")
     write_learnable_pairs(folder / "future")
     manifest = (folder / "future" / "manifest.json").read_text()
     (folder / "future" / "manifest.json").write_text(re.sub(r'"format_version": \d+', '"format_version": 99', manifest))

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning_ss2a.cli.lightning import build_cli
 from lightning_ss2a.data import FRAMES_PER_VIDEO, FieldSpec, LabelHead, Ragged, ShardWriter
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.models import ManifoldOptions
 from lightning_ss2a.training import ManifoldModule
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,9 @@ def manifold(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("manifold") / "manifold.ckpt"
     seed_everything(0)
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", devices=1)
-    trainer.strategy.connect(ManifoldModule(CLIP, CLAP, projector_widths=[8], reconstructor_widths=[8]))
+    trainer.strategy.connect(
+        ManifoldModule(CLIP, CLAP, ManifoldOptions(projector_widths=(8,), reconstructor_widths=(8,)))
+    )
     trainer.save_checkpoint(path)
     return str(path)
 
@@ -90,18 +93,20 @@ def test_paper_config_has_the_papers_sizes(folder: Path, manifold: str, stage: s
         assert len(network.blocks) == 1
         assert sizes["input.weight"] == (768, CLAP if stage == "temporal_aggregation" else 768 + CLIP)
     if stage == "remixer":
-        assert (network.max_slots, network.token_dropout) == (64, 0.2)
-        assert (cli.model.hparams.kl_weight, cli.model.hparams.learning_rate) == (5e-5, 1e-4)
+        assert (network.options.max_slots, network.options.token_dropout) == (64, 0.2)
+        assert (cli.model.kl_weight, cli.model.optimization.learning_rate) == (5e-5, 1e-4)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_paper_config_trains_when_it_is_made_small(folder: Path, manifold: str, stage: str):
     data = write_random(folder / "data", KINDS.get(stage, "scenes"))
+    attention = ("width=16", "num_heads=2", "head_widths=[8]")
+    diffusion = ("num_layers=1", "num_heads=1", "head_width=8", "sample_steps=2")
     small = {
-        "remixer": ["--model.width=16", "--model.num_heads=2", "--model.head_widths=[8]"],
-        "temporal_aggregation": ["--model.width=16", "--model.num_heads=2", "--model.head_widths=[8]"],
-        "audio_to_visual": ["--model.hidden_widths=[8,8]"],
-        "v2a_mapper": ["--model.num_layers=1", "--model.num_heads=1", "--model.head_width=8", "--model.sample_steps=2"],
+        "remixer": [f"--model.remixer.{option}" for option in attention],
+        "temporal_aggregation": [f"--model.aggregator.{option}" for option in attention],
+        "audio_to_visual": ["--model.translator.hidden_widths=[8,8]"],
+        "v2a_mapper": [f"--model.diffusion.{option}" for option in diffusion],
     }[stage]
     short = ["--data.batch_size=12", "--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1"]
     config = ROOT / "configs" / "paper" / f"{stage}.yaml"

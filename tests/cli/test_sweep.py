@@ -128,7 +128,7 @@ def refused(folder: Path, **options: Any) -> str:
 def test_what_the_check_refuses_and_that_a_mended_file_runs(folder: Path):
     root = folder / "runs/sweeps/grid"
     line = refused(folder, parameters={"model.dropuot": {"choices": [0.1, 0.2]}})
-    assert "did you mean dropout?" in line
+    assert "did you mean model.manifold.dropout?" in line
     assert f"all output: {root.relative_to(folder)}/check/output.log" in line
     line = refused(folder, parameters={"model.dropout": {"choices": [0.1, "much"]}})
     assert "much" in line

@@ -12,7 +12,7 @@ from lightning_ss2a.data import FRAMES_PER_VIDEO, FieldSpec, Manifest, ShardData
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.generation import generate_frames
-from lightning_ss2a.models import cycle_mix
+from lightning_ss2a.models import CycleMixOptions, cycle_mix
 from lightning_ss2a.training import RemixerModule
 from tests.manifold_examples import AUDIO_WIDTH, VISUAL_WIDTH, make_data, make_trainer
 from tests.scene_examples import (
@@ -62,10 +62,10 @@ def generate(source: str, output: Path, checkpoint: str, **options: Any) -> dict
 def frame_by_frame(checkpoint: str, row: dict[str, Any], video: int, sampling: str, seed: int) -> torch.Tensor:
     """Each frame on its own, by the networks alone."""
     module = RemixerModule.load_from_checkpoint(checkpoint, weights_only=True).eval()
-    count = 1 + module.hparams.use_global
+    count = 1 + module.use_global
     weights = torch.ones(1, count)
     weights[0, : count - 1] = 0
-    rows = {"draw": (1, 1), "cycle_mix": (module.hparams.cycle_iterations, module.hparams.cycle_samples)}
+    options = CycleMixOptions(iterations=1, samples=1) if sampling == "draw" else module.cycle_mix_options
     generated = []
     for number, frame in enumerate(row["frames"][video]):
         visual = frame.expand(1, count, -1)
@@ -75,8 +75,8 @@ def frame_by_frame(checkpoint: str, row: dict[str, Any], video: int, sampling: s
             generated.append(normalize(module.remixer(*tokens).mean[0], dim=0))
             continue
         key = f"{row['key'][video]}#{number}"
-        options = dict(zip(("cycle_iterations", "cycle_samples"), rows[sampling], strict=True))
-        found = cycle_mix(module.remixer, module.manifold, *tokens, [key], seed=seed, slot_weights=weights, **options)
+        arguments = {"options": options, "seed": seed, "slot_weights": weights}
+        found = cycle_mix(module.remixer, module.manifold, *tokens, [key], **arguments)
         generated.append(found.embedding[0])
     return torch.stack(generated)
 

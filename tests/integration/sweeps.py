@@ -31,11 +31,9 @@ trainer:
 model:
   class_path: ManifoldModule
   init_args:
-    manifold_width: 12
-    projector_widths: [16, 16]
-    reconstructor_widths: [16]
-    learning_rate: 3.0e-3
-    top_n: 4
+    manifold: {width: 12, projector_widths: [16, 16], reconstructor_widths: [16]}
+    optimization: {learning_rate: 3.0e-3}
+    measuring: {top_n: 4}
 data:
   class_path: ShardDataModule
   init_args: {datasets: pairs, batch_size: 8, evaluation_batch_size: 5}
@@ -80,8 +78,8 @@ GRID = {
     "metric": COSINE,
     "sampler": "grid",
     "parameters": {
-        "model.learning_rate": {"choices": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]},
-        "model.dropout": {"choices": [0.0, 0.1, 0.2, 0.3]},
+        "model.optimization.learning_rate": {"choices": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]},
+        "model.manifold.dropout": {"choices": [0.0, 0.1, 0.2, 0.3]},
     },
 }
 """24 points."""

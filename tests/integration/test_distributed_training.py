@@ -33,9 +33,9 @@ FEWER_ROWS_THAN_RANKS_NEED = {"train": 83, "validation": 4}  # the second proces
 RUNS: dict[str, dict[str, Any]] = {
     "exact": {"alternation": "exact"},
     "shared forward": {"alternation": "shared_forward"},
-    "chunks": {"contrastive_chunk_size": 3},
+    "chunks": {"chunk_size": 3},
     "everything": {
-        "contrastive_chunk_size": 3,
+        "chunk_size": 3,
         "ccmr_mask_diagonal": False,
         "gradient_clip_norm": 0.5,
         "warmup_steps": 5,
@@ -258,12 +258,14 @@ def lightning(folder: Path, dataset: str, *arguments: str) -> dict[str, Any]:
         "model": {
             "class_path": "ManifoldModule",
             "init_args": {
-                "manifold_width": 12,
-                "projector_widths": [16, 16],
-                "reconstructor_widths": [16],
-                "dropout": 0.0,
-                "embedding": "mean",
-                "top_n": 4,
+                "manifold": {
+                    "width": 12,
+                    "projector_widths": [16, 16],
+                    "reconstructor_widths": [16],
+                    "dropout": 0.0,
+                },
+                "sampling": {"embedding": "mean"},
+                "measuring": {"top_n": 4},
             },
         },
         "data": {

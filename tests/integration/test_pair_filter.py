@@ -16,7 +16,10 @@ from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.simulation.dataset import simulate_dataset
 from lightning_ss2a.data.simulation.truth import read_truth
 from lightning_ss2a.data.simulation.world import ModalitySpec, WorldSpec
+from lightning_ss2a.losses import ContrastiveOptions
+from lightning_ss2a.models import ManifoldOptions
 from lightning_ss2a.training import ManifoldModule
+from lightning_ss2a.training.optimization import AlternatingOptimizationOptions
 from tests.callbacks.mean_teacher.test_elbow import is_good, quality
 from tests.distributed import run_distributed
 from tests.manifold_examples import make_data, make_module, make_trainer, write_learnable_pairs
@@ -88,11 +91,9 @@ def new_module(world: WorldSpec, widths: tuple[int, ...] = (384,), width: int = 
     return ManifoldModule(
         world.visual.width,
         world.audio.width,
-        manifold_width=width,
-        projector_widths=list(widths),
-        reconstructor_widths=list(widths[:1]),
-        ccmr_mask_diagonal=False,
-        learning_rate=1e-3,
+        ManifoldOptions(width, widths, widths[:1]),
+        contrastive=ContrastiveOptions(ccmr_mask_diagonal=False),
+        optimization=AlternatingOptimizationOptions(learning_rate=1e-3),
     )
 
 

@@ -14,10 +14,10 @@ LINES = [line.partition("  #")[0].strip() for line in README.splitlines()]
 STAGES = ("remixer", "temporal_aggregation", "audio_to_visual", "v2a_mapper")
 SHORT = {
     "manifold": "--trainer.max_epochs 10 --trainer.callbacks.EMATeacher.teacher_epochs 2",
-    "remixer": "--trainer.max_epochs 10 --model.cycle_iterations 4 --model.cycle_samples 4",
+    "remixer": "--trainer.max_epochs 10 --model.cycle_mix.iterations 4 --model.cycle_mix.samples 4",
     "temporal_aggregation": "--trainer.max_epochs 5",
     "audio_to_visual": "--trainer.max_epochs 5",
-    "v2a_mapper": "--trainer.max_epochs 5 --model.sample_steps 2",
+    "v2a_mapper": "--trainer.max_epochs 5 --model.diffusion.sample_steps 2",
 }
 
 
@@ -101,7 +101,7 @@ def test_a_stage_can_be_trained_again_by_its_saved_config(folder: Path, printed:
 
 @pytest.mark.slow
 def test_the_translator_serves_as_clip_score(folder: Path, printed: dict[str, str]):
-    translator = "--model.translator_checkpoint runs/audio_to_visual/version_0/checkpoints/best.ckpt"
+    translator = "--model.measuring.translator_checkpoint runs/audio_to_visual/version_0/checkpoints/best.ckpt"
     (line,) = [line for line in printed["v2a_mapper"].splitlines() if "lightning test " in line]
     rows, before = (table(run_line(f"{line[line.index('lightning') :]} {o}", folder)) for o in (translator, ""))
     assert rows["reconstruction_cosine"][0] == before["reconstruction_cosine"][0]

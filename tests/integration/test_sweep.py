@@ -28,7 +28,13 @@ from tests.integration.sweeps import (
     write_sweep,
 )
 
-SMALL = {**GRID, "parameters": {"model.learning_rate": {"choices": [1e-4, 1e-3]}, "model.dropout": {"choices": [0.2]}}}
+SMALL = {
+    **GRID,
+    "parameters": {
+        "model.optimization.learning_rate": {"choices": [1e-4, 1e-3]},
+        "model.manifold.dropout": {"choices": [0.2]},
+    },
+}
 
 
 def values(folder: Path) -> list[tuple[dict, list[float]]]:
@@ -56,14 +62,14 @@ def test_a_sweep_ends_with_its_results(tmp_path: Path):
     write_sweep(folder, SMALL)
     printed = sweep(folder)
     trials = complete(folder)
-    assert [trial.params["model.learning_rate"] for trial in trials] == [1e-4, 1e-3]
+    assert [trial.params["model.optimization.learning_rate"] for trial in trials] == [1e-4, 1e-3]
     root = folder / "runs/sweeps/grid"
     assert {"best.yaml", "trials.csv", "runs.csv", "figures", "sweep.yaml"} <= {path.name for path in root.iterdir()}
     assert "2 of 2 done, 0 running" in printed
     best = study(folder).best_trial
-    assert yaml.safe_load((root / "best.yaml").read_text())["model"]["init_args"]["learning_rate"] == pytest.approx(
-        best.params["model.learning_rate"]
-    )
+    assert yaml.safe_load((root / "best.yaml").read_text())["model"]["init_args"]["optimization"][
+        "learning_rate"
+    ] == pytest.approx(best.params["model.optimization.learning_rate"])
     assert metrics_in(root / f"trials/{best.number:04d}/seed_0")[COSINE][-1] == pytest.approx(best.value, abs=1e-7)
     wait_for_no_workers(folder)
 
@@ -187,12 +193,12 @@ def test_another_question_does_not_go_on_with_a_study(undisturbed: Path):
 @pytest.mark.slow
 def test_a_sampler_goes_on_where_it_was(tmp_path: Path):
     folder = write_base(tmp_path)
-    ranges = {"model.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    ranges = {"model.optimization.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
     write_sweep(folder, {**GRID, "sampler": "TPESampler", "trials": 2, "parameters": ranges, "seeds": 2})
     sweep(folder)
     sweep(folder, "--trials=4")
     trials = complete(folder)
-    assert len({trial.params["model.learning_rate"] for trial in trials}) == len(trials) == 4
+    assert len({trial.params["model.optimization.learning_rate"] for trial in trials}) == len(trials) == 4
     for trial in trials:
         assert set(trial.user_attrs["metrics"]) == {"seed_0", "seed_1"}
         runs = [metrics[COSINE] for metrics in trial.user_attrs["metrics"].values()]
@@ -205,7 +211,7 @@ def test_what_goes_wrong_in_a_trial_ends_that_trial_only(tmp_path: Path):
     folder = write_base(tmp_path)
     # Five that die one after the other: workers can work here all the same.
     kinds = ["none", "killed", "memory", "torch", "wrong", "nan"]
-    parameters = {KIND: {"choices": kinds}, "model.dropout": {"choices": [0.1, 0.2]}}
+    parameters = {KIND: {"choices": kinds}, "model.manifold.dropout": {"choices": [0.1, 0.2]}}
     write_sweep(folder, {**GRID, "parameters": parameters})
     printed = sweep(folder)
     ended = study(folder).get_trials(states=[TrialState.FAIL])
@@ -236,7 +242,7 @@ def test_a_trial_that_dies_once_is_done_in_the_end(tmp_path: Path):
 def test_processes_that_die_in_a_row_do_not_end_the_sweep(tmp_path: Path):
     folder = write_base(tmp_path)
     dropouts = [0.0, 0.1, 0.2, 0.3, 0.4]
-    parameters = {KIND: {"choices": ["none", "killed"]}, "model.dropout": {"choices": dropouts}}
+    parameters = {KIND: {"choices": ["none", "killed"]}, "model.manifold.dropout": {"choices": dropouts}}
     write_sweep(folder, {**GRID, "parameters": parameters, "retries": 0})
     assert "5 of 10 done, 0 running, 5 failed" in sweep(folder)
 
@@ -244,7 +250,7 @@ def test_processes_that_die_in_a_row_do_not_end_the_sweep(tmp_path: Path):
 @pytest.mark.slow
 def test_a_trial_behind_the_others_is_stopped(tmp_path: Path):
     folder = write_base(tmp_path)
-    rates = {"model.learning_rate": {"choices": [1e-2, 3e-3, 1e-6, 2e-2]}}
+    rates = {"model.optimization.learning_rate": {"choices": [1e-2, 3e-3, 1e-6, 2e-2]}}
     pruner = {"class_path": "MedianPruner", "init_args": {"n_startup_trials": 2, "n_warmup_steps": 1}}
     write_sweep(
         folder, {**GRID, "pruner": pruner, "parameters": rates, "seeds": 2, "overrides": {"trainer.max_epochs": 6}}

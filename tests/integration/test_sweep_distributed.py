@@ -29,7 +29,7 @@ TWO = {"trainer.devices": 2, "trainer.strategy": "ddp"}
 @pytest.mark.slow
 def test_two_ranks_are_one_trial(tmp_path: Path):
     folder = write_base(tmp_path)
-    rates = {"model.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    rates = {"model.optimization.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
     write_sweep(folder, {**GRID, "sampler": "RandomSampler", "trials": 3, "parameters": rates, "overrides": TWO})
     printed = sweep(folder)
     assert "3 of 3 done" in printed
@@ -38,7 +38,10 @@ def test_two_ranks_are_one_trial(tmp_path: Path):
     for trial in trials:
         (config,) = (folder / f"runs/sweeps/grid/trials/{trial.number:04d}").rglob("config.yaml")
         options = yaml.safe_load(config.read_text())
-        assert options["model"]["init_args"]["learning_rate"] == trial.params["model.learning_rate"]
+        assert (
+            options["model"]["init_args"]["optimization"]["learning_rate"]
+            == trial.params["model.optimization.learning_rate"]
+        )
         assert int(options["trainer"]["devices"]) == 2
         log = (config.parent / "output.log").read_text()
         assert len(re.findall(r"GLOBAL_RANK: [01], MEMBER: [12]/2", log)) == 2
@@ -49,7 +52,7 @@ def test_two_ranks_are_one_trial(tmp_path: Path):
 @pytest.mark.slow
 def test_both_ranks_stop_together(tmp_path: Path):
     folder = write_base(tmp_path)
-    rates = {"model.learning_rate": {"choices": [1e-2, 3e-3, 1e-6, 2e-2]}}
+    rates = {"model.optimization.learning_rate": {"choices": [1e-2, 3e-3, 1e-6, 2e-2]}}
     pruner = {"class_path": "MedianPruner", "init_args": {"n_startup_trials": 2, "n_warmup_steps": 1}}
     overrides = {**TWO, "trainer.max_epochs": 5}
     write_sweep(folder, {**GRID, "pruner": pruner, "parameters": rates, "overrides": overrides})
@@ -76,7 +79,7 @@ def test_a_rank_that_dies_takes_its_trial_along_and_no_other(tmp_path: Path):
 @pytest.mark.slow
 def test_no_rank_outlives_a_sweep_that_is_killed(tmp_path: Path):
     folder = write_base(tmp_path)
-    parameters = {"model.dropout": {"choices": [0.1]}}
+    parameters = {"model.manifold.dropout": {"choices": [0.1]}}
     write_sweep(folder, {**GRID, "parameters": parameters, "overrides": {**TWO, SLEEP: 5.0}})
     process = start(folder)
     until = time.monotonic() + 120

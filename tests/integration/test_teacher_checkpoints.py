@@ -254,5 +254,5 @@ def test_the_test_split_is_measured_with_the_teacher_too(tmp_path: Path, dataset
 
 def test_a_teacher_that_computes_something_else_is_named(tmp_path: Path, dataset: str, epochs: Path):
     given = EMATeacher(teacher_checkpoint=str(epochs / "3.ckpt"))
-    with pytest.raises(InputError, match=r"model\.input_scaling True, this model has False"):
+    with pytest.raises(InputError, match=r"model\.manifold\.input_scaling True, this model has False"):
         fit(tmp_path, dataset, given, module={"input_scaling": False})

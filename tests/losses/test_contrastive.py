@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lightning_ss2a.losses import ccmr_mask, contrastive_loss, gather_with_gradient
+from lightning_ss2a.losses import ContrastiveOptions, ccmr_mask, contrastive_loss, gather_with_gradient
 from tests.distributed import run_distributed
 
 ROWS, WIDTH, VISUAL_WIDTH, AUDIO_WIDTH = 12, 6, 5, 7
@@ -20,10 +20,14 @@ def make_batch(rows: int = ROWS, dtype: torch.dtype = torch.float64) -> dict[str
     return batch
 
 
-def loss_and_gradients(batch: dict[str, Tensor], **options) -> list[Tensor]:
+def loss_and_gradients(
+    batch: dict[str, Tensor], gather: bool = True, ccmr_alpha: float = 0.0, **options
+) -> list[Tensor]:
     embeddings = [batch[name].clone().requires_grad_() for name in ("visual_embedding", "audio_embedding")]
     temperature = torch.tensor(14.0, dtype=embeddings[0].dtype, requires_grad=True)
-    loss = contrastive_loss(*embeddings, temperature, visual=batch["visual"], audio=batch["audio"], **options)
+    options = ContrastiveOptions(ccmr_alpha, **options)
+    raw = {"visual": batch["visual"], "audio": batch["audio"]}
+    loss = contrastive_loss(*embeddings, temperature, **raw, options=options, gather=gather)
     return [loss.detach(), *torch.autograd.grad(loss, (*embeddings, temperature))]
 
 
@@ -54,7 +58,7 @@ def loss_by_hand(batch: dict[str, Tensor], temperature: float, alpha: float, mas
 @pytest.mark.parametrize("chunk_size", [None, 5])
 def test_loss_equals_formula_by_hand(alpha: float, mask_diagonal: bool, chunk_size: int | None):
     batch = make_batch()
-    loss, *_ = loss_and_gradients(batch, ccmr_alpha=alpha, mask_diagonal=mask_diagonal, chunk_size=chunk_size)
+    loss, *_ = loss_and_gradients(batch, ccmr_alpha=alpha, ccmr_mask_diagonal=mask_diagonal, chunk_size=chunk_size)
     expected = loss_by_hand(batch, 14.0, alpha, mask_diagonal)
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
@@ -64,8 +68,8 @@ def test_loss_equals_formula_by_hand(alpha: float, mask_diagonal: bool, chunk_si
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
 def test_chunks_equal_plain(alpha, mask_diagonal, chunk_size, dtype, tolerance):
     batch = make_batch(dtype=dtype)
-    plain = loss_and_gradients(batch, ccmr_alpha=alpha, mask_diagonal=mask_diagonal)
-    chunked = loss_and_gradients(batch, ccmr_alpha=alpha, mask_diagonal=mask_diagonal, chunk_size=chunk_size)
+    plain = loss_and_gradients(batch, ccmr_alpha=alpha, ccmr_mask_diagonal=mask_diagonal)
+    chunked = loss_and_gradients(batch, ccmr_alpha=alpha, ccmr_mask_diagonal=mask_diagonal, chunk_size=chunk_size)
     for expected, found in zip(plain, chunked, strict=True):
         torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
@@ -76,9 +80,8 @@ def test_gradients_pass_gradcheck(chunk_size: int | None):
 
     def function(visual_embedding: Tensor, audio_embedding: Tensor, temperature: Tensor) -> Tensor:
         raw = {"visual": batch["visual"], "audio": batch["audio"]}
-        return contrastive_loss(
-            visual_embedding, audio_embedding, temperature, **raw, ccmr_alpha=0.35, chunk_size=chunk_size
-        )
+        options = ContrastiveOptions(0.35, chunk_size=chunk_size)
+        return contrastive_loss(visual_embedding, audio_embedding, temperature, **raw, options=options)
 
     inputs = [batch["visual_embedding"], batch["audio_embedding"], torch.tensor(5.0, dtype=torch.float64)]
     assert torch.autograd.gradcheck(function, [tensor.requires_grad_() for tensor in inputs])
@@ -88,7 +91,8 @@ def test_gradients_pass_gradcheck(chunk_size: int | None):
 def test_gradient_reaches_embeddings_but_not_raw_inputs(chunk_size: int | None):
     batch = {name: tensor.requires_grad_() for name, tensor in make_batch().items()}
     temperature = torch.tensor(5.0)
-    contrastive_loss(**batch, temperature=temperature, ccmr_alpha=0.35, chunk_size=chunk_size).backward()
+    options = ContrastiveOptions(0.35, chunk_size=chunk_size)
+    contrastive_loss(**batch, temperature=temperature, options=options).backward()
     assert batch["visual_embedding"].grad is not None
     assert batch["audio_embedding"].grad is not None
     assert batch["visual"].grad is None
@@ -100,7 +104,8 @@ def test_chunks_without_gradients():
     options = {"ccmr_alpha": 0.35, "chunk_size": 5}
     expected, *_ = loss_and_gradients(batch, **options)
     with torch.no_grad():
-        assert contrastive_loss(**batch, temperature=torch.tensor(14.0), **options) == expected
+        loss = contrastive_loss(**batch, temperature=torch.tensor(14.0), options=ContrastiveOptions(**options))
+    assert loss == expected
 
 
 def test_matched_pairs_lose_less_than_shuffled_ones():
@@ -159,7 +164,7 @@ def test_mask_by_hand():
     off_diagonal = math.exp(-0.35 * 0.6**0.35)
     expected = torch.tensor([[math.exp(-0.35), off_diagonal], [off_diagonal, math.exp(-0.35)]])
     torch.testing.assert_close(ccmr_mask(visual, audio, 0.35), expected)
-    torch.testing.assert_close(ccmr_mask(visual, audio, 0.35, mask_diagonal=False), expected.fill_diagonal_(1))
+    torch.testing.assert_close(ccmr_mask(visual, audio, 0.35, ccmr_mask_diagonal=False), expected.fill_diagonal_(1))
     assert torch.equal(ccmr_mask(visual, audio, 0.0), torch.ones(2, 2))
 
 
@@ -175,8 +180,8 @@ def test_mask_of_some_rows_is_a_part_of_the_whole():
     visual, audio = batch["visual"], batch["audio"]
     columns = {"columns_visual": visual, "columns_audio": audio}
     for mask_diagonal in (True, False):
-        whole = ccmr_mask(visual, audio, 0.35, mask_diagonal=mask_diagonal)
-        part = ccmr_mask(visual[4:9], audio[4:9], 0.35, **columns, mask_diagonal=mask_diagonal, diagonal_offset=4)
+        whole = ccmr_mask(visual, audio, 0.35, ccmr_mask_diagonal=mask_diagonal)
+        part = ccmr_mask(visual[4:9], audio[4:9], 0.35, **columns, ccmr_mask_diagonal=mask_diagonal, diagonal_offset=4)
         torch.testing.assert_close(part, whole[4:9])
         torch.testing.assert_close(whole, whole.T)
 
@@ -184,17 +189,27 @@ def test_mask_of_some_rows_is_a_part_of_the_whole():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"chunk_size": 0}, "chunk_size must be at least 1 or None, got 0"),
-        ({"ccmr_alpha": -1.0}, "at least 0, got -1.0"),
-        ({"ccmr_alpha": float("nan")}, "at least 0, got nan"),
-        ({"ccmr_alpha": 0.3, "visual": None}, "ccmr_alpha=0.3 needs the raw inputs"),
-        ({"ccmr_alpha": 0.3, "audio": torch.ones(3, 2)}, r"embeddings \(12\), got 12 and 3"),
+        ({"chunk_size": 0}, "chunk_size must be at least 1, found 0"),
+        ({"ccmr_alpha": -1.0}, "ccmr_alpha must be at least 0, found -1.0"),
+        ({"ccmr_alpha": float("nan")}, "ccmr_alpha must be at least 0, found nan"),
+    ],
+)
+def test_bad_options_are_named(options: dict, message: str):
+    with pytest.raises(ValueError, match=rf"^model\.contrastive\.{message}$"):
+        ContrastiveOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"options": ContrastiveOptions(0.3), "visual": None}, "ccmr_alpha=0.3 needs the raw inputs"),
+        ({"options": ContrastiveOptions(0.3), "audio": torch.ones(3, 2)}, r"embeddings \(12\), got 12 and 3"),
         ({"audio_embedding": torch.ones(12, 2)}, r"one shape \[rows, width\], got \(12, 6\) and \(12, 2\)"),
     ],
 )
-def test_bad_arguments_are_named(options: dict, message: str):
+def test_bad_arguments_are_named(arguments: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        contrastive_loss(**{**make_batch(), "temperature": torch.tensor(1.0), **options})
+        contrastive_loss(**{**make_batch(), "temperature": torch.tensor(1.0), **arguments})
 
 
 def test_mask_names_rows_that_do_not_pair_up():
@@ -221,7 +236,7 @@ def gather_of_rank() -> tuple[Tensor, Tensor]:
 
 def test_ranks_give_the_gradients_of_the_global_batch():
     cases = [
-        {"ccmr_alpha": alpha, "mask_diagonal": mask_diagonal, "chunk_size": chunk_size}
+        {"ccmr_alpha": alpha, "ccmr_mask_diagonal": mask_diagonal, "chunk_size": chunk_size}
         for alpha, mask_diagonal in GRID
         for chunk_size in (None, 4)
     ]
@@ -263,8 +278,8 @@ def test_a_masked_diagonal_rewards_opposite_modalities(seed: int):
     same = torch.ones(32, 8)
 
     def loss(audio_embedding: torch.Tensor, mask_diagonal: bool) -> torch.Tensor:
-        options = {"visual": visual, "audio": audio, "ccmr_alpha": 0.35, "mask_diagonal": mask_diagonal}
-        return contrastive_loss(same, audio_embedding, torch.tensor(14.0), **options)
+        raw, options = {"visual": visual, "audio": audio}, ContrastiveOptions(0.35, mask_diagonal)
+        return contrastive_loss(same, audio_embedding, torch.tensor(14.0), **raw, options=options)
 
     assert loss(-same, True) < math.log(32) < loss(same, True)
     assert loss(same, False) < math.log(32) < loss(-same, False)

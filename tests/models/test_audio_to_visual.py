@@ -3,12 +3,13 @@ import torch
 from torch.nn.functional import normalize
 
 from lightning_ss2a.losses import contrastive_loss, cosine_distance_loss
-from lightning_ss2a.models import AudioToVisual
+from lightning_ss2a.models import AudioToVisual, AudioToVisualOptions
 
 
-def build(**options) -> AudioToVisual:
+def build(audio_width: int = 6, visual_width: int = 5, **options) -> AudioToVisual:
     torch.manual_seed(0)
-    return AudioToVisual(**{"audio_width": 6, "visual_width": 5, "hidden_widths": [8, 8], **options}).eval()
+    options = AudioToVisualOptions(**{"hidden_widths": (8, 8), **options})
+    return AudioToVisual(audio_width, visual_width, options).eval()
 
 
 def test_equals_the_formula():
@@ -49,7 +50,7 @@ def test_temperature_is_bounded_but_not_frozen(log_temperature: float, expected:
 
 
 def test_gradients_reach_every_parameter():
-    model = build(hidden_widths=[6, 6, 8, 8, 7]).train()
+    model = build(hidden_widths=(6, 6, 8, 8, 7)).train()
     prediction = model(torch.randn(16, 6))
     contrastive_loss(torch.randn(16, 5), prediction, model.temperature).backward()
     assert all(parameter.grad.norm() > 0 for parameter in model.parameters())
@@ -58,7 +59,7 @@ def test_gradients_reach_every_parameter():
 @pytest.mark.parametrize("seed", range(3))
 def test_learns_a_map(seed: int):
     torch.manual_seed(seed)
-    model = AudioToVisual(16, 12, hidden_widths=[64, 64], dropout=0.0)
+    model = AudioToVisual(16, 12, AudioToVisualOptions((64, 64), dropout=0.0))
     audio = normalize(torch.randn(512, 16))
     visual = normalize(audio @ torch.randn(16, 12))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -84,8 +85,8 @@ def test_bfloat16():
     [
         ({"audio_width": 0}, "audio_width must be at least 1, got 0"),
         ({"visual_width": 0}, "visual_width must be at least 1, got 0"),
-        ({"hidden_widths": []}, "hidden_widths must name at least one layer"),
-        ({"dropout": -0.1}, r"dropout must be in \[0, 1\), got -0.1"),
+        ({"hidden_widths": ()}, "hidden_widths must name at least one layer"),
+        ({"dropout": -0.1}, r"dropout must be in \[0, 1\), found -0.1"),
     ],
 )
 def test_bad_arguments_are_named(options: dict, message: str):

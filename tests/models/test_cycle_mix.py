@@ -1,22 +1,33 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity, normalize
 
-from lightning_ss2a.models import PUBLISHED_CYCLE_MIX, Manifold, Remixer, cycle_mix
+from lightning_ss2a.models import (
+    PUBLISHED_CYCLE_MIX,
+    CycleMixOptions,
+    Manifold,
+    ManifoldOptions,
+    Remixer,
+    RemixerOptions,
+    cycle_mix,
+)
 from lightning_ss2a.models.layers.keyed_noise import keyed_generator
 
 MANIFOLD, VISUAL, AUDIO = 6, 5, 4
-SHORT = {"cycle_iterations": 6, "cycle_samples": 5}
+SHORT = CycleMixOptions(iterations=6, samples=5)
+ONCE = CycleMixOptions(iterations=1, samples=1)
 
 
 def networks(**options) -> tuple[Remixer, Manifold]:
     """Small networks whose scenes differ and whose feedback matters."""
     torch.manual_seed(0)
-    sizes = {"width": 8, "num_heads": 2, "head_widths": [9], "max_slots": 6}
-    remixer = Remixer(MANIFOLD, VISUAL, AUDIO, **{**sizes, **options})
-    manifold = Manifold(VISUAL, AUDIO, MANIFOLD, projector_widths=[8, 8], reconstructor_widths=[8, 8])
+    sizes = {"width": 8, "num_heads": 2, "head_widths": (9,), "max_slots": 6}
+    remixer = Remixer(MANIFOLD, VISUAL, AUDIO, RemixerOptions(**{**sizes, **options}))
+    manifold = Manifold(VISUAL, AUDIO, ManifoldOptions(MANIFOLD, (8, 8), (8, 8)))
     with torch.no_grad():
         remixer.mean_head[-1].weight.mul_(5)
         remixer.log_variance_head[-1].weight.normal_()
@@ -30,33 +41,32 @@ def scenes():
     return *tokens, torch.arange(4) < torch.tensor([[4], [1], [2]])
 
 
-def algorithm_1(remixer, manifold, sources, visual, generator, iterations, samples, options):
+def algorithm_1(remixer, manifold, sources, visual, generator, options):
     """One scene, line by line: every draw from a forward pass of its own, every cosine on its own."""
-    published = options.get("feedback") == "replace"
+    published = options.feedback == "replace"
     e, v = list(sources), list(visual)
     extra_e, extra_v = [], []
     best, best_score, history = None, None, []
-    for _ in range(iterations):
+    for _ in range(options.iterations):
         sources_audio = [manifold.reconstruct_audio(x).mean for x in sources]
         scored = []
-        for noise in torch.randn(samples, AUDIO, generator=generator, dtype=torch.double):
+        for noise in torch.randn(options.samples, AUDIO, generator=generator, dtype=torch.double):
             e_all, v_all = torch.stack(e + extra_e)[None], torch.stack(v + extra_v)[None]
             gaussian = remixer.mix(*remixer.encode(*remixer.pad(e_all, v_all, torch.ones(1, len(e_all[0])).bool())))
-            std = gaussian.std * options.get("noise_scale", 1) / options.get("var_samples", 1) ** 0.5
+            std = gaussian.std * options.noise_scale / options.var_samples**0.5
             draw = (gaussian.mean + noise * std)[0]
             cosines = [cosine_similarity(draw, a, dim=0) for a in sources_audio]
             if published:
                 cosines[0] = torch.zeros((), dtype=torch.double)
-            rule = options.get("score", "mean")
             cosines = torch.stack(cosines)
-            merit = {"mean": cosines.mean(), "min": cosines.min(), "std": -cosines.std(correction=0)}[rule]
+            merit = {"mean": cosines.mean(), "min": cosines.min(), "std": -cosines.std(correction=0)}[options.score]
             scored.append((merit, normalize(draw, dim=0)))
         merit, draw = max(scored, key=lambda pair: pair[0])
         if best_score is None or merit > best_score:
             best, best_score = draw, merit
             projected = manifold.project_audio(draw)
             token = projected.mean
-            if draws := options.get("feedback_samples", 0):
+            if draws := options.feedback_samples:
                 token = (
                     token + torch.randn(MANIFOLD, generator=generator, dtype=torch.double) * projected.std / draws**0.5
                 )
@@ -64,16 +74,16 @@ def algorithm_1(remixer, manifold, sources, visual, generator, iterations, sampl
                 e[0] = token
             else:
                 extra_e, extra_v = [token], [torch.zeros(VISUAL, dtype=torch.double)]
-        history.append(-best_score if options.get("score") == "std" else best_score)
+        history.append(-best_score if options.score == "std" else best_score)
     return best, torch.stack(history)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"score": "min", "var_samples": 4, "noise_scale": 2.0},
-        {"feedback_samples": 3},
+        CycleMixOptions(),
+        CycleMixOptions(score="min", var_samples=4, noise_scale=2.0),
+        CycleMixOptions(feedback_samples=3),
         PUBLISHED_CYCLE_MIX,
     ],
     ids=["default", "score", "feedback_samples", "published"],
@@ -83,17 +93,18 @@ def algorithm_1(remixer, manifold, sources, visual, generator, iterations, sampl
     [{}, {"num_layers": 2}, {"variant": "published", "mask_padding": False}],
     ids=["default", "two layers", "published network"],
 )
-def test_equals_algorithm_1(options: dict, network: dict):
+def test_equals_algorithm_1(options: CycleMixOptions, network: dict):
+    options = replace(options, iterations=6, samples=5)
     remixer, manifold = networks(**network)
     *tokens, valid = scenes()
-    if options is PUBLISHED_CYCLE_MIX:
+    if options.feedback == "replace":
         valid = torch.cat([valid[:1], valid[2:], valid[:1]])  # slot 0 is no source
     keys = ["first", "second", "third"]
-    result = cycle_mix(remixer, manifold, *tokens, valid, keys, seed=7, **SHORT, **options)
+    result = cycle_mix(remixer, manifold, *tokens, valid, keys, seed=7, options=options)
     for row, (mask, key) in enumerate(zip(valid, keys, strict=True)):
         generator = keyed_generator(7, key, torch.device("cpu"))
         inputs = (part[row][mask] for part in tokens)
-        embedding, history = algorithm_1(remixer, manifold, *inputs, generator, *SHORT.values(), options)
+        embedding, history = algorithm_1(remixer, manifold, *inputs, generator, options)
         torch.testing.assert_close(result.embedding[row], embedding)
         torch.testing.assert_close(result.history[row], history)
         torch.testing.assert_close(result.score[row], history[-1])
@@ -104,8 +115,8 @@ def test_equals_algorithm_1(options: dict, network: dict):
 def test_batch_padding_and_order_change_nothing(data, feedback_samples):
     remixer, manifold = networks()
     *tokens, valid = scenes()
-    options = {**SHORT, "feedback_samples": feedback_samples}
-    expected = cycle_mix(remixer, manifold, *(x[:1] for x in (*tokens, valid)), ["a"], **options)
+    options = replace(SHORT, feedback_samples=feedback_samples)
+    expected = cycle_mix(remixer, manifold, *(x[:1] for x in (*tokens, valid)), ["a"], options=options)
     rows = torch.tensor(data.draw(st.permutations(range(3)))[: data.draw(st.integers(1, 3))])
     rows = torch.cat([torch.tensor([0]), rows[rows != 0]])
     order = torch.tensor(data.draw(st.permutations(range(4))))
@@ -113,7 +124,7 @@ def test_batch_padding_and_order_change_nothing(data, feedback_samples):
     batch = [torch.nn.functional.pad(x[rows][:, order], (0, 0, 0, padding), value=torch.nan) for x in tokens]
     mask = torch.nn.functional.pad(valid[rows][:, order], (0, padding))
     keys = ["abc"[row] for row in rows]
-    result = cycle_mix(remixer, manifold, *batch, mask, keys, **options)
+    result = cycle_mix(remixer, manifold, *batch, mask, keys, options=options)
     torch.testing.assert_close(result.embedding[:1], expected.embedding, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(result.history[:1], expected.history, rtol=1e-5, atol=1e-5)
 
@@ -121,20 +132,21 @@ def test_batch_padding_and_order_change_nothing(data, feedback_samples):
 def test_history_rises_and_the_shorter_run_is_its_beginning():
     remixer, manifold = networks()
     inputs = *scenes(), range(3)
-    result = cycle_mix(remixer, manifold, *inputs, cycle_iterations=20, cycle_samples=2)
+    options = CycleMixOptions(iterations=20, samples=2)
+    result = cycle_mix(remixer, manifold, *inputs, options=options)
     assert (result.history.diff(dim=1) >= 0).all()
     assert (result.history[:, -1] > result.history[:, 0]).all()
     assert torch.equal(result.score, result.history[:, -1])
-    short = cycle_mix(remixer, manifold, *inputs, cycle_iterations=7, cycle_samples=2)
+    short = cycle_mix(remixer, manifold, *inputs, options=replace(options, iterations=7))
     assert torch.equal(short.history, result.history[:, :7])
-    spread = cycle_mix(remixer, manifold, *inputs, cycle_iterations=20, cycle_samples=2, score="std").history
+    spread = cycle_mix(remixer, manifold, *inputs, options=replace(options, score="std")).history
     assert (spread.diff(dim=1) <= 0).all()
 
 
 def test_result_is_a_unit_vector_of_the_stated_score():
     remixer, manifold = networks()
     e, v, valid = scenes()
-    result = cycle_mix(remixer, manifold, e, v, valid, range(3), **SHORT)
+    result = cycle_mix(remixer, manifold, e, v, valid, range(3), options=SHORT)
     torch.testing.assert_close(result.embedding.norm(dim=1), torch.ones(3, dtype=torch.double))
     cosines = cosine_similarity(result.embedding[:, None], manifold.reconstruct_audio(e).mean, dim=-1)
     torch.testing.assert_close(result.score, (cosines * valid).sum(1) / valid.sum(1))
@@ -145,25 +157,25 @@ def test_seed_and_key_give_the_noise():
     remixer, manifold = networks()
     inputs = scenes()
     same = [part[:1].expand(3, *part.shape[1:]) for part in inputs]
-    result = cycle_mix(remixer, manifold, *same, ["a", b"a", "b"], **SHORT).embedding
+    result = cycle_mix(remixer, manifold, *same, ["a", b"a", "b"], options=SHORT).embedding
     assert torch.equal(result[0], result[1])
     assert not torch.equal(result[0], result[2])
-    assert torch.equal(result, cycle_mix(remixer, manifold, *same, ["a", "a", "b"], **SHORT).embedding)
-    assert not torch.equal(result, cycle_mix(remixer, manifold, *same, ["a", "a", "b"], seed=1, **SHORT).embedding)
+    assert torch.equal(result, cycle_mix(remixer, manifold, *same, ["a", "a", "b"], options=SHORT).embedding)
+    other = cycle_mix(remixer, manifold, *same, ["a", "a", "b"], seed=1, options=SHORT).embedding
+    assert not torch.equal(result, other)
 
 
 def test_the_global_random_state_is_left_alone():
     remixer, manifold = networks()
     state = torch.get_rng_state()
-    cycle_mix(remixer, manifold, *scenes(), range(3), **SHORT)
+    cycle_mix(remixer, manifold, *scenes(), range(3), options=SHORT)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_averaged_draws_have_the_distribution_of_their_mean():
     remixer, manifold = networks()
     inputs = [part[:1].expand(4000, *part.shape[1:]) for part in scenes()]
-    once = {"cycle_iterations": 1, "cycle_samples": 1}
-    ours = cycle_mix(remixer, manifold, *inputs, range(4000), var_samples=9, **once).embedding
+    ours = cycle_mix(remixer, manifold, *inputs, range(4000), options=replace(ONCE, var_samples=9)).embedding
     gaussian = remixer(*inputs)
     theirs = normalize(torch.stack([gaussian.sample() for _ in range(9)]).mean(0), dim=1)
     error = ((ours.var(0) + theirs.var(0)) / 4000).sqrt()
@@ -174,8 +186,8 @@ def test_averaged_draws_have_the_distribution_of_their_mean():
 def test_without_noise_the_first_best_is_the_mean():
     remixer, manifold = networks()
     inputs = scenes()
-    options = {"noise_scale": 0.0, "cycle_iterations": 1, "cycle_samples": 2}
-    result = cycle_mix(remixer, manifold, *inputs, range(3), **options)
+    options = CycleMixOptions(noise_scale=0.0, iterations=1, samples=2)
+    result = cycle_mix(remixer, manifold, *inputs, range(3), options=options)
     torch.testing.assert_close(result.embedding, normalize(remixer(*inputs).mean, dim=1))
 
 
@@ -183,7 +195,7 @@ def test_slot_weights_say_what_counts():
     remixer, manifold = networks()
     e, v, valid = scenes()
     weights = torch.tensor([[3.0, 1, 0, 0], [2, 9, 9, 9], [0, 1, 9, 9]])  # where invalid, it does not count
-    result = cycle_mix(remixer, manifold, e, v, valid, range(3), slot_weights=weights, **SHORT)
+    result = cycle_mix(remixer, manifold, e, v, valid, range(3), slot_weights=weights, options=SHORT)
     cosines = cosine_similarity(result.embedding[:, None], manifold.reconstruct_audio(e).mean, dim=-1)
     expected = torch.stack([(3 * cosines[0, 0] + cosines[0, 1]) / 4, cosines[1, 0], cosines[2, 1]])
     torch.testing.assert_close(result.score, expected)
@@ -191,44 +203,54 @@ def test_slot_weights_say_what_counts():
 
 def test_a_full_scene_takes_the_fed_back_draw_beyond_the_slots():
     remixer, manifold = networks(max_slots=4)
-    assert cycle_mix(remixer, manifold, *scenes(), range(3), **SHORT).score.isfinite().all()
+    assert cycle_mix(remixer, manifold, *scenes(), range(3), options=SHORT).score.isfinite().all()
     with pytest.raises(ValueError, match="4 slots, at most 3"):
-        cycle_mix(networks(max_slots=3)[0], manifold, *scenes(), range(3), **SHORT)
+        cycle_mix(networks(max_slots=3)[0], manifold, *scenes(), range(3), options=SHORT)
 
 
 def test_low_precision_is_scored_in_float32():
     remixer, manifold = networks()
     inputs = [part.float() if part.is_floating_point() else part for part in scenes()]
     with torch.autocast("cpu", torch.bfloat16):
-        result = cycle_mix(remixer.float(), manifold.float(), *inputs, range(3), **SHORT)
+        result = cycle_mix(remixer.float(), manifold.float(), *inputs, range(3), options=SHORT)
     assert result.embedding.dtype == result.history.dtype == torch.float32
-    exact = cycle_mix(remixer, manifold, *inputs, range(3), cycle_iterations=1, cycle_samples=1)
+    exact = cycle_mix(remixer, manifold, *inputs, range(3), options=ONCE)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = cycle_mix(remixer, manifold, *inputs, range(3), cycle_iterations=1, cycle_samples=1)
+        rough = cycle_mix(remixer, manifold, *inputs, range(3), options=ONCE)
     torch.testing.assert_close(rough.embedding, exact.embedding, rtol=0.1, atol=0.1)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"score": "max"}, "score must be one of 'mean', 'min', 'std', got 'max'"),
-        ({"feedback": "x"}, "feedback must be one of 'append', 'replace', got 'x'"),
-        ({"cycle_iterations": 0}, "cycle_iterations must be at least 1, got 0"),
-        ({"cycle_samples": 0}, "cycle_samples must be at least 1, got 0"),
-        ({"var_samples": 0}, "var_samples must be at least 1, got 0"),
-        ({"feedback_samples": -1}, "feedback_samples must be at least 0, got -1"),
-        ({"noise_scale": float("nan")}, "noise_scale must be finite and at least 0, got nan"),
+        ({"score": "max"}, "score must be one of mean, min, std, found 'max'"),
+        ({"feedback": "x"}, "feedback must be one of append, replace, found 'x'"),
+        ({"iterations": 0}, "iterations must be at least 1, found 0"),
+        ({"samples": 0}, "samples must be at least 1, found 0"),
+        ({"var_samples": 0}, "var_samples must be at least 1, found 0"),
+        ({"feedback_samples": -1}, "feedback_samples must be at least 0, found -1"),
+        ({"noise_scale": float("nan")}, "noise_scale must be at least 0, found nan"),
+    ],
+)
+def test_bad_options_are_named(options: dict, message: str):
+    with pytest.raises(ValueError, match=rf"^model\.cycle_mix\.{message}$"):
+        CycleMixOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         ({"scene_keys": "ab"}, "scene_keys must name 3 scenes, got 2"),
         ({"slot_weights": torch.ones(3, 2)}, r"slot_weights must have shape \(3, 4\), got \(3, 2\)"),
         ({"slot_weights": -torch.ones(3, 4)}, "slot_weights must be finite and at least 0"),
         ({"slot_weights": torch.eye(4)[:3]}, "scene 'b' has no source to be scored against"),
-        ({"feedback": "replace"}, "scene 'b' has no source to be scored against"),
+        ({"options": CycleMixOptions(feedback="replace")}, "scene 'b' has no source to be scored against"),
     ],
 )
-def test_bad_options_are_named(options: dict, message: str):
+def test_bad_arguments_are_named(arguments: dict, message: str):
     remixer, manifold = networks()
     with pytest.raises(ValueError, match=message):
-        cycle_mix(remixer, manifold, *scenes(), **{"scene_keys": "abc", **SHORT, **options})
+        cycle_mix(remixer, manifold, *scenes(), **{"scene_keys": "abc", "options": SHORT, **arguments})
 
 
 def test_bad_scenes_and_modules_are_named():
@@ -243,9 +265,9 @@ def test_bad_scenes_and_modules_are_named():
     with pytest.raises(ValueError, match="scene 'a' has no source to be scored against"):
         cycle_mix(remixer, manifold, e, v, empty, "abc")
     with pytest.raises(ValueError, match="feedback 'replace' needs a valid slot 0, scene 'a' has none"):
-        cycle_mix(remixer, manifold, e, v, empty, "abc", feedback="replace")
+        cycle_mix(remixer, manifold, e, v, empty, "abc", options=CycleMixOptions(feedback="replace"))
     with pytest.raises(ValueError, match="manifold takes audio of width 3, remixer gives 4"):
-        cycle_mix(remixer, Manifold(VISUAL, 3, MANIFOLD).eval(), e, v, valid, "abc")
+        cycle_mix(remixer, Manifold(VISUAL, 3, ManifoldOptions(MANIFOLD)).eval(), e, v, valid, "abc")
     remixer.train()
     with pytest.raises(ValueError, match=r"remixer is in training mode, .*: call remixer.eval\(\)"):
         cycle_mix(remixer, manifold, e, v, valid, "abc")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_ss2a.models import Manifold
+from lightning_ss2a.models import Manifold, ManifoldOptions
 from lightning_ss2a.models.ema import ema_decay, frozen_copy, relative_distance, update_ema
 
 
@@ -16,7 +16,8 @@ class WithBuffers(nn.Module):
 
 
 def make_manifold(**options) -> Manifold:
-    return Manifold(6, 5, manifold_width=4, projector_widths=[8, 8], reconstructor_widths=[8, 8], **options)
+    options = {"width": 4, "projector_widths": (8, 8), "reconstructor_widths": (8, 8)} | options
+    return Manifold(6, 5, ManifoldOptions(**options))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

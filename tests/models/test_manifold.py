@@ -5,12 +5,14 @@ import pickle
 import pytest
 import torch
 
-from lightning_ss2a.models import Manifold
+from lightning_ss2a.models import Manifold, ManifoldOptions
+
+SMALL = ManifoldOptions(width=7, projector_widths=(8, 8), reconstructor_widths=(9, 9))
 
 
 @pytest.fixture
 def manifold() -> Manifold:
-    return Manifold(6, 5, manifold_width=7, projector_widths=[8, 8], reconstructor_widths=[9, 9])
+    return Manifold(6, 5, SMALL)
 
 
 def test_shapes(manifold: Manifold):
@@ -53,7 +55,7 @@ def test_temperature_starts_as_published(manifold: Manifold):
 def test_copies_and_state_dict(manifold: Manifold):
     visual = torch.randn(2, 6)
     expected = manifold.eval().project_visual(visual).mean
-    other = Manifold(6, 5, manifold_width=7, projector_widths=[8, 8], reconstructor_widths=[9, 9]).eval()
+    other = Manifold(6, 5, SMALL).eval()
     other.load_state_dict(manifold.state_dict())
     for twin in (copy.deepcopy(manifold), pickle.loads(pickle.dumps(manifold)), other):
         assert torch.equal(twin.project_visual(visual).mean, expected)

@@ -1,5 +1,6 @@
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,18 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import elu, gelu, layer_norm, normalize
 
-from lightning_ss2a.models import Remixer
+from lightning_ss2a.models import Remixer, RemixerOptions
 
-SMALL = {"width": 8, "num_heads": 2, "head_widths": [9, 7], "max_slots": 6}
+SMALL = {"width": 8, "num_heads": 2, "head_widths": (9, 7), "max_slots": 6}
 VARIANTS = {
     "paper": {},
-    "published": {"variant": "published", "input_scaling": False, "mask_padding": False, "head_widths": [8]},
+    "published": {"variant": "published", "input_scaling": False, "mask_padding": False, "head_widths": (8,)},
 }
 
 
-def build(**options) -> Remixer:
+def build(visual_width: int = 5, **options) -> Remixer:
     torch.manual_seed(0)
-    remixer = Remixer(**{"manifold_width": 6, "visual_width": 5, "audio_width": 4, **SMALL, **options}).eval()
+    remixer = Remixer(6, visual_width, 4, RemixerOptions(**{**SMALL, **options})).eval()
     torch.nn.init.normal_(remixer.log_variance_head[-1].weight)
     return remixer
 
@@ -144,15 +145,13 @@ def test_conditions_zero_the_other_part_and_can_be_changed():
         ("visual", (torch.zeros_like(manifold), visual)),
     ):
         expected = remixer(*inputs, valid).mean
-        remixer.conditions = conditions
+        remixer.options = replace(remixer.options, conditions=conditions)
         assert torch.equal(remixer(manifold, visual, valid).mean, expected)
         assert torch.equal(build(conditions=conditions)(manifold, visual, valid).mean, expected)
-        remixer.conditions = "manifold+visual"
+        remixer.options = replace(remixer.options, conditions="manifold+visual")
     assert torch.equal(remixer(manifold, visual, valid).mean, whole)
-    with pytest.raises(
-        ValueError, match=r"conditions must be one of 'manifold\+visual', 'manifold', 'visual', got 'x'"
-    ):
-        remixer.conditions = "x"
+    with pytest.raises(ValueError, match=r"conditions must be one of manifold\+visual, manifold, visual, found 'x'"):
+        replace(remixer.options, conditions="x")
 
 
 @pytest.mark.parametrize("mode", ["whole", "parts"])
@@ -185,7 +184,7 @@ def test_input_scaling_ignores_norms_and_keeps_zeros():
 
 def test_unit_mean_and_first_variance():
     torch.manual_seed(0)
-    remixer = Remixer(6, 5, 4, **SMALL, unit_mean=True, initial_log_variance=-3.0)
+    remixer = Remixer(6, 5, 4, RemixerOptions(**SMALL, unit_mean=True, initial_log_variance=-3.0))
     gaussian = remixer(*scenes())
     torch.testing.assert_close(gaussian.mean.norm(dim=1), torch.ones(3))
     assert torch.equal(gaussian.log_variance, torch.full((3, 4), -3.0))
@@ -221,7 +220,7 @@ def names_of_a_block(number: int) -> list[str]:
 def test_names_random_stream_and_outputs_stay_what_they_were(options, layers, next_random, mean):
     """Checkpoints load and seeded runs repeat only as long as these stay, whatever the classes above share."""
     torch.manual_seed(0)
-    remixer = Remixer(6, 5, 4, **{**SMALL, **options})
+    remixer = Remixer(6, 5, 4, RemixerOptions(**{**SMALL, **options}))
     assert torch.rand(()).item() == pytest.approx(next_random, abs=1e-6)
     assert list(remixer.state_dict()) == ["summary", *(f"{x}.{y}" for x in layers for y in ("weight", "bias"))]
     generator = torch.Generator().manual_seed(1)
@@ -275,7 +274,8 @@ def test_attention_weights_of_a_scene_without_sources_are_zero():
 
 def test_learns_to_mix():
     torch.manual_seed(0)
-    remixer = Remixer(16, 8, 16, width=32, num_heads=4, head_widths=[32], dropout=0.0, token_dropout=0.0)
+    options = RemixerOptions(width=32, num_heads=4, head_widths=(32,), dropout=0.0, token_dropout=0.0)
+    remixer = Remixer(16, 8, 16, options)
     optimizer = torch.optim.AdamW(remixer.parameters(), lr=3e-3)
     visual = torch.zeros(64, 3, 8)
     for _ in range(150):
@@ -309,13 +309,13 @@ def test_bfloat16_autocast_is_close():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
+        ({"num_layers": 0}, r"^model\.remixer\.num_layers must be at least 1, found 0$"),
         ({"visual_width": 0}, "visual_width must be at least 1, got 0"),
-        ({"head_widths": [4, 0]}, "head_widths must be at least 1, got 0"),
-        ({"token_dropout": 1.0}, r"token_dropout must be in \[0, 1\), got 1.0"),
-        ({"token_dropout_mode": "x"}, "token_dropout_mode must be one of 'whole', 'parts', got 'x'"),
-        ({"num_heads": 3}, "num_heads must divide width, got 3 heads and width 8"),
-        ({"variant": "x"}, "variant must be 'paper' or 'published', got 'x'"),
+        ({"head_widths": (4, 0)}, "head_widths must be at least 1, found 0"),
+        ({"token_dropout": 1.0}, r"token_dropout must be in \[0, 1\), found 1.0"),
+        ({"token_dropout_mode": "x"}, "token_dropout_mode must be one of whole, parts, found 'x'"),
+        ({"num_heads": 3}, "num_heads must divide width 8, found 3"),
+        ({"variant": "x"}, "variant must be one of paper, published, found 'x'"),
     ],
 )
 def test_bad_arguments_are_named(options: dict, message: str):

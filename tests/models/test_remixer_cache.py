@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lightning_ss2a.models import Remixer
+from lightning_ss2a.models import Remixer, RemixerOptions
 from lightning_ss2a.models.remixer_cache import RemixerCache
 
 OPTIONS = {
@@ -14,7 +14,8 @@ OPTIONS = {
 
 def build(**options) -> Remixer:
     torch.manual_seed(0)
-    return Remixer(6, 5, 4, width=8, num_heads=2, head_widths=[9], max_slots=6, **options).double().eval()
+    options = RemixerOptions(width=8, num_heads=2, head_widths=(9,), max_slots=6, **options)
+    return Remixer(6, 5, 4, options).double().eval()
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_ss2a.models import AudioToVisual, DiagonalGaussian, Manifold
+from lightning_ss2a.models import AudioToVisual, AudioToVisualOptions, DiagonalGaussian, Manifold, ManifoldOptions
 from lightning_ss2a.models.source_slots import SourceSlots, audio_slots, join_slots, mean_of_sources, visual_slots
 
 VISUAL, AUDIO, MANIFOLD = 5, 4, 6
@@ -13,7 +13,7 @@ VISUAL, AUDIO, MANIFOLD = 5, 4, 6
 
 def make_manifold(seed: int = 0) -> Manifold:
     torch.manual_seed(seed)
-    return Manifold(VISUAL, AUDIO, MANIFOLD, projector_widths=[8], reconstructor_widths=[8]).double().eval()
+    return Manifold(VISUAL, AUDIO, ManifoldOptions(MANIFOLD, (8,), (8,))).double().eval()
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -48,7 +48,7 @@ def test_things_heard_have_no_visual_unless_a_translator_gives_one():
     torch.testing.assert_close(plain.cmss.mean, manifold.project_audio(audio).mean)
     assert plain.visual.shape == (2, 3, VISUAL)
     assert not plain.visual.any()
-    translator = AudioToVisual(AUDIO, VISUAL, [8]).double().eval()
+    translator = AudioToVisual(AUDIO, VISUAL, AudioToVisualOptions((8,))).double().eval()
     translated = audio_slots(audio, valid, manifold, translator)
     torch.testing.assert_close(translated.visual, translator(audio))
     torch.testing.assert_close(translated.cmss.mean, plain.cmss.mean)

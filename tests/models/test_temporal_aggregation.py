@@ -9,23 +9,25 @@ from torch.nn.functional import normalize
 from lightning_ss2a.models import (
     LinearAggregator,
     TemporalAggregator,
+    TemporalAggregatorOptions,
     frame_positions,
     mean_over_frames,
     positional_encoding,
 )
 
-SMALL = {"width": 8, "num_heads": 2, "head_widths": [9, 7]}
+SMALL = {"width": 8, "num_heads": 2, "head_widths": (9, 7)}
 VARIANTS = {
     "paper": {},
-    "published": {"variant": "published", "expansion": 2, "head_widths": [8], "input_scaling": False},
+    "published": {"variant": "published", "expansion": 2, "head_widths": (8,), "input_scaling": False},
 }
 SEEDS = [0, 1, 2]
 
 
-def build(seed: int = 0, **options) -> TemporalAggregator:
+def build(seed: int = 0, audio_width: int = 6, num_frames: int = 64, **options) -> TemporalAggregator:
     """Aggregator in evaluation mode whose layers that start at zero do not, so that all of it counts."""
     torch.manual_seed(seed)
-    aggregator = TemporalAggregator(**{"audio_width": 6, **SMALL, **options}).eval()
+    options = TemporalAggregatorOptions(**{**SMALL, **options})
+    aggregator = TemporalAggregator(audio_width, options, num_frames).eval()
     torch.nn.init.normal_(aggregator.log_variance_head[-1].weight)
     for block in aggregator.blocks:
         torch.nn.init.normal_(block.feed_forward[-1].weight)
@@ -223,7 +225,7 @@ def test_no_frame_one_frame_and_all_frames(variant):
 
 def test_unit_mean_and_first_variance():
     torch.manual_seed(0)
-    aggregator = TemporalAggregator(6, **SMALL, unit_mean=True, initial_log_variance=-3.0)
+    aggregator = TemporalAggregator(6, TemporalAggregatorOptions(**SMALL, unit_mean=True, initial_log_variance=-3.0))
     gaussian = aggregator(*videos())
     torch.testing.assert_close(gaussian.mean.norm(dim=1), torch.ones(3))
     assert torch.equal(gaussian.log_variance, torch.full((3, 6), -3.0))
@@ -255,7 +257,8 @@ def test_bfloat16_is_close(variant, seed):
 def test_learns_to_take_the_frame_that_comes_first():
     """No mean over frames can: the target is one frame, and which one only time says."""
     torch.manual_seed(0)
-    aggregator = TemporalAggregator(16, width=32, num_heads=4, head_widths=[32], dropout=0.0)
+    options = TemporalAggregatorOptions(width=32, num_heads=4, head_widths=(32,), dropout=0.0)
+    aggregator = TemporalAggregator(16, options)
     optimizer = torch.optim.AdamW(aggregator.parameters(), lr=3e-3)
     for _ in range(200):
         frames, timestamps = torch.randn(64, 4, 16), torch.rand(64, 4).argsort(1).float()
@@ -272,13 +275,13 @@ def test_learns_to_take_the_frame_that_comes_first():
     ("options", "message"),
     [
         ({"audio_width": 0}, "audio_width must be at least 1, got 0"),
-        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
+        ({"num_layers": 0}, r"^model\.aggregator\.num_layers must be at least 1, found 0$"),
         ({"num_frames": 0}, "num_frames must be at least 1, got 0"),
-        ({"head_widths": [4, 0]}, "head_widths must be at least 1, got 0"),
-        ({"num_heads": 3}, "num_heads must divide width, got 3 heads and width 8"),
-        ({"expansion": 0}, "expansion must be at least 1, got 0"),
-        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
-        ({"variant": "x"}, "variant must be 'paper' or 'published', got 'x'"),
+        ({"head_widths": (4, 0)}, "head_widths must be at least 1, found 0"),
+        ({"num_heads": 3}, "num_heads must divide width 8, found 3"),
+        ({"expansion": 0}, "expansion must be at least 1, found 0"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), found 1.0"),
+        ({"variant": "x"}, "variant must be one of paper, published, found 'x'"),
     ],
 )
 def test_bad_arguments_are_named(options: dict, message: str):

@@ -3,25 +3,30 @@ import math
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
 from lightning_ss2a.losses import cosine_distance_loss
-from lightning_ss2a.models import DiffusionMapper, RegressionMapper
+from lightning_ss2a.models import DiffusionMapper, DiffusionMapperOptions, RegressionMapper, RegressionMapperOptions
 
 VISUAL_WIDTH, AUDIO_WIDTH, TRAIN_STEPS = 6, 8, 20
 SMALL = {"num_layers": 2, "num_heads": 2, "head_width": 8, "train_steps": TRAIN_STEPS, "sample_steps": 3}
 
 
-def build(**options) -> DiffusionMapper:
+def build(visual_width: int = VISUAL_WIDTH, audio_width: int = AUDIO_WIDTH, **options) -> DiffusionMapper:
     torch.manual_seed(0)
-    mapper = DiffusionMapper(**{"visual_width": VISUAL_WIDTH, "audio_width": AUDIO_WIDTH, **SMALL, **options}).eval()
+    mapper = DiffusionMapper(visual_width, audio_width, DiffusionMapperOptions(**{**SMALL, **options})).eval()
     # Positions and query start at zero; trained ones are not.
     torch.nn.init.normal_(mapper.transformer.positional_embedding)
     torch.nn.init.normal_(mapper.transformer.prd_embedding)
     return mapper
+
+
+def build_regression(visual_width: int = 4, audio_width: int = 4, **options) -> RegressionMapper:
+    return RegressionMapper(visual_width, audio_width, RegressionMapperOptions(**options))
 
 
 def rows(count: int = 5, steps: int = 3):
@@ -118,7 +123,7 @@ def test_guidance_of_zero_ignores_the_visual_and_one_step_is_enough():
     visual, _, _, noise = rows(steps=1)
     sample = mapper.sample(visual, noise, steps=1)
     torch.testing.assert_close(sample, mapper.sample(-visual, noise, steps=1))
-    mapper.guidance_scale = 1.0
+    mapper.options = replace(mapper.options, guidance_scale=1.0)
     assert not torch.allclose(sample, mapper.sample(visual, noise, steps=1), atol=1e-3)
     torch.testing.assert_close(sample.norm(dim=1), torch.ones(5))
 
@@ -147,7 +152,7 @@ def test_sampling_is_without_dropout_and_gradients_and_leaves_the_mode():
 
 
 def test_gradients_reach_every_parameter():
-    mapper = DiffusionMapper(VISUAL_WIDTH, AUDIO_WIDTH, **SMALL)
+    mapper = DiffusionMapper(VISUAL_WIDTH, AUDIO_WIDTH, DiffusionMapperOptions(**SMALL))
     visual, audio, _, _ = rows(32)
     mapper.denoising_loss(visual, audio).backward()
     for name, parameter in mapper.named_parameters():
@@ -161,7 +166,7 @@ def test_state_dict_copy_and_pickle():
     visual, _, _, noise = rows()
     expected = mapper.sample(visual, noise)
     assert mapper.state_dict().keys() == dict(mapper.named_parameters()).keys()
-    loaded = DiffusionMapper(VISUAL_WIDTH, AUDIO_WIDTH, **SMALL)
+    loaded = DiffusionMapper(VISUAL_WIDTH, AUDIO_WIDTH, DiffusionMapperOptions(**SMALL))
     loaded.load_state_dict(mapper.state_dict())
     for twin in (loaded, copy.deepcopy(mapper), pickle.loads(pickle.dumps(mapper))):
         assert torch.equal(twin.sample(visual, noise), expected)
@@ -182,7 +187,8 @@ def test_default_size():
 def test_learns_two_sounds_of_one_sight(seed: int):
     """Regression could only learn their mean."""
     torch.manual_seed(seed)
-    mapper = DiffusionMapper(6, 8, num_layers=1, num_heads=2, head_width=16, sample_steps=16)
+    options = DiffusionMapperOptions(num_layers=1, num_heads=2, head_width=16, sample_steps=16)
+    mapper = DiffusionMapper(6, 8, options)
     sights, sounds = torch.randn(4, 6), normalize(torch.randn(4, 2, 8), dim=2)
     optimizer = torch.optim.AdamW(mapper.parameters(), lr=3e-3)
     for _ in range(250):
@@ -240,14 +246,14 @@ def test_importing_the_models_does_not_import_diffusers():
     [
         ({"visual_width": 0}, "visual_width must be at least 1, got 0"),
         ({"audio_width": 0}, "audio_width must be at least 1, got 0"),
-        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
-        ({"num_heads": 0}, "num_heads must be at least 1, got 0"),
-        ({"head_width": 0}, "head_width must be at least 1, got 0"),
-        ({"train_steps": 1}, "train_steps must be at least 2, got 1"),
-        ({"sample_steps": 21}, "sample_steps must be between 1 and train_steps=20, got 21"),
-        ({"condition_dropout": 1.0}, r"condition_dropout must be in \[0, 1\), got 1.0"),
-        ({"dropout": -1.0}, r"dropout must be in \[0, 1\), got -1.0"),
-        ({"guidance_scale": -1.0}, "guidance_scale must be at least 0, got -1.0"),
+        ({"num_layers": 0}, "num_layers must be at least 1, found 0"),
+        ({"num_heads": 0}, "num_heads must be at least 1, found 0"),
+        ({"head_width": 0}, "head_width must be at least 1, found 0"),
+        ({"train_steps": 1}, "train_steps must be at least 2, found 1"),
+        ({"sample_steps": 21}, "sample_steps must be between 1 and train_steps=20, found 21"),
+        ({"condition_dropout": 1.0}, r"condition_dropout must be in \[0, 1\), found 1.0"),
+        ({"dropout": -1.0}, r"dropout must be in \[0, 1\), found -1.0"),
+        ({"guidance_scale": -1.0}, "guidance_scale must be at least 0, found -1.0"),
         ({"guidance_scale": 2.0, "condition_dropout": 0.0}, "guidance_scale=2.0 needs visuals left out in training"),
     ],
 )
@@ -276,7 +282,7 @@ def test_bad_inputs_are_named():
 
 
 def test_regression_equals_the_formula():
-    mapper = RegressionMapper(6, 8, hidden_widths=[7, 7]).eval()
+    mapper = RegressionMapper(6, 8, RegressionMapperOptions((7, 7))).eval()
     visual = torch.randn(2, 3, 6)
     expected = mapper.output(mapper.trunk(normalize(visual, dim=-1) * 6**0.5))
     torch.testing.assert_close(mapper(visual), expected)
@@ -290,7 +296,7 @@ def test_regression_equals_the_formula():
 @pytest.mark.parametrize("seed", range(3))
 def test_regression_learns_a_map_with_every_parameter(seed: int):
     torch.manual_seed(seed)
-    mapper = RegressionMapper(16, 12, hidden_widths=[64, 64], dropout=0.0)
+    mapper = RegressionMapper(16, 12, RegressionMapperOptions((64, 64), dropout=0.0))
     visual = normalize(torch.randn(512, 16))
     audio = normalize(visual @ torch.randn(16, 12))
     optimizer = torch.optim.AdamW(mapper.parameters(), lr=3e-3)
@@ -307,12 +313,12 @@ def test_regression_learns_a_map_with_every_parameter(seed: int):
     [
         ({"visual_width": 0}, "visual_width must be at least 1, got 0"),
         ({"audio_width": 0}, "audio_width must be at least 1, got 0"),
-        ({"hidden_widths": [4, 0]}, "hidden_widths must be at least 1, got 0"),
-        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"hidden_widths": (4, 0)}, "hidden_widths must be at least 1, found 0"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), found 1.0"),
     ],
 )
 def test_bad_arguments_of_regression_are_named(options: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        RegressionMapper(**{"visual_width": 4, "audio_width": 4, **options})
+        build_regression(**options)
     with pytest.raises(ValueError, match="visual has width 5, expected 4"):
         RegressionMapper(4, 4)(torch.ones(2, 5))

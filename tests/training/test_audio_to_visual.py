@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.models import AudioToVisualOptions
 from lightning_ss2a.training import AudioToVisualModule
 from lightning_ss2a.training.pretrained import load_audio_to_visual
 from lightning_ss2a.training.validation.baselines import fit_training_statistics
@@ -228,7 +229,7 @@ def test_wrong_translators_are_named(scenes: str, trained: str, tmp_path: Path):
     manifold = save_manifold(tmp_path / "manifold.ckpt")
     (tmp_path / "text.ckpt").write_text("no checkpoint")
     save_file({"weight": torch.zeros(3, 3), "bias": torch.zeros(3)}, tmp_path / "map.safetensors")
-    other = AudioToVisualModule(VISUAL_WIDTH + 1, AUDIO_WIDTH, hidden_widths=[4])
+    other = AudioToVisualModule(VISUAL_WIDTH + 1, AUDIO_WIDTH, AudioToVisualOptions((4,)))
     save(other, tmp_path / "wide.ckpt")
     save(make_mapper(flavour="regression"), tmp_path / "mapper.ckpt")
     for name, message in [
@@ -262,4 +263,4 @@ def test_wrong_data_are_named(dataset: str, scenes: str, tmp_path: Path):
         ((VISUAL_WIDTH, 9), r"model.audio_width is 9, but the data's embeddings have width 8"),
     ):
         with pytest.raises(InputError, match=message):
-            fit(AudioToVisualModule(*widths, hidden_widths=[8]), dataset, tmp_path)
+            fit(AudioToVisualModule(*widths, AudioToVisualOptions((8,))), dataset, tmp_path)

@@ -8,8 +8,8 @@ from tests.manifold_examples import make_module
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"draws": 4, "embedding": "mean"}, "model.draws=4 has no effect"),
-        ({"ccmr_mask_diagonal": False, "ccmr_alpha": 0.0}, "model.ccmr_mask_diagonal=false has no effect"),
+        ({"draws": 4, "embedding": "mean"}, "model.sampling.draws=4 has no effect"),
+        ({"ccmr_mask_diagonal": False, "ccmr_alpha": 0.0}, "model.contrastive.ccmr_mask_diagonal=false has no effect"),
     ],
 )
 def test_options_without_effect_warn(options: dict, message: str):

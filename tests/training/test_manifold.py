@@ -18,7 +18,7 @@ from torch.optim import AdamW
 from lightning_ss2a.callbacks import Throughput
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.metrics.names import OWN
-from lightning_ss2a.models import Manifold
+from lightning_ss2a.models import Manifold, ManifoldOptions
 from lightning_ss2a.seeding import mix_seed
 from lightning_ss2a.training import ManifoldModule
 from lightning_ss2a.training.checks import check_trainer
@@ -106,7 +106,7 @@ def terms_by_hand(manifold: Manifold, batch: dict[str, Tensor], alpha: float, ma
     ("alpha", "mask_diagonal", "chunk_size"), [(0.35, True, None), (0.35, False, 3), (1.0, True, 1), (0.0, True, None)]
 )
 def test_losses_are_equations_3_to_7(seed: int, alpha: float, mask_diagonal: bool, chunk_size: int | None):
-    mask = {"ccmr_alpha": alpha, "ccmr_mask_diagonal": mask_diagonal, "contrastive_chunk_size": chunk_size}
+    mask = {"ccmr_alpha": alpha, "ccmr_mask_diagonal": mask_diagonal, "chunk_size": chunk_size}
     module = make_module(seed, kl_weight=0.03, **mask, **DETERMINISTIC)
     nn.init.normal_(module.manifold.visual_projector.log_variance_head.weight, std=0.1)
     batch = make_batch(seed=seed)
@@ -372,7 +372,7 @@ def test_bf16_mixed_keeps_parameters_and_losses_in_float32(tmp_path: Path, datas
 @pytest.mark.parametrize("chunk_size", [None, 3])
 def test_contrastive_loss_is_float32_under_autocast(chunk_size: int | None):
     """With the embeddings given it is the same to the last bit as without autocast."""
-    module = make_module(contrastive_chunk_size=chunk_size, **DETERMINISTIC)
+    module = make_module(chunk_size=chunk_size, **DETERMINISTIC)
     batch = make_batch()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         terms = module.losses(batch)
@@ -424,8 +424,11 @@ def test_compiled_training_equals_eager(tmp_path, dataset, alternation: str, pre
 @pytest.mark.parametrize(
     ("switch", "message"),
     [
-        ({"gradient_clip_val": 0.5}, r"trainer.gradient_clip_val=0.5 .*use model.gradient_clip_norm=0.5"),
-        ({"accumulate_grad_batches": 2}, r"trainer.accumulate_grad_batches=2 .*use model.accumulate_batches=2"),
+        ({"gradient_clip_val": 0.5}, r"trainer.gradient_clip_val=0.5 .*use model.optimization.gradient_clip_norm=0.5"),
+        (
+            {"accumulate_grad_batches": 2},
+            r"trainer.accumulate_grad_batches=2 .*use model.optimization.accumulate_batches=2",
+        ),
     ],
 )
 def test_switches_of_the_trainer_that_have_another_name_here(tmp_path: Path, dataset: str, switch: dict, message: str):
@@ -455,12 +458,12 @@ def test_sharded_strategies_are_refused(strategy: type):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"accumulate_batches": 0}, "model.accumulate_batches must be at least 1, found 0"),
-        ({"draws": 0}, "model.draws must be at least 1"),
+        ({"accumulate_batches": 0}, "model.optimization.accumulate_batches must be at least 1, found 0"),
+        ({"draws": 0}, "model.sampling.draws must be at least 1"),
         ({"kl_weight": -1.0}, "model.kl_weight must be at least 0"),
-        ({"ccmr_alpha": -0.1}, "model.ccmr_alpha must be at least 0"),
-        ({"contrastive_chunk_size": 0}, "model.contrastive_chunk_size must be at least 1"),
-        ({"dropout": 1.0}, "model: dropout must be"),
+        ({"ccmr_alpha": -0.1}, "model.contrastive.ccmr_alpha must be at least 0"),
+        ({"chunk_size": 0}, "model.contrastive.chunk_size must be at least 1"),
+        ({"dropout": 1.0}, "model.manifold.dropout must be"),
         ({"variant": "published"}, "not available yet"),
     ],
 )
@@ -471,14 +474,16 @@ def test_bad_hyperparameters_are_named(options: dict, message: str):
 
 def test_data_that_does_not_fit_the_model_is_named(tmp_path: Path, dataset: str):
     with pytest.raises(InputError, match=r"model.visual_width is 99, but the data's embeddings have width 10"):
-        make_trainer(tmp_path).fit(ManifoldModule(99, AUDIO_WIDTH, 8, [8], [8]), datamodule=make_data(dataset))
-    with pytest.raises(InputError, match=r"model.top_n is 16, but the data's label head has only 15 labels"):
+        make_trainer(tmp_path).fit(
+            ManifoldModule(99, AUDIO_WIDTH, ManifoldOptions(8, (8,), (8,))), datamodule=make_data(dataset)
+        )
+    with pytest.raises(InputError, match=r"model.measuring.top_n is 16, but the data's label head has only 15 labels"):
         make_trainer(tmp_path).fit(make_module(top_n=16), datamodule=make_data(dataset))
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, dataset: str):
     module = make_module(learning_rate=1e30)
-    with pytest.raises(InputError, match=r"train/loss is (nan|inf).*lower model.learning_rate"):
+    with pytest.raises(InputError, match=r"train/loss is (nan|inf).*lower model.optimization.learning_rate"):
         fit(tmp_path, dataset, module, callbacks=[Throughput()])
 
 

@@ -172,7 +172,7 @@ def test_order_of_sources_padding_and_the_rest_of_the_batch_do_not_matter(manifo
 @pytest.mark.parametrize(("options", "kept"), [({"max_slots": 3}, 2), ({"max_slots": 2, "use_global": False}, 2)])
 def test_of_more_sources_than_slots_the_first_are_kept_with_a_warning(manifold: str, options: dict, kept: int):
     module, batch = make_remixer(manifold, **options), make_batch()
-    with pytest.warns(UserWarning, match=f"model.max_slots leaves room for {kept} sources"):
+    with pytest.warns(UserWarning, match=f"model.remixer.max_slots leaves room for {kept} sources"):
         slots = module.slots(batch)
     assert slots.valid[:, -kept:].tolist() == batch["valid"][:, :kept].tolist()
     assert torch.equal(slots.visual[:, -kept:], batch["sources"][:, :kept])
@@ -352,5 +352,5 @@ def test_data_that_do_not_fit_the_model_are_named(manifold: str, dataset: str, t
     pairs = write_learnable_pairs(tmp_path / "pairs")
     with pytest.raises(InputError, match=r"a data set of kind pairs; RemixerModule needs scenes"):
         fit(make_remixer(manifold), pairs, tmp_path)
-    with pytest.raises(InputError, match=r"model.top_n is 16, but the data's label head has only 15 labels"):
+    with pytest.raises(InputError, match=r"model.measuring.top_n is 16, but the data's label head has only 15 labels"):
         fit(make_remixer(manifold, top_n=16), dataset, tmp_path)

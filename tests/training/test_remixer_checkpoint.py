@@ -1,6 +1,7 @@
 """Where a RemixerModule's manifold comes from, and that its checkpoints need no other file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def validate(module: RemixerModule, dataset: str, folder: Path) -> dict[str, flo
 
 
 def test_weights_and_architecture_come_from_the_manifold_checkpoint(tmp_path: Path):
-    options = {"manifold_width": 7, "projector_widths": [9, 9], "reconstructor_widths": [5], "input_scaling": False}
+    options = {"width": 7, "projector_widths": (9, 9), "reconstructor_widths": (5,), "input_scaling": False}
     path = save_manifold(tmp_path / "manifold.ckpt", 3, dropout=0.4, **options)
     module = make_remixer(path)
     expected = make_module(3, **options).manifold
@@ -94,12 +95,12 @@ def test_wrong_manifolds_are_named(tmp_path: Path):
     for widths, name in (((11, AUDIO_WIDTH), "visual_width is 10"), ((VISUAL_WIDTH, 9), "audio_width is 8")):
         message = rf"{name}, and the data's embeddings have (11|9): another encoder"
         with pytest.raises(InputError, match=message):
-            RemixerModule(*widths, manifold, width=16, num_heads=2)
+            RemixerModule(*widths, manifold)
 
 
 def test_an_untrained_manifold_is_not_trained_on(dataset: str, tmp_path: Path):
     """It can be described without weights, for those of a checkpoint; without one, fitting says so."""
-    architecture = make_remixer(save_manifold(tmp_path / "manifold.ckpt")).hparams.manifold_architecture
+    architecture = make_remixer(save_manifold(tmp_path / "manifold.ckpt")).manifold.options
     module = make_remixer(None, manifold_architecture=architecture)
     assert isinstance(module.manifold, Manifold)
     with pytest.raises(InputError, match="an untrained manifold tells nothing"):
@@ -143,7 +144,12 @@ def test_a_checkpoint_of_the_command_needs_no_other_file(dataset: str, tmp_path:
         "--trainer.enable_model_summary=false",
         f"--trainer.default_root_dir={tmp_path}",
     ]
-    sizes = ["--model.width=16", "--model.num_heads=2", "--model.head_widths=[16]", "--model.top_n=4"]
+    sizes = [
+        "--model.remixer.width=16",
+        "--model.remixer.num_heads=2",
+        "--model.remixer.head_widths=[16]",
+        "--model.measuring.top_n=4",
+    ]
     main(["fit", *common, f"--model.manifold_checkpoint={manifold}", *sizes, "--trainer.max_epochs=1"])
     (checkpoint,) = tmp_path.rglob("checkpoints/*.ckpt")
     weights = torch.load(manifold, weights_only=True)["state_dict"]
@@ -161,12 +167,16 @@ def test_a_checkpoint_of_the_command_needs_no_other_file(dataset: str, tmp_path:
 def fit_by_command(folder: Path, dataset: str, manifold: str, *options: str) -> Path:
     """Train by the command for some epochs; the newest run's folder."""
     config = {
-        "model": {"class_path": "RemixerModule", "init_args": {"width": 16, "num_heads": 2, "head_widths": [16]}},
+        "model": {
+            "class_path": "RemixerModule",
+            "init_args": {"remixer": {"width": 16, "num_heads": 2, "head_widths": [16]}},
+        },
         "data": {"class_path": "ShardDataModule", "init_args": {"datasets": dataset, "batch_size": 8}},
     }
     (folder / "small.json").write_text(json.dumps(config))
     trainer = [f"--trainer.{option}" for option in (f"default_root_dir={folder}", "accelerator=cpu", "devices=1")]
-    arguments = ["-c", str(folder / "small.json"), f"--model.manifold_checkpoint={manifold}", "--model.top_n=4"]
+    model = [f"--model.manifold_checkpoint={manifold}", "--model.measuring.top_n=4"]
+    arguments = ["-c", str(folder / "small.json"), *model]
     main(["fit", *arguments, *trainer, *options])
     return sorted((folder / "lightning_logs").glob("version_*"))[-1]
 
@@ -191,11 +201,11 @@ def test_a_module_of_known_architecture_reads_its_manifold_when_it_is_fitted(tmp
     """As a run's saved config gives it, without a checkpoint to resume from."""
     manifold = save_manifold(tmp_path / "manifold.ckpt", 5)
     known = make_remixer(manifold)
-    module = make_remixer(manifold, manifold_architecture=dict(known.hparams.manifold_architecture))
+    module = make_remixer(manifold, manifold_architecture=known.manifold.options)
     assert largest_difference(module.manifold.state_dict(), known.manifold.state_dict()) > 0.01
     make_trainer(tmp_path, max_epochs=1).fit(module, datamodule=make_data(dataset))
     assert largest_difference(module.manifold.state_dict(), known.manifold.state_dict()) == 0
-    narrow = dict(known.hparams.manifold_architecture, manifold_width=3)
+    narrow = replace(known.manifold.options, width=3)
     with pytest.raises(InputError, match=r"manifold.ckpt: not of model.manifold_architecture"):
         make_trainer(tmp_path).fit(make_remixer(manifold, manifold_architecture=narrow), datamodule=make_data(dataset))
 
@@ -214,7 +224,9 @@ def test_a_run_goes_on_by_the_command_when_its_manifold_is_gone(tmp_path: Path, 
         assert torch.equal(after["state_dict"][name], value) == name.startswith("manifold."), name
 
 
-@pytest.mark.parametrize("option", ["--model.num_heads=4", "--model.num_layers=2", "--model.unit_mean=true"])
+@pytest.mark.parametrize(
+    "option", ["--model.remixer.num_heads=4", "--model.remixer.num_layers=2", "--model.remixer.unit_mean=true"]
+)
 def test_another_architecture_than_the_checkpoints_is_named(tmp_path: Path, dataset: str, capsys, monkeypatch, option):
     monkeypatch.chdir(tmp_path)
     run = fit_by_command(tmp_path, dataset, save_manifold(tmp_path / "manifold.ckpt"), "--trainer.max_epochs=1")

@@ -14,8 +14,9 @@ from lightning_ss2a.callbacks import Throughput
 from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.seeding import mix_seed
+from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.checks import check_trainer
-from lightning_ss2a.training.stage import StageModule
+from lightning_ss2a.training.optimization import OptimizationOptions
 from lightning_ss2a.training.validation.baselines import fit_training_statistics
 from tests.manifold_examples import SaveAfterValidation, largest_difference, parameters_of, write_learnable_pairs
 from tests.stage_examples import STAGES, fit_stage, make_deterministic, make_stage, write_materials
@@ -299,8 +300,8 @@ OUT_OF_RANGE = {
     ("top_n", 0): set(STAGES) - {"translator"},
     ("kl_weight", -1.0): {"remixer", "aggregation"},
     ("draws", 0): {"remixer", "aggregation"},
-    ("cycle_iterations", 0): {"remixer"},
-    ("cycle_samples", 0): {"remixer"},
+    ("iterations", 0): {"remixer"},
+    ("samples", 0): {"remixer"},
     ("ccmr_alpha", -0.1): {"translator"},
     ("contrastive_weight", -1.0): {"translator"},
     ("cosine_weight", -1.0): {"translator"},
@@ -312,26 +313,26 @@ OUT_OF_RANGE = {
     [(name, option, value) for (option, value), names in OUT_OF_RANGE.items() for name in sorted(names)],
 )
 def test_numbers_out_of_range_are_named(name: str, option: str, value: float, materials):
-    with pytest.raises(InputError, match=f"model.{option} must be at least .*, found {value}"):
+    with pytest.raises(InputError, match=rf"^model(\.\w+)?\.{option} must be at least .*, found {value}$"):
         make_stage(name, materials, **{option: value})
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("remixer", {"dropout": 1.0}, "model: dropout must be"),
-        ("remixer", {"token_dropout": -0.1}, "model: token_dropout must be"),
-        ("remixer", {"num_heads": 3}, "model: .*heads"),
-        ("remixer", {"conditions": "sound"}, "model.conditions must be one of"),
-        ("remixer", {"max_slots": 1}, "model.max_slots is 1, needs room for a source and the global embedding"),
-        ("remixer", {"max_slots": 0, "use_global": False}, "model.max_slots is 0, needs room for a source$"),
-        ("remixer", {"cycle_feedback": "replace", "use_global": False}, "model.cycle_feedback=replace overwrites"),
-        ("aggregation", {"dropout": 1.0}, "model: dropout must be"),
-        ("aggregation", {"num_layers": 0}, "model: num_layers must be"),
-        ("regression", {"hidden_widths": []}, "model: hidden_widths must"),
-        ("diffusion", {"sample_steps": 2000}, "model: sample_steps must be between 1 and train_steps=1000"),
-        ("diffusion", {"guidance_scale": -1.0}, "model: guidance_scale must be"),
-        ("translator", {"dropout": 1.0}, "model: dropout must be"),
+        ("remixer", {"dropout": 1.0}, "model.remixer.dropout must be"),
+        ("remixer", {"token_dropout": -0.1}, "model.remixer.token_dropout must be"),
+        ("remixer", {"num_heads": 3}, "model.remixer.num_heads must divide width 16, found 3"),
+        ("remixer", {"conditions": "sound"}, "model.remixer.conditions must be one of"),
+        ("remixer", {"max_slots": 1}, "model.remixer.max_slots is 1, needs room for a source and the global embedding"),
+        ("remixer", {"max_slots": 0, "use_global": False}, "model.remixer.max_slots must be at least 1, found 0$"),
+        ("remixer", {"feedback": "replace", "use_global": False}, "model.cycle_mix.feedback=replace overwrites"),
+        ("aggregation", {"dropout": 1.0}, "model.aggregator.dropout must be"),
+        ("aggregation", {"num_layers": 0}, "model.aggregator.num_layers must be"),
+        ("regression", {"hidden_widths": ()}, "model.regression.hidden_widths must"),
+        ("diffusion", {"sample_steps": 2000}, "model.diffusion.sample_steps must be between 1 and train_steps=1000"),
+        ("diffusion", {"guidance_scale": -1.0}, "model.diffusion.guidance_scale must be"),
+        ("translator", {"dropout": 1.0}, "model.translator.dropout must be"),
         ("translator", {"contrastive_weight": 0.0, "cosine_weight": 0.0}, "are both 0: there is nothing to learn"),
     ],
 )
@@ -343,7 +344,7 @@ def test_options_that_make_no_network_are_named(name: str, options: dict, messag
 @pytest.mark.parametrize("name", sorted(set(STAGES) - {"linear"}))  # a cosine that finds no way to overflow
 def test_a_loss_that_is_no_number_stops_the_run(name: str, materials, tmp_path: Path):
     module = make_stage(name, materials, learning_rate=1e30)
-    with pytest.raises(InputError, match=r"train/loss is (nan|inf).*lower model.learning_rate"):
+    with pytest.raises(InputError, match=r"train/loss is (nan|inf).*lower model.optimization.learning_rate"):
         fit_stage(name, materials, tmp_path, module, callbacks=[Throughput()], max_epochs=8, limit_val_batches=0)
 
 
@@ -374,11 +375,13 @@ class Plain(StageModule):
     """A stage that says nothing of itself."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({}, 2, optimization=OptimizationOptions(), compile_model=False)
         self.layer = nn.Linear(2, 2)
 
 
-@pytest.mark.parametrize("call", [lambda m: m.network, lambda m: m.losses({}), lambda m: m.measure({})])
+@pytest.mark.parametrize(
+    "call", [lambda m: m.network, lambda m: m.losses({}), lambda m: m.measure({}), lambda m: m.architecture]
+)
 def test_what_a_stage_has_to_say_itself(call):
     with pytest.raises(NotImplementedError):
         call(Plain())

@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_ss2a.data import FRAMES_PER_VIDEO, FieldSpec, ShardDataset, ShardWriter
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.training import TemporalAggregationModule
+from lightning_ss2a.training.validation.measuring import MeasuringOptions
 from tests.manifold_examples import (
     AUDIO_WIDTH,
     VISUAL_WIDTH,
@@ -83,7 +84,7 @@ def test_losses_are_equation_10(seed: int, variant: str):
 
 @SEEDS
 def test_a_linear_aggregator_has_no_divergence(seed: int):
-    module, batch = make_aggregation(seed, aggregator="linear"), make_batch(seed)
+    module, batch = make_aggregation(seed, flavour="linear"), make_batch(seed)
     torch.nn.init.normal_(module.aggregator.weight)
     frames = batch["frames"].numpy().astype(np.float64)
     frames /= np.linalg.norm(frames, axis=2, keepdims=True)
@@ -112,7 +113,7 @@ def test_timestamps_matter_and_the_order_of_frames_with_them_does_not():
     shuffled = batch | {"frames": batch["frames"][:, order], "timestamps": batch["timestamps"][:, order]}
     reversed_in_time = batch | {"timestamps": -batch["timestamps"]}
     for aggregator in ("attention", "linear"):
-        module = make_aggregation(aggregator=aggregator).eval()
+        module = make_aggregation(flavour=aggregator).eval()
         if aggregator == "linear":
             torch.nn.init.normal_(module.aggregator.weight)
         expected = module.predict_audio(batch)
@@ -125,7 +126,7 @@ def test_timestamps_matter_and_the_order_of_frames_with_them_does_not():
 
 @pytest.mark.parametrize("aggregator", ["attention", "linear"])
 def test_numbers_are_those_of_direct_calls(dataset: str, tmp_path: Path, aggregator: str):
-    module = make_aggregation(aggregator=aggregator, learning_rate=1e-2)
+    module = make_aggregation(flavour=aggregator, learning_rate=1e-2)
     values = fit(module, dataset, tmp_path, max_epochs=1)[1].validation[0]
     rows = ShardDataset(dataset, "validation").columns()
     with torch.no_grad():
@@ -140,7 +141,7 @@ def test_numbers_are_those_of_direct_calls(dataset: str, tmp_path: Path, aggrega
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("options", [{}, {"variant": "published", "expansion": 2}, {"aggregator": "linear"}])
+@pytest.mark.parametrize("options", [{}, {"variant": "published", "expansion": 2}, {"flavour": "linear"}])
 def test_it_learns(dataset: str, tmp_path: Path, seed: int, options: dict):
     module = make_aggregation(seed, learning_rate=5e-3, **options)
     recorder = fit(module, dataset, tmp_path, max_epochs=12, check_val_every_n_epoch=12, limit_val_batches=5)[1]
@@ -151,7 +152,7 @@ def test_it_learns(dataset: str, tmp_path: Path, seed: int, options: dict):
 
 
 def test_a_linear_aggregator_starts_as_the_mean_over_frames(dataset: str, tmp_path: Path):
-    values = fit(make_aggregation(aggregator="linear", learning_rate=0.0), dataset, tmp_path, max_epochs=1)[1]
+    values = fit(make_aggregation(flavour="linear", learning_rate=0.0), dataset, tmp_path, max_epochs=1)[1]
     for metric in ("reconstruction_cosine", "ssms"):
         named = values.validation[0]
         assert named[f"val/{metric}"] == pytest.approx(named[f"val/{metric}_floor/frame_mean"], abs=1e-6)
@@ -162,7 +163,7 @@ def test_a_linear_aggregator_starts_as_the_mean_over_frames(dataset: str, tmp_pa
 
 @pytest.mark.parametrize("aggregator", ["mean", "middle"])
 def test_what_learns_nothing_can_be_fitted_and_stays_as_it_is(dataset: str, tmp_path: Path, aggregator: str):
-    module = make_aggregation(0, aggregator=aggregator)
+    module = make_aggregation(0, flavour=aggregator)
     before = module.aggregator.weight.detach().clone()
     trainer, _ = fit(module, dataset, tmp_path, max_epochs=2)
     assert torch.equal(module.aggregator.weight, before)
@@ -217,8 +218,8 @@ def test_wrong_data_are_named(dataset: str, tmp_path: Path):
     with pytest.raises(InputError, match=f"not audio embeddings; make them with `ss2a shards frames {seen}"):
         fit(make_aggregation(), seen, tmp_path)
     with pytest.raises(InputError, match=r"model.audio_width is 9, but the data's embeddings have width 8"):
-        fit(TemporalAggregationModule(9, width=16, num_heads=2, top_n=4), dataset, tmp_path)
-    with pytest.raises(InputError, match=r"model.top_n is 16, but the data's label head has only 15 labels"):
+        fit(TemporalAggregationModule(9, measuring=MeasuringOptions(4)), dataset, tmp_path)
+    with pytest.raises(InputError, match=r"model.measuring.top_n is 16, but the data's label head has only 15 labels"):
         fit(make_aggregation(top_n=16), dataset, tmp_path)
     with pytest.raises(InputError, match="translator_checkpoint has no use: these data have no visual embeddings"):
         fit(make_aggregation(translator_checkpoint="translator.ckpt"), dataset, tmp_path)

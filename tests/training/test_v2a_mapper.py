@@ -9,8 +9,10 @@ import torch
 
 from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.models import RegressionMapperOptions
 from lightning_ss2a.models.layers.keyed_noise import keyed_normal
 from lightning_ss2a.training import V2AMapperModule
+from lightning_ss2a.training.validation.measuring import MeasuringOptions
 from tests.manifold_examples import (
     AUDIO_WIDTH,
     VISUAL_WIDTH,
@@ -168,8 +170,12 @@ def test_wrong_data_are_named(scenes: str, tmp_path: Path):
         ((VISUAL_WIDTH, 9), "model.audio_width is 9, but the data's embeddings have width 8"),
     ):
         with pytest.raises(InputError, match=message):
-            fit(V2AMapperModule(*widths, flavour="regression", hidden_widths=[8], top_n=4), scenes, tmp_path)
-    with pytest.raises(InputError, match=r"model.top_n is 16, but the data's label head has only 15 labels"):
+            fit(
+                V2AMapperModule(*widths, "regression", RegressionMapperOptions((8,)), measuring=MeasuringOptions(4)),
+                scenes,
+                tmp_path,
+            )
+    with pytest.raises(InputError, match=r"model.measuring.top_n is 16, but the data's label head has only 15 labels"):
         fit(make_mapper(top_n=16), scenes, tmp_path)
 
 

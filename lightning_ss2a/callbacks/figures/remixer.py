@@ -12,9 +12,11 @@ from lightning_ss2a.callbacks.figures.attention import attention_figure
 from lightning_ss2a.callbacks.figures.drawing import FigureCallback, figure_with_axes, tensors_in
 from lightning_ss2a.callbacks.figures.scene_record import GROUPS, SceneRecord, scene_rows
 from lightning_ss2a.callbacks.outputs import add_figures
+from lightning_ss2a.callbacks.protocols import MixesScenes, mixes_scenes
 from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.data.loading.tensors import tensor_column
 from lightning_ss2a.metrics.names import OWN
+from lightning_ss2a.models import RemixerOptions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,9 +63,9 @@ class RemixerFigures(FigureCallback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps what is drawn, if figures are due; a batch without scenes has no outputs."""
-        tensors = tensors_in(outputs)
+        tensors, module = tensors_in(outputs), mixes_scenes(pl_module, self)
         if tensors and self.is_due(trainer):
-            self._record.add(scene_rows(tensors, batch, pl_module.hparams))
+            self._record.add(scene_rows(tensors, batch, module.use_global, module.remixer.options))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the figures, now that the module has computed its metrics."""
@@ -73,24 +75,23 @@ class RemixerFigures(FigureCallback):
         if not record.parts:
             return
         self.note_drawn(trainer)
-        add_figures(trainer, lambda: self._draw(record, data_of(trainer).classes, pl_module))
+        add_figures(trainer, lambda: self._draw(record, data_of(trainer).classes, mixes_scenes(pl_module, self)))
 
-    def _draw(self, record: SceneRecord, classes: list[str], module: LightningModule) -> dict[str, "Figure"]:
-        hparams, ssms = module.hparams, module.ssms_by_group
-        options = {"use_global": hparams["use_global"], "rest": _rest_name(hparams)}
-        figures = {"attention": attention_figure(record, classes, self.max_scenes, **options)}
+    def _draw(self, record: SceneRecord, classes: list[str], module: MixesScenes) -> dict[str, "Figure"]:
+        ssms, rest = module.ssms_by_group, _rest_name(module.remixer.options)
+        figures = {"attention": attention_figure(record, classes, self.max_scenes, module.use_global, rest)}
         if "history" in record.totals:
-            figures["cycle_mix"] = cycle_mix_figure(record, SCORES[hparams.get("cycle_score", "mean")])
+            figures["cycle_mix"] = cycle_mix_figure(record, SCORES[module.cycle_mix_options.score])
         if ssms:
             figures["ssms_by_sources"] = ssms_figure(ssms, record.totals["scenes"])
         return figures
 
 
-def _rest_name(hparams: Mapping[str, Any]) -> str:
+def _rest_name(options: RemixerOptions) -> str:
     """Names what takes the attention that no source takes, see ``Remixer.attention_weights``."""
-    if hparams.get("variant") == "published":
+    if options.variant == "published":
         return "rest to 100 %"
-    return "[cls]" if hparams.get("mask_padding", True) else "[cls], padding"
+    return "[cls]" if options.mask_padding else "[cls], padding"
 
 
 def cycle_mix_figure(record: SceneRecord, score: str) -> "Figure":

@@ -23,6 +23,7 @@ from lightning_ss2a.data.loading.tensors import (
     take,
     tensor_column,
 )
+from lightning_ss2a.models import RemixerOptions
 
 GROUPS = ("1", "2", "3", "4", "5 or more")
 """Groups of scenes, by the sources seen in them."""
@@ -89,13 +90,14 @@ def merged(records: Sequence[SceneRecord]) -> SceneRecord:
     return together
 
 
-def scene_rows(outputs: Mapping[str, Tensor], batch: Batch, hparams: Mapping[str, Any]) -> Rows:
+def scene_rows(outputs: Mapping[str, Tensor], batch: Batch, use_global: bool, options: RemixerOptions) -> Rows:
     """Collects what is kept of a batch of scenes, on the CPU.
 
     Args:
         outputs: ``attention`` [B, slots] and, with Cycle Mix, ``history`` [B, T].
         batch: ``valid`` [B, S], ``classes`` [B, any] (-1: none), ``key``, ``index`` [B].
-        hparams: the Remixer's: is slot 0 the global embedding, and are empty slots attended to?
+        use_global: whether slot 0 is the global embedding.
+        options: the Remixer's: are empty slots attended to?
 
     Returns:
         ``key``; ``index``; ``group``, the position in ``GROUPS``; ``global``, the share of the global embedding, 0
@@ -103,15 +105,15 @@ def scene_rows(outputs: Mapping[str, Tensor], batch: Batch, hparams: Mapping[str
         sources that have a slot; ``history``. All shares are of 1.
     """
     shown: Rows = {name: value.detach().float().cpu() for name, value in outputs.items() if name != "attention"}
-    attention, use_global = outputs["attention"].detach().float().cpu(), int(hparams["use_global"])
+    attention = outputs["attention"].detach().float().cpu()
     there = batch["valid"].cpu()
-    number, shares = there.sum(1), attention[:, use_global:]
+    number, shares = there.sum(1), attention[:, int(use_global) :]
     valid = there[:, : shares.shape[1]]
     shares = shares[:, : valid.shape[1]]
     classes = batch["classes"].cpu()
     classes = pad(classes, (0, valid.shape[1] - classes.shape[1]), value=-1)  # or cropped: the first have a slot
     offsets = pad(valid.sum(1).cumsum(0), (1, 0))
-    tokens = valid.sum(1) + use_global if hparams.get("mask_padding", True) else number * 0 + hparams["max_slots"]
+    tokens = valid.sum(1) + int(use_global) if options.mask_padding else number * 0 + options.max_slots
     return shown | {
         "key": np.array(batch["key"], dtype=np.str_),
         "index": batch["index"].cpu(),

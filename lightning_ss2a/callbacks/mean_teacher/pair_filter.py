@@ -256,7 +256,7 @@ def decide(
         raise InputError(
             f"PairFilter: the teacher's similarity of row {keys[rows[broken[0]]].decode()!r} is "
             f"{similarity[broken[0]]} ({len(broken):,} such rows): the teacher has diverged; lower "
-            "model.learning_rate, or set model.gradient_clip_norm"
+            "model.optimization.learning_rate, or set model.optimization.gradient_clip_norm"
         )
     elbow = find_elbow(similarity, **options)
     kept = np.ones(len(rows), bool) if elbow.threshold is None else similarity >= elbow.threshold

@@ -1,7 +1,6 @@
 """Mean Teacher (Tarvainen and Valpola, 2017; paper, supplement 2.2): a teacher that follows its student."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_ss2a.callbacks.mean_teacher.row_switch import begins_epoch, train_on
 from lightning_ss2a.callbacks.protocols import TrainsManifold, trains_manifold
 from lightning_ss2a.callbacks.trainer_state import data_of, is_test_drive
-from lightning_ss2a.checkpoints import other_architecture, read_checkpoint
+from lightning_ss2a.checkpoints import architecture_of, other_architecture, read_checkpoint
 from lightning_ss2a.data import PAIR_ORIGINS
 from lightning_ss2a.data.loading.tensors import tensor_column
 from lightning_ss2a.errors import InputError
@@ -125,7 +124,7 @@ class EMATeacher(Callback):
                     f"{OPTION} {self.teacher_checkpoint} would overwrite what --ckpt_path resumes, which has no "
                     "teacher; give one of the two"
                 )
-            load_teacher(trains_manifold(pl_module, self), pl_module.hparams, self.teacher_checkpoint)
+            load_teacher(trains_manifold(pl_module, self), self.teacher_checkpoint)
             rank_zero_info(f"EMATeacher: the teacher is {self.teacher_checkpoint}; stage 2 from the first epoch")
         elif (self._resumed_in or 0) < self.teacher_epochs:
             self._begin_stage_one(trainer)
@@ -248,19 +247,18 @@ def rampup(epochs: float, rampup_epochs: float) -> float:
     return math.exp(-5.0 * (1.0 - done) ** 2)
 
 
-def load_teacher(module: TrainsManifold, hparams: Mapping[str, Any], path: str) -> None:
+def load_teacher(module: TrainsManifold, path: str) -> None:
     """Makes the manifold of a checkpoint the module's teacher, and starts the student from it.
 
     Args:
         module: a ``ManifoldModule``.
-        hparams: its hyperparameters.
         path: checkpoint of one; its teacher if it has one, else its model.
 
     Raises:
         InputError: the file cannot be read, or holds a model of another architecture.
     """
     checkpoint = read_checkpoint(path, OPTION)
-    for name, ours, theirs in other_architecture(hparams, checkpoint.get("hyper_parameters", {})):
+    for name, ours, theirs in other_architecture(module.architecture, architecture_of(checkpoint)):
         raise InputError(f"{OPTION} {path} has model.{name} {theirs}, this model has {ours}")
     weights = checkpoint["state_dict"]
     prefix = "teacher." if any(name.startswith("teacher.") for name in weights) else "manifold."

@@ -4,18 +4,70 @@ Shapes: B rows, S tokens, I width of the inputs, D width of the tokens, A audio 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import ClassVar, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.layers.efficient_attention import AttentionBlock
 from lightning_ss2a.models.layers.embeddings import check_sizes
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
 from lightning_ss2a.models.layers.variational_mlp import Variant
+from lightning_ss2a.options import OptionCheck
 
-HEAD_WIDTHS = (768, 640)
+Readout = TypeVar("Readout", bound="ReadoutOptions")
+
+
+@dataclass(frozen=True)
+class ReadoutOptions:
+    """Architecture of an ``AttentiveReadout``.
+
+    Args:
+        width: width D of the tokens.
+        num_layers: attention blocks, at least 1 (the paper's best).
+        num_heads: attention heads, a divisor of ``width``.
+        head_widths: hidden layers of both heads; with the audio width at their end, the paper's [768, 640, 512]. The
+            released weights have [768].
+        expansion: hidden width of a block's feed-forward network over ``width``.
+        dropout: probability of zeroing a hidden unit, in [0, 1).
+        input_scaling: bring the embeddings to unit variance (L2-normalised, then times the root of their width); false
+            takes them as they are, as the released weights want it.
+        unit_mean: L2-normalise the Gaussian's mean, so that training cannot shrink the noise beside it.
+        initial_log_variance: log-variance of every output before training.
+        variant: ``paper``: one [cls] token, heads of Linear, ELU and dropout. ``published``: blocks of the released
+            weights (see ``AttentionBlock``), a summary token for each head, heads of Linear, LayerNorm, dropout, GELU.
+    """
+
+    GROUP: ClassVar[str]
+    """What the options' names begin with."""
+
+    width: int = 768
+    num_layers: int = 1
+    num_heads: int = 8
+    head_widths: tuple[int, ...] = (768, 640)
+    expansion: int = 1
+    dropout: float = 0.2
+    input_scaling: bool = True
+    unit_mean: bool = False
+    initial_log_variance: float = -4.0
+    variant: Variant = "paper"
+
+    def __post_init__(self) -> None:
+        check = OptionCheck(self.GROUP)
+        check.at_least(1, width=self.width, num_layers=self.num_layers, num_heads=self.num_heads)
+        check.at_least(1, head_widths=min(self.head_widths, default=1), expansion=self.expansion)
+        check.probability(dropout=self.dropout)
+        check.one_of(get_args(Variant), variant=self.variant)
+        if self.width % self.num_heads:
+            raise InputError(f"{self.GROUP}.num_heads must divide width {self.width}, found {self.num_heads}")
+
+    def architecture(self: Readout) -> Readout:
+        """The same, without what has no part in trained weights."""
+        return replace(self, dropout=0.0, initial_log_variance=0.0)
 
 
 class AttentiveReadout(nn.Module):
@@ -28,54 +80,41 @@ class AttentiveReadout(nn.Module):
     Args:
         input_width: I, width of what ``self.input`` turns into tokens.
         audio_width: A, width of the Gaussian.
-        width: D.
-        num_layers: attention blocks, at least 1.
-        num_heads: attention heads, a divisor of ``width``.
-        head_widths: hidden layers of both heads.
-        expansion: hidden width of a block's feed-forward network over ``width``.
-        dropout: probability of zeroing a hidden unit, in [0, 1).
-        unit_mean: L2-normalise the Gaussian's mean.
-        initial_log_variance: log-variance of every output before training.
-        variant: ``paper``: one [cls] token, heads of Linear, ELU and dropout. ``published``: blocks of the released
-            weights (see ``AttentionBlock``), a summary token for each head, heads of Linear, LayerNorm, dropout, GELU.
+        options: architecture.
 
     Raises:
-        ValueError: If an argument is out of range or unknown.
+        ValueError: If ``audio_width`` is not positive.
     """
 
-    def __init__(
-        self,
-        *,
-        input_width: int,
-        audio_width: int,
-        width: int,
-        num_layers: int,
-        num_heads: int,
-        head_widths: Sequence[int],
-        expansion: int,
-        dropout: float,
-        unit_mean: bool,
-        initial_log_variance: float,
-        variant: Variant,
-    ) -> None:
+    def __init__(self, input_width: int, audio_width: int, options: ReadoutOptions) -> None:
         super().__init__()
-        check_sizes(audio_width=audio_width, num_layers=num_layers, head_widths=min(head_widths, default=1))
-        self.audio_width, self.unit_mean = audio_width, unit_mean
-        self.input = nn.Linear(input_width, width)
-        self.summary = nn.Parameter(torch.randn(1 if variant == "paper" else 2, width))
+        check_sizes(audio_width=audio_width)
+        self.audio_width, self.unit_mean = audio_width, options.unit_mean
+        self.input = nn.Linear(input_width, options.width)
+        self.summary = nn.Parameter(torch.randn(1 if options.variant == "paper" else 2, options.width))
         self.blocks = nn.ModuleList(
-            AttentionBlock(width, num_heads, expansion, dropout, variant) for _ in range(num_layers)
+            AttentionBlock(options.width, options.num_heads, options.expansion, options.dropout, options.variant)
+            for _ in range(options.num_layers)
         )
-        widths = [width, *head_widths, audio_width]
-        self.mean_head = _head(widths, dropout, variant)
-        self.log_variance_head = _head(widths, dropout, variant)
-        nn.init.zeros_(self.log_variance_head[-1].weight)
-        nn.init.constant_(self.log_variance_head[-1].bias, initial_log_variance)
+        widths = [options.width, *options.head_widths, audio_width]
+        self.mean_head = _head(widths, options.dropout, options.variant)
+        self.log_variance_head = _head(widths, options.dropout, options.variant)
+        last = self.log_variance_head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.constant_(last.bias, options.initial_log_variance)
+
+    @property
+    def last_block(self) -> AttentionBlock:
+        """The block that computes the summary tokens only."""
+        block = self.blocks[-1]
+        assert isinstance(block, AttentionBlock)
+        return block
 
     def mix(self, tokens: Tensor, attended: Tensor) -> DiagonalGaussian:
         """Gaussian ``[B, A]`` of the tokens ``[B, S, D]`` that are attended to, bool ``[B, S]``."""
         tokens, attended = self._before_last(tokens, attended)
-        return self.infer(self.blocks[-1](tokens, attended, num_queries=len(self.summary)))
+        return self.infer(self.last_block(tokens, attended, num_queries=len(self.summary)))
 
     def summary_weights(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """How much of each token [cls] takes in the last layer, mean over its heads, ``[B, S]`` (see ``mix``).
@@ -83,7 +122,7 @@ class AttentiveReadout(nn.Module):
         ``published``: of the token that feeds the mean head. See ``EfficientAttention.weights`` for what they sum to.
         """
         tokens, attended = self._before_last(tokens, attended)
-        weights = self.blocks[-1].weights(tokens, attended, num_queries=1)
+        weights = self.last_block.weights(tokens, attended, num_queries=1)
         return weights[:, :, 0, len(self.summary) :].mean(1)
 
     def with_summary(self, tokens: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:

@@ -190,6 +190,10 @@ class AttentionBlock(nn.Module):
             raise ValueError(f"variant must be 'paper' or 'published', got {variant!r}")
         _check_dropout(dropout)
         hidden = expansion * width
+        layers: list[nn.Module]
+        self.shortcut: nn.Module
+        self.norm: nn.Module
+        self.end: nn.Module
         if variant == "paper":
             self.attention = EfficientAttention(width, num_heads)
             self.shortcut, self.norm, self.end = nn.Identity(), nn.Identity(), nn.ELU()

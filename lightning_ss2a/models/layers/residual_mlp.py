@@ -33,7 +33,8 @@ class ResidualMLP(nn.Sequential):
         _check_arguments(input_width, hidden_widths, dropout)
         widths = [input_width, *hidden_widths]
         blocks: list[nn.Module] = [
-            _ResidualPair(*widths[start : start + 3], dropout) for start in range(0, len(widths) - 2, 2)
+            _ResidualPair(widths[start], widths[start + 1], widths[start + 2], dropout)
+            for start in range(0, len(widths) - 2, 2)
         ]
         if len(hidden_widths) % 2:
             blocks.append(_layer(widths[-2], widths[-1], dropout))

@@ -1,6 +1,7 @@
 """The learned logit scale τ of a contrastive loss (Eq. 3): where it starts and how it is kept in its bounds."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +24,13 @@ class _ClampInward(torch.autograd.Function):
     """Clamp that stops only gradients which push further out; ``Tensor.clamp`` would freeze a parameter outside."""
 
     @staticmethod
-    def forward(ctx, value: Tensor, minimum: float, maximum: float) -> Tensor:
+    def forward(ctx: Any, value: Tensor, minimum: float, maximum: float) -> Tensor:
         ctx.save_for_backward(value)
         ctx.bounds = minimum, maximum
         return value.clamp(minimum, maximum)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (value,) = ctx.saved_tensors
         minimum, maximum = ctx.bounds
         # Descent moves against the gradient: below the minimum a positive one leads further out.

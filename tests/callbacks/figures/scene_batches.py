@@ -1,5 +1,6 @@
 """Validation batches of scenes as RemixerFigures sees them, without a model."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -7,8 +8,10 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_ss2a.models import CycleMixOptions, RemixerOptions
+
 NAMES = ["cat", "dog", "owl", "a class whose name is far too long for any cell of the table", "$ice$_cream"]
-HPARAMS = {"use_global": True, "max_slots": 16}
+REMIXER = RemixerOptions(max_slots=16)
 
 
 def make_scenes(
@@ -48,9 +51,17 @@ class StubData(LightningDataModule):
 class StubRemixer(LightningModule):
     """What RemixerFigures reads of a module: outputs by validation batch, and SSMS once the epoch is measured."""
 
-    def __init__(self, outputs: list[dict[str, Tensor]], ssms: dict[str, Tensor], **hparams: Any) -> None:
+    def __init__(
+        self,
+        outputs: list[dict[str, Tensor]],
+        ssms: dict[str, Tensor],
+        use_global: bool = True,
+        remixer: RemixerOptions = REMIXER,
+        cycle_mix: CycleMixOptions | None = None,
+    ) -> None:
         super().__init__()
-        self.save_hyperparameters(HPARAMS | hparams)
+        self.use_global, self.cycle_mix_options = use_global, cycle_mix or CycleMixOptions()
+        self.remixer = SimpleNamespace(options=remixer)
         self.outputs, self.ssms = outputs, ssms
         self.ssms_by_group: dict[str, Tensor] = {}
         self.weight = torch.nn.Parameter(torch.zeros(1))

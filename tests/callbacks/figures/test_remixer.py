@@ -1,5 +1,6 @@
 """RemixerFigures: that they show what was measured, when they are due, and that ranks make no difference."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from lightning_ss2a.callbacks import RemixerFigures
 from lightning_ss2a.callbacks.figures.attention import attention_figure, example_scenes, fitted
 from lightning_ss2a.callbacks.figures.remixer import cycle_mix_figure, ssms_figure
 from lightning_ss2a.callbacks.figures.scene_record import MEANS, SceneRecord, scene_rows
-from tests.callbacks.figures.scene_batches import HPARAMS, NAMES, StubData, StubRemixer, make_scenes
+from lightning_ss2a.models import CycleMixOptions
+from tests.callbacks.figures.scene_batches import NAMES, REMIXER, StubData, StubRemixer, make_scenes
 from tests.callbacks.figures.test_manifold import labels, overlaps
 from tests.callbacks.test_hyperparameters import events_of
 from tests.distributed import run_distributed
@@ -22,19 +24,19 @@ ALL = {"figures/attention", "figures/cycle_mix", "figures/ssms_by_sources"}
 SSMS = {"prediction": torch.tensor([5.0, 4.0, float("nan"), 2.0, 1.0]), "chance": torch.full((5,), 0.5)}
 
 
-def record_of(*batches, max_rows: int = 100, **hparams) -> SceneRecord:
+def record_of(*batches, max_rows: int = 100, use_global: bool = True, **options) -> SceneRecord:
     record = SceneRecord(max_rows)
     for outputs, batch in batches:
-        record.add(scene_rows(outputs, batch, HPARAMS | hparams))
+        record.add(scene_rows(outputs, batch, use_global, replace(REMIXER, **options)))
     return record
 
 
-def two_scenes(**hparams) -> SceneRecord:
+def two_scenes(**options) -> SceneRecord:
     """One source of class 1; two of classes 0 and unknown."""
     outputs = {"attention": torch.tensor([[0.25, 0.5, 0.0], [0.125, 0.5, 0.125]])}
     valid, classes = torch.tensor([[True, False], [True, True]]), torch.tensor([[1], [0]])
     batch = {"valid": valid, "classes": classes, "key": ["one", "$two$"], "index": torch.tensor([4, 9])}
-    return record_of((outputs, batch), **hparams)
+    return record_of((outputs, batch), **options)
 
 
 def table_of(figure):
@@ -227,13 +229,13 @@ def test_all_ranks_draw_what_one_process_draws(world_size):
 # ---------------------------------------------------------------- in a trainer
 
 
-def fit(folder: Path, batches, ssms, epochs: int = 11, callback: RemixerFigures | None = None, **hparams):
+def fit(folder: Path, batches, ssms, epochs: int = 11, callback: RemixerFigures | None = None, **stub):
     """Events of a run whose validation batches are these."""
     outputs, data = zip(*batches, strict=True)
     logger = TensorBoardLogger(folder, name="run", version=0)
     options = {"logger": logger, "callbacks": [callback or RemixerFigures()], "max_epochs": epochs}
     make_trainer(folder, num_sanity_val_steps=1, **options).fit(
-        StubRemixer(list(outputs), ssms, **hparams), datamodule=StubData(list(data))
+        StubRemixer(list(outputs), ssms, **stub), datamodule=StubData(list(data))
     )
     return events_of(folder / "run" / "version_0")
 
@@ -263,7 +265,14 @@ def test_the_score_and_the_rest_are_named_after_the_hyperparameters(tmp_path: Pa
     drawn = {}
     original = RemixerFigures._draw
     monkeypatch.setattr(RemixerFigures, "_draw", lambda *args: drawn.update(original(*args)) or {})
-    fit(tmp_path, [make_scenes([2], iterations=2)], SSMS, epochs=1, cycle_score="std", mask_padding=False)
+    fit(
+        tmp_path,
+        [make_scenes([2], iterations=2)],
+        SSMS,
+        epochs=1,
+        cycle_mix=CycleMixOptions(score="std"),
+        remixer=replace(REMIXER, mask_padding=False),
+    )
     assert "lower is better" in drawn["cycle_mix"].axes[0].get_ylabel()
     assert labels(drawn["attention"].subfigs[1].axes[0].get_xticklabels())[-1] == "[cls], padding"
 

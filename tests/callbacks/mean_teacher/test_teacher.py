@@ -307,10 +307,10 @@ def test_values_out_of_range(options: dict, message: str):
 
 
 def test_a_teacher_of_other_widths_is_named(tmp_path: Path, dataset: str):
-    _, recorder = fit(tmp_path, dataset, EMATeacher(teacher_epochs=1), module={"manifold_width": 14}, max_epochs=2)
+    _, recorder = fit(tmp_path, dataset, EMATeacher(teacher_epochs=1), module={"width": 14}, max_epochs=2)
     path = tmp_path / "other.ckpt"
     recorder.trainer.save_checkpoint(path)
-    with pytest.raises(InputError, match=rf"{path} has model.manifold_width 14, this model has 12"):
+    with pytest.raises(InputError, match=rf"{path} has model.manifold.width 14, this model has 12"):
         fit(tmp_path, dataset, EMATeacher(teacher_checkpoint=str(path)))
 
 

@@ -1,5 +1,6 @@
 """RemixerModule's numbers against direct calls, scene by scene."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from lightning_ss2a.data import ShardDataset
-from lightning_ss2a.models import cycle_mix
+from lightning_ss2a.models import CycleMixOptions, cycle_mix
 from lightning_ss2a.training import RemixerModule
 from tests.manifold_examples import Recorder, make_data, make_trainer
 from tests.scene_examples import make_remixer, save_manifold, write_learnable_scenes
@@ -44,26 +45,26 @@ def unit(row: Any) -> np.ndarray:
 @torch.no_grad()
 def predict_scene(module: RemixerModule, scene: dict[str, Any], row: int) -> dict[str, np.ndarray]:
     """Each way to predict a scene's audio, from the networks alone."""
-    manifold, remixer, hparams = module.manifold.eval(), module.remixer.eval(), module.hparams
+    manifold, remixer, options = module.manifold.eval(), module.remixer.eval(), module.cycle_mix_options
     sources = scene["sources"][row][scene["valid"][row]]
-    visual = torch.cat([scene["global_visual"][row : row + 1], sources]) if hparams.use_global else sources
+    visual = torch.cat([scene["global_visual"][row : row + 1], sources]) if module.use_global else sources
     e = manifold.project_visual(visual).mean
     tokens = e[None], visual[None], torch.ones(1, len(visual), dtype=torch.bool)
     weights = torch.ones(1, len(visual))
     weights[0, : len(visual) - len(sources)] = 0
-    options = {"score": hparams.cycle_score, "feedback": hparams.cycle_feedback, "slot_weights": weights}
 
-    def mix(iterations: int, samples: int, seed: int = 0) -> np.ndarray:
-        options.update(cycle_iterations=iterations, cycle_samples=samples, seed=seed)
-        return unit(cycle_mix(remixer, manifold, *tokens, [scene["key"][row]], **options).embedding[0])
+    def mix(options: CycleMixOptions, seed: int = 0) -> np.ndarray:
+        arguments = {"options": options, "seed": seed, "slot_weights": weights}
+        return unit(cycle_mix(remixer, manifold, *tokens, [scene["key"][row]], **arguments).embedding[0])
 
+    once = replace(options, iterations=1, samples=1)
     heard = manifold.reconstruct_audio(manifold.project_visual(sources).mean).mean
     of_all = manifold.reconstruct_audio(manifold.project_visual(scene["global_visual"][row]).mean).mean
     return {
         "": unit(remixer(*tokens).mean[0]),
-        "/draw": mix(1, 1),
-        "second draw": mix(1, 1, seed=1),
-        "/cycle_mix": mix(hparams.cycle_iterations, hparams.cycle_samples),
+        "/draw": mix(once),
+        "second draw": mix(once, seed=1),
+        "/cycle_mix": mix(options),
         "_floor/source_mean": np.mean([unit(audio) for audio in heard], axis=0),
         "_floor/global": unit(of_all),
     }
@@ -72,7 +73,7 @@ def predict_scene(module: RemixerModule, scene: dict[str, Any], row: int) -> dic
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"use_global": False, "cycle_score": "min"}, {"cycle_feedback": "replace", "cycle_score": "std"}],
+    [{}, {"use_global": False, "score": "min"}, {"feedback": "replace", "score": "std"}],
 )
 def test_numbers_are_those_of_direct_calls(manifold: str, dataset: str, tmp_path: Path, seed: int, options: dict):
     module = make_remixer(manifold, seed, validate_cycle_mix=True, learning_rate=1e-2, top_n=TOP_N, **options)

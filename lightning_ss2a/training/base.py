@@ -1,0 +1,388 @@
+"""What all stages share: options and checkpoints, validation with its baselines, randomness by step, one optimiser."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from lightning_ss2a.callbacks.trainer_state import data_of
+from lightning_ss2a.checkpoints import check_format, own_part, read_checkpoint
+from lightning_ss2a.data import ShardDataModule
+from lightning_ss2a.data.format.label_head import LabelHead
+from lightning_ss2a.data.loading.tensors import Batch
+from lightning_ss2a.options import plain
+from lightning_ss2a.seeding import mix_seed, seed_device
+from lightning_ss2a.training.checks import check_kind, check_label_head, check_trainer, check_width
+from lightning_ss2a.training.optimization import (
+    OptimizationOptions,
+    average_over_ranks,
+    build_adamw,
+    build_schedule,
+    run_progress,
+)
+from lightning_ss2a.training.resume import finish_epoch
+from lightning_ss2a.training.validation.baselines import TrainingStatistics, training_statistics
+from lightning_ss2a.training.validation.container import EpochMetrics
+from lightning_ss2a.training.validation.measuring import MeasuringOptions
+
+
+@dataclass(frozen=True)
+class EmbeddingFields:
+    """Fields of a kind of data set whose widths a module takes.
+
+    Attributes:
+        visual: the field that ``visual_width`` is the width of; None: the module reads no visual embeddings.
+        audio: the field that ``audio_width`` is the width of.
+    """
+
+    visual: str | None
+    audio: str = "audio"
+
+
+class MeasuredModule(LightningModule):
+    """A module whose options travel in its checkpoints, with validation and test beside baselines.
+
+    The baselines are fitted on the training split and travel in the checkpoint, too. A stage says which data it takes
+    (:attr:`DATA`), what its weights depend on (:attr:`architecture_options`) and what its numbers are
+    (:meth:`build_validation`), and measures a batch (:meth:`measure`).
+
+    Args:
+        arguments: ``locals()`` of the stage's ``__init__``: its options, kept as plain values in ``hparams``.
+        audio_width: width of the audio embeddings.
+        visual_width: width of the visual embeddings; None: it reads none.
+        measuring: options of the metrics; None: it has neither SSMS nor a CLIP score.
+    """
+
+    DATA: ClassVar[dict[str, EmbeddingFields]]
+    """Kinds of data sets that the module takes, and the fields of each that its widths are those of."""
+
+    owns_optimization = False
+    """Whether clipping and accumulation have names of the module's own, since the trainer's do not reach it."""
+
+    def __init__(
+        self,
+        arguments: Mapping[str, Any],
+        audio_width: int,
+        visual_width: int | None = None,
+        measuring: MeasuringOptions | None = None,
+    ) -> None:
+        super().__init__()
+        # With this instantiator Lightning parses the plain values of a checkpoint, and groups are dataclasses again.
+        made_by = {
+            "_class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "_instantiator": "lightning.pytorch.cli.instantiate_module",
+        }
+        options = {name: plain(value) for name, value in arguments.items() if name not in ("self", "__class__")}
+        self.save_hyperparameters(options | made_by)
+        self.audio_width, self.visual_width, self.measuring = audio_width, visual_width, measuring
+        self._statistics: TrainingStatistics | None = None
+        self._validation: EpochMetrics[Any] | None = None
+        self._label_head: LabelHead | None = None
+
+    @property
+    def data(self) -> ShardDataModule:
+        """The trainer's data."""
+        return data_of(self.trainer)
+
+    @property
+    def statistics(self) -> TrainingStatistics:
+        """The closed-form maps of the training split, from the start of a run on."""
+        if self._statistics is None:
+            raise RuntimeError("the training split has not been read yet")
+        return self._statistics
+
+    @statistics.setter
+    def statistics(self, statistics: TrainingStatistics) -> None:
+        self._statistics = statistics
+
+    @property
+    def validation(self) -> EpochMetrics[Any]:
+        """The metrics of the run, from its set-up on."""
+        if self._validation is None:
+            raise RuntimeError("there are no metrics before a run")
+        return self._validation
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Options that the weights depend on, nested plain values by name."""
+        widths = {"visual_width": self.visual_width, "audio_width": self.audio_width}
+        return plain(widths | self.architecture_options)
+
+    @property
+    def architecture_options(self) -> dict[str, Any]:
+        """Options that the weights depend on beside the widths, by name."""
+        raise NotImplementedError
+
+    def check_data(self, data: ShardDataModule) -> None:
+        """Refuse data that the model was not made for.
+
+        Raises:
+            InputError: they are of another kind, their widths are not the model's, or the label head is too small.
+        """
+        check_kind(data, list(self.DATA), type(self).__name__)
+        fields = self.DATA[data.manifest.kind]
+        if fields.visual is not None:
+            check_width(data, fields.visual, visual_width=self.visual_width)
+        check_width(data, fields.audio, audio_width=self.audio_width)
+        if self.measuring is not None:
+            check_label_head(data, self.measuring.top_n)
+
+    def build_validation(self, data: ShardDataModule) -> EpochMetrics[Any]:
+        """New metrics for a run."""
+        raise NotImplementedError
+
+    def measure(self, batch: Batch) -> dict[str, Tensor]:
+        """Add a batch to ``self.validation``; returns what figures are drawn from."""
+        raise NotImplementedError
+
+    @property
+    def ssms_by_group(self) -> dict[str, Tensor]:
+        """SSMS by group of validation rows in the last epoch; see :class:`EpochMetrics`."""
+        return {} if self._validation is None else self._validation.ssms_by_group
+
+    # ---------------------------------------------------------------- set-up
+
+    def configure_callbacks(self) -> list[Callback]:
+        """No callbacks: the first hook that sees the trainer, and refuses what cannot work before Lightning does.
+
+        Raises:
+            InputError: a switch of the trainer that has another name here, or that is not supported.
+        """
+        check_trainer(self.trainer, self.owns_optimization)
+        return []
+
+    def setup(self, stage: str) -> None:
+        """Check the model against the data and make the metrics, new ones each run: floors belong to one split.
+
+        Raises:
+            InputError: the data do not go with the model.
+        """
+        if stage == "fit":
+            self._statistics = None  # that of another run, if any; a checkpoint to resume from brings its own later
+        self.check_data(self.data)
+        if stage == "predict":
+            return
+        self._label_head = self.data.label_head
+        self._validation = self.build_validation(self.data)
+
+    def on_fit_start(self) -> None:
+        """Get ready to measure."""
+        self._prepare_measuring()
+
+    def on_train_start(self) -> None:
+        """After the last batch of an epoch, go on with the first of the next."""
+        finish_epoch(self.trainer)
+
+    def on_validation_start(self) -> None:
+        """Get ready to measure, unless fitting has."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self._prepare_measuring()
+
+    def on_test_start(self) -> None:
+        """Get ready to measure."""
+        self._prepare_measuring()
+
+    def _prepare_measuring(self) -> None:
+        """Fit the floors on the training split, unless a checkpoint brought them; bring all to the device, once a run.
+
+        Setup would be too early: Lightning restores checkpoints after it.
+        """
+        statistics = training_statistics(self.data) if self._statistics is None else self._statistics
+        if self.measuring is not None and self.measuring.translator_checkpoint is not None:
+            statistics = statistics.with_translator(self.measuring.translator_checkpoint)
+        self.statistics = statistics.to(self.device)
+        if self._label_head is not None:
+            self._label_head = self._label_head.to(self.device)
+
+    # ---------------------------------------------------------------- checkpoints
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path | IO[Any], *args: Any, **kwargs: Any) -> Self:
+        """See Lightning's method of this name; options may be given anew, a group only as a whole.
+
+        Raises:
+            InputError: the file is no checkpoint, or has another format.
+        """
+        if isinstance(checkpoint_path, str | Path):
+            read_checkpoint(str(checkpoint_path), "checkpoint")
+        return super().load_from_checkpoint(checkpoint_path, *args, **plain(kwargs))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the floors' closed-form maps with the weights: validation elsewhere needs no training data."""
+        checkpoint["lightning_ss2a"] = own_part(self.architecture)
+        if self._statistics is not None:
+            checkpoint["training_statistics"] = {n: x.cpu() for n, x in self._statistics.state_dict().items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the closed-form maps back.
+
+        Raises:
+            InputError: the checkpoint has another format.
+        """
+        check_format(checkpoint, "checkpoint" if self._trainer is None else f"checkpoint {self.trainer.ckpt_path}")
+        if "training_statistics" in checkpoint:
+            self.statistics = TrainingStatistics(**checkpoint["training_statistics"])
+
+    # ---------------------------------------------------------------- training
+
+    def seed_step(self, batch_idx: int) -> None:
+        """Make dropout and sampling a function of (seed, epoch, batch, rank), so that a resumed run repeats them."""
+        run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        seed_device(self.device, mix_seed(run_seed, self.current_epoch, batch_idx, self.global_rank))
+
+    def is_last_batch(self, batch_idx: int) -> bool:
+        """Whether an epoch ends with this batch."""
+        return batch_idx + 1 == self.trainer.num_training_batches
+
+    def is_logged_at(self, count: int) -> bool:
+        """Whether loggers write at the batch or step of this number, from 1."""
+        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # its logger connector sets it
+        return interval > 0 and count % interval == 0
+
+    # ---------------------------------------------------------------- evaluation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Measure a batch; returns what figures are drawn from."""
+        return self._measure_eagerly(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The same on the test split."""
+        return self._measure_eagerly(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/*`` with its floors beside it."""
+        self._log_measured("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/*`` with its floors beside it."""
+        self._log_measured("test")
+
+    # Uncompiled: evaluation's batch sizes and grad modes would use up torch's limit of 8 variants of a function, after
+    # which training goes on uncompiled without an error. The variants of a training step fit.
+    @torch.compiler.set_stance("force_eager")
+    def _measure_eagerly(self, batch: Batch) -> dict[str, Tensor]:
+        return self.measure(batch)
+
+    def _log_measured(self, prefix: str) -> None:
+        values = self.validation.compute()
+        self.validation.reset(baselines=self.trainer.sanity_checking)  # which sees a part of the rows only
+        # Every rank holds the same numbers already: the metrics gathered them.
+        self.log_dict({f"{prefix}/{name}": value for name, value in values.items()}, sync_dist=False)
+
+
+class StageModule(MeasuredModule):
+    """One network, one AdamW, optimised by Lightning: all switches of the trainer work as they are documented there.
+
+    A stage defines :attr:`network`, :meth:`losses`, and what :class:`MeasuredModule` asks for.
+
+    Resuming is exact from checkpoints between optimiser steps; Lightning forgets the gradients of batches that wait for
+    their step (``accumulate_grad_batches``), and no checkpoint callback saves there but in the middle of an epoch's
+    validation (``val_check_interval``).
+
+    Args:
+        arguments: see :class:`MeasuredModule`.
+        audio_width: see :class:`MeasuredModule`.
+        visual_width: see :class:`MeasuredModule`.
+        measuring: see :class:`MeasuredModule`.
+        optimization: of the network.
+        compile_model: compile the network for training.
+    """
+
+    def __init__(
+        self,
+        arguments: Mapping[str, Any],
+        audio_width: int,
+        visual_width: int | None = None,
+        *,
+        optimization: OptimizationOptions,
+        compile_model: bool,
+        measuring: MeasuringOptions | None = None,
+    ) -> None:
+        super().__init__(arguments, audio_width, visual_width, measuring)
+        self.optimization, self.compile_model = optimization, compile_model
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """``loss``, which is minimised, and the terms that it is made of, scalars by name."""
+        raise NotImplementedError
+
+    def networks_to_compile(self) -> Sequence[nn.Module]:
+        """What ``compile_model`` compiles, in place, so that checkpoints keep their names."""
+        return [self.network]
+
+    def configure_model(self) -> None:
+        """Compile, if asked to."""
+        if self.compile_model:
+            for network in self.networks_to_compile():
+                network.compile()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with its schedule, stepped once an optimiser step."""
+        optimizer = build_adamw(self.network.parameters(), self.optimization)
+        schedule = build_schedule(optimizer, self.optimization, self._progress)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def has_pending_batches(self) -> bool:
+        """Whether batches wait for the step that they belong to, which a checkpoint taken now would lose."""
+        return self.trainer.fit_loop._should_accumulate()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch; its terms are logged where loggers write."""
+        self.seed_step(batch_idx)
+        terms = self.losses(batch)
+        if self.is_logged or self.is_last_batch(batch_idx):
+            self._log_training({name: value.detach().float() for name, value in terms.items()})
+        return terms["loss"]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the gradient norm, before clipping, where loggers write."""
+        if self.is_logged:
+            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+            self.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer says; under bf16 too, where Lightning refuses fused optimisers.
+
+        They step on scaled gradients only under float16, which :func:`check_trainer` refuses.
+        """
+        if not gradient_clip_val:
+            return
+        if gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)
+        else:
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether loggers write at the step that this batch belongs to."""
+        return self.is_logged_at(self.trainer.global_step + 1)
+
+    def _progress(self) -> float:
+        return run_progress(self.trainer, self.trainer.accumulate_grad_batches)
+
+    def _log_training(self, terms: Mapping[str, Tensor]) -> None:
+        terms = average_over_ranks(dict(terms))  # each rank's loss is that of its own rows
+        self.log("train/loss", terms.pop("loss"), prog_bar=True)
+        self.log_dict({f"train/loss_{name}": value for name, value in terms.items()})
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)  # there is one
+        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
