@@ -5,7 +5,6 @@ Shapes: B scenes, S sources, T iterations of Cycle Mix, G groups of scenes by th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
