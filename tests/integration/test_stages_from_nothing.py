@@ -1,4 +1,4 @@
-"""Every stage one after the other on the real demo, by the lines of the README, from an empty folder; fewer epochs."""
+"""Every stage one after the other on the real demo, by the lines of docs/training.md, from an empty folder; fewer epochs."""
 
 import re
 from pathlib import Path
@@ -9,8 +9,8 @@ import torch
 from lightning_ss2a.data import Manifest
 from tests.integration.test_commands import ROOT, run_line, table
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = [line.partition("  #")[0].strip() for line in README.splitlines()]
+PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+LINES = [line.partition("  #")[0].strip() for line in PAGE.splitlines()]
 STAGES = ("remixer", "temporal_aggregation", "audio_to_visual", "v2a_mapper")
 SHORT = {
     "manifold": "--trainer.max_epochs 10 --trainer.callbacks.EMATeacher.teacher_epochs 2",
@@ -21,10 +21,10 @@ SHORT = {
 }
 
 
-def readme_line(start: str) -> str:
-    """The one line of the README that starts so."""
+def page_line(start: str) -> str:
+    """The one line of the page that starts so."""
     found = [line for line in LINES if line.startswith(start)]
-    assert found, f"README has no line {start!r}"
+    assert found, f"docs/training.md has no line {start!r}"
     return found[0]
 
 
@@ -39,12 +39,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def printed(folder: Path) -> dict[str, str]:
-    """What each command printed, by config; all of them, in the order in which the README has them."""
+    """What each command printed, by config; all of them, in the order in which the page has them."""
     printed = {"manifold": run_line(f"lightning fit -c configs/manifold.yaml {SHORT['manifold']}", folder)}
     for stage in STAGES:
         if stage == "temporal_aggregation":
-            printed["frames"] = run_line(readme_line("ss2a shards frames shards/demo_videos"), folder)
-        line = readme_line(f"lightning fit -c configs/{stage}.yaml")
+            printed["frames"] = run_line(page_line("ss2a shards frames shards/demo_videos"), folder)
+        line = page_line(f"lightning fit -c configs/{stage}.yaml")
         printed[stage] = run_line(f"{line} {SHORT[stage]}", folder)
     return printed
 
@@ -81,10 +81,10 @@ def test_generated_frames_are_videos_of_audio_embeddings(folder: Path, printed: 
     assert run_line(f"ss2a shards validate {output}", folder).strip().endswith("good")
 
 
-def test_the_readmes_python_mixes_sources_of_two_modalities(
+def test_the_pages_python_mixes_sources_of_two_modalities(
     folder: Path, printed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ):
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    code = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1]
     monkeypatch.chdir(folder)
     names: dict[str, torch.Tensor] = {}
     exec(code, names)
