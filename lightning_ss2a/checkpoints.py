@@ -12,16 +12,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.options import dotted
 
 FORMAT = 1
-"""Version of what checkpoints hold beside what Lightning's do: the key ``lightning_ss2a``, see :func:`own_part`."""
-
-
-def own_part(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a checkpoint of Lightning one of ours, for ``checkpoint["lightning_ss2a"]``.
-
-    Args:
-        architecture: options that the weights depend on, nested plain values by name.
-    """
-    return {"format": FORMAT, "architecture": dict(architecture)}
+"""Version of what ours hold beside Lightning's: under ``lightning_ss2a``, this number and the architecture."""
 
 
 def check_format(checkpoint: Mapping[str, Any], source: str) -> None:

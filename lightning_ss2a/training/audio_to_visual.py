@@ -13,7 +13,7 @@ from lightning_ss2a.losses import ContrastiveOptions, contrastive_loss, cosine_d
 from lightning_ss2a.metrics.names import OWN
 from lightning_ss2a.models import AudioToVisual, AudioToVisualOptions
 from lightning_ss2a.options import OptionCheck
-from lightning_ss2a.training.base import EmbeddingFields, StageModule
+from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.optimization import OptimizationOptions
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.targets import targets_of
@@ -40,7 +40,7 @@ class AudioToVisualModule(StageModule):
         compile_model: compile the network with ``torch.compile``, for training.
     """
 
-    DATA: ClassVar = {"pairs": EmbeddingFields(visual="visual")}
+    DATA: ClassVar = {"pairs": "visual"}
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class AudioToVisualModule(StageModule):
         optimization: OptimizationOptions = OptimizationOptions(),
         compile_model: bool = False,
     ) -> None:
-        super().__init__(locals(), audio_width, visual_width, optimization=optimization, compile_model=compile_model)
+        super().__init__(locals(), audio_width, visual_width, optimization, compile_model)
         OptionCheck("model").at_least(0, contrastive_weight=contrastive_weight, cosine_weight=cosine_weight)
         if contrastive_weight == cosine_weight == 0:
             raise InputError("model.contrastive_weight and model.cosine_weight are both 0: there is nothing to learn")

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from lightning_ss2a.callbacks.trainer_state import data_of
-from lightning_ss2a.checkpoints import check_format, own_part, read_checkpoint
+from lightning_ss2a.checkpoints import FORMAT, check_format, read_checkpoint
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.loading.tensors import Batch
@@ -35,19 +34,6 @@ from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
 
 
-@dataclass(frozen=True)
-class EmbeddingFields:
-    """Fields of a kind of data set whose widths a module takes.
-
-    Attributes:
-        visual: the field that ``visual_width`` is the width of; None: the module reads no visual embeddings.
-        audio: the field that ``audio_width`` is the width of.
-    """
-
-    visual: str | None
-    audio: str = "audio"
-
-
 class MeasuredModule(LightningModule):
     """A module whose options travel in its checkpoints, with validation and test beside baselines.
 
@@ -59,20 +45,21 @@ class MeasuredModule(LightningModule):
         arguments: ``locals()`` of the stage's ``__init__``: its options, kept as plain values in ``hparams``.
         audio_width: width of the audio embeddings.
         visual_width: width of the visual embeddings; None: it reads none.
+        optimization: options of its optimisers.
+        compile_model: compile the networks for training.
         measuring: options of the metrics; None: it has neither SSMS nor a CLIP score.
     """
 
-    DATA: ClassVar[dict[str, EmbeddingFields]]
-    """Kinds of data sets that the module takes, and the fields of each that its widths are those of."""
-
-    owns_optimization = False
-    """Whether clipping and accumulation have names of the module's own, since the trainer's do not reach it."""
+    DATA: ClassVar[dict[str, str | None]]
+    """Kinds of data sets that the module takes, and which field of each holds what is seen; None: it reads none."""
 
     def __init__(
         self,
         arguments: Mapping[str, Any],
         audio_width: int,
-        visual_width: int | None = None,
+        visual_width: int | None,
+        optimization: OptimizationOptions,
+        compile_model: bool,
         measuring: MeasuringOptions | None = None,
     ) -> None:
         super().__init__()
@@ -84,6 +71,7 @@ class MeasuredModule(LightningModule):
         options = {name: plain(value) for name, value in arguments.items() if name not in ("self", "__class__")}
         self.save_hyperparameters(options | made_by)
         self.audio_width, self.visual_width, self.measuring = audio_width, visual_width, measuring
+        self.optimization, self.compile_model = optimization, compile_model
         self._statistics: TrainingStatistics | None = None
         self._validation: EpochMetrics[Any] | None = None
         self._label_head: LabelHead | None = None
@@ -129,10 +117,10 @@ class MeasuredModule(LightningModule):
             InputError: they are of another kind, their widths are not the model's, or the label head is too small.
         """
         check_kind(data, list(self.DATA), type(self).__name__)
-        fields = self.DATA[data.manifest.kind]
-        if fields.visual is not None:
-            check_width(data, fields.visual, visual_width=self.visual_width)
-        check_width(data, fields.audio, audio_width=self.audio_width)
+        seen = self.DATA[data.manifest.kind]
+        if seen is not None:
+            check_width(data, seen, visual_width=self.visual_width)
+        check_width(data, "audio", audio_width=self.audio_width)
         if self.measuring is not None:
             check_label_head(data, self.measuring.top_n)
 
@@ -151,13 +139,23 @@ class MeasuredModule(LightningModule):
 
     # ---------------------------------------------------------------- set-up
 
+    def networks_to_compile(self) -> Sequence[nn.Module]:
+        """What ``compile_model`` compiles, in place, so that checkpoints keep their names."""
+        raise NotImplementedError
+
+    def configure_model(self) -> None:
+        """Compile, if asked to."""
+        if self.compile_model:
+            for network in self.networks_to_compile():
+                network.compile()
+
     def configure_callbacks(self) -> list[Callback]:
         """No callbacks: the first hook that sees the trainer, and refuses what cannot work before Lightning does.
 
         Raises:
             InputError: a switch of the trainer that has another name here, or that is not supported.
         """
-        check_trainer(self.trainer, self.owns_optimization)
+        check_trainer(self.trainer, owns_optimization=not self.automatic_optimization)
         return []
 
     def setup(self, stage: str) -> None:
@@ -218,7 +216,7 @@ class MeasuredModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the floors' closed-form maps with the weights: validation elsewhere needs no training data."""
-        checkpoint["lightning_ss2a"] = own_part(self.architecture)
+        checkpoint["lightning_ss2a"] = {"format": FORMAT, "architecture": self.architecture}
         if self._statistics is not None:
             checkpoint["training_statistics"] = {n: x.cpu() for n, x in self._statistics.state_dict().items()}
 
@@ -287,47 +285,20 @@ class StageModule(MeasuredModule):
     Resuming is exact from checkpoints between optimiser steps; Lightning forgets the gradients of batches that wait for
     their step (``accumulate_grad_batches``), and no checkpoint callback saves there but in the middle of an epoch's
     validation (``val_check_interval``).
-
-    Args:
-        arguments: see :class:`MeasuredModule`.
-        audio_width: see :class:`MeasuredModule`.
-        visual_width: see :class:`MeasuredModule`.
-        measuring: see :class:`MeasuredModule`.
-        optimization: of the network.
-        compile_model: compile the network for training.
     """
-
-    def __init__(
-        self,
-        arguments: Mapping[str, Any],
-        audio_width: int,
-        visual_width: int | None = None,
-        *,
-        optimization: OptimizationOptions,
-        compile_model: bool,
-        measuring: MeasuringOptions | None = None,
-    ) -> None:
-        super().__init__(arguments, audio_width, visual_width, measuring)
-        self.optimization, self.compile_model = optimization, compile_model
 
     @property
     def network(self) -> nn.Module:
         """What is trained."""
         raise NotImplementedError
 
+    def networks_to_compile(self) -> Sequence[nn.Module]:
+        """The network."""
+        return [self.network]
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``loss``, which is minimised, and the terms that it is made of, scalars by name."""
         raise NotImplementedError
-
-    def networks_to_compile(self) -> Sequence[nn.Module]:
-        """What ``compile_model`` compiles, in place, so that checkpoints keep their names."""
-        return [self.network]
-
-    def configure_model(self) -> None:
-        """Compile, if asked to."""
-        if self.compile_model:
-            for network in self.networks_to_compile():
-                network.compile()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with its schedule, stepped once an optimiser step."""

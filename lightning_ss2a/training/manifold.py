@@ -19,7 +19,7 @@ from lightning_ss2a.metrics.names import OWN
 from lightning_ss2a.models import Manifold, ManifoldOptions
 from lightning_ss2a.models.ema import frozen_copy
 from lightning_ss2a.options import OptionCheck
-from lightning_ss2a.training.base import EmbeddingFields, MeasuredModule
+from lightning_ss2a.training.base import MeasuredModule
 from lightning_ss2a.training.manifold_losses import Batch, ManifoldLosses
 from lightning_ss2a.training.optimization import (
     AlternatingOptimizationOptions,
@@ -70,9 +70,9 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         measuring: the metrics of validation and test.
     """
 
-    DATA: ClassVar = {"pairs": EmbeddingFields(visual="visual")}
+    DATA: ClassVar = {"pairs": "visual"}
+    optimization: AlternatingOptimizationOptions
     measuring: MeasuringOptions
-    owns_optimization = True
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         compile_model: bool = False,
         measuring: MeasuringOptions = MeasuringOptions(),
     ) -> None:
-        super().__init__(locals(), audio_width, visual_width, measuring)
+        super().__init__(locals(), audio_width, visual_width, optimization, compile_model, measuring)
         check = OptionCheck("model")
         check.at_least(0, kl_weight=kl_weight)
         check.one_of(get_args(Alternation), alternation=alternation)
@@ -98,7 +98,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
             )
         self.automatic_optimization = False
         self.sampling, self.contrastive, self.kl_weight = sampling, contrastive, kl_weight
-        self.alternation, self.optimization, self.compile_model = alternation, optimization, compile_model
+        self.alternation = alternation
         self.manifold = Manifold(visual_width, audio_width, manifold)
         self.teacher: Manifold | None = None
         self.consistency_weight = 0.0
@@ -115,11 +115,9 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
 
     # ---------------------------------------------------------------- set-up
 
-    def configure_model(self) -> None:
-        """Compile the networks in place, so that checkpoints keep their names."""
-        if self.compile_model:
-            for network in self.manifold.children():
-                network.compile()
+    def networks_to_compile(self) -> list[nn.Module]:
+        """The projectors and the reconstructor."""
+        return list(self.manifold.children())
 
     def start_teacher(self) -> None:
         """Take a frozen copy of the manifold as the teacher."""
@@ -220,9 +218,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         return self._losses.reconstructor_terms(batch)
 
     def _projector_turn(self, batches: list[Batch]) -> dict[str, Tensor]:
-        with self._optimizer(PROJECTORS).toggle_model(
-            sync_grad=False
-        ):  # the reconstructor's parameters need no gradients here
+        with self._optimizer(PROJECTORS).toggle_model(sync_grad=False):  # no gradients of the reconstructor
             terms = self._backward(batches, self.losses)
         terms["gradient_norm_projectors"] = self._step(PROJECTORS)
         return terms

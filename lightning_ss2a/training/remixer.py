@@ -25,7 +25,7 @@ from lightning_ss2a.models import (
 from lightning_ss2a.models.layers.keyed_noise import keyed_draw
 from lightning_ss2a.models.source_slots import SourceSlots, join_slots, mean_of_sources, visual_slots
 from lightning_ss2a.options import OptionCheck, plain
-from lightning_ss2a.training.base import EmbeddingFields, StageModule
+from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.checks import warn_without_effect
 from lightning_ss2a.training.optimization import OptimizationOptions
 from lightning_ss2a.training.pretrained import StoredManifold, build_manifold, read_manifold, same_weights
@@ -73,7 +73,7 @@ class RemixerModule(StageModule):
         cycle_mix: Algorithm 1, in validation, test and ``ss2a shards frames``.
     """
 
-    DATA: ClassVar = {"scenes": EmbeddingFields(visual="global_visual")}
+    DATA: ClassVar = {"scenes": "global_visual"}
     measuring: MeasuringOptions
 
     def __init__(
@@ -94,14 +94,7 @@ class RemixerModule(StageModule):
         validate_cycle_mix: bool = False,
         cycle_mix: CycleMixOptions = CycleMixOptions(),
     ) -> None:
-        super().__init__(
-            locals(),
-            audio_width,
-            visual_width,
-            optimization=optimization,
-            compile_model=compile_model,
-            measuring=measuring,
-        )
+        super().__init__(locals(), audio_width, visual_width, optimization, compile_model, measuring)
         check = OptionCheck("model")
         check.one_of(get_args(Embedding), source_embedding=source_embedding)
         check.at_least(0, kl_weight=kl_weight)

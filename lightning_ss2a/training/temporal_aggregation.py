@@ -18,7 +18,7 @@ from lightning_ss2a.models import (
     mean_over_frames,
 )
 from lightning_ss2a.options import OptionCheck
-from lightning_ss2a.training.base import EmbeddingFields, StageModule
+from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.checks import check_width, warn_without_effect
 from lightning_ss2a.training.optimization import OptimizationOptions, build_adamw
 from lightning_ss2a.training.validation.baselines import BASELINES, untrained_predictions
@@ -50,7 +50,7 @@ class TemporalAggregationModule(StageModule):
         measuring: the metrics of validation and test; the CLIP score where the videos have a field ``visual``.
     """
 
-    DATA: ClassVar = {"videos": EmbeddingFields(visual=None)}
+    DATA: ClassVar = {"videos": None}
     measuring: MeasuringOptions
 
     def __init__(
@@ -64,9 +64,7 @@ class TemporalAggregationModule(StageModule):
         compile_model: bool = False,
         measuring: MeasuringOptions = MeasuringOptions(),
     ) -> None:
-        super().__init__(
-            locals(), audio_width, optimization=optimization, compile_model=compile_model, measuring=measuring
-        )
+        super().__init__(locals(), audio_width, None, optimization, compile_model, measuring)
         check = OptionCheck("model")
         check.one_of(get_args(Flavour), flavour=flavour)
         check.at_least(0, kl_weight=kl_weight)

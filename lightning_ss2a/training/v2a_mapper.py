@@ -17,7 +17,7 @@ from lightning_ss2a.models import (
 )
 from lightning_ss2a.models.layers.keyed_noise import keyed_normal
 from lightning_ss2a.options import OptionCheck
-from lightning_ss2a.training.base import EmbeddingFields, StageModule
+from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.checks import warn_without_effect
 from lightning_ss2a.training.optimization import OptimizationOptions
 from lightning_ss2a.training.validation.baselines import BASELINES, untrained_predictions
@@ -47,7 +47,7 @@ class V2AMapperModule(StageModule):
         measuring: the metrics of validation and test.
     """
 
-    DATA: ClassVar = {"scenes": EmbeddingFields(visual="global_visual"), "pairs": EmbeddingFields(visual="visual")}
+    DATA: ClassVar = {"scenes": "global_visual", "pairs": "visual"}
     measuring: MeasuringOptions
 
     def __init__(
@@ -61,14 +61,7 @@ class V2AMapperModule(StageModule):
         compile_model: bool = False,
         measuring: MeasuringOptions = MeasuringOptions(),
     ) -> None:
-        super().__init__(
-            locals(),
-            audio_width,
-            visual_width,
-            optimization=optimization,
-            compile_model=compile_model,
-            measuring=measuring,
-        )
+        super().__init__(locals(), audio_width, visual_width, optimization, compile_model, measuring)
         OptionCheck("model").one_of(get_args(Flavour), flavour=flavour)
         self.flavour = flavour
         self.mapper: RegressionMapper | DiffusionMapper

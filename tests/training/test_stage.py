@@ -375,7 +375,7 @@ class Plain(StageModule):
     """A stage that says nothing of itself."""
 
     def __init__(self) -> None:
-        super().__init__({}, 2, optimization=OptimizationOptions(), compile_model=False)
+        super().__init__({}, 2, None, OptimizationOptions(), compile_model=False)
         self.layer = nn.Linear(2, 2)
 
 
