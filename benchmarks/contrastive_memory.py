@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lightning_ss2a.losses import contrastive_loss
+from lightning_ss2a.losses import ContrastiveOptions, contrastive_loss
 
 WIDTH = 768
 BATCHES = (1024, 2048, 4096, 8192, 16384)
@@ -45,8 +45,7 @@ def measure(batch: int, chunk_size: int | None) -> dict[str, float]:
             temperature,
             visual=visual[:rows],
             audio=audio[:rows],
-            ccmr_alpha=0.35,
-            chunk_size=chunk_size,
+            options=ContrastiveOptions(ccmr_alpha=0.35, chunk_size=chunk_size),
         ).backward()
 
     visual, audio = torch.randn(2, batch, WIDTH, device=device)

@@ -26,13 +26,13 @@ import torch
 from paper_sizes.steps import wait
 from torch.nn.functional import normalize, pad
 
-from lightning_ss2a.models import Manifold, Remixer, cycle_mix
+from lightning_ss2a.models import CycleMixOptions, Manifold, Remixer, cycle_mix
 from lightning_ss2a.models.remixer_cache import RemixerCache
 
 GOALS = {4: 300.0, 64: 50.0}
 SCENES, ITERATIONS, SAMPLES = 4, 64, 64
 WIDTH, AUDIO_WIDTH = 768, 512
-SMALL = {"cycle_iterations": 3, "cycle_samples": 4}
+SMALL = CycleMixOptions(iterations=3, samples=4)
 
 Tokens = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -53,7 +53,7 @@ def scenes(count: int, sources: int, place: torch.device) -> Tokens:
     return tokens[0], normalize(tokens[1], dim=-1), torch.ones(count, sources, dtype=torch.bool, device=place)
 
 
-def peer(remixer: Remixer, manifold: Manifold, tokens: Tokens, slots: int, cycle_iterations: int, cycle_samples: int):
+def peer(remixer: Remixer, manifold: Manifold, tokens: Tokens, slots: int, iterations: int, samples: int):
     """Algorithm 1, line by line, padded to so many slots; best embedding and score of each scene."""
     manifold_tokens, visual_tokens, valid = tokens
     sources = valid.shape[1]
@@ -61,10 +61,10 @@ def peer(remixer: Remixer, manifold: Manifold, tokens: Tokens, slots: int, cycle
     manifold_tokens, visual_tokens = (pad(x, (0, 0, 0, missing)) for x in (manifold_tokens, visual_tokens))
     valid = pad(valid, (0, missing))
     best, score = None, torch.full((len(valid),), -torch.inf, device=valid.device)
-    for iteration in range(cycle_iterations):
+    for iteration in range(iterations):
         audio = normalize(manifold.reconstruct_audio(manifold_tokens[:, :sources]).mean, dim=-1)
         draws = []
-        for _ in range(cycle_samples):
+        for _ in range(samples):
             gaussian = remixer.mix(*remixer.encode(manifold_tokens, visual_tokens, valid))
             draws.append(normalize(gaussian.sample(), dim=-1))
         draws = torch.stack(draws, dim=1)
@@ -74,7 +74,7 @@ def peer(remixer: Remixer, manifold: Manifold, tokens: Tokens, slots: int, cycle
             found = draws[torch.arange(len(draws), device=draws.device), chosen]
             best = found if best is None else torch.where(improved[:, None], found, best)
             score = torch.where(improved, merit, score)
-            if iteration + 1 == cycle_iterations:
+            if iteration + 1 == iterations:
                 break
             rows = improved.nonzero().squeeze(1)
             manifold_tokens[rows, sources] = manifold.project_audio(best[rows]).mean
@@ -101,7 +101,7 @@ def speed(remixer: Remixer, manifold: Manifold, sources: int, peer_iterations: i
     scale = ITERATIONS / peer_iterations
     keys = range(SCENES)
     for _ in range(turns):
-        for name, slots in (("peer", remixer.max_slots), ("peer without padding", 0)):
+        for name, slots in (("peer", remixer.options.max_slots), ("peer without padding", 0)):
             run = seconds(lambda slots=slots: peer(remixer, manifold, tokens, slots, peer_iterations, SAMPLES))
             times[name].append(run * scale)
         for _ in range(5):
@@ -134,9 +134,9 @@ def conditioning_seconds(remixer: Remixer, manifold: Manifold, tokens: Tokens) -
 def same_distribution(remixer: Remixer, manifold: Manifold, runs: int) -> bool:
     """Whether the means of many runs agree."""
     tokens = tuple(x.expand(runs, *x.shape[1:]) for x in scenes(1, 4, place_of(remixer)))
-    fast = cycle_mix(remixer, manifold, *tokens, range(runs), **SMALL)
+    fast = cycle_mix(remixer, manifold, *tokens, range(runs), options=SMALL)
     torch.manual_seed(1)
-    embedding, score = peer(remixer, manifold, tuple(x.clone() for x in tokens), 0, **SMALL)
+    embedding, score = peer(remixer, manifold, tuple(x.clone() for x in tokens), 0, SMALL.iterations, SMALL.samples)
     audio = normalize(manifold.reconstruct_audio(tokens[0][0]).mean, dim=-1)
 
     def z(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
@@ -145,7 +145,8 @@ def same_distribution(remixer: Remixer, manifold: Manifold, runs: int) -> bool:
 
     values = {"score": z(fast.score, score), "cosine to a source": z(fast.embedding @ audio.T, embedding @ audio.T)}
     coordinates = z(fast.embedding, embedding)
-    print(f"\ndistribution: {runs} runs of {SMALL} by either side, difference of means in standard errors")
+    draws = f"{SMALL.iterations} x {SMALL.samples}"
+    print(f"\ndistribution: {runs} runs of {draws} by either side, difference of means in standard errors")
     for name, value in values.items():
         print(f"  {name:22} {', '.join(f'{x:+.2f}' for x in value.flatten().tolist())}")
     # Of 512 coordinates about 1.4 lie beyond 3 by chance, so their mean square is judged in its own standard error.

@@ -4,7 +4,7 @@ Trains the shipped config on every fold of shards/demo (folds never share a grou
 stage: no filter sees which pairs are true), and prints the mean and spread over folds of the *last* epoch (no epoch is
 picked by what it scored) beside every floor.
 
-    python benchmarks/demo_folds.py [--seeds 3] [--model.ccmr_alpha=0 ...]
+    python benchmarks/demo_folds.py [--seeds 3] [--model.contrastive.ccmr_alpha=0 ...]
 """
 
 import argparse

@@ -20,6 +20,8 @@ import json
 from paper_sizes import AUDIO_WIDTH, BATCH_SIZE, EPOCHS, GOAL_SECONDS, PAIRS, VISUAL_WIDTH, steps_of
 from paper_sizes.work import step_work
 
+from lightning_ss2a.models import ManifoldOptions
+
 BF16_FLOPS, BYTES_PER_SECOND = 771e12, 4.2e12
 """Measured on an H200 by plain products of bf16 matrices and by copies."""
 
@@ -34,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     batch_size = parser.parse_args().batch_size
-    work = step_work({}, (VISUAL_WIDTH, AUDIO_WIDTH), batch_size)
+    work = step_work(ManifoldOptions(), (VISUAL_WIDTH, AUDIO_WIDTH), batch_size)
     count, steps = work.count, steps_of(PAIRS, EPOCHS, batch_size)
     card, host = work.floor_seconds(BF16_FLOPS, FLOAT32_FLOPS, BYTES_PER_SECOND), count.operations * HOST_SECONDS
     print(f"{work.parameters / 1e6:.1f} M parameters; {steps:,} steps of {batch_size} pairs; of one step, counted:")

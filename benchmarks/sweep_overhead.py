@@ -38,7 +38,7 @@ def sweep_seconds(folder: str, rates: list[float]) -> float:
         "name": "overhead",
         "folder": folder,
         "base": [str(ROOT / config) for config in CONFIGS],
-        "parameters": {"model.learning_rate": {"choices": rates}},
+        "parameters": {"model.optimization.learning_rate": {"choices": rates}},
         "sampler": "grid",
     }
     file = Path(folder, "overhead.yaml")
@@ -48,7 +48,7 @@ def sweep_seconds(folder: str, rates: list[float]) -> float:
 
 def alone_seconds(folder: str, rate: float) -> float:
     configs = [part for config in CONFIGS for part in ("-c", config)]
-    options = [f"--model.learning_rate={rate}", f"--trainer.logger.save_dir={folder}"]
+    options = [f"--model.optimization.learning_rate={rate}", f"--trainer.logger.save_dir={folder}"]
     return seconds(LIGHTNING, "fit", *configs, *options, "--trainer.enable_progress_bar=false")
 
 

@@ -1,6 +1,5 @@
 """What the parts share: sizes, data, modules, what was measured before; and how a step's time is judged."""
 
-import json
 import logging
 import time
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from gpu_parts.process import Figures, Report
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.simulation.dataset import simulate_dataset
 from lightning_ss2a.data.simulation.world import ModalitySpec, WorldSpec
+from lightning_ss2a.models import ManifoldOptions, RemixerOptions
 from lightning_ss2a.training import ManifoldModule
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -36,8 +36,8 @@ class Sizes:
         pace: which steps are timed.
         turns: times that things compared are timed in turn.
         profiled_steps: steps whose kernels are timed.
-        manifold: options of ManifoldModule; none: the paper's sizes.
-        remixer: options of RemixerModule, likewise.
+        manifold: architecture of the manifold; by default the paper's.
+        remixer: that of the Remixer, likewise.
         product: rows and columns of the matrices by which the card's rates are measured.
         copied: bytes of the copy by which its bandwidth is.
         contrastive: batches of the contrastive loss: the largest, and the one at which the plain formula fits too.
@@ -56,8 +56,8 @@ class Sizes:
     pace: Pace = field(default_factory=lambda: Pace(warm_up=30, windows=3, window=40))
     turns: int = 2
     profiled_steps: int = 5
-    manifold: dict[str, Any] = field(default_factory=dict)
-    remixer: dict[str, Any] = field(default_factory=dict)
+    manifold: ManifoldOptions = field(default_factory=ManifoldOptions)
+    remixer: RemixerOptions = field(default_factory=RemixerOptions)
     product: int = 8192
     copied: int = 4 * 2**30
     contrastive: tuple[int, int] = (65_536, 16_384)
@@ -77,8 +77,8 @@ SMOKE = Sizes(
     pace=Pace(warm_up=0, windows=1, window=1),
     turns=1,
     profiled_steps=1,
-    manifold={"manifold_width": 12, "projector_widths": [16], "reconstructor_widths": [16]},
-    remixer={"width": 16, "num_heads": 2, "head_widths": [16]},
+    manifold=ManifoldOptions(width=12, projector_widths=(16,), reconstructor_widths=(16,)),
+    remixer=RemixerOptions(width=16, num_heads=2, head_widths=(16,)),
     product=64,
     copied=2**16,
     contrastive=(64, 32),
@@ -130,16 +130,11 @@ class Inputs:
     def manifold(self, **options: Any) -> ManifoldModule:
         """A new module, the same each time."""
         seed_everything(0, verbose=False)
-        return ManifoldModule(*self.sizes.widths, **self.sizes.manifold, **options)
+        return ManifoldModule(*self.sizes.widths, self.sizes.manifold, **options)
 
     def time_manifold(self, data: ShardDataModule, precision: str = "bf16-mixed") -> list[float]:
         """Seconds of a step through Lightning, eager, for each window."""
         return lightning_steps(data, self.sizes.pace, module=self.manifold(), precision=precision)
-
-
-def model_arguments(options: dict[str, Any]) -> list[str]:
-    """Options of a model as arguments of the command."""
-    return [f"--model.{name}={json.dumps(value)}" for name, value in options.items()]
 
 
 def step_figures(seconds: float, floor_ms: float | None) -> Figures:

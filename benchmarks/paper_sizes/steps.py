@@ -152,7 +152,7 @@ def bare_steps(
     place, clock, batches = device(), Clock(pace), _endless(data)
     module = (module or ManifoldModule(VISUAL_WIDTH, AUDIO_WIDTH)).to(place).train()
     halves = (module.projector_parameters, module.reconstructor_parameters)
-    optimizers = [build_adamw(parameters, 1e-4, 1e-2) for parameters in halves]
+    optimizers = [build_adamw(parameters, module.optimization) for parameters in halves]
     for _ in range(pace.steps):
         batch = {name: x.to(place, non_blocking=True) for name, x in next(batches).items() if torch.is_tensor(x)}
         for turn, losses in enumerate((module.losses, module.reconstructor_losses)):

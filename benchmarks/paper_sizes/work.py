@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from lightning_ss2a.models import ManifoldOptions
 from lightning_ss2a.training import ManifoldModule
 from paper_sizes.steps import frozen
 
@@ -82,18 +83,18 @@ class StepWork:
         return arithmetic + self.weight_bytes / bytes_per_second
 
 
-def step_work(module_options: dict, widths: tuple[int, int], batch_size: int, bf16: bool = True) -> StepWork:
+def step_work(options: ManifoldOptions, widths: tuple[int, int], batch_size: int, bf16: bool = True) -> StepWork:
     """One step of both turns of a ``ManifoldModule``, on fake tensors.
 
     Args:
-        module_options: of the module; none: the paper's sizes.
+        options: architecture of the manifold.
         widths: of the visual and the audio embeddings.
         batch_size: rows.
         bf16: under autocast to bf16; else in float32.
     """
     visual_width, audio_width = widths
     with FakeTensorMode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        module = ManifoldModule(visual_width, audio_width, **module_options)
+        module = ManifoldModule(visual_width, audio_width, options)
         batch = {"visual": torch.randn(batch_size, visual_width), "audio": torch.randn(batch_size, audio_width)}
         halves = (module.projector_parameters, module.reconstructor_parameters)
         with Count() as count:

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from lightning_ss2a.models import ManifoldOptions
 from lightning_ss2a.training import ManifoldModule
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"manifold_width": 12, "projector_widths": [16], "reconstructor_widths": [16]}
+SMALL = ManifoldOptions(width=12, projector_widths=(16,), reconstructor_widths=(16,))
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_clock_takes_the_mean_of_each_window(
 @pytest.mark.parametrize("bf16", [True, False])
 def test_step_work_counts_what_torch_counts(work: ModuleType, bf16: bool):
     counted = work.step_work(SMALL, (20, 16), 8, bf16)
-    module = ManifoldModule(20, 16, **SMALL)
+    module = ManifoldModule(20, 16, SMALL)
     batch = {"visual": torch.randn(8, 20), "audio": torch.randn(8, 16)}
     halves = (module.projector_parameters, module.reconstructor_parameters)
     with FlopCounterMode(display=False) as counter, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
