@@ -3,9 +3,7 @@
 So with teacher, filter, figures, checkpoints and logger.
 """
 
-import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from paper_sizes import BATCH_SIZE, EPOCHS, PAIRS, steps_of
 from paper_sizes.steps import wait
 
-from gpu_parts.inputs import Inputs, peak_memory, reset_peak_memory
+from gpu_parts.inputs import Inputs, peak_memory, reset_peak_memory, smaller_model
 from gpu_parts.process import Report
 from lightning_ss2a.cli.lightning import build_cli
 
@@ -55,7 +53,7 @@ class EpochTimes(Callback):
 def run(inputs: Inputs, report: Report) -> None:
     """Run one epoch of the teacher's stage and some of the student's, the last of them validated; take the last."""
     dataset, sizes, times = inputs.dataset("pairs", report), inputs.sizes, EpochTimes()
-    arguments = [f"--model.manifold={json.dumps(asdict(sizes.manifold))}"]
+    arguments = smaller_model(inputs, "manifold", sizes.manifold)
     arguments += [f"--data.datasets={dataset}", f"--data.batch_size={sizes.batch_size}"]
     arguments += [f"--trainer.max_epochs={sizes.epochs}", f"--trainer.check_val_every_n_epoch={sizes.epochs}"]
     arguments += ["--trainer.devices=1", f"--trainer.logger.save_dir={inputs.folder}/runs"]

@@ -1,8 +1,9 @@
 """What the parts share: sizes, data, modules, what was measured before; and how a step's time is judged."""
 
+import json
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,6 +136,11 @@ class Inputs:
     def time_manifold(self, data: ShardDataModule, precision: str = "bf16-mixed") -> list[float]:
         """Seconds of a step through Lightning, eager, for each window."""
         return lightning_steps(data, self.sizes.pace, module=self.manifold(), precision=precision)
+
+
+def smaller_model(inputs: Inputs, group: str, options: ManifoldOptions | RemixerOptions) -> list[str]:
+    """Arguments that make the model of a config tiny, for a smoke test; none where the config's own is measured."""
+    return [f"--model.{group}={json.dumps(asdict(options))}"] if inputs.smoke else []
 
 
 def step_figures(seconds: float, floor_ms: float | None) -> Figures:

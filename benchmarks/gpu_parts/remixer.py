@@ -1,15 +1,13 @@
 """An epoch of the Remixer as configs/paper/remixer.yaml has it, eager, on simulated scenes."""
 
-import json
 import statistics
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer
 from paper_sizes.steps import Pace, StepTimes, device
 
-from gpu_parts.inputs import Inputs, KernelTimes, peak_memory, reset_peak_memory
+from gpu_parts.inputs import Inputs, KernelTimes, peak_memory, reset_peak_memory, smaller_model
 from gpu_parts.process import Report
 from lightning_ss2a.cli.lightning import build_cli
 
@@ -35,8 +33,8 @@ def run(inputs: Inputs, report: Report) -> None:
     pace = Pace(sizes.pace.warm_up, sizes.pace.windows, min(sizes.pace.window, steps_an_epoch))
     first, times = FirstStep(), StepTimes(pace)
     kernels = KernelTimes(after=pace.steps, steps=sizes.profiled_steps)
-    model = f"--model.remixer={json.dumps(asdict(sizes.remixer))}"
-    arguments = [f"--data.datasets={dataset}", f"--data.batch_size={sizes.batch_size}", model]
+    arguments = smaller_model(inputs, "remixer", sizes.remixer)
+    arguments += [f"--data.datasets={dataset}", f"--data.batch_size={sizes.batch_size}"]
     arguments += [f"--model.manifold_checkpoint={manifold}", "--model.compile_model=false", "--trainer.max_epochs=-1"]
     arguments += [f"--trainer.max_steps={pace.steps + sizes.profiled_steps}", "--trainer.devices=1"]
     arguments += ["--trainer.limit_val_batches=0", "--trainer.logger=false", "--trainer.enable_checkpointing=false"]
