@@ -1,4 +1,4 @@
-"""Every stage one after the other on the real demo, by the lines of docs/training.md, from an empty folder; fewer epochs."""
+"""Every stage of docs/training.md one after the other on the real demo, from an empty folder; fewer epochs."""
 
 import re
 from pathlib import Path
