@@ -29,8 +29,8 @@ def error_of(capsys: pytest.CaptureFixture, *arguments: str) -> str:
     return line
 
 
-X = {"model.dropout": {"choices": [0.1, 0.2]}}
-RANGE = {"model.dropout": {"low": 0.1, "high": 0.2}}
+X = {"model.kl_weight": {"choices": [0.1, 0.2]}}
+RANGE = {"model.kl_weight": {"low": 0.1, "high": 0.2}}
 FREE: dict[str, Any] = {"sampler": "RandomSampler", "trials": 2, "parameters": RANGE}
 
 
@@ -44,8 +44,8 @@ FREE: dict[str, Any] = {"sampler": "RandomSampler", "trials": 2, "parameters": R
         ({"base": "no.yaml"}, "base: no.yaml is no file relative to "),
         ({"base": "a", "bases": {"a": {"configs": ["bse.yaml"]}}}, "bases.a.configs: bse.yaml is no file relative to "),
         ({"parameters": {}}, "the search space is empty"),
-        ({"parameters": {"model.dropout": {"choices": []}}}, "parameters.model.dropout: the list of choices is empty"),
-        ({"parameters": RANGE}, "parameters.model.dropout: a grid needs choices, or a range with step"),
+        ({"parameters": {"model.kl_weight": {"choices": []}}}, "s.model.kl_weight: the list of choices is empty"),
+        ({"parameters": RANGE}, "parameters.model.kl_weight: a grid needs choices, or a range with step"),
         ({"sampler": "TPESampler"}, "trials is missing: sampler TPESampler has no end"),
         ({**FREE, "sampler": "TPSampler"}, "no class TPSampler in optuna.samplers; did you mean TPES"),
         ({"workers": 0}, "workers is 0, needs at least 1"),
@@ -62,11 +62,11 @@ FREE: dict[str, Any] = {"sampler": "RandomSampler", "trials": 2, "parameters": R
         ({**FREE, "sampler": {"class_path": "RandomSampler", "init_args": {"seeed": 1}}}, "did you mean seed?"),
         ({**FREE, "sampler": "CmaEsSampler"}, "sampler CmaEsSampler: No module named 'cmaes'"),
         ({**FREE, "sampler": "CmaEsSampler", "metric": ["a", "b"]}, "multi-objective optimization, CmaEsSampler can"),
-        ({**FREE, "first": [{"model.dropuot": 1}]}, "first[0]: model.dropuot is no parameter of this sweep; did you"),
-        ({**FREE, "first": [{"model.dropout": 1}]}, "first[0]: model.dropout is 1, needs 0.1 to 0.2"),
-        ({"overrides": {"model.dropout": 0.1}}, "overrides: model.dropout is a parameter; choose one"),
+        ({**FREE, "first": [{"model.kl_wieght": 1}]}, "first[0]: model.kl_wieght is no parameter of this sweep; did"),
+        ({**FREE, "first": [{"model.kl_weight": 1}]}, "first[0]: model.kl_weight is 1, needs 0.1 to 0.2"),
+        ({"overrides": {"model.kl_weight": 0.1}}, "overrides: model.kl_weight is a parameter; choose one"),
         ({"overrides": {"seed_everything": 3}}, "overrides: seed_everything has no effect, it is repeated over"),
-        ({"repeats": {"model.dropout": [0.1]}}, "model.dropout is both a parameter and repeated over"),
+        ({"repeats": {"model.kl_weight": [0.1]}}, "model.kl_weight is both a parameter and repeated over"),
         ({"overrides": {"data.datasets": "{wrold}"}}, "overrides.data.datasets: {wrold} stands for nothing"),
         ({"prepare": {"world": "rm -r {output}"}}, "prepare.world: a command begins with lightning or ss2a"),
         ({"prepare": {"seed": "ss2a shards"}}, "prepare.seed: the name is taken"),
@@ -127,10 +127,10 @@ def refused(folder: Path, **options: Any) -> str:
 @pytest.mark.slow
 def test_what_the_check_refuses_and_that_a_mended_file_runs(folder: Path):
     root = folder / "runs/sweeps/grid"
-    line = refused(folder, parameters={"model.dropuot": {"choices": [0.1, 0.2]}})
-    assert "did you mean model.manifold.dropout?" in line
+    line = refused(folder, parameters={"model.kl_wieght": {"choices": [0.1, 0.2]}})
+    assert "did you mean model.kl_weight?" in line
     assert f"all output: {root.relative_to(folder)}/check/output.log" in line
-    line = refused(folder, parameters={"model.dropout": {"choices": [0.1, "much"]}})
+    line = refused(folder, parameters={"model.kl_weight": {"choices": [0.1, "much"]}})
     assert "much" in line
     line = refused(folder, parameters={"trainer.callbacks.Trouble.sleeep": {"choices": [0.1]}})
     assert "did you mean" in line
@@ -143,7 +143,7 @@ def test_what_the_check_refuses_and_that_a_mended_file_runs(folder: Path):
     assert not (root / "trials").exists()
     write_sweep(folder, {**GRID, "parameters": X})
     assert "2 of 2 done" in sweep(folder)
-    assert [trial.params for trial in study(folder).trials] == [{"model.dropout": 0.1}, {"model.dropout": 0.2}]
+    assert [trial.params for trial in study(folder).trials] == [{"model.kl_weight": 0.1}, {"model.kl_weight": 0.2}]
     assert yaml.safe_load((root / "sweep.yaml").read_text())["metric"] == COSINE
 
 

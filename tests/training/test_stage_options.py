@@ -76,7 +76,7 @@ def test_a_name_or_number_that_is_none_is_refused_in_python_too(name: str, optio
     ("make", "options", "named"),
     [
         (TemporalAggregationModule, {"flavour": "linear", "variant": "published"}, {"variant=published"}),
-        (TemporalAggregationModule, {"flavour": "linear", "width": 7}, set()),
+        (TemporalAggregationModule, {"flavour": "linear", "width": 16}, set()),
         (TemporalAggregationModule, {"embedding": "mean", "draws": 8}, {"draws=8"}),
         (
             V2AMapperModule,

@@ -154,8 +154,8 @@ def test_a_table_of_the_demo_is_made_from_nothing(
     overlay.write_text(yaml.safe_dump(demo))
     options = ["--folder", str(folder), "--workers=1"]
     if table == "8":
-        options.append('--parameters={"model.cycle_samples": {"choices": [1, 4]}, '
-                       '"model.cycle_iterations": {"choices": [1, 4]}, "KL weight": {"settings": {"5e-5": '
+        options.append('--parameters={"model.cycle_mix.samples": {"choices": [1, 4]}, '
+                       '"model.cycle_mix.iterations": {"choices": [1, 4]}, "KL weight": {"settings": {"5e-5": '
                        '{"ckpt_path": "{remixer}/checkpoints/last.ckpt", "model.kl_weight": 5e-5}}}}')  # fmt: skip
     else:
         options.append(f"--overrides={SHORT}")
