@@ -1,4 +1,7 @@
-"""Notebooks run, and their committed outputs are those of a run."""
+"""Notebooks run, and their committed outputs are those of a run.
+
+To write the outputs anew: OMP_NUM_THREADS=1 .venv/bin/jupyter-execute --inplace notebooks/*.ipynb
+"""
 
 import re
 import shutil
