@@ -3,7 +3,7 @@
 import statistics
 
 import torch
-from cycle_mix import GOALS, networks, peer, scenes, seconds
+from cycle_mix import GOALS, Tokens, networks, peer, scenes, seconds
 from paper_sizes.steps import device
 
 from gpu_parts.inputs import Inputs
@@ -22,10 +22,10 @@ def run(inputs: Inputs, report: Report) -> None:
     for count in inputs.sizes.mixed:
         tokens = scenes(count, SOURCES, device())
 
-        def ours(tokens: tuple = tokens, count: int = count) -> None:
+        def ours(tokens: Tokens = tokens, count: int = count) -> None:
             cycle_mix(remixer, manifold, *tokens, range(count), options=options)
 
-        def theirs(tokens: tuple = tokens) -> None:
+        def theirs(tokens: Tokens = tokens) -> None:
             peer(remixer, manifold, tokens, remixer.options.max_slots, 1, samples)
 
         ours()

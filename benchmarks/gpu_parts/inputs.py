@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from paper_sizes import AUDIO_WIDTH, BATCH_SIZE, EPOCHS, PAIRS, VISUAL_WIDTH, steps_of
-from paper_sizes.steps import Pace, lightning_steps, wait
+from paper_sizes.steps import Pace, Precision, lightning_steps, wait
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -133,7 +133,7 @@ class Inputs:
         seed_everything(0, verbose=False)
         return ManifoldModule(*self.sizes.widths, self.sizes.manifold, **options)
 
-    def time_manifold(self, data: ShardDataModule, precision: str = "bf16-mixed") -> list[float]:
+    def time_manifold(self, data: ShardDataModule, precision: Precision = "bf16-mixed") -> list[float]:
         """Seconds of a step through Lightning, eager, for each window."""
         return lightning_steps(data, self.sizes.pace, module=self.manifold(), precision=precision)
 

@@ -2,7 +2,7 @@
 
 import statistics
 
-from paper_sizes.steps import bare_steps
+from paper_sizes.steps import Precision, bare_steps
 from step_overhead import GOAL
 
 from gpu_parts.inputs import Inputs
@@ -13,7 +13,8 @@ def run(inputs: Inputs, report: Report) -> None:
     """Time both in turns."""
     data, sizes = inputs.pairs(report, residency="memory"), inputs.sizes
     data.setup("fit")
-    for name, precision in (("bf16", "bf16-mixed"), ("float32", "32-true")):
+    precisions: dict[str, Precision] = {"bf16": "bf16-mixed", "float32": "32-true"}
+    for name, precision in precisions.items():
         bare, ours = [], []
         for _ in range(sizes.turns):
             bare += bare_steps(data, sizes.pace, inputs.manifold(), precision)

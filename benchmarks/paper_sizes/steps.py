@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -53,6 +54,9 @@ def wait() -> None:
     """Let the GPU finish."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+Precision = Literal["32-true", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def lightning_steps(
     pace: Pace,
     callbacks: Sequence[Callback] = (),
     module: ManifoldModule | None = None,
-    precision: str = "32-true",
+    precision: Precision = "32-true",
 ) -> list[float]:
     """Seconds of a step in Trainer.fit, for each window of ``pace``.
 
@@ -146,7 +150,7 @@ def lightning_steps(
 
 
 def bare_steps(
-    data: ShardDataModule, pace: Pace, module: ManifoldModule | None = None, precision: str = "32-true"
+    data: ShardDataModule, pace: Pace, module: ManifoldModule | None = None, precision: Precision = "32-true"
 ) -> list[float]:
     """Seconds of a step in a loop of PyTorch calls around the same losses; arguments as of :func:`lightning_steps`."""
     place, clock, batches = device(), Clock(pace), _endless(data)
