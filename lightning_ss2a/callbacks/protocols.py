@@ -1,7 +1,7 @@
 """What callbacks ask of the module that is trained, and how they refuse one that has none of it.
 
-Protocols that only read are met by any module that has their properties. One that sets attributes of a module names
-submodules, which Python 3.12 cannot see in an instance; a module says in its bases that it meets that one.
+Protocols of properties are met by any module that has them. Submodules cannot be looked for in an instance from Python
+3.12 on: a module says in its bases that it meets a protocol that names some.
 """
 
 from collections.abc import Mapping
@@ -72,22 +72,17 @@ class TrainsManifold(Protocol):
 
 @runtime_checkable
 class MixesScenes(Protocol):
-    """A module that is measured on scenes, which it mixes with a Remixer."""
+    """A module that is measured on scenes, which it mixes with a Remixer.
 
-    @property
-    def remixer(self) -> Remixer:
-        """What gives the attention that is shown."""
-        ...
+    Attributes:
+        remixer: gives the attention that is shown.
+        use_global: whether slot 0 is the scene's global embedding.
+        cycle_mix_options: options of the Cycle Mix whose scores are shown.
+    """
 
-    @property
-    def use_global(self) -> bool:
-        """Whether slot 0 is the scene's global embedding."""
-        ...
-
-    @property
-    def cycle_mix_options(self) -> CycleMixOptions:
-        """Options of the Cycle Mix whose scores are shown."""
-        ...
+    remixer: Remixer
+    use_global: bool
+    cycle_mix_options: CycleMixOptions
 
     @property
     def ssms_by_group(self) -> Mapping[str, Tensor]:

@@ -36,7 +36,12 @@ def is_last_batch(trainer: Trainer, batch_idx: int) -> bool:
     return batch_idx + 1 == trainer.num_training_batches
 
 
-def is_logging_batch(trainer: Trainer, batch_idx: int) -> bool:
-    """Tells whether loggers write at this batch, or the epoch ends with it."""
+def ends_logging_interval(trainer: Trainer, count: int) -> bool:
+    """Tells whether loggers write at the batch or step of this number, from 1."""
     interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # see above
-    return is_last_batch(trainer, batch_idx) or (interval > 0 and (batch_idx + 1) % interval == 0)
+    return interval > 0 and count % interval == 0
+
+
+def is_logging_batch(trainer: Trainer, batch_idx: int) -> bool:
+    """Tells whether an epoch ends with this batch, or a logging interval within the epoch."""
+    return is_last_batch(trainer, batch_idx) or ends_logging_interval(trainer, batch_idx + 1)

@@ -110,11 +110,6 @@ class AudioToVisualModule(StageModule):
         """Measure a batch of pairs."""
         targets = targets_of(batch)
         if len(targets):
-            self.validation.update(
-                targets,
-                {OWN: normalize(self.translator(batch["audio"]).float(), dim=-1)},
-                lambda: translation_baselines(targets, self.statistics),
-                self.statistics,
-                self._label_head,
-            )
+            own = normalize(self.translator(batch["audio"]).float(), dim=-1)
+            self.add_predictions(targets, {OWN: own}, translation_baselines)
         return {}

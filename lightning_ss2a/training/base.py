@@ -1,7 +1,7 @@
 """What all stages share: options and checkpoints, validation with its baselines, randomness by step, one optimiser."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lightning_ss2a.callbacks.trainer_state import data_of
+from lightning_ss2a.callbacks.trainer_state import data_of, ends_logging_interval
 from lightning_ss2a.checkpoints import FORMAT, check_format, read_checkpoint
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.format.label_head import LabelHead
@@ -32,6 +32,7 @@ from lightning_ss2a.training.resume import finish_epoch
 from lightning_ss2a.training.validation.baselines import TrainingStatistics, training_statistics
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
+from lightning_ss2a.training.validation.targets import Targets
 
 
 class MeasuredModule(LightningModule):
@@ -129,8 +130,17 @@ class MeasuredModule(LightningModule):
         raise NotImplementedError
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Add a batch to ``self.validation``; returns what figures are drawn from."""
+        """Measure a batch, by :meth:`add_predictions`; returns what figures are drawn from."""
         raise NotImplementedError
+
+    def add_predictions(
+        self,
+        targets: Targets,
+        predictions: Mapping[str, Any],
+        baselines: Callable[[Targets, TrainingStatistics], Mapping[str, Any]],
+    ) -> None:
+        """Add a batch to the metrics; see :meth:`EpochMetrics.update`."""
+        self.validation.update(targets, predictions, baselines, self.statistics, self._label_head)
 
     @property
     def ssms_by_group(self) -> dict[str, Tensor]:
@@ -243,8 +253,7 @@ class MeasuredModule(LightningModule):
 
     def is_logged_at(self, count: int) -> bool:
         """Whether loggers write at the batch or step of this number, from 1."""
-        interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # its logger connector sets it
-        return interval > 0 and count % interval == 0
+        return ends_logging_interval(self.trainer, count)
 
     # ---------------------------------------------------------------- evaluation
 

@@ -294,12 +294,6 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         """Measure a batch of pairs; returns the means of its embeddings for the figures."""
         manifold = self.evaluated_manifold
         visual, audio = manifold.project_visual(batch["visual"]).mean, manifold.project_audio(batch["audio"]).mean
-        targets = targets_of(batch)
-        self.validation.update(
-            targets,
-            {OWN: PairPrediction(manifold.reconstruct_audio(visual).mean, visual, audio)},
-            lambda: pair_baselines(targets, self.statistics),
-            self.statistics,
-            self._label_head,
-        )
+        own = PairPrediction(manifold.reconstruct_audio(visual).mean, visual, audio)
+        self.add_predictions(targets_of(batch), {OWN: own}, pair_baselines)
         return {"visual_embedding": visual, "audio_embedding": audio}

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from lightning_ss2a.callbacks.protocols import MixesScenes
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
@@ -30,17 +31,17 @@ from lightning_ss2a.training.checks import warn_without_effect
 from lightning_ss2a.training.optimization import OptimizationOptions
 from lightning_ss2a.training.pretrained import StoredManifold, build_manifold, read_manifold, same_weights
 from lightning_ss2a.training.projection_cache import ProjectionCache
-from lightning_ss2a.training.validation.baselines import BASELINES, untrained_predictions
+from lightning_ss2a.training.validation.baselines import BASELINES, TrainingStatistics, untrained_predictions
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
 from lightning_ss2a.training.validation.predicted_audio import audio_metrics
-from lightning_ss2a.training.validation.targets import targets_of
+from lightning_ss2a.training.validation.targets import Targets, targets_of
 from lightning_ss2a.training.variational import Embedding, SamplingOptions, cosine_losses
 
 SOURCE_FIELDS = ("sources", "global_visual")
 
 
-class RemixerModule(StageModule):
+class RemixerModule(StageModule, MixesScenes):
     """Learns a :class:`~lightning_ss2a.models.Remixer` from scenes, on the embeddings of a frozen manifold.
 
     A scene's tokens are those of its global embedding and of its sources, in this order. Where a scene has more sources
@@ -285,12 +286,11 @@ class RemixerModule(StageModule):
             result = self.cycle_mix(batch, slots)
             predictions["cycle_mix"], shown["history"] = result.embedding, result.history
 
-        def baselines() -> dict[str, Tensor]:
-            return untrained_predictions(targets, self.statistics) | manifold_predictions(
-                slots, self._project_visual(batch["global_visual"]), self.manifold
-            )
+        def baselines(targets: Targets, statistics: TrainingStatistics) -> dict[str, Tensor]:
+            of_global = self._project_visual(batch["global_visual"])
+            return untrained_predictions(targets, statistics) | manifold_predictions(slots, of_global, self.manifold)
 
-        self.validation.update(targets, predictions, baselines, self.statistics, self._label_head)
+        self.add_predictions(targets, predictions, baselines)
         self.validation.extra["draw_cosine"].update(*draws)
         return shown
 

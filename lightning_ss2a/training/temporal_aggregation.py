@@ -21,11 +21,11 @@ from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.checks import check_width, warn_without_effect
 from lightning_ss2a.training.optimization import OptimizationOptions, build_adamw
-from lightning_ss2a.training.validation.baselines import BASELINES, untrained_predictions
+from lightning_ss2a.training.validation.baselines import BASELINES, TrainingStatistics, untrained_predictions
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
 from lightning_ss2a.training.validation.predicted_audio import audio_metrics
-from lightning_ss2a.training.validation.targets import targets_of
+from lightning_ss2a.training.validation.targets import Targets, targets_of
 from lightning_ss2a.training.variational import SamplingOptions, cosine_losses
 
 Flavour = Literal["attention", "linear", "mean", "middle"]
@@ -139,13 +139,10 @@ class TemporalAggregationModule(StageModule):
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """Measure a batch of videos."""
         targets = targets_of(batch)
+
+        def baselines(targets: Targets, statistics: TrainingStatistics) -> dict[str, Tensor]:
+            return untrained_predictions(targets, statistics) | {"frame_mean": mean_over_frames(batch["frames"])}
+
         if len(targets):
-
-            def baselines() -> dict[str, Tensor]:
-                return untrained_predictions(targets, self.statistics) | {
-                    "frame_mean": mean_over_frames(batch["frames"])
-                }
-
-            predictions = {OWN: self.predict_audio(batch)}
-            self.validation.update(targets, predictions, baselines, self.statistics, self._label_head)
+            self.add_predictions(targets, {OWN: self.predict_audio(batch)}, baselines)
         return {}

@@ -122,13 +122,7 @@ class V2AMapperModule(StageModule):
         """Measure a batch of scenes or pairs."""
         targets = targets_of(batch)
         if len(targets):
-            self.validation.update(
-                targets,
-                {OWN: self.predict_audio(batch)},
-                lambda: untrained_predictions(targets, self.statistics),
-                self.statistics,
-                self._label_head,
-            )
+            self.add_predictions(targets, {OWN: self.predict_audio(batch)}, untrained_predictions)
         return {}
 
 

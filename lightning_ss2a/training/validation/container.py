@@ -89,7 +89,7 @@ class EpochMetrics(nn.Module, Generic[Prediction]):
         self,
         targets: Targets,
         predictions: Mapping[str, Prediction],
-        baselines: Callable[[], Mapping[str, Prediction]],
+        baselines: Callable[[Targets, TrainingStatistics], Mapping[str, Prediction]],
         statistics: TrainingStatistics,
         head: LabelScorer | None,
     ) -> None:
@@ -98,7 +98,7 @@ class EpochMetrics(nn.Module, Generic[Prediction]):
         Args:
             targets: what predictions are measured against.
             predictions: those of the model by name.
-            baselines: gives those of the baselines by name; called where they are not measured yet, in float32.
+            baselines: predicts what baselines do, by name; called where they are not measured yet, in float32.
             statistics: closed-form summaries of the training split.
             head: label head of the data, if they have one.
         """
@@ -108,7 +108,7 @@ class EpochMetrics(nn.Module, Generic[Prediction]):
             self._predictions[name].update(prediction, targets, statistics, head)
         if self._baseline_values is None:
             with torch.autocast(targets.audio.device.type, enabled=False):
-                measured = baselines()
+                measured = baselines(targets, statistics)
             for name, prediction in measured.items():
                 self._baselines[name].update(prediction, targets, statistics, head)
 

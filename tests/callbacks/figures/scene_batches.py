@@ -8,6 +8,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_ss2a.callbacks.protocols import MixesScenes
 from lightning_ss2a.models import CycleMixOptions, RemixerOptions
 
 NAMES = ["cat", "dog", "owl", "a class whose name is far too long for any cell of the table", "$ice$_cream"]
@@ -48,7 +49,7 @@ class StubData(LightningDataModule):
         return DataLoader(self.batches, batch_size=None)
 
 
-class StubRemixer(LightningModule):
+class StubRemixer(LightningModule, MixesScenes):
     """What RemixerFigures reads of a module: outputs by validation batch, and SSMS once the epoch is measured."""
 
     def __init__(
@@ -63,8 +64,12 @@ class StubRemixer(LightningModule):
         self.use_global, self.cycle_mix_options = use_global, cycle_mix or CycleMixOptions()
         self.remixer = SimpleNamespace(options=remixer)
         self.outputs, self.ssms = outputs, ssms
-        self.ssms_by_group: dict[str, Tensor] = {}
+        self.measured: dict[str, Tensor] = {}
         self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    @property
+    def ssms_by_group(self) -> dict[str, Tensor]:
+        return self.measured
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         return (self.weight * batch).sum()
@@ -73,7 +78,7 @@ class StubRemixer(LightningModule):
         return self.outputs[batch_idx]
 
     def on_validation_epoch_end(self) -> None:
-        self.ssms_by_group = self.ssms
+        self.measured = self.ssms
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)

@@ -207,7 +207,7 @@ def test_a_checkpoint_loads_without_config_and_without_unpickling(trained: tuple
     folder, module = trained
     checkpoint = torch.load(folder / "end.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["visual_width"] == VISUAL_WIDTH
-    assert checkpoint["hyper_parameters"]["projector_widths"] == [16, 16]
+    assert checkpoint["hyper_parameters"]["manifold"]["projector_widths"] == [16, 16]
     assert {value.device.type for value in checkpoint["training_statistics"].values()} == {"cpu"}
     loaded = ManifoldModule.load_from_checkpoint(folder / "end.ckpt", weights_only=True)
     assert dict(loaded.hparams) == dict(module.hparams)

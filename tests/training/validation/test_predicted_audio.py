@@ -59,7 +59,9 @@ class Example:
             named = {name: values[part] for name, values in self.predictions.items()}
             own = {name: named[name] for name in ("prediction", *VARIANTS)}
             floors = {name: named[name] for name in FLOORS}
-            validation.update(self.targets(part), own, lambda floors=floors: floors, self.statistics, head or self.head)
+            validation.update(
+                self.targets(part), own, lambda *_, floors=floors: floors, self.statistics, head or self.head
+            )
 
 
 def by_numpy(example: Example, predicted: Tensor) -> dict[str, float | list[float]]:
@@ -154,7 +156,7 @@ def test_floors_are_measured_once_and_again_when_asked():
     asked = []
 
     def epoch(floors: dict[str, Tensor]) -> dict[str, Tensor]:
-        def ask() -> dict[str, Tensor]:
+        def ask(*_: object) -> dict[str, Tensor]:
             asked.append(1)
             return floors
 
