@@ -1,8 +1,8 @@
-"""Is the manifold of configs/manifold.yaml better than its floors, on sounds and pictures it never saw?
+"""Is the manifold of configs/manifold.yaml better than its baselines, on sounds and pictures it never saw?
 
 Trains the shipped config on every fold of shards/demo (folds never share a group), then again on shuffled pairs (in one
 stage: no filter sees which pairs are true), and prints the mean and spread over folds of the *last* epoch (no epoch is
-picked by what it scored) beside every floor.
+picked by what it scored) beside every baseline.
 
     python benchmarks/demo_folds.py [--seeds 3] [--model.contrastive.ccmr_alpha=0 ...]
 """
@@ -91,8 +91,8 @@ def main() -> None:
     print(f"{'metric':30} {'manifold':>15} {'ridge':>15} {'mean audio':>15} {'chance':>15} {'shuffled pairs':>15}")
     for name in SHOWN:
         cells = [mean_and_spread([run[name] for run in runs])]
-        for floor in ("ridge", "mean_audio", "chance"):
-            key = f"{name}_floor/{floor}"
+        for baseline in ("ridge", "mean_audio", "chance"):
+            key = f"{name}_baseline/{baseline}"
             cells.append(mean_and_spread([run[key] for run in runs]) if key in runs[0] else "")
         cells.append(mean_and_spread([run[name] for run in controls]))
         print(f"{name:30} " + " ".join(f"{cell:>15}" for cell in cells))
@@ -111,11 +111,11 @@ def verdict(runs: list[dict[str, float]], controls: list[dict[str, float]]) -> d
         "recall@5 >= 0.42 both ways": min(mean(f"recall@5/{d}") for d in directions) >= 0.42,
         "median rank <= 8 both ways": max(mean(f"median_rank/{d}") for d in directions) <= 8,
         "cosine >= mean audio + 0.025": mean("reconstruction_cosine")
-        >= mean("reconstruction_cosine_floor/mean_audio") + 0.025,
-        "SSMS >= mean audio + 0.4": mean("ssms") >= mean("ssms_floor/mean_audio") + 0.4,
+        >= mean("reconstruction_cosine_baseline/mean_audio") + 0.025,
+        "SSMS >= mean audio + 0.4": mean("ssms") >= mean("ssms_baseline/mean_audio") + 0.4,
         "shuffled pairs at chance": max(mean(f"recall@5/{d}", controls) for d in directions) <= 0.25,
     }
-    ratio = mean("recall@5/visual_to_audio") / mean("recall@5/visual_to_audio_floor/ridge")
+    ratio = mean("recall@5/visual_to_audio") / mean("recall@5/visual_to_audio_baseline/ridge")
     return {
         "benchmark": "demo_folds",
         "ratio": round(ratio, 3),

@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 METRICS = ("val/ssms", "val/reconstruction_cosine", "val/recall@5/visual_to_audio", "val/recall@5/audio_to_visual")
-RIDGE = "_floor/ridge"
+RIDGE = "_baseline/ridge"
 RECORDED = Path(__file__).parent.parent / "docs" / "sweeps" / "manifold_runs.csv"
 
 Values = dict[int, dict[str, float]]

@@ -122,7 +122,7 @@ def report(seeds: int) -> dict[str, str]:
         header = ["alpha", "masked pairs", *columns.values()]
         if world == "simulated":
             name = {"simulated": "raw embeddings", "simulated metrics": "ridge regression"}[block]
-            rows.append([name, "", *(_floor(results, made, column) for column in columns)])
+            rows.append([name, "", *(_baseline(results, made, column) for column in columns)])
         if block == "simulated":
             rows[-1] += [""] * len(CHANGES)
             header += CHANGES.values()
@@ -135,11 +135,11 @@ def _change(changes: Callable[[str, str], list[float]], arm: str, name: str) -> 
     return "" if arm == "0" else mean_and_spread(changes(arm, name))
 
 
-def _floor(results: Results, made: Sequence[Run], column: str) -> str:
+def _baseline(results: Results, made: Sequence[Run], column: str) -> str:
     """Of the simulated world: raw embeddings' rank correlations, ridge regression's metrics."""
     world = [run for run in made if run.world == "simulated" and run.arm == ALPHAS[0]]
     _, tree, side = column.split("/") if column.startswith("rank/") else ("", "", "")
-    name = f"rank/{tree}/raw_{side}" if tree else f"{column}_floor/ridge"
+    name = f"rank/{tree}/raw_{side}" if tree else f"{column}_baseline/ridge"
     return mean_and_spread(results.values(world, name), 2 if column == "ssms" else 3)
 
 

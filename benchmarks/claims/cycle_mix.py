@@ -144,7 +144,7 @@ def _feedback_table(values: Values) -> str:
 
 def _changes(values: Values, world: str, arm: str, name: str, other: str, group: str) -> list[float]:
     pairs = zip(values(world, arm, f"{name}/ssms/{group}"), values(world, arm, f"{other}/ssms/{group}"), strict=False)
-    return [mixed - floor for mixed, floor in pairs]
+    return [mixed - baseline for mixed, baseline in pairs]
 
 
 def _grid(values: Values, world: str, arm: str) -> str:
@@ -174,10 +174,10 @@ def _draw(values: Values) -> None:
                 line(axis, [place + 0.06 * (shift - 2) for place in at], samples, **drawn)
                 mean = values(world, arm, f"mean/ssms/{group}")
                 line(axis, [0.06 * (shift - 2)], [mean], color=COLOURS[colour], linestyle="")
-            floor = values(world, WEIGHTS[0], f"source_mean/ssms/{group}")
-            if floor:
+            baseline = values(world, WEIGHTS[0], f"source_mean/ssms/{group}")
+            if baseline:
                 line_at = {"color": "black", "linestyle": "--", "linewidth": 0.8, "label": "mean of χ(e)"}
-                axis.axhline(sum(floor) / len(floor), **line_at)
+                axis.axhline(sum(baseline) / len(baseline), **line_at)
             axis.set_xticks([0, *at], ["mean", *(str(count) for count in counts)])
             axis.set_title(f"SSMS, {world}, {GROUPS[group]}")
             axis.set_xlabel("iterations = samples")

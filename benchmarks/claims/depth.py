@@ -59,10 +59,10 @@ def runs(seeds: int) -> list[Run]:
     return made
 
 
-FLOORS = {
-    "recall@1": "recall@1/visual_to_audio_floor/ridge",
-    "ssms": "ssms_floor/ridge",
-    "reconstruction_cosine": "reconstruction_cosine_floor/ridge",
+BASELINES = {
+    "recall@1": "recall@1/visual_to_audio_baseline/ridge",
+    "ssms": "ssms_baseline/ridge",
+    "reconstruction_cosine": "reconstruction_cosine_baseline/ridge",
 }
 
 
@@ -84,8 +84,8 @@ def report(seeds: int) -> dict[str, str]:
             arm = f"{split} {variant}"
             parameters = mean_and_spread([count / 1e6 for count in values(arm, "parameters")[:1]], 2)
             rows.append([ROWS[split], f"{variant} / {len(widths[1]) // 2}", parameters, *cells(arm)])
-        floor = [mean_and_spread(values(f"{split} 3", FLOORS[name]), digits) for name, digits in SHOWN.items()]
-        rows.append([ROWS[split], "ridge", "", *(cell for value in floor for cell in ("", value))])
+        baseline = [mean_and_spread(values(f"{split} 3", BASELINES[name]), digits) for name, digits in SHOWN.items()]
+        rows.append([ROWS[split], "ridge", "", *(cell for value in baseline for cell in ("", value))])
     header = ["training rows", "blocks of projector / reconstructor", "million parameters", *measured]
     whys = []
     for variant in WHY_OF:

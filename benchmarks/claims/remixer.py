@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from .figures import COLOURS, figure, legend_beside, line
 from .runs import Results, Run
-from .scenes import MAPPER, REMIXER, floor_measures, mapper_measures, remixer_measures, scene_runs
+from .scenes import MAPPER, REMIXER, baseline_measures, mapper_measures, remixer_measures, scene_runs
 from .tables import markdown_table, mean_and_spread
 
 FILE = "remixer"
@@ -30,8 +30,8 @@ DEMO_SEEDS = 1
 
 
 def base_runs(seeds: int) -> list[Run]:
-    """The Remixer of the paper, beside all floors."""
-    return scene_runs(BASE, REMIXER, floor_measures, (), seeds, DEMO_SEEDS)
+    """The Remixer of the paper, beside all baselines."""
+    return scene_runs(BASE, REMIXER, baseline_measures, (), seeds, DEMO_SEEDS)
 
 
 def runs(seeds: int) -> list[Run]:

@@ -192,7 +192,9 @@ def _train(task: tuple[Run, str]) -> tuple[Run, dict[str, float]]:
     start = time.perf_counter()
     with _fitted(run, dataset) as cli:
         logged = {name: float(value) for name, value in cli.trainer.callback_metrics.items() if name.startswith("val/")}
-        numbers = {n.removeprefix("val/"): v for n, v in logged.items() if "_floor/" not in n or n.endswith("/ridge")}
+        numbers = {
+            n.removeprefix("val/"): v for n, v in logged.items() if "_baseline/" not in n or n.endswith("/ridge")
+        }
         cli.model.eval()
         numbers |= run.measure(cli, dataset, run)
     return run, numbers | {"seconds": time.perf_counter() - start}

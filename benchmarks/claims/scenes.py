@@ -143,7 +143,7 @@ def remixer_measures(cli: Any, dataset: str, run: Run) -> dict[str, float]:
     return score_scenes(cli, lambda batch, targets: remixer_predictions(cli.model, batch))
 
 
-def floor_measures(cli: Any, dataset: str, run: Run) -> dict[str, float]:
+def baseline_measures(cli: Any, dataset: str, run: Run) -> dict[str, float]:
     """The same, beside all that predicts without a Remixer and, where the truth is known, the best guess."""
     from lightning_ss2a.training.remixer import manifold_predictions
     from lightning_ss2a.training.validation.baselines import untrained_predictions

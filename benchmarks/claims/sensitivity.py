@@ -56,7 +56,7 @@ def measure(place: Place, wanted: Sequence[str]) -> dict[str, dict[str, float]]:
             found[arm] = clip_scores(load_remixer("remixer", place), scenes, judge)
         else:
             metrics = checkpoint(arm, STAGES[place.world], place)[1]
-            kept = {name: metrics[name] for name in ("ssms", "reconstruction_cosine", "ssms_floor/ridge")}
+            kept = {name: metrics[name] for name in ("ssms", "reconstruction_cosine", "ssms_baseline/ridge")}
             found[arm] = sensitivities(load_remixer(arm, place), scenes, pairs, added, judge) | kept
     return found
 
@@ -98,14 +98,14 @@ def report(seeds: int) -> dict[str, str]:
             parts = [mean_and_spread(_parts(values, world, arm, mode), 2) for mode in PARTS]
             toward.append([LABELS[arm], *cells, *parts])
             cells = [mean_and_spread(values(world, arm, f"{mode}/moved")) for mode in MODES]
-            quality = [("reconstruction_cosine", 3), ("ssms", 2), ("ssms_floor/ridge", 2)]
+            quality = [("reconstruction_cosine", 3), ("ssms", 2), ("ssms_baseline/ridge", 2)]
             moved.append([LABELS[arm], *cells, *(mean_and_spread(values(world, arm, n), d) for n, d in quality)])
         blocks[f"sensitivity {world}"] = markdown_table(["Remixer", *MODES.values(), *PARTS.values()], toward)
         header = ["Remixer", *MODES.values(), "cosine, scenes", "SSMS, scenes", "SSMS, ridge"]
         blocks[f"sensitivity {world} moved"] = markdown_table(header, moved)
     rows = []
     for world in WORLDS:
-        for suffix, label in (("", "translator"), ("_floor/ridge", "ridge regression")):
+        for suffix, label in (("", "translator"), ("_baseline/ridge", "ridge regression")):
             rows.append(
                 [f"{world}: {label}"]
                 + [mean_and_spread(values(world, "translation", name + suffix)) for name in TRANSLATION]

@@ -77,10 +77,10 @@ def report(seeds: int) -> dict[str, str]:
         [label, *(mean_and_spread(values(arm, name), digits) for name, (_, digits) in SHOWN.items())]
         for arm, (label, _) in ARMS.items()
     ]
-    floors = [values("plain", f"{name}_floor/ridge") for name in SHOWN]
+    baselines = [values("plain", f"{name}_baseline/ridge") for name in SHOWN]
     digits = [digits for _, digits in SHOWN.values()]
     rows.append(
-        ["ridge regression on all pairs", *(mean_and_spread(*pair) for pair in zip(floors, digits, strict=True))]
+        ["ridge regression on all pairs", *(mean_and_spread(*pair) for pair in zip(baselines, digits, strict=True))]
     )
     with figure("teacher", 2) as axes:
         for axis, name, title in zip(axes, ("recall@1/visual_to_audio", "ssms"), ("recall@1", "SSMS"), strict=True):

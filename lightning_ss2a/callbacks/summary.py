@@ -23,7 +23,7 @@ Best = dict[str, tuple[float, int]]
 
 
 class RunSummary(Callback):
-    """Prints each metric with its floors; after ``fit`` also its best epoch, the checkpoint and what to do next.
+    """Prints each metric with its baselines; after ``fit`` also its best epoch, the checkpoint and what to do next.
 
     The column "last" is the model as it stands at the end. "best" is the best of all validation epochs, which a small
     validation split makes look better than the model is: compare runs by "last", or by means over folds.
@@ -69,7 +69,7 @@ class RunSummary(Callback):
 
 
 def metrics(values: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """Selects the metrics of a stage among all logged values, without their floors."""
+    """Selects the metrics of a stage among all logged values, without their baselines."""
     return {name: float(x) for name, x in values.items() if name.startswith(prefix) and not is_baseline(name)}
 
 
@@ -84,13 +84,13 @@ def better_of(best: Best, values: Mapping[str, float], epoch: int) -> Best:
 
 
 def summary_table(best: Best, last: Mapping[str, float]) -> Any:
-    """Makes a rich table of a training: metric, last, best, best epoch, and each floor beside it."""
+    """Makes a rich table of a training: metric, last, best, best epoch, and each baseline beside it."""
     rows = {name: [_number(last.get(name)), _number(value), str(epoch)] for name, (value, epoch) in best.items()}
     return _table("Validation", ["last", "best", "best epoch"], rows, last)
 
 
 def values_table(values: Mapping[str, float], prefix: str) -> Any:
-    """Makes a rich table of one evaluation: metric, value, and each floor beside it."""
+    """Makes a rich table of one evaluation: metric, value, and each baseline beside it."""
     rows = {name: [_number(value)] for name, value in metrics(values, prefix).items()}
     return _table({"val/": "Validation", "test/": "Test"}[prefix], ["value"], rows, values)
 
@@ -119,15 +119,15 @@ def next_commands(
 def _table(title: str, columns: list[str], rows: Mapping[str, list[str]], values: Mapping[str, float]) -> Any:
     from rich.table import Table  # only a run's end needs it
 
-    table = Table(title=f"{title} (floors: what needs no training of this model)")
-    floors = baselines_among(values)
+    table = Table(title=f"{title} (baselines: what needs no training of this model)")
+    baselines = baselines_among(values)
     table.add_column("metric", no_wrap=True)  # a name that is cut tells nothing; headings break between words
-    for heading in (*columns, *(f"floor: {floor.replace('_', ' ')}" for floor in floors)):
+    for heading in (*columns, *(f"baseline: {baseline.replace('_', ' ')}" for baseline in baselines)):
         table.add_column(heading, justify="right")
     for name, cells in sorted(rows.items()):
         if re.search("/(single|several)/", name):  # of another way to predict: logged, but too much for a table
             continue
-        cells = [*cells, *(_number(values.get(baseline_metric(name, floor))) for floor in floors)]
+        cells = [*cells, *(_number(values.get(baseline_metric(name, baseline))) for baseline in baselines)]
         table.add_row(name.partition("/")[2], *cells)
     return table
 

@@ -122,7 +122,7 @@ class ShardCLI(LightningCLI):
             )
 
     def before_validate(self) -> None:
-        """Print the numbers once: as a table with their floors, where a RunSummary does it."""
+        """Print the numbers once: as a table with their baselines, where a RunSummary does it."""
         if any(isinstance(callback, RunSummary) for callback in self._callbacks):
             self.config_init[self.subcommand].verbose = False
 

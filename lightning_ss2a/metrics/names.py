@@ -1,11 +1,11 @@
-"""Names of logged metrics: ``METRIC`` of the model's own prediction, ``METRIC_floor/NAME`` of a baseline."""
+"""Names of logged metrics: ``METRIC`` of the model's own prediction, ``METRIC_baseline/NAME`` of a baseline."""
 
 from collections.abc import Iterable
 
 OWN = "prediction"
 """The model's own prediction, where predictions are told apart by name."""
 
-_BASELINE = "_floor/"
+_BASELINE = "_baseline/"
 
 
 def baseline_metric(metric: str, baseline: str) -> str:

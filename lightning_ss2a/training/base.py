@@ -169,7 +169,7 @@ class MeasuredModule(LightningModule):
         return []
 
     def setup(self, stage: str) -> None:
-        """Check the model against the data and make the metrics, new ones each run: floors belong to one split.
+        """Check the model against the data and make the metrics, new ones each run: baselines belong to one split.
 
         Raises:
             InputError: the data do not go with the model.
@@ -200,7 +200,7 @@ class MeasuredModule(LightningModule):
         self._prepare_measuring()
 
     def _prepare_measuring(self) -> None:
-        """Fit the floors on the training split, unless a checkpoint brought them; bring all to the device, once a run.
+        """Fit the baselines on the training split, unless a checkpoint brought them; bring all to the device once.
 
         Setup would be too early: Lightning restores checkpoints after it.
         """
@@ -225,7 +225,7 @@ class MeasuredModule(LightningModule):
         return super().load_from_checkpoint(checkpoint_path, *args, **plain(kwargs))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the floors' closed-form maps with the weights: validation elsewhere needs no training data."""
+        """Keep the baselines' closed-form maps with the weights: validation elsewhere needs no training data."""
         checkpoint["lightning_ss2a"] = {"format": FORMAT, "architecture": self.architecture}
         if self._statistics is not None:
             checkpoint["training_statistics"] = {n: x.cpu() for n, x in self._statistics.state_dict().items()}
@@ -266,11 +266,11 @@ class MeasuredModule(LightningModule):
         return self._measure_eagerly(batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val/*`` with its floors beside it."""
+        """Log ``val/*`` with its baselines beside it."""
         self._log_measured("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log ``test/*`` with its floors beside it."""
+        """Log ``test/*`` with its baselines beside it."""
         self._log_measured("test")
 
     # Uncompiled: evaluation's batch sizes and grad modes would use up torch's limit of 8 variants of a function, after

@@ -52,7 +52,7 @@ class RemixerModule(StageModule, MixesScenes):
     manifold stays in the Remixer's checkpoints, which need no other file.
 
     Validation measures the Gaussian's mean, one draw (``METRIC/draw``), Cycle Mix if asked to (``METRIC/cycle_mix``),
-    and as floors besides those of the data the mean of the sources' χ(e_m) (``source_mean``) and χ of the global
+    and as baselines besides those of the data the mean of the sources' χ(e_m) (``source_mean``) and χ of the global
     embedding (``global``). ``val/draw_cosine`` is the mean cosine between two draws: near 1, Cycle Mix has nothing to
     choose from.
 

@@ -35,7 +35,7 @@ class TemporalAggregationModule(StageModule):
     """Learns to fuse the audio embeddings generated for the frames of a video into one.
 
     Data are videos whose frames are generated audio embeddings, as ``ss2a shards frames`` writes them. The mean over
-    frames stands beside every number as the floor ``frame_mean``; ``flavour: linear`` trains V2A-Mapper's rival.
+    frames stands beside every number as the baseline ``frame_mean``; ``flavour: linear`` trains V2A-Mapper's rival.
     ``mean`` and ``middle`` are that rival untrained, for comparisons in one table: the mean over frames, and the middle
     frame alone, which knows nothing of time. They learn nothing, at a learning rate of 0.
 

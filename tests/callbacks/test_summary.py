@@ -39,7 +39,7 @@ def test_best_values_and_epochs_of_a_series():
     best = {}
     for epoch in range(5):
         logged = {name: values[epoch] for name, values in SERIES.items()}
-        logged |= {"train/loss": 9.0 - epoch, "val/ssms_floor/ridge": 8.0, "epoch": epoch}
+        logged |= {"train/loss": 9.0 - epoch, "val/ssms_baseline/ridge": 8.0, "epoch": epoch}
         best = better_of(best, metrics(logged, "val/"), epoch)
     assert best == {
         "val/ssms": (3.0, 1),  # the first of equals
@@ -49,8 +49,8 @@ def test_best_values_and_epochs_of_a_series():
     }
 
 
-def test_the_table_shows_last_best_epoch_and_each_floor():
-    last = {"val/ssms": 2.5, "val/ssms_floor/chance": 1.0, "val/ssms_floor/ridge": 3.25, "train/loss": 0.1}
+def test_the_table_shows_last_best_epoch_and_each_baseline():
+    last = {"val/ssms": 2.5, "val/ssms_baseline/chance": 1.0, "val/ssms_baseline/ridge": 3.25, "train/loss": 0.1}
     rows = cells(summary_table({"val/ssms": (3.0, 7), "val/gone": (1.0, 0)}, last))
     assert rows == [["gone", "", "1.000", "0", "", ""], ["ssms", "2.500", "3.000", "7", "1.000", "3.250"]]
 
@@ -94,7 +94,7 @@ def test_no_validation_no_table(tmp_path: Path, dataset, capsys):
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])
-def test_an_evaluation_prints_its_values_beside_their_floors(tmp_path: Path, dataset, capsys, stage):
+def test_an_evaluation_prints_its_values_beside_their_baselines(tmp_path: Path, dataset, capsys, stage):
     data = make_data(dataset, test_split="validation")
     module, trainer = make_module(), make_trainer(tmp_path, callbacks=[RunSummary()], max_epochs=1)
     trainer.fit(module, datamodule=data)
@@ -107,8 +107,8 @@ def test_an_evaluation_prints_its_values_beside_their_floors(tmp_path: Path, dat
     value, chance, _, ridge = (float(cell) if cell.strip() else None for cell in rows["ssms"])
     logged = trainer.callback_metrics
     assert value == pytest.approx(float(logged[f"{prefix}ssms"]), abs=6e-4)
-    assert chance == pytest.approx(float(logged[f"{prefix}ssms_floor/chance"]), abs=6e-4)
-    assert ridge == pytest.approx(float(logged[f"{prefix}ssms_floor/ridge"]), abs=6e-4)
+    assert chance == pytest.approx(float(logged[f"{prefix}ssms_baseline/chance"]), abs=6e-4)
+    assert ridge == pytest.approx(float(logged[f"{prefix}ssms_baseline/ridge"]), abs=6e-4)
 
 
 def test_commands_can_be_pasted_whatever_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

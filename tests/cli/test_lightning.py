@@ -141,7 +141,7 @@ def test_an_evaluation_uses_the_checkpoints_hyperparameters_except_for_those_on_
     state = torch.load(path, weights_only=True)["state_dict"]
     assert all(torch.equal(state[name], value) for name, value in cli.model.state_dict().items() if name in state)
     printed = capsys.readouterr().out
-    assert "Test (floors" in printed  # our table, and not Lightning's beside it
+    assert "Test (baselines" in printed  # our table, and not Lightning's beside it
     assert "DataLoader 0" not in printed
 
 

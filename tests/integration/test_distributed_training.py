@@ -190,16 +190,16 @@ def test_teachers_are_the_same_on_every_rank(one: dict, two: list[dict]):
 def test_validation_is_exactly_that_of_one_process(number: int, one: dict, two: list[dict]):
     expected = one["validated"][number]
     assert [rank["validated"][number] for rank in two] == [expected, expected]
-    assert len(expected[0]) == 12 + len(floors(expected[0]))
-    assert len(floors(expected[0])) == 3 * 3 + 9 + 8  # predictions by three floors, ridge and chance elsewhere
+    assert len(expected[0]) == 12 + len(baselines(expected[0]))
+    assert len(baselines(expected[0])) == 3 * 3 + 9 + 8  # predictions by three baselines, ridge and chance elsewhere
 
 
-def test_floors_are_exactly_those_of_one_process_and_measured_once(one: dict, two: list[dict]):
-    alone = [floors(values) for values in one["trained"]["exact"]["validation"]]
+def test_baselines_are_exactly_those_of_one_process_and_measured_once(one: dict, two: list[dict]):
+    alone = [baselines(values) for values in one["trained"]["exact"]["validation"]]
     assert len(alone) >= 2
     assert all(values == alone[0] for values in alone)
     for rank in two:
-        assert [floors(values) for values in rank["trained"]["exact"]["validation"]] == alone
+        assert [baselines(values) for values in rank["trained"]["exact"]["validation"]] == alone
 
 
 def test_numbers_by_class_are_those_of_one_process(one: dict, two: list[dict]):
@@ -216,8 +216,8 @@ def test_a_rank_without_a_validation_row(two: list[dict]):
     assert all(value == value for value in values[0][-1].values())  # no NaN
 
 
-def floors(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if "_floor/" in name}
+def baselines(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if "_baseline/" in name}
 
 
 def test_a_checkpoint_of_two_processes_resumes_on_two_and_on_one(datasets, one, two, folder_of_two, tmp_path: Path):

@@ -143,13 +143,13 @@ def test_a_rank_without_a_validation_row(name: str, one: dict, two: list[dict]):
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_floors_are_exactly_those_of_one_process_and_stay(name: str, one: dict, two: list[dict]):
+def test_baselines_are_exactly_those_of_one_process_and_stay(name: str, one: dict, two: list[dict]):
     found = [
-        {key: value for key, value in values.items() if "_floor/" in key}
+        {key: value for key, value in values.items() if "_baseline/" in key}
         for run in (one, *two)
         for values in run[name, "plain"]["validation"]
     ]
     assert len(found) == 3 * 2
     assert len(found[0]) >= 6
-    for floors in found:
-        assert floors == pytest.approx(found[0], rel=1e-6, abs=1e-7)
+    for baselines in found:
+        assert baselines == pytest.approx(found[0], rel=1e-6, abs=1e-7)

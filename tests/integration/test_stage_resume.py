@@ -61,7 +61,7 @@ def every_steps(folder: Path, steps: int) -> ModelCheckpoint:
 
 
 def assert_same_run(resumed: tuple, whole: tuple) -> None:
-    """Weights, AdamW, schedule, floors, and all that was logged after the checkpoint."""
+    """Weights, AdamW, schedule, baselines, and all that was logged after the checkpoint."""
     assert_same_bits(state_of(*resumed[:2]), state_of(*whole[:2]))
     assert_same_bits(resumed[1].state_dict(), whole[1].state_dict())
     assert_same_bits(resumed[1].statistics.state_dict(), whole[1].statistics.state_dict())

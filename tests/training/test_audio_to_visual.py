@@ -126,16 +126,20 @@ def test_numbers_are_those_of_direct_calls(dataset: str, tmp_path: Path):
     ridge = audio @ statistics["audio_to_visual_weight"].T + statistics["audio_to_visual_bias"]
     mean = statistics["mean_visual"]
     assert values["val/translation_cosine"] == pytest.approx((own * visual).sum(1).mean(), abs=1e-5)
-    assert values["val/translation_cosine_floor/ridge"] == pytest.approx((unit(ridge) * visual).sum(1).mean(), abs=1e-5)
-    assert values["val/translation_cosine_floor/mean_visual"] == pytest.approx((visual @ unit(mean)).mean(), abs=1e-5)
-    for name, predicted in (("", own), ("_floor/ridge", ridge)):
+    assert values["val/translation_cosine_baseline/ridge"] == pytest.approx(
+        (unit(ridge) * visual).sum(1).mean(), abs=1e-5
+    )
+    assert values["val/translation_cosine_baseline/mean_visual"] == pytest.approx(
+        (visual @ unit(mean)).mean(), abs=1e-5
+    )
+    for name, predicted in (("", own), ("_baseline/ridge", ridge)):
         similarity = unit(visual - mean) @ unit(predicted - mean).T
         for direction, matrix in (("visual_to_audio", similarity), ("audio_to_visual", similarity.T)):
             ranks = (matrix > np.diag(matrix)[:, None]).sum(1)
             for k in (1, 5, 10):
                 found = values[f"val/recall@{k}/{direction}{name}"]
                 assert found == pytest.approx((ranks < k).mean(), abs=1e-6), (k, direction, name)
-                assert values[f"val/recall@{k}/{direction}_floor/chance"] == pytest.approx(k / 23)
+                assert values[f"val/recall@{k}/{direction}_baseline/chance"] == pytest.approx(k / 23)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -144,9 +148,9 @@ def test_it_learns(dataset: str, tmp_path: Path, seed: int, options: dict):
     module = make_translator(seed, learning_rate=1e-2, **options)
     recorder = fit(module, dataset, tmp_path, max_epochs=15, check_val_every_n_epoch=15)
     values = recorder.validation[-1]
-    assert values["val/recall@5/audio_to_visual"] > 0.5 > 2 * values["val/recall@5/audio_to_visual_floor/chance"]
+    assert values["val/recall@5/audio_to_visual"] > 0.5 > 2 * values["val/recall@5/audio_to_visual_baseline/chance"]
     if options.get("cosine_weight") != 0:
-        assert values["val/translation_cosine"] > values["val/translation_cosine_floor/mean_visual"] + 0.2
+        assert values["val/translation_cosine"] > values["val/translation_cosine_baseline/mean_visual"] + 0.2
     losses = [terms["train/loss"] for terms in recorder.training.values()]
     assert sum(losses[-6:]) < 0.7 * sum(losses[:6])
 
@@ -189,7 +193,7 @@ def test_it_translates_for_the_clip_score_of_other_modules(dataset, scenes, trai
         predicted = module.eval().predict_audio(rows)
     scores = {
         "val/clip_score": predicted,
-        "val/clip_score_floor/ridge": module.statistics.predict_audio(features(rows)),
+        "val/clip_score_baseline/ridge": module.statistics.predict_audio(features(rows)),
     }
     for name, audio in scores.items():
         with torch.no_grad():
@@ -222,7 +226,10 @@ def test_a_checkpoint_holds_no_translator_and_finds_it_again(scenes: str, traine
     trainer = make_trainer(tmp_path, callbacks=[resumed := Recorder()], max_epochs=3)
     trainer.fit(module, datamodule=make_data(scenes), ckpt_path=tmp_path / "012.ckpt", weights_only=True)
     assert len(resumed.validation) == 1
-    assert resumed.validation[0]["val/clip_score_floor/ridge"] == recorder.validation[0]["val/clip_score_floor/ridge"]
+    assert (
+        resumed.validation[0]["val/clip_score_baseline/ridge"]
+        == recorder.validation[0]["val/clip_score_baseline/ridge"]
+    )
 
 
 def test_wrong_translators_are_named(scenes: str, trained: str, tmp_path: Path):

@@ -158,7 +158,7 @@ def test_a_checkpoint_of_the_command_needs_no_other_file(dataset: str, tmp_path:
     assert all(torch.equal(again.state_dict()[name], weights[name]) for name in weights)
     capsys.readouterr()
     main(["validate", *common, "--ckpt_path", str(checkpoint)])
-    assert "val/ssms_floor/source_mean" in capsys.readouterr().out
+    assert "val/ssms_baseline/source_mean" in capsys.readouterr().out
 
 
 # -------------------------------------------------------------------- resuming

@@ -99,7 +99,7 @@ def test_options_of_data_in_turn(tmp_path: Path, options: dict[str, Any]):
             assert same_run(run(dataset, tmp_path, **options), other)
 
 
-def test_floors_are_fitted_anew_for_what_they_depend_on_only(tmp_path: Path, fitted: list):
+def test_baselines_are_fitted_anew_for_what_they_depend_on_only(tmp_path: Path, fitted: list):
     dataset, other = (write_learnable_pairs(tmp_path / str(seed), seed=seed) for seed in (0, 1))
     with use_shared_cache():
         for options in ({}, {"batch_size": 6, "shuffle_pairs": True, "seed": 4}, {"rows_per_group": "one"}, {}):

@@ -242,14 +242,14 @@ def test_bf16_mixed_learns_and_keeps_parameters_and_losses_in_float32(name: str,
 
 
 @EACH
-def test_floors_do_not_depend_on_the_precision(name: str, materials, tmp_path: Path):
-    floors = []
+def test_baselines_do_not_depend_on_the_precision(name: str, materials, tmp_path: Path):
+    baselines = []
     for precision in ("32-true", "bf16-mixed"):
         module = make_stage(name, materials)
         values = fit_stage(name, materials, tmp_path, module, max_epochs=1, precision=precision)[1].validation[0]
-        floors.append({name: value for name, value in values.items() if "_floor/" in name})
-    assert len(floors[0]) >= 7
-    assert floors[0] == floors[1]
+        baselines.append({name: value for name, value in values.items() if "_baseline/" in name})
+    assert len(baselines[0]) >= 7
+    assert baselines[0] == baselines[1]
 
 
 @pytest.mark.slow

@@ -134,8 +134,8 @@ def test_numbers_are_those_of_direct_calls(dataset: str, tmp_path: Path, aggrega
     frames, true = rows["frames"].double().numpy(), rows["audio"].double().numpy()
     mean = (frames / np.linalg.norm(frames, axis=2, keepdims=True)).mean(1)
     assert values["val/reconstruction_cosine"] == pytest.approx(mean_cosine(predicted, true), abs=1e-5)
-    assert values["val/reconstruction_cosine_floor/frame_mean"] == pytest.approx(mean_cosine(mean, true), abs=1e-5)
-    assert {"val/ssms", "val/ssms_floor/frame_mean", "val/ssms_floor/ridge"} <= values.keys()
+    assert values["val/reconstruction_cosine_baseline/frame_mean"] == pytest.approx(mean_cosine(mean, true), abs=1e-5)
+    assert {"val/ssms", "val/ssms_baseline/frame_mean", "val/ssms_baseline/ridge"} <= values.keys()
     assert [name for name in values if "clip_score" in name] == []  # nothing is seen
     assert [name for name in values if "sources" in name] == []
 
@@ -146,7 +146,7 @@ def test_it_learns(dataset: str, tmp_path: Path, seed: int, options: dict):
     module = make_aggregation(seed, learning_rate=5e-3, **options)
     recorder = fit(module, dataset, tmp_path, max_epochs=12, check_val_every_n_epoch=12, limit_val_batches=5)[1]
     values = recorder.validation[-1]
-    assert values["val/reconstruction_cosine"] > values["val/reconstruction_cosine_floor/mean_audio"] + 0.4
+    assert values["val/reconstruction_cosine"] > values["val/reconstruction_cosine_baseline/mean_audio"] + 0.4
     losses = [terms["train/loss_cosine"] for terms in recorder.training.values()]
     assert sum(losses[-6:]) < (1.0 if options.get("aggregator") == "linear" else 0.6) * sum(losses[:6])
 
@@ -155,7 +155,7 @@ def test_a_linear_aggregator_starts_as_the_mean_over_frames(dataset: str, tmp_pa
     values = fit(make_aggregation(flavour="linear", learning_rate=0.0), dataset, tmp_path, max_epochs=1)[1]
     for metric in ("reconstruction_cosine", "ssms"):
         named = values.validation[0]
-        assert named[f"val/{metric}"] == pytest.approx(named[f"val/{metric}_floor/frame_mean"], abs=1e-6)
+        assert named[f"val/{metric}"] == pytest.approx(named[f"val/{metric}_baseline/frame_mean"], abs=1e-6)
 
 
 # -------------------------------------------------------------------- data
@@ -176,7 +176,7 @@ def test_what_learns_nothing_can_be_fitted_and_stays_as_it_is(dataset: str, tmp_
     expected = mean_cosine(predicted, rows["audio"].double().numpy())
     assert values["val/reconstruction_cosine"].item() == pytest.approx(expected, abs=1e-5)
     if aggregator == "mean":
-        assert values["val/ssms"].item() == pytest.approx(values["val/ssms_floor/frame_mean"].item())
+        assert values["val/ssms"].item() == pytest.approx(values["val/ssms_baseline/frame_mean"].item())
 
 
 def with_visual(dataset: str, folder: Path) -> str:
@@ -200,11 +200,11 @@ def with_visual(dataset: str, folder: Path) -> str:
 def test_videos_with_what_is_seen_have_a_clip_score(dataset: str, tmp_path: Path):
     videos = with_visual(dataset, tmp_path / "videos")
     values = fit(make_aggregation(), videos, tmp_path, max_epochs=1)[1].validation[0]
-    floors = {"chance", "mean_audio", "ridge", "frame_mean"}
+    baselines = {"chance", "mean_audio", "ridge", "frame_mean"}
     assert {name for name in values if "clip_score" in name} == {"val/clip_score"} | {
-        f"val/clip_score_floor/{name}" for name in floors
+        f"val/clip_score_baseline/{name}" for name in baselines
     }
-    assert values["val/clip_score_floor/frame_mean"] > 70  # what is seen is linear in what is heard
+    assert values["val/clip_score_baseline/frame_mean"] > 70  # what is seen is linear in what is heard
     assert all(math.isfinite(value) for value in values.values())
     assert [name for name in values if "ssms" in name] == []
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PREDICTIONS = {OWN: "tab:blue", "draw": "skyblue", "cycle_mix": "navy"}
-FLOORS = ("dimgrey", "darkgrey", "tab:olive", "tan", "tab:brown", "rosybrown")
+BASELINES = ("dimgrey", "darkgrey", "tab:olive", "tan", "tab:brown", "rosybrown")
 SCORES = {
     "mean": "mean cosine to the sources",
     "min": "cosine to the farthest source",
@@ -128,21 +128,21 @@ def cycle_mix_figure(record: SceneRecord, score: str) -> "Figure":
 
 
 def ssms_figure(by_sources: Mapping[str, Tensor], scenes: Tensor) -> "Figure":
-    """Draws SSMS by number of sources: the Remixer's ways to predict, then the floors.
+    """Draws SSMS by number of sources: the Remixer's ways to predict, then the baselines.
 
     Args:
         by_sources: SSMS of each group, [groups], NaN without scenes; by name.
         scenes: how many scenes each group has, [groups].
     """
     there = scenes.nonzero().flatten().cpu()
-    floors = dict(zip((name for name in by_sources if name not in PREDICTIONS), FLOORS * 3, strict=False))
-    series = {name: colour for name, colour in (PREDICTIONS | floors).items() if name in by_sources}
+    baselines = dict(zip((name for name in by_sources if name not in PREDICTIONS), BASELINES * 3, strict=False))
+    series = {name: colour for name, colour in (PREDICTIONS | baselines).items() if name in by_sources}
     width = 0.84 / len(series)
     figure, axes = figure_with_axes(max(6.2, 1.8 + 0.15 * len(there) * (len(series) + 1)), 4.2)
     for place, (name, colour) in enumerate(series.items()):
         values = by_sources[name].detach().cpu()[there].numpy()
         centres = np.arange(len(there)) + (place - (len(series) - 1) / 2) * width
-        label = name.replace("_", " ") if name in PREDICTIONS else f"floor: {name.replace('_', ' ')}"
+        label = name.replace("_", " ") if name in PREDICTIONS else f"baseline: {name.replace('_', ' ')}"
         bars = axes.bar(centres, values, width, color=colour, label=label)
         texts = ["" if np.isnan(value) else f"{value:.1f}" for value in values]
         axes.bar_label(bars, texts, padding=2, fontsize=6, rotation=90)

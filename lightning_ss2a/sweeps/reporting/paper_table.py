@@ -38,7 +38,7 @@ class Table:
             else its own.
         changes: metrics that are compared with the base; None: all.
         against: metrics to compare with another metric of the same run, by name.
-        floors: baselines that get a row of their own, and its label: of ``ridge`` the row has ``METRIC_floor/ridge``.
+        baselines: those that get a row of their own, and its label: of ``ridge`` the row has ``METRIC_baseline/ridge``.
         notes: below the table.
     """
 
@@ -51,7 +51,7 @@ class Table:
     base: dict[str, Any] | None = None
     changes: list[str] | None = None
     against: dict[str, str] = field(default_factory=dict)
-    floors: dict[str, str] = field(default_factory=dict)
+    baselines: dict[str, str] = field(default_factory=dict)
     notes: str | None = None
 
 
@@ -150,9 +150,9 @@ class _Results:
             other = _means(self.groups.get(place, []), quantity.less)
         return {repeat: value - other[repeat] for repeat, value in own.items() if repeat in other}
 
-    def floors(self) -> Iterator[tuple[str, list[Sample]]]:
+    def baselines(self) -> Iterator[tuple[str, list[Sample]]]:
         """Finds the baselines that were logged, each with its sample of every quantity."""
-        for name in self.table.floors:
+        for name in self.table.baselines:
             samples = [
                 _means(self.complete, f"{q.metric}{BASELINE}{name}") if q.less is None else {} for q in self.quantities
             ]
@@ -238,7 +238,7 @@ def _plain_table(results: _Results) -> str:
     table = results.table
     rows = [(results.labels(place), [results.sample(place, q) for q in results.quantities]) for place in results.groups]
     blank = [MISSING] * (len(table.rows) - 1)
-    rows += [([table.floors[name], *blank], samples) for name, samples in results.floors()]
+    rows += [([table.baselines[name], *blank], samples) for name, samples in results.baselines()]
     columns = [_cells(column) for column in zip(*(samples for _, samples in rows), strict=True)]
     header = [*map(results.heading, table.rows), *(q.heading for q in results.quantities)]
     return markdown_table(header, [[*names, *(column[at] for column in columns)] for at, (names, _) in enumerate(rows)])
@@ -290,8 +290,8 @@ def _csv_rows(results: _Results) -> tuple[list[str], list[list[Any]]]:
         for place in results.groups
     ]
     blank = [MISSING] * len(results.names)
-    rows += [[*blank, name, *_numbers(samples)] for name, samples in results.floors()]
-    return [*results.names, "floor", *parts], rows
+    rows += [[*blank, name, *_numbers(samples)] for name, samples in results.baselines()]
+    return [*results.names, "baseline", *parts], rows
 
 
 def _numbers(samples: Sequence[Sample]) -> list[Any]:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
 Direction = Literal["maximize", "minimize"]
 
-BASELINE = "_floor/"
-"""``METRIC_floor/NAME`` is what a metric says of a baseline; as in ``metrics.names``, which would load torch."""
+BASELINE = "_baseline/"
+"""``METRIC_baseline/NAME`` is what a metric says of a baseline; as in ``metrics.names``, which would load torch."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class EpochMetrics(nn.Module, Generic[Prediction]):
     """All metrics of a validation epoch.
 
     ``METRIC`` is the model's own prediction, ``METRIC/NAME`` another way to predict with the same model,
-    ``METRIC_floor/NAME`` a baseline: a prediction that does not change while the model is trained. Baselines are
+    ``METRIC_baseline/NAME`` a baseline: a prediction that does not change while the model is trained. Baselines are
     measured in the first epoch and kept.
 
     Args:

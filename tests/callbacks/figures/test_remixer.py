@@ -159,10 +159,10 @@ def test_bars_are_the_scores_of_the_groups_that_have_scenes():
     axes = figure.axes[0]
     assert [bar.get_height() for bar in axes.patches] == [5, 4, 2, 1, 0.5, 0.5, 0.5, 0.5]
     assert labels(axes.get_xticklabels()) == ["1\n(3)", "2\n(7)", "4\n(1)", "5 or more\n(2,000)"]
-    assert labels(figure.legends[0].get_texts()) == ["prediction", "floor: chance"]
+    assert labels(figure.legends[0].get_texts()) == ["prediction", "baseline: chance"]
 
 
-def test_bars_of_all_predictions_and_floors_have_room():
+def test_bars_of_all_predictions_and_baselines_have_room():
     names = ("prediction", "draw", "cycle_mix", "chance", "mean_audio", "ridge", "source_mean", "global")
     figure = ssms_figure(dict.fromkeys(names, torch.full((5,), 10.0)), torch.full((5,), 123456))
     axes = figure.axes[0]

@@ -29,7 +29,7 @@ def trials(seed: int = 0) -> list[TrialRecord]:
     found = []
     for number, point in enumerate(SPACE.grid()[::-1]):  # order of the queue is not that of the table
         metrics = {
-            repeat: {SSMS: dice.normal(4), GAP: dice.normal(), f"{SSMS}_floor/ridge": 3.0 + at}
+            repeat: {SSMS: dice.normal(4), GAP: dice.normal(), f"{SSMS}_baseline/ridge": 3.0 + at}
             for at, repeat in enumerate(REPEATS)
         }
         found.append(TrialRecord(number, "complete", point, metrics))
@@ -67,10 +67,10 @@ def cells(folder: Path) -> list[list[str]]:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_numbers_are_those_of_numpy(tmp_path: Path, seed: int):
     records = trials(seed)
-    layout = table(base={ALPHA: 0}, floors={"ridge": "ridge regression"}, against={SSMS: GAP})
+    layout = table(base={ALPHA: 0}, baselines={"ridge": "ridge regression"}, against={SSMS: GAP})
     files = write_table(tmp_path, layout, records, SPACE)
     assert files == [tmp_path / "table.md", tmp_path / "table.csv"]
-    *rows, floor = read(tmp_path)
+    *rows, baseline = read(tmp_path)
     keys = [(0, None), (0.35, True), (0.35, False), (2, True), (2, False)]
     assert [(row[ALPHA], row[MASK]) for row in rows] == [
         ("0", ""), *((str(alpha), str(mask)) for alpha, mask in keys[1:])
@@ -85,16 +85,16 @@ def test_numbers_are_those_of_numpy(tmp_path: Path, seed: int):
             assert float(row[f"{name} mean"]) == pytest.approx(values.mean())
             assert float(row[f"{name} spread"]) == pytest.approx(values.std(ddof=1))
             assert row[f"{name} n"] == "3"
-    assert floor["floor"] == "ridge"
-    assert float(floor[f"{SSMS} mean"]) == 4
-    assert not any(NEVER in name for name in floor)
+    assert baseline["baseline"] == "ridge"
+    assert float(baseline[f"{SSMS} mean"]) == 4
+    assert not any(NEVER in name for name in baseline)
 
 
 def test_markdown_is_laid_out_with_labels(tmp_path: Path):
     records = trials()
     layout = table(
         base={ALPHA: 0},
-        floors={"ridge": "ridge regression"},
+        baselines={"ridge": "ridge regression"},
         headings={ALPHA: "alpha", MASK: "masked pairs"},
         labels={MASK: {"": "off", "true": "all", "false": "others"}},
         notes="What it shows.",

@@ -161,7 +161,7 @@ def test_a_table_of_the_demo_is_made_from_nothing(
         options.append(f"--overrides={SHORT}")
     assert ss2a(["sweep", *files(table, "demo")[:2], "-c", str(overlay), *options]) == 0
     with open(folder / f"paper_table_{table}" / "table.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if not row["floor"]]
+        rows = [row for row in csv.DictReader(file) if not row["baseline"]]
     assert len(rows) == (4 if table == "8" else TRIALS[table])
     means = [(name, value) for row in rows for name, value in row.items() if name.endswith(" mean")]
     empty = [name for name, value in means if not value]

@@ -235,10 +235,10 @@ def test_measuring_other_data_needs_no_training_rows(trained, tmp_path: Path, st
     loader = data.val_dataloader() if stage == "validate" else data.test_dataloader()
     audio = torch.cat([batch["audio"] for batch in loader])
     expected = float((torch.from_numpy(unit(audio)) @ unit(module.statistics.mean_audio[None])[0]).mean())
-    assert values[f"{prefix}/reconstruction_cosine_floor/mean_audio"] == pytest.approx(expected, abs=1e-6)
+    assert values[f"{prefix}/reconstruction_cosine_baseline/mean_audio"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_floors_of_the_test_split_are_not_those_of_validation(tmp_path: Path):
+def test_baselines_of_the_test_split_are_not_those_of_validation(tmp_path: Path):
     """The same module is fitted, then tested on another split, then fitted on other data."""
     dataset = write_learnable_pairs(tmp_path / "pairs", {"train": 53, "validation": 23, "test": 31})
     module, recorder = make_module(), Recorder()
@@ -248,9 +248,9 @@ def test_floors_of_the_test_split_are_not_those_of_validation(tmp_path: Path):
     alone = Recorder()
     trainer = make_trainer(tmp_path, callbacks=[alone])
     trainer.test(make_module(), datamodule=make_data(dataset), verbose=False)
-    floor = {name: value for name, value in alone.validation[-1].items() if "_floor/" in name}
-    assert floor == {name: recorder.validation[-1][name] for name in floor}
-    assert floor["test/median_rank/visual_to_audio_floor/chance"] == 16.0
+    baseline = {name: value for name, value in alone.validation[-1].items() if "_baseline/" in name}
+    assert baseline == {name: recorder.validation[-1][name] for name in baseline}
+    assert baseline["test/median_rank/visual_to_audio_baseline/chance"] == 16.0
     other = write_learnable_pairs(tmp_path / "other", seed=3)
     make_trainer(tmp_path, max_epochs=1).fit(module, datamodule=make_data(other))
     expected = fit_training_statistics(make_data(other).training_rows_loader())

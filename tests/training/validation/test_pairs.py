@@ -1,4 +1,4 @@
-"""The numbers of a validation epoch against numpy; floors; batches of any size."""
+"""The numbers of a validation epoch against numpy; baselines; batches of any size."""
 
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,7 @@ def test_alignment_metrics_equal_numpy(seed: int):
     assert_close(metrics.compute(), expected)
 
 
-def floors_by_numpy(example: Example) -> dict[str, dict[str, float]]:
+def baselines_by_numpy(example: Example) -> dict[str, dict[str, float]]:
     statistics, rows = example.statistics, len(example.predicted)
     weight, bias = statistics.features_to_audio_weight.numpy(), statistics.features_to_audio_bias.numpy()
     ridge = as_unit(example.batch["visual"]) @ weight.T + bias
@@ -167,10 +167,10 @@ def floors_by_numpy(example: Example) -> dict[str, dict[str, float]]:
         "ridge": torch.from_numpy(ridge),
     }
     expected: dict[str, dict[str, float]] = {}
-    for floor, predicted in predictions.items():
+    for baseline, predicted in predictions.items():
         values = predicted_by_numpy(example, predicted)
         for name in ("ssms", "clip_score", "reconstruction_cosine"):
-            expected.setdefault(name, {})[floor] = values[name]
+            expected.setdefault(name, {})[baseline] = values[name]
     mean, audio = statistics.mean_audio.numpy(), as_unit(example.batch["audio"])
     retrieved = alignment_by_numpy(as_unit(torch.from_numpy(ridge - mean)), as_unit(torch.from_numpy(audio - mean)))
     expected |= {name: {"ridge": value} for name, value in retrieved.items()}
@@ -184,16 +184,16 @@ def floors_by_numpy(example: Example) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize(("rows", "seed"), [(21, 0), (40, 1), (3, 2)])
-def test_floors_equal_numpy(rows: int, seed: int):
+def test_baselines_equal_numpy(rows: int, seed: int):
     example = Example(rows, seed)
     validation = pair_metrics(TOP_N, CLASSES, True)
     example.update(validation, [rows])
-    expected = {f"{m}_floor/{n}": x for m, values in floors_by_numpy(example).items() for n, x in values.items()}
-    assert_close({name: value for name, value in validation.compute().items() if "_floor/" in name}, expected)
+    expected = {f"{m}_baseline/{n}": x for m, values in baselines_by_numpy(example).items() for n, x in values.items()}
+    assert_close({name: value for name, value in validation.compute().items() if "_baseline/" in name}, expected)
 
 
 def test_chance_of_retrieval_is_what_random_embeddings_reach():
-    """The stated floor against an experiment."""
+    """The stated baseline against an experiment."""
     rows, generator, found = 21, torch.Generator().manual_seed(0), []
     for _ in range(300):
         metrics = AlignmentMetrics()
@@ -223,7 +223,7 @@ def test_an_epoch_is_the_same_in_any_batches_and_order(sizes: list[int]):
     assert found.ssms_by_group.keys() == {OWN}
 
 
-def test_an_epoch_has_all_values_with_their_floors_beside_them():
+def test_an_epoch_has_all_values_with_their_baselines_beside_them():
     example = Example()
     validation = pair_metrics(TOP_N, CLASSES, True)
     example.update(validation, [21])
@@ -231,12 +231,12 @@ def test_an_epoch_has_all_values_with_their_floors_beside_them():
     expected = predicted_by_numpy(example, example.predicted)
     expected.pop("by_class")
     expected |= alignment_by_numpy(as_unit(example.visual_embedding), as_unit(example.audio_embedding))
-    for name, floors in floors_by_numpy(example).items():
-        expected |= {f"{name}_floor/{floor}": value for floor, value in floors.items()}
+    for name, baselines in baselines_by_numpy(example).items():
+        expected |= {f"{name}_baseline/{baseline}": value for baseline, value in baselines.items()}
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-def test_floors_are_measured_once_and_again_when_asked(monkeypatch: pytest.MonkeyPatch):
+def test_baselines_are_measured_once_and_again_when_asked(monkeypatch: pytest.MonkeyPatch):
     calls = []
 
     def counted(*args: Any) -> dict[str, PairPrediction]:
@@ -251,8 +251,8 @@ def test_floors_are_measured_once_and_again_when_asked(monkeypatch: pytest.Monke
         epochs.append(values_of(validation))
         validation.reset()
     assert len(calls) == 3
-    floors = [{name: value for name, value in epoch.items() if "_floor/" in name} for epoch in epochs]
-    assert floors[0] == floors[1] == floors[2]
+    baselines = [{name: value for name, value in epoch.items() if "_baseline/" in name} for epoch in epochs]
+    assert baselines[0] == baselines[1] == baselines[2]
     assert epochs[0]["ssms"] != epochs[1]["ssms"]
     validation.reset(baselines=True)
     Example(seed=2).update(validation, [21])
@@ -302,7 +302,7 @@ def test_module_measures_the_means_of_its_gaussians(tmp_path: Path, evaluation_b
     assert {name: found[f"val/{name}"] for name in expected} == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-def test_the_sanity_check_leaves_no_floors_of_two_batches(tmp_path: Path):
+def test_the_sanity_check_leaves_no_baselines_of_two_batches(tmp_path: Path):
     dataset = write_learnable_pairs(tmp_path / "pairs")
     values = []
     for sanity_batches in (0, 2):
@@ -311,7 +311,7 @@ def test_the_sanity_check_leaves_no_floors_of_two_batches(tmp_path: Path):
         trainer.fit(make_module(), datamodule=make_data(dataset))
         values.append(recorder.validation)
     assert values[0] == values[1]
-    assert values[0][0]["val/recall@1/visual_to_audio_floor/chance"] == pytest.approx(1 / 23)
+    assert values[0][0]["val/recall@1/visual_to_audio_baseline/chance"] == pytest.approx(1 / 23)
 
 
 def test_statistics_and_head_go_to_the_device_once_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -16,9 +16,9 @@ from lightning_ss2a.training.validation.targets import Targets, targets_of
 
 VISUAL, AUDIO, LABELS, TOP_N, ROWS = 7, 6, 13, 3, 21
 SIZES = [[21], [8, 8, 5], [0, 20, 0, 1], [1] * 21]
-VARIANTS, FLOORS = ("draw", "other"), ("chance", "mine")
+VARIANTS, BASELINES = ("draw", "other"), ("chance", "mine")
 PARTS = {"single": False, "several": True}
-NAMES = {"prediction": "", "draw": "/draw", "other": "/other", "chance": "_floor/chance", "mine": "_floor/mine"}
+NAMES = {"prediction": "", "draw": "/draw", "other": "/other", "chance": "_baseline/chance", "mine": "_baseline/mine"}
 
 
 class Example:
@@ -52,15 +52,15 @@ class Example:
         return targets_of({name: values[rows] for name, values in self.batch.items()})
 
     def validation(self, with_ssms: bool = True, with_clip_score: bool = True) -> EpochMetrics:
-        return audio_metrics(TOP_N, with_ssms, with_clip_score, VARIANTS, FLOORS)
+        return audio_metrics(TOP_N, with_ssms, with_clip_score, VARIANTS, BASELINES)
 
     def update(self, validation: EpochMetrics, sizes: Sequence[int] = (ROWS,), order=None, head=None) -> None:
         for part in (torch.arange(ROWS) if order is None else order).split(list(sizes)):
             named = {name: values[part] for name, values in self.predictions.items()}
             own = {name: named[name] for name in ("prediction", *VARIANTS)}
-            floors = {name: named[name] for name in FLOORS}
+            baselines = {name: named[name] for name in BASELINES}
             validation.update(
-                self.targets(part), own, lambda *_, floors=floors: floors, self.statistics, head or self.head
+                self.targets(part), own, lambda *_, baselines=baselines: baselines, self.statistics, head or self.head
             )
 
 
@@ -150,23 +150,23 @@ def test_any_split_into_batches_and_any_order_give_the_same_bits(seed: int):
                 assert torch.equal(groups.nan_to_num(-1), expected.ssms_by_group[name].nan_to_num(-1))
 
 
-def test_floors_are_measured_once_and_again_when_asked():
+def test_baselines_are_measured_once_and_again_when_asked():
     example = Example()
     validation = example.validation()
     asked = []
 
-    def epoch(floors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def epoch(baselines: dict[str, Tensor]) -> dict[str, Tensor]:
         def ask(*_: object) -> dict[str, Tensor]:
             asked.append(1)
-            return floors
+            return baselines
 
         own = {name: example.predictions[name] for name in ("prediction", *VARIANTS)}
         validation.update(example.targets(), own, ask, example.statistics, example.head)
         return validation.compute()
 
-    true, wrong = (dict.fromkeys(FLOORS, sign * example.batch["audio"]) for sign in (1, -1))
+    true, wrong = (dict.fromkeys(BASELINES, sign * example.batch["audio"]) for sign in (1, -1))
     first = epoch(true)
-    assert first["reconstruction_cosine_floor/mine"] == 1
+    assert first["reconstruction_cosine_baseline/mine"] == 1
     validation.reset()
     second = epoch(wrong)  # not even looked at
     assert second.keys() == first.keys()
@@ -175,7 +175,7 @@ def test_floors_are_measured_once_and_again_when_asked():
     validation.reset(baselines=True)
     third = epoch(wrong)
     assert len(asked) == 2
-    assert third["reconstruction_cosine_floor/mine"] == -1
+    assert third["reconstruction_cosine_baseline/mine"] == -1
     assert torch.equal(third["ssms"], first["ssms"])
     assert validation.ssms_by_group.keys() == NAMES.keys()
 

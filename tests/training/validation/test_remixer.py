@@ -65,8 +65,8 @@ def predict_scene(module: RemixerModule, scene: dict[str, Any], row: int) -> dic
         "/draw": mix(once),
         "second draw": mix(once, seed=1),
         "/cycle_mix": mix(options),
-        "_floor/source_mean": np.mean([unit(audio) for audio in heard], axis=0),
-        "_floor/global": unit(of_all),
+        "_baseline/source_mean": np.mean([unit(audio) for audio in heard], axis=0),
+        "_baseline/global": unit(of_all),
     }
 
 
@@ -124,7 +124,7 @@ def test_the_size_of_batches_does_not_matter(manifold: str, dataset: str, tmp_pa
 def test_cycle_mix_is_measured_when_asked_only(manifold: str, dataset: str, tmp_path: Path):
     names = validated(make_remixer(manifold), dataset, tmp_path).keys()
     assert [name for name in names if "cycle_mix" in name] == []
-    assert {"val/ssms/draw", "val/draw_cosine", "val/ssms_floor/source_mean", "val/ssms_floor/ridge"} <= names
+    assert {"val/ssms/draw", "val/draw_cosine", "val/ssms_baseline/source_mean", "val/ssms_baseline/ridge"} <= names
 
 
 @pytest.mark.parametrize("validate_cycle_mix", [False, True])
