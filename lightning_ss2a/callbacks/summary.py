@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_ss2a.callbacks.outputs import run_folder
 from lightning_ss2a.callbacks.predictions import CMSSShardWriter
 from lightning_ss2a.callbacks.trainer_state import callbacks_of, is_test_drive
-from lightning_ss2a.metrics.names import baseline_metric, baselines_among, is_baseline
+from lightning_ss2a.metric_names import baseline_metric, baselines_among, is_baseline
 
 LOWER_IS_BETTER = ("median_rank", "modality_gap")
 TABLE_WIDTH = 120

@@ -10,7 +10,7 @@ from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import ContrastiveOptions, contrastive_loss, cosine_distance_loss
-from lightning_ss2a.metrics.names import OWN
+from lightning_ss2a.metric_names import OWN
 from lightning_ss2a.models import AudioToVisual, AudioToVisualOptions
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.training.base import StageModule

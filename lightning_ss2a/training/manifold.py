@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lightning_ss2a.callbacks.protocols import TrainsManifold
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.losses import ContrastiveOptions
-from lightning_ss2a.metrics.names import OWN
+from lightning_ss2a.metric_names import OWN
 from lightning_ss2a.models import Manifold, ManifoldOptions
 from lightning_ss2a.models.ema import frozen_copy
 from lightning_ss2a.options import OptionCheck

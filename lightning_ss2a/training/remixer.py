@@ -11,8 +11,8 @@ from lightning_ss2a.callbacks.protocols import MixesScenes
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.metric_names import OWN
 from lightning_ss2a.metrics import MeanCosine
-from lightning_ss2a.metrics.names import OWN
 from lightning_ss2a.models import (
     CycleMixOptions,
     CycleMixResult,

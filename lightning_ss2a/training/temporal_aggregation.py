@@ -10,7 +10,7 @@ from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import cosine_distance_loss
-from lightning_ss2a.metrics.names import OWN
+from lightning_ss2a.metric_names import OWN
 from lightning_ss2a.models import (
     LinearAggregator,
     TemporalAggregator,

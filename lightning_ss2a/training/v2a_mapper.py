@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.losses import cosine_distance_loss
-from lightning_ss2a.metrics.names import OWN
+from lightning_ss2a.metric_names import OWN
 from lightning_ss2a.models import (
     DiffusionMapper,
     DiffusionMapperOptions,

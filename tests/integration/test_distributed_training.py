@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_ss2a.callbacks import EMATeacher, PairFilter
-from lightning_ss2a.metrics.names import OWN
+from lightning_ss2a.metric_names import OWN
 from tests.distributed import run_distributed
 from tests.manifold_examples import (
     DETERMINISTIC,

@@ -17,7 +17,7 @@ from torch.optim import AdamW
 
 from lightning_ss2a.callbacks import Throughput
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.metrics.names import OWN
+from lightning_ss2a.metric_names import OWN
 from lightning_ss2a.models import Manifold, ManifoldOptions
 from lightning_ss2a.seeding import mix_seed
 from lightning_ss2a.training import ManifoldModule

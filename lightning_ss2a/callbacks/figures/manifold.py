@@ -13,7 +13,7 @@ from lightning_ss2a.callbacks.figures.drawing import FigureCallback, figure_with
 from lightning_ss2a.callbacks.outputs import add_figures, tensorboard_writers
 from lightning_ss2a.callbacks.protocols import embeds_pairs
 from lightning_ss2a.callbacks.trainer_state import data_of
-from lightning_ss2a.metrics.names import OWN
+from lightning_ss2a.metric_names import OWN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,7 +15,7 @@ from lightning_ss2a.callbacks.outputs import add_figures
 from lightning_ss2a.callbacks.protocols import MixesScenes, mixes_scenes
 from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.data.loading.tensors import tensor_column
-from lightning_ss2a.metrics.names import OWN
+from lightning_ss2a.metric_names import OWN
 from lightning_ss2a.models import RemixerOptions
 
 if TYPE_CHECKING:

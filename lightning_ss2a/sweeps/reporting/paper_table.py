@@ -8,8 +8,9 @@ from typing import Any
 
 from lightning_ss2a.errors import InputError, did_you_mean
 from lightning_ss2a.files import write_whole
+from lightning_ss2a.metric_names import baseline_metric
 from lightning_ss2a.sweeps.reporting.text import setting_text
-from lightning_ss2a.sweeps.running.records import BASELINE, TrialRecord
+from lightning_ss2a.sweeps.running.records import TrialRecord
 from lightning_ss2a.sweeps.space import SearchSpace, label
 from lightning_ss2a.tables import MISSING, column_digits, csv_text, markdown_table, mean_and_spread, spread
 
@@ -154,7 +155,8 @@ class _Results:
         """Finds the baselines that were logged, each with its sample of every quantity."""
         for name in self.table.baselines:
             samples = [
-                _means(self.complete, f"{q.metric}{BASELINE}{name}") if q.less is None else {} for q in self.quantities
+                _means(self.complete, baseline_metric(q.metric, name)) if q.less is None else {}
+                for q in self.quantities
             ]
             if any(samples):
                 yield name, samples

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_ss2a.errors import InputError, did_you_mean
+from lightning_ss2a.metric_names import is_baseline
 from lightning_ss2a.sweeps.definition import Repeat
 from lightning_ss2a.sweeps.reporting.text import point_text
 from lightning_ss2a.sweeps.running.messages import Answer, CheckTask, ConfigTask, Done, Failed, Progress, RunTask
 from lightning_ss2a.sweeps.running.owner import HEARTBEAT_SECONDS
 from lightning_ss2a.sweeps.running.pool import WAIT_SECONDS, Pool
 from lightning_ss2a.sweeps.running.queue import CHECKED, Claim, TrialQueue, trial_folder
-from lightning_ss2a.sweeps.running.records import BASELINE, TrialRecord
+from lightning_ss2a.sweeps.running.records import TrialRecord
 from lightning_ss2a.sweeps.running.steps import run_steps
 from lightning_ss2a.sweeps.running.storage import storage_errors
 from lightning_ss2a.sweeps.running.trial_runs import Runs
@@ -125,7 +126,7 @@ class Coordinator:
             raise InputError(f"{error} (nothing was run; all output: {task.log})") from None
         for objective in self.sweep.objectives:
             if objective.metric not in logged:
-                known = [name for name in logged if BASELINE not in name]
+                known = [name for name in logged if not is_baseline(name)]
                 advice = did_you_mean(objective.metric, known)
                 raise InputError(f"metric: a run never logs {objective.metric}; {advice} (it logs {', '.join(known)})")
 

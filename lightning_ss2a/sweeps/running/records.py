@@ -8,9 +8,6 @@ from typing import Any, Literal
 State = Literal["waiting", "running", "complete", "pruned", "failed"]
 Direction = Literal["maximize", "minimize"]
 
-BASELINE = "_baseline/"
-"""``METRIC_baseline/NAME`` is what a metric says of a baseline; as in ``metrics.names``, which would load torch."""
-
 
 @dataclass(frozen=True)
 class Objective:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_ss2a.metrics.names import OWN, baseline_metric
+from lightning_ss2a.metric_names import OWN, baseline_metric
 from lightning_ss2a.training.validation.baselines import TrainingStatistics
 from lightning_ss2a.training.validation.targets import Targets
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from lightning_ss2a.metric_names import OWN
 from lightning_ss2a.metrics import CrossModalRetrieval, ModalityGap
-from lightning_ss2a.metrics.names import OWN
 from lightning_ss2a.training.validation.baselines import BASELINES, TrainingStatistics, untrained_predictions
 from lightning_ss2a.training.validation.container import EpochMetrics, LabelScorer, MetricSet
 from lightning_ss2a.training.validation.predicted_audio import PredictedAudioMetrics

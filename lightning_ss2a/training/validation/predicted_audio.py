@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torchmetrics import Metric
 
+from lightning_ss2a.metric_names import OWN
 from lightning_ss2a.metrics import CLIPScore, MeanCosine, SoundSourceMatchingScore
-from lightning_ss2a.metrics.names import OWN
 from lightning_ss2a.training.validation.baselines import TrainingStatistics
 from lightning_ss2a.training.validation.container import EpochMetrics, LabelScorer, MetricSet
 from lightning_ss2a.training.validation.targets import Targets

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from lightning_ss2a.metric_names import OWN
 from lightning_ss2a.metrics import CrossModalRetrieval, MeanCosine
-from lightning_ss2a.metrics.names import OWN
 from lightning_ss2a.training.validation.baselines import TrainingStatistics
 from lightning_ss2a.training.validation.container import EpochMetrics, LabelScorer, MetricSet
 from lightning_ss2a.training.validation.pairs import RECALL_AT, chance_recall

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.data import LabelHead
-from lightning_ss2a.metrics.names import OWN
+from lightning_ss2a.metric_names import OWN
 from lightning_ss2a.training.validation.baselines import TrainingStatistics, fit_training_statistics
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.pairs import (
