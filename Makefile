@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE = 1
 
 help:
 	@echo "make fit          train the manifold on the demo shards (sets up $(VENV) first)"
-	@echo "make test         lint, import contracts, tests"
+	@echo "make test         lint, import contracts, types, tests"
 	@echo "make test-slow    the long tests"
 	@echo "make bench        every benchmark; each ends with one JSON line"
 	@echo "make demo-shards  build shards/demo, demo_scenes and demo_videos again from Debian's packages"
@@ -35,6 +35,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy -n 2
 
 # Two processes of one thread each: models this small gain nothing from more threads.
 test: lint
