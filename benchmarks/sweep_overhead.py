@@ -19,7 +19,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parent.parent
-CONFIGS = ["configs/manifold.yaml", "configs/sweeps/without_figures.yaml", "configs/mean_teacher.yaml"]
+CONFIG = "configs/manifold.yaml"
+WITHOUT_FIGURES = "trainer.callbacks.ManifoldFigures"
 LIGHTNING = "from lightning_ss2a.cli.lightning import main; main()"
 SS2A = "from lightning_ss2a.cli.ss2a import main; main()"
 
@@ -37,7 +38,8 @@ def sweep_seconds(folder: str, rates: list[float]) -> float:
     sweep = {
         "name": "overhead",
         "folder": folder,
-        "base": [str(ROOT / config) for config in CONFIGS],
+        "base": str(ROOT / CONFIG),
+        "overrides": {WITHOUT_FIGURES: False},
         "parameters": {"model.optimization.learning_rate": {"choices": rates}},
         "sampler": "grid",
     }
@@ -47,9 +49,12 @@ def sweep_seconds(folder: str, rates: list[float]) -> float:
 
 
 def alone_seconds(folder: str, rate: float) -> float:
-    configs = [part for config in CONFIGS for part in ("-c", config)]
-    options = [f"--model.optimization.learning_rate={rate}", f"--trainer.logger.save_dir={folder}"]
-    return seconds(LIGHTNING, "fit", *configs, *options, "--trainer.enable_progress_bar=false")
+    options = [
+        f"--model.optimization.learning_rate={rate}",
+        f"--trainer.logger.save_dir={folder}",
+        f"--{WITHOUT_FIGURES}=false",
+    ]
+    return seconds(LIGHTNING, "fit", "-c", CONFIG, *options, "--trainer.enable_progress_bar=false")
 
 
 def main() -> None:

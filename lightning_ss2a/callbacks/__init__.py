@@ -1,6 +1,5 @@
 """Lightning callbacks: what is watched, drawn and written while a module trains."""
 
-from lightning_ss2a.callbacks.class_similarity import ClassSimilarity
 from lightning_ss2a.callbacks.figures.manifold import ManifoldFigures
 from lightning_ss2a.callbacks.figures.remixer import RemixerFigures
 from lightning_ss2a.callbacks.hyperparameters import HyperparameterBoard
@@ -13,7 +12,6 @@ from lightning_ss2a.callbacks.throughput import Throughput
 
 __all__ = [
     "CMSSShardWriter",
-    "ClassSimilarity",
     "EMATeacher",
     "GracefulInterrupt",
     "HyperparameterBoard",

@@ -13,6 +13,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+import lightning_ss2a.analysis.interventions
+import lightning_ss2a.analysis.probes
 import lightning_ss2a.callbacks
 import lightning_ss2a.data.loading.datamodule
 import lightning_ss2a.training  # noqa: F401  (short class names in configs)

@@ -32,7 +32,7 @@ LINKS = {
 
 
 def files(table: str, world: str) -> list[str]:
-    return ["-c", f"configs/sweeps/paper_table_{table}.yaml", "-c", f"configs/sweeps/on_{world}.yaml"]
+    return ["-c", f"configs/sweeps/paper_table_{table}.yaml", "-c", f"configs/studies/{world}.yaml"]
 
 
 def read(table: str, world: str, *more: str) -> Sweep:
@@ -143,14 +143,14 @@ def test_a_table_of_the_demo_is_made_from_nothing(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder = tmp_path_factory.getbasetemp() / "paper_tables"  # one for all, which share what they build on
     folder.mkdir(exist_ok=True)
-    demo = yaml.safe_load(Path("configs/sweeps/on_demo.yaml").read_text())
+    demo = yaml.safe_load(Path("configs/studies/demo.yaml").read_text())
     demo["repeats"] = {"data.fold": [0, 3]}
     for name, command in demo["prepare"].items():
         if command.startswith("lightning"):
             demo["prepare"][name] = f"{command} --trainer.max_epochs=10"
     for base in demo["bases"].values():
-        base["configs"] = [str(Path("configs/sweeps", config).resolve()) for config in base["configs"]]
-    overlay = folder / "on_demo.yaml"
+        base["configs"] = [str(Path("configs/studies", config).resolve()) for config in base["configs"]]
+    overlay = folder / "demo.yaml"
     overlay.write_text(yaml.safe_dump(demo))
     options = ["--folder", str(folder), "--workers=1"]
     if table == "8":

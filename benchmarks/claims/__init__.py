@@ -1,1 +1,0 @@
-"""What ``benchmarks/claims.py`` runs: one file a claim, and what they share."""

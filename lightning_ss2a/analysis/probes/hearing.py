@@ -1,0 +1,199 @@
+"""Measures how much a source counts in the mix when it is heard, not seen (paper, supplement 8 and 8.2)."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from lightning_ss2a.analysis.probes.base import Probe
+from lightning_ss2a.callbacks.mean_teacher.teacher import ANNOTATED
+from lightning_ss2a.callbacks.trainer_state import data_of
+from lightning_ss2a.data.loading.dataset import ShardDataset
+from lightning_ss2a.metrics.functional.clip_score import mean_source_cosine
+from lightning_ss2a.models.source_slots import SourceSlots, audio_slots, join_slots, visual_slots
+from lightning_ss2a.training import AudioToVisualModule
+from lightning_ss2a.training.remixer import manifold_predictions
+from lightning_ss2a.training.validation.baselines import untrained_predictions
+from lightning_ss2a.training.validation.targets import targets_of
+
+Rows = dict[str, Any]
+
+OTHERS_OF_SEEN = ("heard", "heard_translator", "heard_ridge")
+"""Ways to add a source whose sensitivity is also logged as a part of that of ``seen``."""
+
+
+class SourceSensitivity(Probe):
+    """Adds held-out sources to held-out scenes and logs how far a Remixer's mean moves.
+
+    ``val/sensitivity/WAY``: cosine of the mix to the added source's own audio embedding, after less before;
+    ``val/sensitivity/WAY/sources_N``, of scenes of N sources; ``val/moved/WAY``: 1 - cosine of the mix before and
+    after; ``val/sensitivity_to_seen/WAY``: the sensitivity over that of ``seen``. Ways:
+
+    - ``seen``: e = v's projection, with v.
+    - ``seen_without_v``: the same e, v = 0.
+    - ``heard``: e = the sound's projection, v = 0 (the paper).
+    - ``heard_translator``, ``heard_ridge``: the same e, with the v of a translator, or of ridge regression.
+    - ``heard_true_v``: the same e, with the v of its picture.
+
+    Args:
+        pairs: data set of the sources, whose held-out split has the name of that of the scenes.
+        translator_checkpoint: checkpoint of an ``AudioToVisualModule``; its training statistics hold the regression.
+        added: sources added to each scene, one at a time. None is of a class of the scene (simulated scenes) or of a
+            group of it (composed ones).
+    """
+
+    def __init__(self, pairs: str, translator_checkpoint: str, added: int = 4) -> None:
+        self.pairs = pairs
+        self.translator_checkpoint = translator_checkpoint
+        self.added = added
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Measures and logs."""
+        if trainer.sanity_checking:
+            return
+        data = data_of(trainer)
+        split = data.splits("validation")[0][0]
+        scenes, pairs = (ShardDataset(folder, split).columns() for folder in (data.datasets[0], self.pairs))
+        allowed = sources_to_add(scenes, pairs, Path(data.datasets[0], "compositions.csv"))
+        chance = torch.rand(allowed.shape, generator=torch.Generator().manual_seed(data.seed))
+        added = chance.masked_fill(~allowed, -1).topk(self.added, dim=1).indices
+        judge = load_translator(self.translator_checkpoint)
+        self.log_numbers(trainer, pl_module, sensitivities(pl_module, scenes, pairs, added, judge))
+
+
+class TranslatorAgreement(Probe):
+    """Logs CLIP scores of held-out scenes by several audio-to-visual translators, and how alike they rank predictions.
+
+    ``val/clip_score_by/TRANSLATOR`` of the Remixer's mean, ``/draw`` of one draw, and with the baselines of scenes and
+    ``truth``, the true audio. Translators: ``scenes_ridge`` (the run's own, fitted on scenes), ``pairs_ridge`` and
+    ``translator``. Spearman's rank correlation with the first, over all these, is ``val/clip_score_rank/TRANSLATOR``.
+
+    Args:
+        translator_checkpoint: checkpoint of an ``AudioToVisualModule``; its training statistics hold ``pairs_ridge``.
+    """
+
+    def __init__(self, translator_checkpoint: str) -> None:
+        self.translator_checkpoint = translator_checkpoint
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Measures and logs."""
+        from scipy.stats import spearmanr  # slow to import
+
+        if trainer.sanity_checking:
+            return
+        data = data_of(trainer)
+        scenes = ShardDataset(data.datasets[0], data.splits("validation")[0][0]).columns()
+        targets, slots, judge = targets_of(scenes), pl_module.slots(scenes), load_translator(self.translator_checkpoint)
+        cmss = pl_module.manifold.project_visual(scenes["global_visual"])
+        baselines = {
+            "truth": scenes["audio"],
+            **manifold_predictions(slots, cmss, pl_module.manifold),
+            **untrained_predictions(targets, pl_module.statistics),
+        }
+        predictions = {"": pl_module.remixer(*slots.tokens()).mean, "/draw": pl_module.draw(scenes, slots)}
+        predictions |= {f"_floor/{name}": predicted for name, predicted in baselines.items()}
+        translators: dict[str, Callable[[Tensor], Tensor]] = {
+            "scenes_ridge": pl_module.statistics.translate_audio,
+            "pairs_ridge": judge.statistics.translate_audio,
+            "translator": judge.translator,
+        }
+        scores = {
+            by: {
+                name: 100 * float(mean_source_cosine(translate(normalize(x.float(), dim=-1)), *_seen(targets)).mean())
+                for name, x in predictions.items()
+            }
+            for by, translate in translators.items()
+        }
+        numbers = {f"clip_score_by/{by}{name}": x for by, found in scores.items() for name, x in found.items()}
+        own, *others = (list(found.values()) for found in scores.values())
+        for by, values in zip(list(scores)[1:], others, strict=True):
+            numbers[f"clip_score_rank/{by}"] = float(spearmanr(own, values).statistic)
+        self.log_numbers(trainer, pl_module, numbers)
+
+
+def load_translator(path: str) -> Any:
+    """Loads an ``AudioToVisualModule``, its translator and its training statistics, to the CPU."""
+    return AudioToVisualModule.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+
+
+def _seen(targets: Any) -> tuple[Tensor, Tensor]:
+    return targets.visual, targets.visible
+
+
+def sources_to_add(scenes: Rows, pairs: Rows, compositions: Path) -> Tensor:
+    """Tells which pairs may be added to which scenes, bool [scenes, pairs].
+
+    Composed scenes take annotated pairs of groups that are not in them; others take pairs of other classes.
+
+    Args:
+        scenes: rows with ``key`` or ``classes``.
+        pairs: rows with ``key``, ``group`` and ``origin``, or ``class_index``.
+        compositions: csv file that names the pairs of composed scenes; other scenes have none.
+    """
+    if not compositions.is_file():
+        return ~(scenes["classes"][:, :, None] == pairs["class_index"]).any(1)
+    group_of = dict(zip(pairs["key"], pairs["group"].tolist(), strict=True))
+    groups: dict[str, set[int]] = {key: set() for key in scenes["key"]}
+    with open(compositions, newline="", encoding="utf-8") as opened:
+        for row in csv.DictReader(opened):
+            if row["key"] in groups:
+                groups[row["key"]].add(group_of[row["pair"]])
+    apart = [[group not in groups[key] for group in pairs["group"].tolist()] for key in scenes["key"]]
+    return torch.tensor(apart) & (pairs["pair_origin"] == ANNOTATED)
+
+
+@torch.no_grad()
+def sensitivities(model: Any, scenes: Rows, pairs: Rows, added: Tensor, judge: Any) -> dict[str, float]:
+    """Computes the numbers of :class:`SourceSensitivity`.
+
+    Args:
+        model: a ``RemixerModule``.
+        scenes: held-out scenes.
+        pairs: held-out pairs.
+        added: numbers of the pairs added to each scene, [scenes, added].
+        judge: an ``AudioToVisualModule``, whose translator and ridge regression give v.
+    """
+    before = model.slots(scenes)
+    mixed = model.remixer(*before.tokens()).mean
+    toward: dict[str, list[Tensor]] = defaultdict(list)
+    moved: dict[str, list[Tensor]] = defaultdict(list)
+    for column in added.T:
+        visual, audio = pairs["visual"][column].unsqueeze(1), pairs["audio"][column].unsqueeze(1)
+        own = audio.squeeze(1)
+        for way, slots in _ways(model.manifold, visual, audio, judge).items():
+            after = model.remixer(*join_slots([before, slots]).tokens()).mean
+            cosine = torch.cosine_similarity
+            toward[way].append(cosine(after, own) - cosine(mixed, own))
+            moved[way].append(1 - cosine(after, mixed))
+    numbers, counts = {}, scenes["valid"].sum(1)
+    for way, parts in toward.items():
+        values = torch.stack(parts).mean(0)  # [scenes]
+        numbers[f"sensitivity/{way}"] = float(values.mean())
+        numbers[f"moved/{way}"] = float(torch.stack(moved[way]).mean(0).mean())
+        for count in counts.unique().tolist():
+            numbers[f"sensitivity/{way}/sources_{count}"] = float(values[counts == count].mean())
+    for way in OTHERS_OF_SEEN:
+        numbers[f"sensitivity_to_seen/{way}"] = numbers[f"sensitivity/{way}"] / numbers["sensitivity/seen"]
+    return numbers
+
+
+def _ways(manifold: Any, visual: Tensor, audio: Tensor, judge: Any) -> dict[str, SourceSlots]:
+    """Makes one slot [scenes, 1] for each way to add a source."""
+    there = torch.ones(len(visual), 1, dtype=torch.bool)
+    seen, heard = visual_slots(visual, there, manifold.project_visual), audio_slots(audio, there, manifold)
+    return {
+        "seen": seen,
+        "seen_without_v": SourceSlots(seen.cmss, torch.zeros_like(visual), there, seen.weight),
+        "heard": heard,
+        "heard_translator": audio_slots(audio, there, manifold, judge.translator),
+        "heard_ridge": audio_slots(audio, there, manifold, judge.statistics.translate_audio),
+        "heard_true_v": SourceSlots(heard.cmss, visual, there, seen.weight),
+    }

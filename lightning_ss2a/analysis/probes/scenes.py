@@ -1,0 +1,141 @@
+"""Scores more predictions of the audio of scenes: bounds from the truth, a fair ridge regression, means of samples."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from lightning_ss2a.analysis.probes.base import PredictionProbe
+from lightning_ss2a.callbacks.trainer_state import data_of
+from lightning_ss2a.data.simulation.truth import read_truth, read_world
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.models.ridge import LinearMap, RidgeRegression
+from lightning_ss2a.training.validation.targets import Targets, targets_of
+
+PENALTIES = tuple(np.logspace(-2, 4, 25).tolist())
+"""Penalties of a ridge regression to choose from, relative to the features' variance."""
+
+
+class TruthBound(PredictionProbe):
+    """Scores the best guesses for simulated scenes, from their truth, as two baselines.
+
+    ``classes_known``: the classes are known, and the instance as far as the picture tells it; all sources count alike.
+    ``gains_known``: the gains are known too, which no picture tells. An audio embedding is taken at its mean given the
+    class and the picture; instances z have the closed-form posterior of a Gaussian. The noise of each sound and of the
+    mixture stays out: nobody can know it.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Reads the truth.
+
+        Raises:
+            InputError: the data set is not simulated.
+        """
+        super().setup(trainer, pl_module, stage)
+        data = data_of(trainer)
+        self.world = read_world(data.datasets[0])
+        self.truth = read_truth(data.datasets[0], data.splits("validation")[0][0])
+
+    def predict(self, trainer: Trainer, pl_module: Any, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
+        """Predicts; see the class."""
+        rows, sources = batch["index"].cpu().numpy(), batch["sources"].float().cpu().numpy()
+        guesses = {"classes_known": False, "gains_known": True}
+        return {f"_floor/{n}": self.guess(rows, sources, g).to(targets.audio.device) for n, g in guesses.items()}
+
+    def guess(self, rows: np.ndarray, sources: np.ndarray, with_gains: bool) -> Tensor:
+        """Guesses audio embeddings of scenes, [scenes, audio width].
+
+        Args:
+            rows: row numbers of the scenes in the split, [scenes].
+            sources: their sources as seen, [scenes, slots, visual width].
+            with_gains: whether the gains are known.
+        """
+        visual, audio, width = self.world.visual, self.world.audio, self.world.spec.instance_width
+        slots = sources.shape[1]
+        classes = self.truth["visual_classes"][rows, :slots]
+        basis = visual.instance  # [instance width, visual width], rows of squared norm instance_share
+        share = np.square(basis[0]).sum()
+        evidence = (sources - visual.class_means[classes]) @ basis.T
+        z = evidence / (share + width * visual.noise**2)
+        weights = self.truth["gains"][rows, :slots] if with_gains else (classes >= 0).astype(np.float32)
+        heard = audio.class_means[classes] + z @ audio.instance
+        return torch.from_numpy((weights[..., None] * heard).sum(1)).float()
+
+
+class GroupedRidge(PredictionProbe):
+    """Scores a ridge regression whose penalty is chosen on training folds left out, as the baseline ``grouped_ridge``.
+
+    The baseline ``ridge`` takes generalised cross-validation, which leaves out single rows: of scenes whose sources are
+    in other scenes too it finds too small a penalty. Needs data with folds. The best penalty has the largest mean
+    cosine on the folds, left out one by one.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fits the regression.
+
+        Raises:
+            InputError: the data have no folds.
+        """
+        folds = data_of(trainer).splits("train")[0]
+        if len(folds) < 2:
+            raise InputError("GroupedRidge chooses its penalty on folds; set data.fold, for data that have them")
+        features, audio, keys = [], [], []
+        for batch in data_of(trainer).training_rows_loader(every_row=True):
+            targets = targets_of(batch)
+            features.append(targets.features.double().cpu())
+            audio.append(normalize(targets.audio.double(), dim=-1).cpu())
+            keys += batch["key"]
+        bounds = np.cumsum([data_of(trainer).manifest.rows(fold) for fold in folds])
+        number = np.searchsorted(bounds, np.arange(len(keys)), side="right")
+        self.ridge = fit_grouped_ridge(torch.cat(features), torch.cat(audio), number)
+
+    def predict(self, trainer: Trainer, pl_module: Any, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
+        """Predicts; see the class."""
+        return {"_floor/grouped_ridge": self.ridge(targets.features.cpu().double()).to(targets.audio.device)}
+
+
+class MeanOfSamples(PredictionProbe):
+    """Scores the mean direction of several samples of a generative V2A-Mapper, as ``/mean_of_samples``.
+
+    Args:
+        samples: of each row.
+    """
+
+    def __init__(self, samples: int = 16) -> None:
+        super().__init__()
+        self.samples = samples
+
+    def predict(self, trainer: Trainer, pl_module: Any, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
+        """Predicts; a mapper that draws nothing has no samples."""
+        if pl_module.flavour != "diffusion":
+            return {}
+        drawn = [normalize(pl_module.predict_audio(batch, seed), dim=-1) for seed in range(self.samples)]
+        return {"/mean_of_samples": torch.stack(drawn).mean(0)}
+
+
+def fit_grouped_ridge(x: Tensor, y: Tensor, group: np.ndarray, penalties: Sequence[float] = PENALTIES) -> LinearMap:
+    """Fits the ridge regression whose penalty has the largest mean cosine on groups left out one by one.
+
+    Args:
+        x: features, float64 [rows, X].
+        y: targets, float64 [rows, Y].
+        group: group of each row, int [rows].
+        penalties: to choose from, relative to the features' variance.
+    """
+    cosines = dict.fromkeys(penalties, 0.0)
+    for number in sorted(set(group.tolist())):
+        fitted, held = torch.from_numpy(group != number), torch.from_numpy(group == number)
+        for penalty in penalties:
+            predicted = _fit(x[fitted], y[fitted], penalty)(x[held])
+            cosines[penalty] += float(torch.cosine_similarity(predicted, y[held]).mean())
+    return _fit(x, y, max(penalties, key=cosines.__getitem__))
+
+
+def _fit(x: Tensor, y: Tensor, penalty: float) -> LinearMap:
+    ridge = RidgeRegression(x.shape[1], y.shape[1], penalty)
+    ridge.update(x, y)
+    return ridge.fit()
