@@ -13,9 +13,11 @@ from lightning_ss2a.analysis.probes.hearing import sensitivities, sources_to_add
 from lightning_ss2a.cli.ss2a import run as ss2a
 from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.models import DiagonalGaussian
+from lightning_ss2a.models.audio_to_visual import AudioToVisualOptions
+from lightning_ss2a.models.manifold import ManifoldOptions
 from lightning_ss2a.models.source_slots import SourceSlots
 from lightning_ss2a.training import AudioToVisualModule, ManifoldModule, RemixerModule
-from tests.manifold_examples import make_data, make_trainer
+from tests.manifold_examples import in_groups, make_data, make_trainer
 from tests.scene_examples import SMALL_ATTENTION, TRAINING
 
 WORLD = ("--num_classes=12", "--mismatch={annotated: 0, curated: 0, translated: 0}", "--world.scene_sources=3")
@@ -64,8 +66,10 @@ def test_a_remixer_that_hears_is_trained_and_measured(tmp_path: Path):
     for kind in ("scenes", "pairs"):
         ss2a(["shards", "simulate", str(tmp_path / kind), f"--kind={kind}", *WORLD, *SIZES])
     scenes, pairs = (make_data(str(tmp_path / kind)) for kind in ("scenes", "pairs"))
-    small = {"manifold_width": 12, "projector_widths": [16, 16], "reconstructor_widths": [16, 16, 12]}
-    checkpoints = {"manifold": ManifoldModule(40, 40, **small), "translator": AudioToVisualModule(40, 40, [16])}
+    checkpoints = {
+        "manifold": ManifoldModule(40, 40, ManifoldOptions(12, (16, 16), (16, 16, 12))),
+        "translator": AudioToVisualModule(40, 40, AudioToVisualOptions((16,))),
+    }
     for name, module in checkpoints.items():
         trainer = make_trainer(tmp_path, max_epochs=1)
         trainer.fit(module, datamodule=pairs)
@@ -76,7 +80,9 @@ def test_a_remixer_that_hears_is_trained_and_measured(tmp_path: Path):
         SourceSensitivity(str(tmp_path / "pairs"), translator, added=2),
         TranslatorAgreement(translator),
     ]
-    module = RemixerModule(40, 40, str(tmp_path / "manifold.ckpt"), **SMALL_ATTENTION | TRAINING)
+    module = RemixerModule(
+        40, 40, str(tmp_path / "manifold.ckpt"), **in_groups(RemixerModule, SMALL_ATTENTION | TRAINING)
+    )
     trainer = make_trainer(tmp_path, max_epochs=1, callbacks=callbacks)
     trainer.fit(module, datamodule=scenes)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -22,10 +22,11 @@ from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.data.simulation.truth import read_truth
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.training import TemporalAggregationModule
-from tests.manifold_examples import make_data, make_trainer
+from tests.manifold_examples import in_groups, make_data, make_trainer
 from tests.scene_examples import SMALL_ATTENTION
 
 WORLD = ("--num_classes=12", "--mismatch={annotated: 0, curated: 0, translated: 0}", "--world.video_sources=3")
+SMALL = in_groups(TemporalAggregationModule, SMALL_ATTENTION | {"top_n": 4})
 WIDTHS = ("--world.visual.width=40", "--world.audio.width=40", "--world.mixture_noise=0")
 
 
@@ -69,7 +70,7 @@ def test_sources_of_mismatched_rows_are_refused(tmp_path: Path):
 
 def test_training_and_baselines_see_the_other_truth(videos: str, tmp_path: Path):
     """Frames of the data set's own audio width stand in for generated ones."""
-    module = TemporalAggregationModule(40, **SMALL_ATTENTION, top_n=4)
+    module = TemporalAggregationModule(40, **SMALL)
     module.check_data = lambda data: None  # its frames are pictures
     probes = [ShuffledTimestamps(), QuarterRidge(), ScoresBySourceCount(videos)]
     truth = VideoTruth(videos, "first", oracle_frames=True)
@@ -91,7 +92,9 @@ def test_training_and_baselines_see_the_other_truth(videos: str, tmp_path: Path)
 
 
 def test_without_positions_timestamps_change_nothing(videos: str, tmp_path: Path):
-    module = TemporalAggregationModule(40, **SMALL_ATTENTION, top_n=4).eval()
+    module = TemporalAggregationModule(
+        40, **in_groups(TemporalAggregationModule, SMALL_ATTENTION | {"top_n": 4})
+    ).eval()
     frames, times = torch.randn(2, 64, 40), torch.rand(2, 64)
     before = module.aggregator(frames, times).mean, module.aggregator(frames, times.flip(1)).mean
     assert not torch.allclose(*before, atol=1e-5)

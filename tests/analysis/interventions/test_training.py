@@ -12,6 +12,7 @@ from lightning_ss2a.data.simulation.truth import read_truth
 from lightning_ss2a.data.simulation.world import ModalitySpec, WorldSpec
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import contrastive_loss
+from lightning_ss2a.losses.contrastive import ContrastiveOptions
 from tests.manifold_examples import (
     AUDIO_WIDTH,
     VISUAL_WIDTH,
@@ -48,12 +49,16 @@ def test_unknown_rows_are_refused():
 def test_a_constant_mask_has_the_mean_of_the_other_and_ends_with_the_training(tmp_path: Path):
     random = torch.Generator().manual_seed(0)
     x, y, visual, audio = torch.randn(4, 6, 5, generator=random)
-    options = {"visual": visual, "audio": audio, "ccmr_alpha": 0.8, "mask_diagonal": False}
+    mask_options = ContrastiveOptions(ccmr_alpha=0.8, ccmr_mask_diagonal=False)
     temperature, callback = torch.tensor(4.0), ConstantCcmrMask()
-    before = contrastive_loss(x, y, temperature, **options)
+
+    def masked_loss() -> torch.Tensor:
+        return contrastive_loss(x, y, temperature, visual=visual, audio=audio, options=mask_options)
+
+    before = masked_loss()
     trainer, module = make_trainer(tmp_path), make_module(0)
     callback.on_train_start(trainer, module)
-    loss = contrastive_loss(x, y, temperature, **options)
+    loss = masked_loss()
     callback.on_train_end(trainer, module)
 
     def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -66,7 +71,7 @@ def test_a_constant_mask_has_the_mean_of_the_other_and_ends_with_the_training(tm
     target = torch.arange(6)
     cross_entropy = torch.nn.functional.cross_entropy
     torch.testing.assert_close(loss, (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2)
-    assert contrastive_loss(x, y, temperature, **options) == before
+    assert masked_loss() == before
     assert loss != before
 
 

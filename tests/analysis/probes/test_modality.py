@@ -9,6 +9,7 @@ from lightning_ss2a.analysis.probes import CcmrMaskStatistics, GeneralizationGap
 from lightning_ss2a.analysis.probes.ccmr_mask import shared_cosine_loss
 from lightning_ss2a.analysis.probes.modality import linear_discriminability
 from lightning_ss2a.losses import ccmr_mask, contrastive_loss
+from lightning_ss2a.losses.contrastive import ContrastiveOptions
 from tests.manifold_examples import make_data, make_module, make_trainer, write_learnable_pairs
 
 
@@ -25,7 +26,12 @@ def test_loss_of_one_cosine_is_the_contrastive_loss_of_such_embeddings(cosine: f
     assert shared_cosine_loss(cosine, 1.0, 1.0, 3.0, 6) == pytest.approx(float(loss))
     # Raw inputs that are all alike: the mask is exp(-alpha) for all pairs, or for all but the matching ones.
     masked = contrastive_loss(
-        one, cosine * one, torch.tensor(3.0), visual=one, audio=one, ccmr_alpha=0.5, mask_diagonal=False
+        one,
+        cosine * one,
+        torch.tensor(3.0),
+        visual=one,
+        audio=one,
+        options=ContrastiveOptions(ccmr_alpha=0.5, ccmr_mask_diagonal=False),
     )
     assert shared_cosine_loss(cosine, 1.0, 0.6065306597, 3.0, 6) == pytest.approx(float(masked))
 
@@ -48,7 +54,7 @@ def test_probes_log_what_rows_computed_at_once_have(tmp_path: Path):
     assert logged["val/pair_cosine/other"] == pytest.approx(sum(others) / 23, abs=1e-5)
     assert logged["val/linear_discriminability"] == pytest.approx(linear_discriminability(visual, audio))
     assert "val/linear_discriminability_floor/raw" not in logged  # encoders of two widths
-    mask = ccmr_mask(*raw, alpha=0.35)
+    mask = ccmr_mask(*raw, ccmr_alpha=0.35)
     assert logged["val/ccmr_mask/matching"] == pytest.approx(float(mask.diagonal().mean()), abs=1e-6)
     other = (mask.sum() - mask.diagonal().sum()) / (23 * 22)
     assert logged["val/ccmr_mask/other"] == pytest.approx(float(other), abs=1e-6)
