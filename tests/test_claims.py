@@ -69,7 +69,7 @@ def test_runs_of_a_finished_sweep_are_taken_over_with_the_numbers_shown(
 
 
 def test_a_choice_made_apart_is_that_of_the_other_folds(fill_tables: ModuleType, tmp_path: Path):
-    names = [part for metric in fill_tables.SEARCHED for part in (metric, f"{metric}_floor/ridge")]
+    names = [part for metric in fill_tables.SEARCHED for part in (metric, f"{metric}_baseline/ridge")]
     file = tmp_path / "runs.csv"
     with open(file, "w", newline="") as opened:
         writer = csv.writer(opened)

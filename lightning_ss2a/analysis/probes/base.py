@@ -74,7 +74,7 @@ class PredictionProbe(Probe, ABC):
     """Scores more predictions of the validation rows, as the module scores its own.
 
     Predictions are named by the suffix of their metrics: ``/draw`` gives ``val/ssms/draw`` and, where rows show one or
-    several sources, ``val/ssms/single/draw`` and so on; ``_floor/NAME`` gives the baseline ``NAME``.
+    several sources, ``val/ssms/single/draw`` and so on; ``_baseline/NAME`` gives the baseline ``NAME``.
     """
 
     def __init__(self) -> None:

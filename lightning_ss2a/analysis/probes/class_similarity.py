@@ -15,8 +15,8 @@ SIDES = {
     "visual": ("visual", "visual"),
     "audio": ("audio", "audio"),
     "cross": ("visual", "audio"),
-    "visual_floor/raw": ("raw_visual", "raw_visual"),
-    "audio_floor/raw": ("raw_audio", "raw_audio"),
+    "visual_baseline/raw": ("raw_visual", "raw_visual"),
+    "audio_baseline/raw": ("raw_audio", "raw_audio"),
 }
 """Embeddings that are compared, by the name that their number gets."""
 

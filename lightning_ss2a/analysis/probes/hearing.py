@@ -99,7 +99,7 @@ class TranslatorAgreement(Probe):
             **untrained_predictions(targets, pl_module.statistics),
         }
         predictions = {"": pl_module.remixer(*slots.tokens()).mean, "/draw": pl_module.draw(scenes, slots)}
-        predictions |= {f"_floor/{name}": predicted for name, predicted in baselines.items()}
+        predictions |= {f"_baseline/{name}": predicted for name, predicted in baselines.items()}
         translators: dict[str, Callable[[Tensor], Tensor]] = {
             "scenes_ridge": pl_module.statistics.translate_audio,
             "pairs_ridge": judge.statistics.translate_audio,

@@ -30,8 +30,8 @@ class LinearDiscriminability(RowsProbe):
         numbers = {"linear_discriminability": linear_discriminability(rows["visual"], rows["audio"])}
         raw = rows["raw_visual"], rows["raw_audio"]
         if raw[0].shape == raw[1].shape:
-            numbers["linear_discriminability_floor/raw"] = linear_discriminability(*raw)
-            numbers["modality_gap_floor/raw"] = float(modality_gap(*raw))
+            numbers["linear_discriminability_baseline/raw"] = linear_discriminability(*raw)
+            numbers["modality_gap_baseline/raw"] = float(modality_gap(*raw))
         return numbers
 
 

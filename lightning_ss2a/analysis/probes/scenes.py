@@ -44,7 +44,7 @@ class TruthBound(PredictionProbe):
         """Predicts; see the class."""
         rows, sources = batch["index"].cpu().numpy(), batch["sources"].float().cpu().numpy()
         guesses = {"classes_known": False, "gains_known": True}
-        return {f"_floor/{n}": self.guess(rows, sources, g).to(targets.audio.device) for n, g in guesses.items()}
+        return {f"_baseline/{n}": self.guess(rows, sources, g).to(targets.audio.device) for n, g in guesses.items()}
 
     def guess(self, rows: np.ndarray, sources: np.ndarray, with_gains: bool) -> Tensor:
         """Guesses audio embeddings of scenes, [scenes, audio width].
@@ -95,7 +95,7 @@ class GroupedRidge(PredictionProbe):
 
     def predict(self, trainer: Trainer, pl_module: Any, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
         """Predicts; see the class."""
-        return {"_floor/grouped_ridge": self.ridge(targets.features.cpu().double()).to(targets.audio.device)}
+        return {"_baseline/grouped_ridge": self.ridge(targets.features.cpu().double()).to(targets.audio.device)}
 
 
 class MeanOfSamples(PredictionProbe):

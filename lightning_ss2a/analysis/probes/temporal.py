@@ -51,7 +51,7 @@ class QuarterRidge(PredictionProbe):
 
     def predict(self, trainer: Trainer, pl_module: Any, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
         """Predicts; see the class."""
-        return {"_floor/quarter_ridge": self.ridge(quarter_means(batch["frames"]))}
+        return {"_baseline/quarter_ridge": self.ridge(quarter_means(batch["frames"]))}
 
 
 class ScoresBySourceCount(Probe):
@@ -91,9 +91,9 @@ class ScoresBySourceCount(Probe):
         truth = head.scores(batch["audio"])
         predictions = {
             "": pl_module.predict_audio(batch),
-            "_floor/mean_audio": statistics.mean_audio.expand_as(batch["audio"]),
-            "_floor/frame_mean": mean_over_frames(batch["frames"]),
-            "_floor/ridge": statistics.predict_audio(targets.features),
+            "_baseline/mean_audio": statistics.mean_audio.expand_as(batch["audio"]),
+            "_baseline/frame_mean": mean_over_frames(batch["frames"]),
+            "_baseline/ridge": statistics.predict_audio(targets.features),
         }
         self._values["count"].append(torch.tensor([self._counts[key] for key in batch["key"]]))
         for suffix, predicted in predictions.items():

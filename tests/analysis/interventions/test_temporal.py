@@ -83,12 +83,12 @@ def test_training_and_baselines_see_the_other_truth(videos: str, tmp_path: Path)
     expected = torch.nn.functional.normalize(audio.double(), dim=1).mean(0).float()
     torch.testing.assert_close(module.statistics.mean_audio, expected, atol=1e-4, rtol=1e-4)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    assert {"val/ssms/shuffled_timestamps", "val/ssms_floor/quarter_ridge"} <= logged.keys()
+    assert {"val/ssms/shuffled_timestamps", "val/ssms_baseline/quarter_ridge"} <= logged.keys()
     counts = list(source_counts(videos, "validation").values())
     by_count = [counts.count(n) / 20 * logged[f"val/ssms/sources_{n}"] for n in set(counts)]
     assert sum(by_count) == pytest.approx(logged["val/ssms"], abs=1e-5)
-    baseline = [counts.count(n) / 20 * logged[f"val/ssms/sources_{n}_floor/ridge"] for n in set(counts)]
-    assert sum(baseline) == pytest.approx(logged["val/ssms_floor/ridge"], abs=1e-5)
+    baseline = [counts.count(n) / 20 * logged[f"val/ssms/sources_{n}_baseline/ridge"] for n in set(counts)]
+    assert sum(baseline) == pytest.approx(logged["val/ssms_baseline/ridge"], abs=1e-5)
 
 
 def test_without_positions_timestamps_change_nothing(videos: str, tmp_path: Path):

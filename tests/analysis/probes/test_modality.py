@@ -53,7 +53,7 @@ def test_probes_log_what_rows_computed_at_once_have(tmp_path: Path):
     others = [float(cosine[row, row - 1]) for row in range(23)]
     assert logged["val/pair_cosine/other"] == pytest.approx(sum(others) / 23, abs=1e-5)
     assert logged["val/linear_discriminability"] == pytest.approx(linear_discriminability(visual, audio))
-    assert "val/linear_discriminability_floor/raw" not in logged  # encoders of two widths
+    assert "val/linear_discriminability_baseline/raw" not in logged  # encoders of two widths
     mask = ccmr_mask(*raw, ccmr_alpha=0.35)
     assert logged["val/ccmr_mask/matching"] == pytest.approx(float(mask.diagonal().mean()), abs=1e-6)
     other = (mask.sum() - mask.diagonal().sum()) / (23 * 22)
