@@ -10,6 +10,7 @@ whose runs were not kept are ``docs/claims/tables/WORLD/STUDY.md``.
 
 import argparse
 import csv
+import functools
 import re
 import shlex
 import statistics
@@ -39,6 +40,7 @@ SEARCHED = {
 }
 
 
+@functools.cache
 def read_sweep(arguments: str) -> Sweep:
     """What the arguments of ``ss2a sweep`` ask, with paths from the root of the repository."""
     parser = build_parser()
