@@ -1,6 +1,7 @@
 """Names of tests: plain, short, and the same in every process, or nothing is collected."""
 
 import re
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,19 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if getattr(val, "__name__", None) == "<lambda>" else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        reason = _what_is_wrong(item.name)
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Fails the collection of a file with a test whose name is not plain."""
+    report = yield
+    for node in report.result or []:
+        reason = _what_is_wrong(node.name) if isinstance(node, pytest.Item) else None
         if reason:
-            raise pytest.UsageError(f"{item.nodeid}: the test's name {reason}; name its parameters: pytest.param(id=…)")
+            report.outcome, report.result = "failed", []
+            report.longrepr = f"{node.nodeid}: the test's name {reason}; name its parameters: pytest.param(id=…)"
+            break
+    return report
 
 
 def _what_is_wrong(name: str) -> str | None:
