@@ -57,7 +57,7 @@ def test_a_run_s_own_config_is_whole(folder: Path):  # noqa: F811
 
 def test_a_file_of_one_s_own_builds_on_a_shipped_one(folder: Path, capsys):  # noqa: F811
     Path("mine.yaml").write_text(
-        f"base: {CONFIG}\ntrainer: {{max_epochs: 3, callbacks+: [ClassSimilarity]}}\nmodel: {{init_args: {{top_n: 7}}}}"
+        f"base: {CONFIG}\ntrainer: {{max_epochs: 3, callbacks+: [ClassSimilarity]}}\nmodel: {{init_args: {{measuring: {{top_n: 7}}}}}}"
     )
     shipped, mine = (printed_config(command("fit", config=config), capsys) for config in (CONFIG, "mine.yaml"))
     assert (shipped["trainer"].pop("max_epochs"), mine["trainer"].pop("max_epochs")) == (70, 3)
@@ -93,7 +93,11 @@ SHARED_FILE = "base: shared.yaml"
     ("mine", "shared", "messages"),
     [
         (SHARED_FILE, "trainer: {max_epoks: 1}", ["shared.yaml: ", "did you mean trainer.max_epochs?"]),
-        (SHARED_FILE, "model: {init_args: {kl_wieght: 1}}", ["shared.yaml: model: Option", "did you mean kl_weight?"]),
+        (
+            SHARED_FILE,
+            "model: {init_args: {kl_wieght: 1}}",
+            ["shared.yaml: model: Option", "did you mean model.kl_weight?"],
+        ),
         (SHARED_FILE, "base: mine.yaml", ["shared.yaml: base: mine.yaml builds on this file itself"]),
         (SHARED_FILE, "trainer: [", ["mine.yaml: base: shared.yaml holds no YAML mapping"]),
         ("base: shard.yaml", "", ["mine.yaml: base: shard.yaml is no file; did you mean shared.yaml?"]),

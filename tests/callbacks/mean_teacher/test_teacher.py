@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_ss2a.callbacks import CMSSShardWriter, EMATeacher
 from lightning_ss2a.callbacks.mean_teacher.teacher import rampup
 from lightning_ss2a.data import ShardDataset
+from lightning_ss2a.checkpoints import FORMAT
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import consistency_loss
 from tests.callbacks.mean_teacher.teacher_fits import batches_of, fit
@@ -314,14 +315,19 @@ def test_a_teacher_of_other_widths_is_named(tmp_path: Path, dataset: str):
         fit(tmp_path, dataset, EMATeacher(teacher_checkpoint=str(path)))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a checkpoint", "weights"])
+@pytest.mark.parametrize("content", [None, b"", b"not a checkpoint", "weights", "foreign"])
 def test_a_file_that_is_no_teacher_is_named(tmp_path: Path, dataset: str, content: Any):
     path = tmp_path / "file.ckpt"
-    if content == "weights":
-        torch.save({"state_dict": nn.Linear(2, 2).state_dict()}, path)
+    if content in ("weights", "foreign"):
+        ours = {"lightning_ss2a": {"format": FORMAT, "architecture": {}}} if content == "weights" else {}
+        torch.save({"state_dict": nn.Linear(2, 2).state_dict()} | ours, path)
     elif content is not None:
         path.write_bytes(content)
-    expected = {None: "no such file", "weights": "not the checkpoint of a manifold like this one"}
+    expected = {
+        None: "no such file",
+        "weights": "not the checkpoint of a manifold like this one",
+        "foreign": "its format is none of ours",
+    }
     with pytest.raises(InputError, match=expected.get(content, "not a checkpoint of Lightning, or a damaged one")):
         fit(tmp_path, dataset, EMATeacher(teacher_checkpoint=str(path)))
 
