@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from lightning_ss2a.callbacks import CMSSShardWriter, EMATeacher
 from lightning_ss2a.callbacks.mean_teacher.teacher import rampup
-from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.checkpoints import FORMAT
+from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import consistency_loss
 from tests.callbacks.mean_teacher.teacher_fits import batches_of, fit
