@@ -57,7 +57,8 @@ def test_a_run_s_own_config_is_whole(folder: Path):  # noqa: F811
 
 def test_a_file_of_one_s_own_builds_on_a_shipped_one(folder: Path, capsys):  # noqa: F811
     Path("mine.yaml").write_text(
-        f"base: {CONFIG}\ntrainer: {{max_epochs: 3, callbacks+: [ClassSimilarity]}}\nmodel: {{init_args: {{measuring: {{top_n: 7}}}}}}"
+        f"base: {CONFIG}\ntrainer: {{max_epochs: 3, callbacks+: [ClassSimilarity]}}\n"
+        "model: {init_args: {measuring: {top_n: 7}}}"
     )
     shipped, mine = (printed_config(command("fit", config=config), capsys) for config in (CONFIG, "mine.yaml"))
     assert (shipped["trainer"].pop("max_epochs"), mine["trainer"].pop("max_epochs")) == (70, 3)
