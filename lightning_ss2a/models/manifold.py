@@ -9,6 +9,7 @@ from typing import get_args
 
 from torch import Tensor, nn
 
+from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
 from lightning_ss2a.models.layers.temperature import bounded_temperature, initial_log_temperature
 from lightning_ss2a.models.layers.variational_mlp import Variant, VariationalMLP
@@ -43,6 +44,8 @@ class ManifoldOptions:
         check.widths(projector_widths=self.projector_widths, reconstructor_widths=self.reconstructor_widths)
         check.probability(dropout=self.dropout)
         check.one_of(get_args(Variant), variant=self.variant)
+        if self.variant == "published":
+            raise InputError("model.manifold.variant: published is not available yet, use paper")
 
     def architecture(self) -> "ManifoldOptions":
         """The same, without what has no part in trained weights."""
