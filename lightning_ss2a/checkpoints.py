@@ -27,7 +27,8 @@ def check_format(checkpoint: Mapping[str, Any], source: str) -> None:
     """
     found = checkpoint.get("lightning_ss2a", {}).get("format")
     if found != FORMAT:
-        raise InputError(f"{source}: its format is {found or 'none of ours'}, this version reads {FORMAT}; train anew")
+        found = "none of ours" if found is None else found
+        raise InputError(f"{source}: its format is {found}, this version reads {FORMAT}; train anew")
 
 
 def read_checkpoint(path: str, option: str) -> dict[str, Any]:
