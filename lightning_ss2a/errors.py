@@ -21,8 +21,8 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
     return next(iter(get_close_matches(name, list(known), n=1)), None)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Advises on a wrong name: the nearest right one, or all that there are."""
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "there are") -> str:
+    """Advises on a wrong name: the nearest right one, or all that there are, after the word ``otherwise``."""
     names = list(known)
     close = nearest_name(name, names)
-    return f"did you mean {close}?" if close else f"there are {', '.join(names) or 'none'}"
+    return f"did you mean {close}?" if close else f"{otherwise} {', '.join(names) or 'none'}"

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from lightning_ss2a.errors import InputError, nearest_name
+from lightning_ss2a.errors import InputError, did_you_mean
 
 _OPTION = re.compile(
     r"--trainer\.callbacks\.(?P<name>[A-Z]\w*)(?:\.(?:init_args\.)?(?P<option>\w+))?(?:=(?P<value>.*))?$", re.S
@@ -90,8 +90,7 @@ def _find(callbacks: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
         raise InputError(
             f"--trainer.callbacks.{name}: the configuration lists {names.count(name)} of them; edit it there"
         )
-    nearest = nearest_name(name, names)
-    advice = f"did you mean {nearest}?" if nearest else f"it lists {', '.join(names) or 'none'}"
+    advice = did_you_mean(name, names, "it lists")
     raise InputError(f"--trainer.callbacks.{name}: the configuration lists no such callback; {advice}")
 
 
@@ -99,8 +98,7 @@ def _check_option(class_path: str, option: str, value: Any) -> None:
     module, _, name = class_path.rpartition(".")
     known = inspect.signature(getattr(import_module(module), name)).parameters
     if option not in known:
-        nearest = nearest_name(option, known)
-        advice = f"did you mean {nearest}?" if nearest else f"it has {', '.join(known) or 'none'}"
+        advice = did_you_mean(option, known, "it has")
         raise InputError(f"--trainer.callbacks.{name}.{option}: no such option; {advice}")
     if value is None and not re.search("None|Optional", str(known[option].annotation)):  # the parser lets it pass
         raise InputError(f"--trainer.callbacks.{name}.{option}: null is no value that it takes")
