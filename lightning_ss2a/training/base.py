@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lightning_ss2a.callbacks.trainer_state import data_of, ends_logging_interval
+from lightning_ss2a.callbacks.trainer_state import data_of, ends_logging_interval, is_last_batch
 from lightning_ss2a.checkpoints import FORMAT, check_format, read_checkpoint
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.format.label_head import LabelHead
@@ -75,7 +75,7 @@ class MeasuredModule(LightningModule):
         self.optimization, self.compile_model = optimization, compile_model
         self._statistics: TrainingStatistics | None = None
         self._validation: EpochMetrics[Any] | None = None
-        self._label_head: LabelHead | None = None
+        self.label_head: LabelHead | None = None  # on the device from the start of a run on
 
     @property
     def data(self) -> ShardDataModule:
@@ -140,7 +140,7 @@ class MeasuredModule(LightningModule):
         baselines: Callable[[Targets, TrainingStatistics], Mapping[str, Any]],
     ) -> None:
         """Add a batch to the metrics; see :meth:`EpochMetrics.update`."""
-        self.validation.update(targets, predictions, baselines, self.statistics, self._label_head)
+        self.validation.update(targets, predictions, baselines, self.statistics, self.label_head)
 
     @property
     def ssms_by_group(self) -> dict[str, Tensor]:
@@ -179,7 +179,7 @@ class MeasuredModule(LightningModule):
         self.check_data(self.data)
         if stage == "predict":
             return
-        self._label_head = self.data.label_head
+        self.label_head = self.data.label_head
         self._validation = self.build_validation(self.data)
 
     def on_fit_start(self) -> None:
@@ -208,8 +208,8 @@ class MeasuredModule(LightningModule):
         if self.measuring is not None and self.measuring.translator_checkpoint is not None:
             statistics = statistics.with_translator(self.measuring.translator_checkpoint)
         self.statistics = statistics.to(self.device)
-        if self._label_head is not None:
-            self._label_head = self._label_head.to(self.device)
+        if self.label_head is not None:
+            self.label_head = self.label_head.to(self.device)
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -246,10 +246,6 @@ class MeasuredModule(LightningModule):
         """Make dropout and sampling a function of (seed, epoch, batch, rank), so that a resumed run repeats them."""
         run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         seed_device(self.device, mix_seed(run_seed, self.current_epoch, batch_idx, self.global_rank))
-
-    def is_last_batch(self, batch_idx: int) -> bool:
-        """Whether an epoch ends with this batch."""
-        return batch_idx + 1 == self.trainer.num_training_batches
 
     def is_logged_at(self, count: int) -> bool:
         """Whether loggers write at the batch or step of this number, from 1."""
@@ -324,7 +320,7 @@ class StageModule(MeasuredModule):
         """The loss of a batch; its terms are logged where loggers write."""
         self.seed_step(batch_idx)
         terms = self.losses(batch)
-        if self.is_logged or self.is_last_batch(batch_idx):
+        if self.is_logged or is_last_batch(self.trainer, batch_idx):
             self._log_training({name: value.detach().float() for name, value in terms.items()})
         return terms["loss"]
 

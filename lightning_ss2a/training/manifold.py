@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_ss2a.callbacks.protocols import TrainsManifold
+from lightning_ss2a.callbacks.trainer_state import is_last_batch
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.losses import ContrastiveOptions
 from lightning_ss2a.metric_names import OWN
@@ -188,9 +189,9 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         """Collect batches until a step is due, then step the projectors and the reconstructor in turn."""
         self.seed_step(batch_idx)
         self._pending.append(batch)
-        if len(self._pending) >= self.optimization.accumulate_batches or self.is_last_batch(batch_idx):
+        if len(self._pending) >= self.optimization.accumulate_batches or is_last_batch(self.trainer, batch_idx):
             self._latest_terms = self._optimize()
-        if self._latest_terms is not None and (self.is_logged or self.is_last_batch(batch_idx)):
+        if self._latest_terms is not None and (self.is_logged or is_last_batch(self.trainer, batch_idx)):
             self._log_training(self._latest_terms)
 
     def _optimize(self) -> dict[str, Tensor]:

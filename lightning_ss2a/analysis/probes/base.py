@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.training.validation.predicted_audio import BySources
 from lightning_ss2a.training.validation.targets import Targets, targets_of
@@ -98,10 +97,9 @@ class PredictionProbe(Probe, ABC):
         dataloader_idx: int = 0,
     ) -> None:
         """Scores a batch."""
-        targets, head = targets_of(batch), data_of(trainer).label_head
+        targets, head = targets_of(batch), pl_module.label_head
         if trainer.sanity_checking:
             return
-        head = None if head is None else head.to(pl_module.device)
         for suffix, predicted in self.predict(trainer, pl_module, batch, targets).items():
             if suffix not in self._scores:
                 scores = BySources(pl_module.measuring.top_n, head is not None, targets.visual is not None)

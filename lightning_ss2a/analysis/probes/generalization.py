@@ -36,16 +36,16 @@ class GeneralizationGap(Probe):
         numbers = {"million_parameters": sum(p.numel() for p in pl_module.manifold.parameters()) / 1e6}
         loaders = {"trained": data.training_rows_loader(), "held_out": data.val_dataloader()}
         for part, loader in loaders.items():
-            scores = self._scores(pl_module, loader, data.label_head)
+            scores = self._scores(pl_module, loader)
             numbers |= {f"{part}/{name}": value for name, value in scores.items()}
         self.log_numbers(trainer, pl_module, numbers)
 
     @torch.no_grad()
-    def _scores(self, pl_module: Any, batches: Iterable[dict[str, Any]], head: Any) -> dict[str, float]:
+    def _scores(self, pl_module: Any, batches: Iterable[dict[str, Any]]) -> dict[str, float]:
         rows = self._first_rows(pl_module, batches)
         predicted = PredictedAudioMetrics(pl_module.measuring.top_n, None, with_ssms=True).to(pl_module.device)
         audio = pl_module.manifold.reconstruct_audio(rows["visual_cmss"]).mean
-        predicted.update(audio, targets_of(rows), pl_module.statistics, head.to(pl_module.device))
+        predicted.update(audio, targets_of(rows), pl_module.statistics, pl_module.label_head)
         alignment = AlignmentMetrics().to(pl_module.device)
         alignment.update(rows["visual_cmss"], rows["audio_cmss"], rows["index"])
         values = {name: float(value) for name, value in (predicted.compute() | alignment.compute()).items()}

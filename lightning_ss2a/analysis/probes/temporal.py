@@ -87,7 +87,7 @@ class ScoresBySourceCount(Probe):
     ) -> None:
         """Scores each row."""
         targets, statistics = targets_of(batch), pl_module.statistics
-        head = data_of(trainer).label_head.to(pl_module.device)
+        head = pl_module.label_head
         truth = head.scores(batch["audio"])
         predictions = {
             "": pl_module.predict_audio(batch),
