@@ -39,14 +39,14 @@ class Base:
     Args:
         configs: YAML file or files of ``lightning``, relative to the sweep file's folder; later ones win.
         overrides: configuration paths and their values, which win over the files.
-        values: texts for placeholders of the overrides and of a sweep's parameters, such as the sizes that ``{deep}``
-            stands for on this data set.
+        values: texts or numbers for placeholders of the overrides and of a sweep's parameters, such as the sizes that
+            ``{deep}`` stands for on this data set.
         needs: files or folders without which no trial can run, and what each is.
     """
 
     configs: ConfigFile | list[ConfigFile]
     overrides: dict[str, Any] = field(default_factory=dict)
-    values: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str | int | float] = field(default_factory=dict)
     needs: dict[str, str] = field(default_factory=dict)
 
 

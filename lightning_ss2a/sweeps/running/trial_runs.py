@@ -43,7 +43,8 @@ class Runs:
 
     def options(self, point: Point, repeat: Repeat) -> list[str]:
         """Writes arguments of ``lightning`` for a point and a repeat, without the subcommand."""
-        values = self.sweep.chosen_base.values | self.preparation.values(repeat)
+        chosen = {name: str(value) for name, value in self.sweep.chosen_base.values.items()}
+        values = chosen | self.preparation.values(repeat)
         assigned = self._overrides | repeat.values | self.space.assignments(point)
         filled = {path: _filled(value, values, f"overrides.{path}") for path, value in assigned.items()}
         return [*(part for config in self._configs for part in ("-c", str(config))), *arguments(filled)]
