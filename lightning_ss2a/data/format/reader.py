@@ -96,16 +96,6 @@ class ShardReader:
         for shard in self.manifest.shards(split):
             yield from self._blocks(shard, 0, shard.rows, wanted)
 
-    def verify_shard(self, split: str, shard_index: int) -> None:
-        """Checks the size and the sha256 of a whole shard.
-
-        Raises:
-            ShardError: it is not the file that the manifest describes.
-        """
-        shard = self.manifest.shards(split)[shard_index]
-        with self._open(shard) as file:
-            _verified_bytes(file, shard, self._where(shard))
-
     def _wanted(self, fields: Collection[str] | None) -> list[str]:
         wanted = list(self.columns) if fields is None else list(fields)
         for name in wanted:

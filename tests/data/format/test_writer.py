@@ -1,3 +1,4 @@
+import hashlib
 import tempfile
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_round_trip_of_any_sizes(kind, layout, data):
             stop = data.draw(st.integers(start, shard.rows))
             found = reader.read("train", number, start, stop)
             assert_rows_equal(found, stored(columns, kind), slice(first + start, first + stop))
-            reader.verify_shard("train", number)
+            assert hashlib.sha256(Path(folder, shard.file).read_bytes()).hexdigest() == shard.sha256
             first += shard.rows
 
 
