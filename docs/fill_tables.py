@@ -44,7 +44,7 @@ SEARCHED = {
 def read_sweep(arguments: str) -> Sweep:
     """What the arguments of ``ss2a sweep`` ask, with paths from the root of the repository."""
     parser = build_parser()
-    options = vars(parser.instantiate_classes(parser.parse_args(["sweep", *shlex.split(arguments)])).sweep)
+    options = vars(parser.instantiate(parser.parse_args(["sweep", *shlex.split(arguments)])).sweep)
     return Sweep(**{name: value for name, value in options.items() if name not in ("config", "dry_run")})
 
 

@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int | None:
         options = parser.parse_args(arguments)
     except ArgumentError as error:
         raise InputError(explain(error, parser, arguments)) from error
-    options = parser.instantiate_classes(options)
+    options = parser.instantiate(options)
     verb, given = VERBS[options.noun], options[options.noun]
     if isinstance(verb, dict):
         verb, given = verb[given.verb], given[given.verb]

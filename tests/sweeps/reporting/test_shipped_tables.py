@@ -37,7 +37,7 @@ def files(table: str, world: str) -> list[str]:
 
 def read(table: str, world: str, *more: str) -> Sweep:
     parser = build_parser()
-    options = parser.instantiate_classes(parser.parse_args(["sweep", *files(table, world), *more])).sweep
+    options = parser.instantiate(parser.parse_args(["sweep", *files(table, world), *more])).sweep
     given = {name: value for name, value in vars(options).items() if name not in ("config", "dry_run")}
     return Sweep(**given)
 
@@ -115,7 +115,7 @@ def test_without_the_papers_data_the_first_line_says_what_is_missing(table: str)
 @pytest.mark.usefixtures("in_root")
 def test_a_table_without_a_world_names_the_worlds_base():
     parser = build_parser()
-    options = parser.instantiate_classes(parser.parse_args(["sweep", *files("3", "demo")[:2]])).sweep
+    options = parser.instantiate(parser.parse_args(["sweep", *files("3", "demo")[:2]])).sweep
     given = {name: value for name, value in vars(options).items() if name not in ("config", "dry_run")}
     with pytest.raises(InputError, match=r"base: remixer is no file and no name in bases; .*add a sweep file that has"):
         Runs(Sweep(**given))
