@@ -13,9 +13,7 @@ from tests.sweeps.running.coordinators import make_sweep
 
 
 def test_options_win_in_this_order_base_overrides_repeats_parameters(tmp_path: Path):
-    base = Base(
-        str(tmp_path / "base.yaml"), {"model.a": 1, "model.b": 1, "data.text": "{size} of {seed}"}, {"size": 3}
-    )
+    base = Base(str(tmp_path / "base.yaml"), {"model.a": 1, "model.b": 1, "data.text": "{size} of {seed}"}, {"size": 3})
     settings = {"small": {"model.b": [1, None], "model.c": "{size}"}}
     parameters = {"model.x": Parameter(choices=[[1, 2], True]), "scale": Parameter(settings=settings)}
     sweep = make_sweep(
