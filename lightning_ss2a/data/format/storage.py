@@ -1,14 +1,10 @@
 """Reads local files and URLs the same way: whole files and byte ranges."""
 
-import bz2
-import gzip
-import lzma
 import os
 import re
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import fsspec
 import webdataset
@@ -20,19 +16,6 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """Names that files of a data set may have: no separators, no ``..``, nothing that a shell reads (``pipe:`` URLs)."""
 
 _SKIP = 1 << 20
-_END_OF_TAR = 1024
-_LONGEST_MARK = 6
-_UNPACKERS: dict[bytes, Callable[[Any], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ": lzma.open,
-}
-
-
-class _Source(Protocol):
-    """What is read from its start to its end."""
-
-    def read(self, size: int, /) -> bytes: ...
 
 
 class _Stream(Protocol):
@@ -86,11 +69,11 @@ class RangeReader:
         """Bytes, where known without reading."""
         try:
             if is_local(self.url):
-                self._stream, self.size = _open_local(self.url, folder)
+                self._stream, self.size = open_local(self.url, folder)
             elif not self.url.startswith("pipe:"):
                 self._remote = fsspec.core.url_to_fs(self.url)
         except Exception as error:  # file systems of fsspec raise what they like
-            raise _unreadable(self.url, error) from error
+            raise unreadable(self.url, error) from error
 
     def __enter__(self) -> "RangeReader":
         return self
@@ -123,7 +106,7 @@ class RangeReader:
                 return len(found)
             return self._fill(buffer, self._stream_at(offset))
         except Exception as error:  # file systems of fsspec raise what they like
-            raise _unreadable(self.url, error) from error
+            raise unreadable(self.url, error) from error
 
     def read_all(self) -> bytes:
         """Reads the whole file.
@@ -136,17 +119,19 @@ class RangeReader:
                 return self._remote[0].cat_file(self._remote[1])
             content = self._stream_at(0).read()
             self._position += len(content)
-            if self._pipe is not None and self._pipe.proc.wait():
-                raise OSError(f"the command ended with status {self._pipe.proc.returncode}")
+            if self._pipe is not None:
+                check_status(self._pipe)
             return content
         except Exception as error:  # file systems of fsspec raise what they like
-            raise _unreadable(self.url, error) from error
+            raise unreadable(self.url, error) from error
 
     def _fill(self, buffer: memoryview, stream: _Stream) -> int:
         filled = 0
         while filled < len(buffer):
             found = stream.readinto(buffer[filled:])
             if not found:
+                if self._pipe is not None:
+                    check_status(self._pipe)
                 break
             filled += found
         self._position += filled
@@ -175,79 +160,23 @@ class RangeReader:
         return stream
 
 
-class WholeStream:
-    """A tar, perhaps compressed, read from its start to its end; a context manager with ``read``, as tarfile needs it.
-
-    Unpacked here and not by tarfile, which takes a compressed file that is cut off for one that has ended.
-
-    Args:
-        url: a local path, ``pipe:COMMAND``, or any URL of fsspec.
+def check_status(pipe: Pipe) -> None:
+    """Waits for a command, after its last byte.
 
     Raises:
-        ShardError: it cannot be opened.
+        OSError: it failed, so what it gave may not be all.
     """
-
-    def __init__(self, url: str | os.PathLike) -> None:
-        self.url = os.fspath(url)
-        self._tail = b""
-        try:
-            if is_local(self.url):
-                self._stream = _open_local(self.url, None)[0]
-            elif self.url.startswith("pipe:"):
-                self._stream = webdataset.gopen(self.url, "rb")
-            else:
-                self._stream = fsspec.open(self.url, "rb").open()
-            start = self._stream.read(_LONGEST_MARK)
-            unpack = next((unpack for mark, unpack in _UNPACKERS.items() if start.startswith(mark)), None)
-            whole = _Rejoined(start, self._stream)
-            self._content: _Source = whole if unpack is None else unpack(whole)
-        except Exception as error:  # file systems of fsspec raise what they like
-            raise _unreadable(self.url, error) from error
-
-    def __enter__(self) -> "WholeStream":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if isinstance(self._stream, Pipe):
-            self._stream.ignore_errors = True  # a command that is cut short ends with an error
-        self._stream.close()
-
-    def read(self, size: int = -1) -> bytes:
-        """Reads the next bytes."""
-        data = self._content.read(size)
-        self._tail = (self._tail + data)[-_END_OF_TAR:]
-        return data
-
-    def check_end(self) -> None:
-        """Checks, after the last member, that the archive was not cut off between two members.
-
-        Raises:
-            ShardError: its end is missing, or the command failed.
-        """
-        while self.read(_SKIP):
-            pass
-        if isinstance(self._stream, Pipe) and self._stream.proc.wait():
-            raise ShardError(f"{self.url}: the command ended with status {self._stream.proc.returncode}")
-        if any(self._tail) or len(self._tail) < _END_OF_TAR:
-            raise ShardError(f"{self.url}: the end of the archive is missing; the file is truncated")
-
-    def __str__(self) -> str:
-        return self.url  # WebDataset puts it into messages
+    if status := pipe.proc.wait():
+        raise OSError(f"the command ended with status {status}")
 
 
-class _Rejoined:
-    """A stream whose first bytes were read already."""
+def open_local(path: str, folder: str | os.PathLike | None) -> tuple[_Stream, int]:
+    """Opens a file, which must lie in the folder if there is one; gives its size in bytes, too.
 
-    def __init__(self, start: bytes, rest: _Source) -> None:
-        self._start, self._rest = start, rest
-
-    def read(self, size: int) -> bytes:
-        """Reads at most so many bytes; none at the end."""
-        data, self._start = self._start[:size], self._start[size:]
-        return data or self._rest.read(size)
-
-
-def _open_local(path: str, folder: str | os.PathLike | None) -> tuple[_Stream, int]:
+    Raises:
+        ShardError: a link out of the folder, or not a regular file.
+        OSError: it cannot be opened.
+    """
     path = local_path(path)
     if folder is not None and not leads_inside(path, local_path(folder)):
         raise ShardError(f"{path}: is a link out of the data set's folder; copy the file itself there")
@@ -262,10 +191,11 @@ def leads_inside(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
     return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
-def _unreadable(url: str, error: Exception) -> ShardError:
+def unreadable(url: str, error: Exception) -> ShardError:
+    """Makes the user's error of whatever went wrong while a file was read."""
     if isinstance(error, ShardError):
         return error
     if isinstance(error, FileNotFoundError):
         # fsspec says so of any server that it cannot reach, too.
         return ShardError(f"{url}: no such file" + (f" ({error.__cause__})" if error.__cause__ else ""))
-    return ShardError(f"{url}: cannot be read ({error})")
+    return ShardError(f"{url}: cannot be read ({str(error) or type(error).__name__})")

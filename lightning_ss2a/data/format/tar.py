@@ -10,14 +10,16 @@ from lightning_ss2a.errors import ShardError
 RECORD = 512
 END_OF_ARCHIVE = bytes(2 * RECORD)
 
-_TYPES = {
+ENTRY_TYPES = {
     b"1": "a hard link",
     b"2": "a symbolic link",
     b"3": "a device",
     b"4": "a device",
     b"5": "a folder",
     b"6": "a named pipe",
+    b"S": "a sparse file",
 }
+"""What an entry is that is no regular file."""
 
 
 def write_entries(samples: Iterable[dict[str, str | bytes]]) -> bytes:
@@ -68,7 +70,7 @@ def _read_header(header: bytes, where: str) -> tuple[str, int]:
         raise ShardError(f"{where}: damaged tar header")
     kind = header[156:157]
     if kind not in (b"0", b"\0"):
-        what = _TYPES.get(kind, "an entry of an unknown type")
+        what = ENTRY_TYPES.get(kind, "an entry of an unknown type")
         raise ShardError(f"{where}: member {name!r} is {what}; shards hold regular files only")
     if any(header[345:500]) or "/" in name or "\\" in name or name.startswith("."):
         raise ShardError(f"{where}: member {name!r} is not a plain file name")

@@ -1,16 +1,13 @@
 """Packs foreign shards, and our own in another layout, order or number of files, into a data set."""
 
 import json
-import lzma
 import os
-import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from lightning_ss2a.data.format import npy
 from lightning_ss2a.data.format.block_layout import slice_columns
@@ -18,10 +15,10 @@ from lightning_ss2a.data.format.columns import Columns, Ragged, join_columns
 from lightning_ss2a.data.format.compatibility import load_manifests
 from lightning_ss2a.data.format.compression import Compression
 from lightning_ss2a.data.format.convert import group_of
+from lightning_ss2a.data.format.foreign_tar import read_samples
 from lightning_ss2a.data.format.manifest import Manifest
 from lightning_ss2a.data.format.reader import ShardReader
 from lightning_ss2a.data.format.schema import PAIR_ORIGINS, FieldSpec
-from lightning_ss2a.data.format.storage import WholeStream
 from lightning_ss2a.data.format.strict_json import load_json
 from lightning_ss2a.data.format.writer import ShardWriter, check_not_source
 from lightning_ss2a.errors import ShardError
@@ -188,27 +185,13 @@ def repack_dataset(
 
 
 def foreign_samples(sources: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Reads the samples of tars: ``__key__``, ``__url__`` and the bytes of each member by suffix. Links are left out.
+    """Reads the samples of tars in turn; see :func:`read_samples`.
 
     Raises:
         ShardError: a tar cannot be read.
     """
     for source in sources:
-        with WholeStream(source) as stream:
-            members = tar_file_expander([{"url": os.fspath(source), "stream": stream}], handler=_reraise)
-            try:
-                yield from group_by_keys(members, lcase=False, handler=_reraise)
-                stream.check_end()
-            except (tarfile.TarError, OSError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
-                if isinstance(error, ShardError):
-                    raise
-                raise ShardError(
-                    f"{source}: damaged, or not a tar of samples ({(error.args or [error])[0]})"
-                ) from error
-
-
-def _reraise(error: Exception) -> bool:
-    raise error
+        yield from read_samples(source)
 
 
 def _place(sample: dict[str, Any]) -> str:
@@ -218,7 +201,10 @@ def _place(sample: dict[str, Any]) -> str:
 def _member(sample: dict[str, Any], member: str, what: str) -> bytes:
     if member not in sample:
         there = sorted(name for name in sample if not name.startswith("__"))
-        raise ShardError(f"{_place(sample)}: {what} is missing: no member .{member} (there are {', '.join(there)})")
+        raise ShardError(
+            f"{_place(sample)}: {what} is missing: no member .{member} (there are {', '.join(there)}); if the tar "
+            "holds it further on, sort the tar by key: the members of a sample follow each other"
+        )
     return sample[member]
 
 

@@ -202,6 +202,30 @@ def test_an_unfinished_copy_does_not_go_on_in_another_order(tmp_path, monkeypatc
     assert validate_dataset(tmp_path / "out") == []
 
 
+def test_a_tar_that_is_not_sorted_by_key(tmp_path, tars):
+    with tarfile.open(tars[0]) as tar, tarfile.open(tmp_path / "x.tar", "w") as unsorted:
+        for member in sorted(tar.getmembers(), key=lambda member: member.name.partition(".")[2]):
+            unsorted.addfile(member, tar.extractfile(member))
+    with pytest.raises(
+        ShardError, match=r"sample .0000.: the class is missing: no member .*; if the tar .* sort the tar by key"
+    ):
+        pack_samples([str(tmp_path / "x.tar")], tmp_path / "out", MAPPING)
+
+
+def test_several_tars_in_one(tmp_path, tars):
+    joined = tmp_path / "joined.tar"
+    joined.write_bytes(b"".join(Path(tar).read_bytes() for tar in tars))
+    for number, sources in enumerate((tars, [str(joined)], [f"pipe:cat {tars[0]} {tars[1]}"])):
+        assert pack_samples(sources, tmp_path / f"out{number}", MAPPING).rows() == 12
+        assert same_data(read_everything(tmp_path / f"out{number}"), read_everything(tmp_path / "out0"))
+
+
+def test_a_command_that_fails_is_named_with_its_status(tmp_path, tars):
+    for command in ("false", f"cat {tars[0]}; exit 3"):
+        with pytest.raises(ShardError, match=r"pipe:.*: cannot be read \(the command ended with status [13]\)"):
+            pack_samples([f"pipe:{command}"], tmp_path / "out", MAPPING)
+
+
 def test_no_samples_and_no_file(tmp_path):
     write_foreign(tmp_path / "x.tar", [])
     with pytest.raises(ShardError, match="no samples"):
