@@ -10,6 +10,7 @@ import fsspec
 import webdataset
 from webdataset.gopen import Pipe
 
+from lightning_ss2a.data.format.web import WebFile, is_web
 from lightning_ss2a.errors import ShardError
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -64,12 +65,15 @@ class RangeReader:
         self._stream: _Stream | None = None
         self._pipe: Pipe | None = None  # kept: it closes its stream when it goes
         self._position = 0
+        self._web: WebFile | None = None
         self._remote: tuple[fsspec.AbstractFileSystem, str] | None = None
         self.size: int | None = None
         """Bytes, where known without reading."""
         try:
             if is_local(self.url):
                 self._stream, self.size = open_local(self.url, folder)
+            elif is_web(self.url):
+                self._web = WebFile(self.url)
             elif not self.url.startswith("pipe:"):
                 self._remote = fsspec.core.url_to_fs(self.url)
         except Exception as error:  # file systems of fsspec raise what they like
@@ -97,11 +101,11 @@ class RangeReader:
             ShardError: the file cannot be read.
         """
         try:
+            if self._web is not None:
+                return self._web.read_into(buffer, offset)
             if self._remote is not None:
                 file_system, path = self._remote
                 found = file_system.cat_file(path, start=offset, end=offset + len(buffer))
-                if len(found) > len(buffer):  # a web server that knows no ranges sends everything
-                    found = found[offset : offset + len(buffer)]
                 buffer[: len(found)] = found
                 return len(found)
             return self._fill(buffer, self._stream_at(offset))
@@ -115,6 +119,8 @@ class RangeReader:
             ShardError: the file cannot be read.
         """
         try:
+            if self._web is not None:
+                return self._web.read_all()
             if self._remote is not None:
                 return self._remote[0].cat_file(self._remote[1])
             content = self._stream_at(0).read()
@@ -196,6 +202,6 @@ def unreadable(url: str, error: Exception) -> ShardError:
     if isinstance(error, ShardError):
         return error
     if isinstance(error, FileNotFoundError):
-        # fsspec says so of any server that it cannot reach, too.
+        # File systems of fsspec say so of servers that they cannot reach, too.
         return ShardError(f"{url}: no such file" + (f" ({error.__cause__})" if error.__cause__ else ""))
     return ShardError(f"{url}: cannot be read ({str(error) or type(error).__name__})")

@@ -1,7 +1,4 @@
-import functools
-import http.server
 import pickle
-import threading
 
 import fsspec
 import numpy as np
@@ -129,23 +126,6 @@ def test_memory_file_system(tmp_path, layout):
     for file in tmp_path.iterdir():
         memory.pipe_file(f"/{layout}/{file.name}", file.read_bytes())
     assert same_data(read_everything(f"memory://{layout}"), read_everything(tmp_path))
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-def test_a_web_server_that_knows_no_ranges(tmp_path):
-    make_dataset(tmp_path)
-    handler = functools.partial(_Quiet, directory=str(tmp_path))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        assert same_data(read_everything(url), read_everything(tmp_path))
-        with pytest.raises(ShardError, match="no such file"):
-            ShardReader(f"{url}/nowhere")
-        server.shutdown()
 
 
 @pytest.mark.parametrize("url", ["pipe:cat {}/nowhere", "pipe:false", "nonsense://x", "memory://nowhere", "/nowhere"])
