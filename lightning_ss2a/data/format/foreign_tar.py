@@ -55,13 +55,16 @@ def read_samples(url: str | os.PathLike) -> Iterator[dict[str, Any]]:
         each file by the rest of its name.
 
     Raises:
-        ShardError: it cannot be opened, is damaged, cut off or beyond the bounds, or holds links or other things that
-            are no files; names byte and member.
+        ShardError: it cannot be opened, is damaged, cut off, beyond the bounds or the memory, or holds links or other
+            things that are no files; names byte and member.
     """
     source = os.fspath(url)
-    with open_whole(url) as stream:
-        for (_, key), members in groupby(_members(stream, source), lambda member: (member.archive, member.key)):
-            yield _sample(source, key, members)
+    try:
+        with open_whole(url) as stream:
+            for (_, key), members in groupby(_members(stream, source), lambda member: (member.archive, member.key)):
+                yield _sample(source, key, members)
+    except MemoryError:
+        raise ShardError(f"{source}: a sample does not fit in memory") from None
 
 
 def _sample(source: str, key: str, members: Iterable["_Member"]) -> dict[str, Any]:

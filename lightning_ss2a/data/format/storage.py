@@ -204,4 +204,5 @@ def unreadable(url: str, error: Exception) -> ShardError:
     if isinstance(error, FileNotFoundError):
         # File systems of fsspec say so of servers that they cannot reach, too.
         return ShardError(f"{url}: no such file" + (f" ({error.__cause__})" if error.__cause__ else ""))
-    return ShardError(f"{url}: cannot be read ({str(error) or type(error).__name__})")
+    reason = "it does not fit in memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+    return ShardError(f"{url}: cannot be read ({reason})")

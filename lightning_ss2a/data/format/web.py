@@ -132,8 +132,8 @@ def _ask_range(url: str, start: int, stop: int) -> bytes:
 @lru_cache(maxsize=COPIES)
 def _download(url: str, version: tuple[str | None, ...]) -> memoryview:
     """Copies a file to one without a name, which goes with the process however that ends."""
+    _warn_of_copies(url.split("/")[2])
     folder = tempfile.gettempdir()
-    logger.warning("%s: the server knows no byte ranges; whole files are copied to %s", url, folder)
     try:
         with tempfile.TemporaryFile() as copy:
             _patiently(url, lambda: _copy_to(copy, url))
@@ -141,6 +141,16 @@ def _download(url: str, version: tuple[str | None, ...]) -> memoryview:
             return memoryview(mmap.mmap(copy.fileno(), size, access=mmap.ACCESS_READ) if size else b"")
     except OSError as error:
         raise ShardError(f"{url}: cannot be copied to {folder} ({error}); set TMPDIR to a folder with room") from error
+
+
+@lru_cache
+def _warn_of_copies(server: str) -> None:
+    logger.warning(
+        "%s knows no byte ranges: files are copied to %s, and the last %d kept; to train, copy the data set first",
+        server,
+        tempfile.gettempdir(),
+        COPIES,
+    )
 
 
 def _copy_to(copy: Any, url: str) -> None:

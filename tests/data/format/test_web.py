@@ -141,7 +141,7 @@ def test_a_server_without_ranges_sends_each_shard_once(tmp_path, caplog):
         assert asked[SHARD, "whole"] <= 2
         assert asked[SHARD, "range"] <= 8
         assert validate_dataset(url) == []
-    assert "the server knows no byte ranges" in caplog.text
+    assert caplog.text.count("knows no byte ranges") == 1
 
 
 def test_a_copy_does_not_outlive_the_file_that_it_was_made_of(tmp_path):
