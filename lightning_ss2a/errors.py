@@ -16,6 +16,11 @@ class ShardError(InputError):
     """A shard, a manifest or rows to be written are not what they should be; names file, row and field."""
 
 
+def one_line(error: Exception) -> str:
+    """Gives an exception's message as one line, or its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """Finds the known name that is most like a wrong one; None if none is alike."""
     return next(iter(get_close_matches(name, list(known), n=1)), None)

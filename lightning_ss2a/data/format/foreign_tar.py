@@ -129,7 +129,10 @@ def _members(stream: BinaryIO, source: str) -> Iterator[_Member]:
         if zeros:
             start = offset - RECORD
             if zeros != _END and (start - archive) % _PADDED:
-                raise ShardError(f"{place}: {zeros} bytes of zeros before it are no end of an archive; damaged")
+                raise ShardError(
+                    f"{place}: the {zeros} bytes of zeros before it are no usual end of an archive: damaged, or joined "
+                    "of tars with another blocking factor; give those one by one"
+                )
             archive, zeros, shared = start, 0, {}
         extended = header.kind in _EXTENSIONS
         if extended:

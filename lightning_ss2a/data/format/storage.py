@@ -11,7 +11,7 @@ import webdataset
 from webdataset.gopen import Pipe
 
 from lightning_ss2a.data.format.web import WebFile, is_web
-from lightning_ss2a.errors import ShardError
+from lightning_ss2a.errors import ShardError, one_line
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """Names that files of a data set may have: no separators, no ``..``, nothing that a shell reads (``pipe:`` URLs)."""
@@ -204,5 +204,5 @@ def unreadable(url: str, error: Exception) -> ShardError:
     if isinstance(error, FileNotFoundError):
         # File systems of fsspec say so of servers that they cannot reach, too.
         return ShardError(f"{url}: no such file" + (f" ({error.__cause__})" if error.__cause__ else ""))
-    reason = "it does not fit in memory" if isinstance(error, MemoryError) else str(error) or type(error).__name__
+    reason = "it does not fit in memory" if isinstance(error, MemoryError) else one_line(error)
     return ShardError(f"{url}: cannot be read ({reason})")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import aiohttp
 import fsspec
 
-from lightning_ss2a.errors import ShardError
+from lightning_ss2a.errors import ShardError, one_line
 
 TRIES = 4
 """Times that a server is asked before its error is the user's."""
@@ -182,9 +182,11 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return "the server redirects without end"
     if isinstance(error, aiohttp.ClientResponseError):
         missing = "no such file: " if error.status in _MISSING else ""
-        return f"{missing}the server answers with status {error.status} ({error.message})"
+        return f"{missing}the server answers with status {error.status} ({' '.join(error.message.split())})"
     if isinstance(error, asyncio.TimeoutError):
         return f"the server is silent for {LONGEST_SILENCE:g} seconds"
-    return f"the connection fails ({str(error) or type(error).__name__})"
+    return f"the connection fails ({one_line(error)})"

@@ -140,9 +140,11 @@ class _StreamsInTurn:
         while True:
             packed = b""
             if self._unpacker.eof:
-                packed = self._unpacker.unused_data or self._packed.read(_AT_ONCE)
-                if not packed:
-                    return b""
+                packed = self._unpacker.unused_data.lstrip(b"\0")  # zeros may fill up an xz
+                while not packed:
+                    if not (more := self._packed.read(_AT_ONCE)):
+                        return b""
+                    packed = more.lstrip(b"\0")
                 self._unpacker = self._new()
             elif self._unpacker.needs_input and not (packed := self._packed.read(_AT_ONCE)):
                 raise EOFError("the compressed file is cut off")

@@ -192,10 +192,13 @@ def test_a_second_compressed_archive_that_is_damaged(tmp_path, pack):
             samples_of(tmp_path, bytes(first + damaged))
 
 
-def test_xz_with_padding_between_streams(tmp_path):
-    part = lzma.compress(gnu_style(two_samples()))
-    with pytest.raises(ShardError, match=r"x\.tar: "):
-        samples_of(tmp_path, part + b"garbage!")
+def test_what_may_follow_a_compressed_stream(tmp_path):
+    """Zeros, as the format of xz and the command gzip allow; anything else is damage."""
+    for pack in (gzip.compress, lzma.compress):
+        part = pack(gnu_style(two_samples()))
+        assert len(samples_of(tmp_path, part + bytes(8) + part + bytes(4))) == 4
+        with pytest.raises(ShardError, match=r"x\.tar: "):
+            samples_of(tmp_path, part + b"garbage!")
 
 
 # ---------------------------------------------------------------- damage
@@ -238,7 +241,7 @@ def test_a_damaged_header_is_named_with_its_place(tmp_path):
 def test_zeros_in_place_of_whole_members_are_no_end_of_an_archive(tmp_path, hole):
     data = bytearray(gnu_style(two_samples()))
     data[:hole] = bytes(hole)
-    with pytest.raises(ShardError, match=rf"x\.tar: byte {6144 + hole}: {hole} bytes of zeros before it"):
+    with pytest.raises(ShardError, match=rf"x\.tar: byte {6144 + hole}: the {hole} bytes of zeros before it"):
         samples_of(tmp_path, gnu_style(two_samples(2))[:6144] + bytes(data))
 
 

@@ -216,6 +216,26 @@ def test_what_does_not_pass_is_said(tmp_path, fault, message, tries):
         list(read_samples(f"{url}/x.tar"))
 
 
+def redirect(handler: Handler) -> bool:
+    handler.send_response(302)
+    handler.send_header("Location", handler.path)
+    handler.end_headers()
+    return True
+
+
+def speak_no_http(handler: Handler) -> bool:
+    handler.wfile.write(b"220 mail\r\n\r\n")
+    handler.close_connection = True
+    return True
+
+
+def test_answers_that_are_none(tmp_path):
+    for fault, message in ((redirect, "redirects without end"), (speak_no_http, r"status 400 \(Bad status line")):
+        with serve(tmp_path, fault=fault) as (url, _), pytest.raises(ShardError, match=message) as caught:
+            ShardReader(url)
+        assert "\n" not in str(caught.value)
+
+
 def test_no_server(tmp_path):
     with serve(tmp_path) as (url, _):
         pass
