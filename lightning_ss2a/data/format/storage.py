@@ -4,14 +4,16 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import fsspec
 import webdataset
 from webdataset.gopen import Pipe
 
-from lightning_ss2a.data.format.web import WebFile, is_web
 from lightning_ss2a.errors import ShardError, one_line
+
+if TYPE_CHECKING:
+    from lightning_ss2a.data.format.web import WebFile
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """Names that files of a data set may have: no separators, no ``..``, nothing that a shell reads (``pipe:`` URLs)."""
@@ -35,6 +37,11 @@ def is_local(url: str | os.PathLike) -> bool:
     """Tells whether it is a path of this machine's file system, or a ``file://`` URL."""
     path = local_path(url)
     return path != os.fspath(url) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path) or os.path.exists(path)
+
+
+def is_web(url: str) -> bool:
+    """Tells whether it is the URL of a web server."""
+    return url.startswith(("http://", "https://"))
 
 
 def local_path(url: str | os.PathLike) -> str:
@@ -73,7 +80,7 @@ class RangeReader:
             if is_local(self.url):
                 self._stream, self.size = open_local(self.url, folder)
             elif is_web(self.url):
-                self._web = WebFile(self.url)
+                self._web = _web_file(self.url)
             elif not self.url.startswith("pipe:"):
                 self._remote = fsspec.core.url_to_fs(self.url)
         except Exception as error:  # file systems of fsspec raise what they like
@@ -164,6 +171,12 @@ class RangeReader:
                 break
             self._position += skipped
         return stream
+
+
+def _web_file(url: str) -> "WebFile":
+    from lightning_ss2a.data.format.web import WebFile  # imports aiohttp, which local files do without
+
+    return WebFile(url)
 
 
 def check_status(pipe: Pipe) -> None:

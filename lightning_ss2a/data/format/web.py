@@ -32,11 +32,6 @@ _Result = TypeVar("_Result")
 logger = logging.getLogger(__name__)
 
 
-def is_web(url: str) -> bool:
-    """Tells whether it is the URL of a web server."""
-    return url.startswith(("http://", "https://"))
-
-
 class WebFile:
     """A file of a web server, read by byte ranges through fsspec.
 

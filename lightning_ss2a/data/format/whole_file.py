@@ -13,8 +13,7 @@ import fsspec
 import webdataset
 from webdataset.gopen import Pipe
 
-from lightning_ss2a.data.format.storage import check_status, is_local, open_local, unreadable
-from lightning_ss2a.data.format.web import WebStream, is_web
+from lightning_ss2a.data.format.storage import check_status, is_local, is_web, open_local, unreadable
 from lightning_ss2a.errors import ShardError
 
 MOST_EXPANSION = 200
@@ -61,7 +60,11 @@ def _open_stream(url: str) -> Any:
         return open_local(url, None)[0]
     if url.startswith("pipe:"):
         return webdataset.gopen(url, "rb")
-    return WebStream(url) if is_web(url) else fsspec.open(url, "rb").open()
+    if is_web(url):
+        from lightning_ss2a.data.format.web import WebStream  # imports aiohttp, which local files do without
+
+        return WebStream(url)
+    return fsspec.open(url, "rb").open()
 
 
 class _Stored(io.RawIOBase):
