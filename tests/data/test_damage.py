@@ -332,7 +332,7 @@ MALICE = {
     "a folder": (with_type(tarfile.DIRTYPE), "is a folder"),
     "a long name": (with_type(tarfile.GNUTYPE_LONGNAME), "unknown type"),
     "an extended header": (with_type(b"x"), "unknown type"),
-    "a sparse file": (with_type(tarfile.GNUTYPE_SPARSE), "unknown type"),
+    "a sparse file": (with_type(tarfile.GNUTYPE_SPARSE), "is a sparse file"),
     "a member twice": (duplicated, "comes twice"),
     "a member missing": (dropped, "is missing"),
 }

@@ -61,7 +61,7 @@ def read_samples(url: str | os.PathLike) -> Iterator[dict[str, Any]]:
     source = os.fspath(url)
     try:
         with open_whole(url) as stream:
-            for (_, key), members in groupby(_members(stream, source), lambda member: (member.archive, member.key)):
+            for (_, key), members in groupby(_Tar(stream, source).members(), lambda m: (m.archive, m.key)):
                 yield _sample(source, key, members)
     except MemoryError:
         raise ShardError(f"{source}: a sample does not fit in memory") from None
@@ -109,59 +109,93 @@ class _Header:
     kind: bytes
 
 
-def _members(stream: BinaryIO, source: str) -> Iterator[_Member]:
-    """Reads the files that belong to samples, of all archives in the stream."""
-    records: dict[str, bytes] = {}
-    shared: dict[str, bytes] = {}
-    offset = archive = zeros = 0
-    extended = False
-    while block := stream.read(RECORD):
-        place = f"{source}: byte {offset}"
-        offset += len(block)
-        if not block.strip(b"\0"):
-            zeros += len(block)
-            if extended:
-                raise ShardError(f"{place}: the member of an extended header is missing; the file is damaged")
-            if zeros > MOST_ZEROS:
-                raise ShardError(f"{place}: more than {MOST_ZEROS >> 20} MiB of zeros; damaged, or not a tar")
-            continue
-        header = _read_header(block, place)
-        if zeros:
-            start = offset - RECORD
-            if zeros != _END and (start - archive) % _PADDED:
-                raise ShardError(
-                    f"{place}: the {zeros} bytes of zeros before it are no usual end of an archive: damaged, or joined "
-                    "of tars with another blocking factor; give those one by one"
-                )
-            archive, zeros, shared = start, 0, {}
-        extended = header.kind in _EXTENSIONS
-        if extended:
-            content = _read_content(stream, header.size, LARGEST_EXTENSION, f"{place}: extended header")
-            if header.kind == b"L":
-                records["path"] = content.partition(b"\0")[0]
-            elif header.kind != b"K":
-                (shared if header.kind == b"g" else records).update(_pax_records(content, place))
-        else:
-            name, size = _name_and_size(header, shared | records, place)
-            where = f"{place}: member {_short(name)}"
-            records = {}
+class _Tar:
+    """A stream of archives, read block by block."""
+
+    def __init__(self, stream: BinaryIO, source: str) -> None:
+        self._stream, self._source = stream, source
+        self._offset = 0
+        self._archive = 0
+        self._place = source
+        self._extended: dict[str, bytes] | None = None
+        self._shared: dict[str, bytes] = {}
+
+    def members(self) -> Iterator[_Member]:
+        """Reads the files that belong to samples."""
+        while (header := self._next_header()) is not None:
+            if header.kind in _EXTENSIONS:
+                self._extend(header)
+                continue
+            name, size = self._name_and_size(header)
+            where = f"{self._place}: member {_short(name)}"
             if _is_folder(header, name, where):
                 continue
-            content = _read_content(stream, size, LARGEST_SAMPLE, where)
+            content = self._content(size, LARGEST_SAMPLE, where)
             if split := split_name(name):
-                yield _Member(archive, *split, content, where)
-        offset += _padded(len(content))
-    if not offset:
-        raise ShardError(f"{source}: is empty")
-    if zeros < _END:
-        raise ShardError(f"{source}: the end of the archive is missing; the file is truncated")
+                yield _Member(self._archive, *split, content, where)
 
+    def _next_header(self) -> _Header | None:
+        """Reads the next header, past the end of an archive; None at the end of the stream."""
+        zeros = 0
+        while block := self._stream.read(RECORD):
+            self._place = f"{self._source}: byte {self._offset}"
+            if block.strip(b"\0"):
+                header = _read_header(block, self._place)
+                if zeros:
+                    self._begin_archive(zeros)
+                self._offset += RECORD
+                return header
+            self._offset += len(block)
+            zeros += len(block)
+            if self._extended is not None:
+                raise ShardError(f"{self._place}: the member of an extended header is missing; the file is damaged")
+            if zeros > MOST_ZEROS:
+                raise ShardError(f"{self._place}: more than {MOST_ZEROS >> 20} MiB of zeros; damaged, or not a tar")
+        if not self._offset:
+            raise ShardError(f"{self._source}: is empty")
+        if zeros < _END:
+            raise ShardError(f"{self._source}: the end of the archive is missing; the file is truncated")
+        return None
 
-def _name_and_size(header: _Header, records: dict[str, bytes], place: str) -> tuple[str, int]:
-    name = records.get("path") or header.name
-    if len(name) > LONGEST_NAME:
-        raise ShardError(f"{place}: the member's name has {len(name)} bytes, at most {LONGEST_NAME} are read")
-    return name.decode(errors="surrogateescape"), int(records.get("size", header.size))
+    def _begin_archive(self, zeros: int) -> None:
+        if zeros != _END and (self._offset - self._archive) % _PADDED:
+            raise ShardError(
+                f"{self._place}: the {zeros} bytes of zeros before it are no usual end of an archive: damaged, or "
+                "joined of tars with another blocking factor; give those one by one"
+            )
+        self._archive, self._shared = self._offset, {}
+
+    def _extend(self, header: _Header) -> None:
+        """Reads an extended header of the next member, or of all that follow."""
+        content = self._content(header.size, LARGEST_EXTENSION, f"{self._place}: extended header")
+        if header.kind == b"g":
+            self._shared.update(_pax_records(content, self._place))
+            return
+        self._extended = self._extended or {}
+        if header.kind == b"L":
+            self._extended["path"] = content.partition(b"\0")[0]
+        elif header.kind == b"x":
+            self._extended.update(_pax_records(content, self._place))
+
+    def _name_and_size(self, header: _Header) -> tuple[str, int]:
+        records = self._shared | (self._extended or {})
+        self._extended = None
+        name = records.get("path") or header.name
+        if len(name) > LONGEST_NAME:
+            raise ShardError(f"{self._place}: the member's name has {len(name)} bytes, at most {LONGEST_NAME} are read")
+        return name.decode(errors="surrogateescape"), int(records.get("size", header.size))
+
+    def _content(self, size: int, most: int, where: str) -> bytes:
+        if size > most:
+            raise ShardError(f"{where} has {size} bytes, at most {most} are read")
+        parts, missing = [], -(-size // RECORD) * RECORD
+        self._offset += missing
+        while missing and (part := self._stream.read(min(missing, _AT_ONCE))):
+            parts.append(part)
+            missing -= len(part)
+        if missing:
+            raise ShardError(f"{where} is cut off; the file is truncated or damaged")
+        return (parts[0] if len(parts) == 1 else b"".join(parts))[:size]
 
 
 def _is_folder(header: _Header, name: str, where: str) -> bool:
@@ -177,22 +211,6 @@ def _is_folder(header: _Header, name: str, where: str) -> bool:
         what = ENTRY_TYPES.get(header.kind, f"an entry of the unknown type {header.kind!r}")
         raise ShardError(f"{where} is {what}; only files and folders are read")
     return True
-
-
-def _read_content(stream: BinaryIO, size: int, most: int, where: str) -> bytes:
-    if size > most:
-        raise ShardError(f"{where} has {size} bytes, at most {most} are read")
-    parts, missing = [], _padded(size)
-    while missing and (part := stream.read(min(missing, _AT_ONCE))):
-        parts.append(part)
-        missing -= len(part)
-    if missing:
-        raise ShardError(f"{where} is cut off; the file is truncated or damaged")
-    return (parts[0] if len(parts) == 1 else b"".join(parts))[:size]
-
-
-def _padded(size: int) -> int:
-    return -(-size // RECORD) * RECORD
 
 
 def _read_header(block: bytes, place: str) -> _Header:
