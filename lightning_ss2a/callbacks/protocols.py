@@ -77,12 +77,12 @@ class MixesScenes(Protocol):
     Attributes:
         remixer: gives the attention that is shown.
         use_global: whether slot 0 is the scene's global embedding.
-        cycle_mix_options: options of the Cycle Mix whose scores are shown.
+        cycle_mix: options of the Cycle Mix whose scores are shown.
     """
 
     remixer: Remixer
     use_global: bool
-    cycle_mix_options: CycleMixOptions
+    cycle_mix: CycleMixOptions
 
     @property
     def ssms_by_group(self) -> Mapping[str, Tensor]:

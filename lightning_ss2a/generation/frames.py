@@ -154,7 +154,7 @@ def _generate(module: RemixerModule, batch: Batch, sampling: str, seed: int) -> 
     elif sampling == "draw":
         audio = module.draw(scenes, slots, seed)
     else:
-        audio = module.cycle_mix(scenes, slots, seed).embedding
+        audio = module.mix_in_cycles(scenes, slots, seed).embedding
     return audio.unflatten(0, frames.shape[:2])
 
 

@@ -115,7 +115,7 @@ class RemixerModule(StageModule, MixesScenes):
         self.manifold_checkpoint, self.manifold_teacher = manifold_checkpoint, manifold_teacher
         self.use_global, self.source_embedding = use_global, source_embedding
         self.sampling, self.kl_weight = sampling, kl_weight
-        self.validate_cycle_mix, self.cycle_mix_options = validate_cycle_mix, cycle_mix
+        self.validate_cycle_mix, self.cycle_mix = validate_cycle_mix, cycle_mix
         weights = None
         if manifold_architecture is None:
             stored = self._read_manifold()
@@ -283,7 +283,7 @@ class RemixerModule(StageModule, MixesScenes):
         predictions = {OWN: mixed.mean, "draw": draws[0]}
         shown = {"attention": self.remixer.attention_weights(*tokens)}
         if self.validate_cycle_mix:
-            result = self.cycle_mix(batch, slots)
+            result = self.mix_in_cycles(batch, slots)
             predictions["cycle_mix"], shown["history"] = result.embedding, result.history
 
         def baselines(targets: Targets, statistics: TrainingStatistics) -> dict[str, Tensor]:
@@ -295,10 +295,10 @@ class RemixerModule(StageModule, MixesScenes):
         return shown
 
     def draw(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> Tensor:
-        """One draw for each scene of an evaluation batch, unit vectors [B, A]; see :meth:`cycle_mix` for arguments."""
+        """One draw for each scene of an evaluation batch, unit vectors [B, A]; arguments of :meth:`mix_in_cycles`."""
         return keyed_draw(self.remixer(*slots.tokens()), seed, batch["key"])
 
-    def cycle_mix(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> CycleMixResult:
+    def mix_in_cycles(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> CycleMixResult:
         """Mix the scenes of an evaluation batch by Algorithm 1, with the options ``cycle_mix``.
 
         Args:
@@ -311,7 +311,7 @@ class RemixerModule(StageModule, MixesScenes):
             self.manifold.eval(),
             *slots.tokens(),
             batch["key"],
-            options=self.cycle_mix_options,
+            options=self.cycle_mix,
             seed=seed,
             slot_weights=slots.weight,
         )

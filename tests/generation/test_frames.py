@@ -65,7 +65,7 @@ def frame_by_frame(checkpoint: str, row: dict[str, Any], video: int, sampling: s
     count = 1 + module.use_global
     weights = torch.ones(1, count)
     weights[0, : count - 1] = 0
-    options = CycleMixOptions(iterations=1, samples=1) if sampling == "draw" else module.cycle_mix_options
+    options = CycleMixOptions(iterations=1, samples=1) if sampling == "draw" else module.cycle_mix
     generated = []
     for number, frame in enumerate(row["frames"][video]):
         visual = frame.expand(1, count, -1)

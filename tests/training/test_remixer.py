@@ -143,7 +143,7 @@ def predict(module: RemixerModule, batch: dict[str, Any]) -> Tensor:
     """Mean of the mixture and what Cycle Mix finds, side by side."""
     slots = module.eval().slots(batch)
     with torch.no_grad():
-        return torch.cat([module.remixer(*slots.tokens()).mean, module.cycle_mix(batch, slots).embedding], dim=1)
+        return torch.cat([module.remixer(*slots.tokens()).mean, module.mix_in_cycles(batch, slots).embedding], dim=1)
 
 
 def take(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def test_what_is_no_number_shows(manifold: str):
     assert torch.equal(module.losses(batch)["loss"], expected)
     batch["sources"][1, 0] = torch.inf
     with pytest.raises(ValueError, match="of scene 'scene1' hold a NaN or infinity in slot 1"):
-        module.eval().cycle_mix(batch, module.slots(batch))
+        module.eval().mix_in_cycles(batch, module.slots(batch))
 
 
 # -------------------------------------------------------------------- the manifold: frozen, read once

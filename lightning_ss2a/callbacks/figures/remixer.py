@@ -81,7 +81,7 @@ class RemixerFigures(FigureCallback):
         ssms, rest = module.ssms_by_group, _rest_name(module.remixer.options)
         figures = {"attention": attention_figure(record, classes, self.max_scenes, module.use_global, rest)}
         if "history" in record.totals:
-            figures["cycle_mix"] = cycle_mix_figure(record, SCORES[module.cycle_mix_options.score])
+            figures["cycle_mix"] = cycle_mix_figure(record, SCORES[module.cycle_mix.score])
         if ssms:
             figures["ssms_by_sources"] = ssms_figure(ssms, record.totals["scenes"])
         return figures

@@ -61,5 +61,5 @@ def test_score_of_cycle_mix_is_the_mean_of_the_best(tmp_path: Path):
     module.eval()
     [batch] = list(data.val_dataloader())
     with torch.no_grad():
-        expected = module.cycle_mix(batch, module.slots(batch)).score.mean()
+        expected = module.mix_in_cycles(batch, module.slots(batch)).score.mean()
     assert float(trainer.callback_metrics["val/score/cycle_mix"]) == pytest.approx(float(expected), abs=1e-5)

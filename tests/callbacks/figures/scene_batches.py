@@ -61,7 +61,7 @@ class StubRemixer(LightningModule, MixesScenes):
         cycle_mix: CycleMixOptions | None = None,
     ) -> None:
         super().__init__()
-        self.use_global, self.cycle_mix_options = use_global, cycle_mix or CycleMixOptions()
+        self.use_global, self.cycle_mix = use_global, cycle_mix or CycleMixOptions()
         self.remixer = SimpleNamespace(options=remixer)
         self.outputs, self.ssms = outputs, ssms
         self.measured: dict[str, Tensor] = {}

@@ -45,7 +45,7 @@ def unit(row: Any) -> np.ndarray:
 @torch.no_grad()
 def predict_scene(module: RemixerModule, scene: dict[str, Any], row: int) -> dict[str, np.ndarray]:
     """Each way to predict a scene's audio, from the networks alone."""
-    manifold, remixer, options = module.manifold.eval(), module.remixer.eval(), module.cycle_mix_options
+    manifold, remixer, options = module.manifold.eval(), module.remixer.eval(), module.cycle_mix
     sources = scene["sources"][row][scene["valid"][row]]
     visual = torch.cat([scene["global_visual"][row : row + 1], sources]) if module.use_global else sources
     e = manifold.project_visual(visual).mean
