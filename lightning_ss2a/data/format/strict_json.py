@@ -22,7 +22,7 @@ _NAMES = {
 
 
 def load_json(text: bytes, where: str) -> Any:
-    """Parses JSON; NaN and infinity are refused.
+    """Parses JSON, with or without a byte-order mark; NaN and infinity are refused.
 
     Raises:
         ShardError: it is not JSON.
@@ -32,7 +32,7 @@ def load_json(text: bytes, where: str) -> Any:
         raise ValueError(f"{constant} is not JSON")
 
     try:
-        return json.loads(text.decode("utf-8"), parse_constant=refuse)
+        return json.loads(text.decode("utf-8-sig"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise ShardError(f"{where}: not valid JSON ({error}); restore the file or build the data set again") from None
 
