@@ -1,7 +1,8 @@
 """Converts what callers hand to the writer into the columns that are stored."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class ColumnConverter:
         self.specs = specs
         self.num_classes = num_classes
 
-    def __call__(self, columns: Mapping[str, Any], where: str, first_row: int) -> Columns:
+    def __call__(self, columns: Mapping[str, Any], where: str, name_row: Callable[[int], str]) -> Columns:
         """Converts columns to what is stored, and fills in those that may be left out.
 
         ``name`` is empty by default, ``pair_origin`` annotated, ``group`` a hash of the key (each row its own group),
@@ -31,8 +32,8 @@ class ColumnConverter:
 
         Args:
             columns: rows by column.
-            where: start of error messages.
-            first_row: number of the first row, for error messages.
+            where: start of messages about whole columns.
+            name_row: tells the start of messages about a row by its position in the columns.
 
         Raises:
             ShardError: names row and field.
@@ -43,7 +44,7 @@ class ColumnConverter:
         if "key" not in columns:
             raise ShardError(f"{where}: column key is missing: each row needs a name of its own")
         rows = len(columns["key"])
-        given = {name: _convert(columns[name], self.specs[name], rows, name, where, first_row) for name in columns}
+        given = {name: _convert(columns[name], self.specs[name], rows, name, where, name_row) for name in columns}
         return {
             name: given[name] if name in given else self._default(name, dense(given["key"]), where)
             for name in self.specs
@@ -64,7 +65,7 @@ def group_of(text: bytes) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
 
 
-def _convert(value: Any, spec: ColumnSpec, rows: int, name: str, where: str, first_row: int) -> Column:
+def _convert(value: Any, spec: ColumnSpec, rows: int, name: str, where: str, name_row: Callable[[int], str]) -> Column:
     column: Column
     try:
         if spec.is_text:
@@ -74,9 +75,9 @@ def _convert(value: Any, spec: ColumnSpec, rows: int, name: str, where: str, fir
         else:
             column = _narrow(_dense(value), spec.dtype)
     except _Bad as bad:
-        raise _error(where, bad.row, name, bad.message, first_row) from None
+        raise _error(where, bad.row, name, bad.message, name_row) from None
     for row, message in column_problems(column, spec, rows):
-        raise _error(where, row, name, message, first_row)
+        raise _error(where, row, name, message, name_row)
     return column
 
 
@@ -85,9 +86,9 @@ class _Bad(Exception):  # noqa: N818
         self.row, self.message = row, message
 
 
-def _error(where: str, row: int | None, name: str, message: str, first_row: int) -> ShardError:
-    place = "" if row is None else f"row {first_row + row}, "
-    return ShardError(f"{where}: {place}field {name} {message}")
+def _error(where: str, row: int | None, name: str, message: str, name_row: Callable[[int], str]) -> ShardError:
+    place = f"{where}:" if row is None else f"{name_row(row)},"
+    return ShardError(f"{place} field {name} {message}")
 
 
 def _text(value: Any) -> np.ndarray:

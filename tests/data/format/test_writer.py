@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lightning_ss2a.data import FieldSpec, Manifest, Ragged, ShardError, ShardReader, ShardWriter
 from lightning_ss2a.data.format.columns import all_finite
-from lightning_ss2a.data.format.writer import JOURNAL
+from lightning_ss2a.data.format.staging import JOURNAL, STAGING
 from lightning_ss2a.errors import InputError
 from tests.data.shard_examples import CLASSES, FIELDS, make_dataset, random_columns, read_everything
 
@@ -88,7 +88,7 @@ def test_equal_rows_give_equal_bytes_however_they_come(tmp_path, options):
 @pytest.mark.parametrize("layout", ["blocks", "samples"])
 def test_a_build_that_stops_goes_on(tmp_path, layout):
     columns = random_columns("pairs", 30)
-    options = {"layout": layout, "block_rows": 3, "shard_rows": 8}
+    options = {"layout": layout, "block_rows": 3, "shard_rows": 8, "rows_from": "a list"}
 
     def build(folder: Path, stop_at: int | None) -> None:
         with ShardWriter(folder, "pairs", FIELDS["pairs"], CLASSES, **options) as writer:
@@ -103,7 +103,7 @@ def test_a_build_that_stops_goes_on(tmp_path, layout):
             build(tmp_path / "stopped", stop_at)
         with pytest.raises(ShardError, match=r"manifest\.json: missing"):
             Manifest.load(tmp_path / "stopped")
-    assert (tmp_path / "stopped" / JOURNAL).exists()
+    assert (tmp_path / "stopped" / STAGING / JOURNAL).exists()
     build(tmp_path / "stopped", None)
     whole, stopped = ({f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in ("whole", "stopped"))
     assert whole == stopped
@@ -119,20 +119,25 @@ def test_a_finished_folder_is_kept(tmp_path):
 
 
 def test_another_description_does_not_go_on(tmp_path):
-    writer = ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, shard_rows=2)
+    first = {"shard_rows": 2, "rows_from": "a list"}
+    writer = ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, **first)
     writer.write("train", random_columns("pairs", 4))
     writer.abandon()
     with pytest.raises(ShardError, match="unfinished build"):
-        ShardWriter(tmp_path, "pairs", FIELDS["pairs"], ["other"])
-    for other in (
-        {"shard_rows": 3},
-        {"shard_rows": 2, "block_rows": 1},
-        {"shard_rows": 2, "rows_from": "elsewhere"},
-        {"shard_rows": 2, "compression": "gzip"},
-    ):
+        ShardWriter(tmp_path, "pairs", FIELDS["pairs"], ["other"], **first)
+    for other in ({"shard_rows": 3}, {"block_rows": 1}, {"rows_from": "elsewhere"}, {"rows_from": None},
+                  {"compression": "gzip"}):  # fmt: skip
         with pytest.raises(ShardError, match="unfinished build"):
-            ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, **other)
-    assert ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, shard_rows=2).rows_written("train") == 4
+            ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, **first | other)
+    assert ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, **first).rows_written("train") == 4
+
+
+def test_a_build_whose_rows_come_from_nowhere_known_starts_again(tmp_path):
+    for overwrite in (False, True):
+        writer = ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, shard_rows=2, overwrite=overwrite)
+        assert writer.rows_written("train") == 0
+        writer.write("train", random_columns("pairs", 4))
+        del writer  # as by a kill: neither closed nor abandoned
 
 
 def test_one_writer_at_a_time(tmp_path):
