@@ -21,6 +21,7 @@ from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.format.manifest import MANIFEST, Block, FileReference, Manifest, Shard
 from lightning_ss2a.data.format.sample_layout import encode_samples
 from lightning_ss2a.data.format.schema import KINDS, FieldSpec
+from lightning_ss2a.data.format.source_marks import source_mark
 from lightning_ss2a.data.format.staging import JOURNAL, STAGING, foreign_files, publish
 from lightning_ss2a.data.format.storage import PLAIN_NAME
 from lightning_ss2a.data.format.tar import END_OF_ARCHIVE
@@ -99,8 +100,6 @@ class ShardWriter:
             stay.
         rows_from: what the rows come from and in which order; a build goes on only from the same. None: a build that
             stopped starts again.
-        sources: marks of the files that the rows are read from (:func:`source_mark`); a build goes on only if those
-            that it has read are the same.
         beside: patterns of other files that the build leaves in ``staging``, such as ``truth/*.npz``.
 
     Attributes:
@@ -131,7 +130,6 @@ class ShardWriter:
         shard_rows: int = 65536,
         overwrite: bool = False,
         rows_from: str | None = None,
-        sources: Mapping[str, str] | None = None,
         beside: Sequence[str] = (),
     ) -> None:
         self.folder = Path(folder)
@@ -165,8 +163,8 @@ class ShardWriter:
         head = "" if label_head is None else hashlib.sha256(label_head.to_bytes()).hexdigest()
         description = [asdict(self.manifest), head, block_rows, shard_rows, compression, rows_from]
         self._journal = Journal(self.staging / JOURNAL, json.dumps(description))
-        self._sources = dict(sources or {})
-        self._sources_read: dict[str, str] = {}
+        self._sources: set[str] = set()
+        self._new_sources: dict[str, str] = {}  # since the last line of the journal
         self._closed = False
         check_output_folder(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -205,7 +203,8 @@ class ShardWriter:
             split: name of the split.
             columns: whole columns: arrays [rows, ...] or lists; ragged fields as :class:`Ragged` or a list of arrays
                 [items, width]. ``name``, ``pair_origin``, ``group`` and a ``class_index`` of one class may be left out.
-            source: the one of ``sources`` that they were read from.
+            source: path or URL of the file that they were read from; a build goes on only while those that finished
+                shards were made of are the same.
             places: where each row was read, for messages. None: it is named by its number in the split.
 
         Raises:
@@ -220,8 +219,9 @@ class ShardWriter:
             return f"{where}: row {received + row}" if places is None else places[row]
 
         rows = self._convert(columns, where, name_row)
-        if source is not None:
-            self._sources_read[source] = self._sources[source]
+        if source is not None and source not in self._sources:
+            self._sources.add(source)
+            self._new_sources[source] = source_mark(source)
         count = len(rows["key"])
         if not count:
             return
@@ -298,7 +298,7 @@ class ShardWriter:
             if not file.is_file() or file.stat().st_size != each.shard.bytes:
                 raise ShardError(f"{file}: a finished shard is missing or changed; overwrite the data set")
             for source, mark in each.sources.items():
-                now = self._sources.get(source, "")
+                now = source_mark(source)
                 if mark and now and mark != now:
                     raise ShardError(
                         f"{source}: has changed since the unfinished build in {self.folder} read it; restore it, or "
@@ -350,8 +350,8 @@ class ShardWriter:
         state.shard = None
         self._add(split, finished)
         if self._goes_on:
-            self._journal.append(FinishedShard(split, finished, self._sources_read))
-            self._sources_read = {}
+            self._journal.append(FinishedShard(split, finished, self._new_sources))
+            self._new_sources = {}
 
     def _save_label_head(self, head: LabelHead) -> FileReference:
         if head.width != self.manifest.fields["audio"].width:

@@ -22,7 +22,6 @@ from lightning_ss2a.data.format.convert import group_of
 from lightning_ss2a.data.format.manifest import Manifest
 from lightning_ss2a.data.format.reader import ShardReader
 from lightning_ss2a.data.format.schema import PAIR_ORIGINS, FieldSpec
-from lightning_ss2a.data.format.source_marks import source_mark
 from lightning_ss2a.data.format.storage import WholeStream
 from lightning_ss2a.data.format.strict_json import load_json
 from lightning_ss2a.data.format.writer import ShardWriter, check_not_source, check_output
@@ -104,7 +103,6 @@ def pack_samples(
     first = next(foreign_samples(sources), None)
     if first is None:
         raise ShardError(f"{', '.join(map(str, sources))}: no samples")
-    marks = {os.fspath(source): source_mark(source) for source in sources}
     names = tuple(classes) if classes is not None else _class_names(sources, mapping)
     numbers = {name: number for number, name in enumerate(names)}
     fields = {name: _field_spec(first, name, mapping) for name in mapping.fields}
@@ -119,8 +117,7 @@ def pack_samples(
         block_rows=block_rows,
         shard_rows=shard_rows,
         overwrite=overwrite,
-        rows_from=json.dumps([list(marks), asdict(mapping), split]),
-        sources=marks,
+        rows_from=json.dumps([[os.fspath(source) for source in sources], asdict(mapping), split]),
     ) as writer:
         samples = islice(_with_keys_once(foreign_samples(sources), mapping), writer.rows_written(split), None)
         # Cut where a source ends, so that the writer knows which of them a finished shard was made of.
@@ -253,7 +250,7 @@ def _fact(sample: dict[str, Any], source: str, what: str) -> str:
     member, _, path = source.partition(":")
     data = _member(sample, member, what)
     if not path:
-        return _text(sample, data.decode("utf-8-sig", errors="replace").strip(), what)
+        return _text(sample, data.decode("utf-8-sig", errors="surrogateescape").strip(), what)
     value = load_json(data, f"{_place(sample)} .{member}")
     for step in path.split("."):
         if not isinstance(value, dict) or step not in value:

@@ -103,6 +103,7 @@ def test_numbered_classes_and_views(tmp_path):
         ({"json": None}, r"b\.tar: sample '0007': the class is missing: no member \.json"),
         ({"json": {"label": "dog"}}, r"b\.tar: sample '0007': the group is missing: no video\.id in \.json"),
         ({"txt": None}, r"sample '0007': the name is missing"),
+        ({"txt": b"caf\xe9"}, r"sample '0007': the name is not UTF-8 text: 'caf\\udce9'"),
         ({"json": {"label": None, "video": {"id": 1}}}, r"sample '0007': the class is null, needs text or a number"),
         ({"json": {"label": ["dog"], "video": {"id": 1}}}, r"the class is \[\"dog\"\], needs text or a number"),
         ({"json": {"label": "dog", "video": {"id": ""}}}, r"sample '0007': the group is empty"),
