@@ -1,7 +1,6 @@
 """Marks what rows are read from, to notice when it changes before a build goes on."""
 
 import hashlib
-import json
 import os
 
 import fsspec
@@ -31,8 +30,9 @@ def source_mark(url: str | os.PathLike) -> str:
         facts = file_system.info(path)
     except Exception:  # file systems of fsspec raise what they like; reading it will tell
         return ""
-    known = {name: str(fact) for name, fact in facts.items() if name.lower() in _VERSION_FACTS and fact is not None}
-    return json.dumps(known, sort_keys=True) if known else ""
+    known = {name.lower().replace("-", ""): str(fact) for name, fact in facts.items() if fact is not None}
+    version = [known.get(name, "") for name in _VERSION_FACTS]
+    return ", ".join(version) if any(version) else ""
 
 
 def _local_mark(path: str) -> str:
