@@ -135,7 +135,7 @@ def compose_dataset(
     _check_options(kind, rows, max_sources, image_views, seed)
     if Path(output).resolve() == Path(pairs_dataset).resolve():
         raise InputError(f"{output}: is the data set of pairs itself; choose another folder")
-    check_output(Path(output), overwrite)
+    check_output(output, overwrite, [COMPOSITIONS])
     reader = ShardReader(pairs_dataset)
     _check_pairs_dataset(pairs_dataset, reader.manifest, image_encoder, audio_encoder)
     listing = Path(source)
@@ -162,6 +162,7 @@ def compose_dataset(
         label_head=audio_encoder.label_head(),
         compression=compression,
         overwrite=True,
+        beside=[COMPOSITIONS],
     ) as writer:
         for split, batch in tracked(_batches(drawn), kind if progress else ""):
             # Columns left out are as they should be: every row is annotated and a group of its own.
@@ -170,7 +171,7 @@ def compose_dataset(
                 "name": [" + ".join(s.row.pair.name for s in c.sources) for c in batch],
             }
             writer.write(split, names | compose_rows(batch, media, image_encoder, audio_encoder))
-        write_whole(Path(output) / COMPOSITIONS, compositions_csv(drawn, kind))
+        write_whole(writer.staging / COMPOSITIONS, compositions_csv(drawn, kind))
     pairs = {source.row.pair.key for composition in drawn for source in composition.sources}
     return ComposeReport(kind, dict.fromkeys(found, rows), sum(len(c.sources) for c in drawn), len(pairs))
 

@@ -16,6 +16,7 @@ from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.checkpoints import weights_digest
 from lightning_ss2a.data import FieldSpec, ShardDataModule, ShardWriter
 from lightning_ss2a.data.format.manifest import MANIFEST
+from lightning_ss2a.data.format.writer import check_output
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models import Manifold
 
@@ -46,13 +47,14 @@ class CMSSShardWriter(Callback):
         """Opens the data set on rank zero.
 
         Raises:
-            InputError: the module embeds no pairs, or the folder holds a data set.
+            InputError: the module embeds no pairs, or the folder holds a data set or tars of others.
         """
         manifold, data = embeds_pairs(pl_module, self).evaluated_manifold, data_of(trainer)
         default = run_folder(trainer) / "cmss"
         folder = Path(self.output or default)
         if (folder / MANIFEST).exists():
             raise InputError(f"{folder} holds a data set; remove it, or name another output of CMSSShardWriter")
+        check_output(folder, overwrite=True)
         self._written = set()
         self._splits, self._ends = _splits_of_rows(data)
         if not trainer.is_global_zero:
@@ -99,7 +101,7 @@ class CMSSShardWriter(Callback):
         rank_zero_info(f"CMSS embeddings: {folder}. Look at them:  ss2a shards inspect {quote(str(folder))}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves no half-written shard; without a manifest nobody takes the folder for a data set."""
+        """Removes what was written."""
         if self._writer is not None:
             self._writer.abandon()
             self._writer = None

@@ -349,3 +349,22 @@ def test_an_embedding_that_is_not_finite_is_an_error(media):
     with pytest.raises(InputError, match="loudness: the embedding is not finite"):
         compose(media, ear=Broken())
     assert not (media.parent / "out" / "manifest.json").exists()
+
+
+def test_a_build_that_fails_leaves_what_was_there(media):
+    compose(media, rows=4)
+    before = {file.name: file.read_bytes() for file in (media.parent / "out").iterdir()}
+    (media / "3.wav").write_bytes(b"hello")
+    with pytest.raises(InputError, match=r"3\.wav: not a sound file"):
+        compose(media, rows=40, overwrite=True)
+    assert before == {file.name: file.read_bytes() for file in (media.parent / "out").iterdir()}
+
+
+def test_a_table_of_others_is_not_replaced(media):
+    (media.parent / "out").mkdir()
+    (media.parent / "out" / "compositions.csv").write_text("mine")
+    eye = MeanColour()
+    with pytest.raises(InputError, match=r"out/compositions\.csv: is of no data set of ours"):
+        compose(media, eye=eye, cache=str(media.parent / "empty"))
+    assert eye.encoded == 0
+    assert (media.parent / "out" / "compositions.csv").read_text() == "mine"

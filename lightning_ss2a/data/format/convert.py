@@ -1,7 +1,8 @@
 """Converts what callers hand to the writer into the columns that are stored."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from lightning_ss2a.data.format.columns import Column, Columns, Ragged, all_finite, column_problems, dense
 from lightning_ss2a.data.format.schema import ColumnSpec
 from lightning_ss2a.errors import ShardError
+
+_MOST_LOST = 0.01
+"""Part of an embedding's length that rounding to the storage dtype may change; float16 usually changes 0.0003."""
 
 
 class ColumnConverter:
@@ -23,7 +27,7 @@ class ColumnConverter:
         self.specs = specs
         self.num_classes = num_classes
 
-    def __call__(self, columns: Mapping[str, Any], where: str, first_row: int) -> Columns:
+    def __call__(self, columns: Mapping[str, Any], where: str, name_row: Callable[[int], str]) -> Columns:
         """Converts columns to what is stored, and fills in those that may be left out.
 
         ``name`` is empty by default, ``pair_origin`` annotated, ``group`` a hash of the key (each row its own group),
@@ -31,8 +35,8 @@ class ColumnConverter:
 
         Args:
             columns: rows by column.
-            where: start of error messages.
-            first_row: number of the first row, for error messages.
+            where: start of messages about whole columns.
+            name_row: tells the start of messages about a row by its position in the columns.
 
         Raises:
             ShardError: names row and field.
@@ -43,7 +47,7 @@ class ColumnConverter:
         if "key" not in columns:
             raise ShardError(f"{where}: column key is missing: each row needs a name of its own")
         rows = len(columns["key"])
-        given = {name: _convert(columns[name], self.specs[name], rows, name, where, first_row) for name in columns}
+        given = {name: _convert(columns[name], self.specs[name], rows, name, where, name_row) for name in columns}
         return {
             name: given[name] if name in given else self._default(name, dense(given["key"]), where)
             for name in self.specs
@@ -64,7 +68,7 @@ def group_of(text: bytes) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
 
 
-def _convert(value: Any, spec: ColumnSpec, rows: int, name: str, where: str, first_row: int) -> Column:
+def _convert(value: Any, spec: ColumnSpec, rows: int, name: str, where: str, name_row: Callable[[int], str]) -> Column:
     column: Column
     try:
         if spec.is_text:
@@ -74,9 +78,9 @@ def _convert(value: Any, spec: ColumnSpec, rows: int, name: str, where: str, fir
         else:
             column = _narrow(_dense(value), spec.dtype)
     except _Bad as bad:
-        raise _error(where, bad.row, name, bad.message, first_row) from None
+        raise _error(where, bad.row, name, bad.message, name_row) from None
     for row, message in column_problems(column, spec, rows):
-        raise _error(where, row, name, message, first_row)
+        raise _error(where, row, name, message, name_row)
     return column
 
 
@@ -85,9 +89,9 @@ class _Bad(Exception):  # noqa: N818
         self.row, self.message = row, message
 
 
-def _error(where: str, row: int | None, name: str, message: str, first_row: int) -> ShardError:
-    place = "" if row is None else f"row {first_row + row}, "
-    return ShardError(f"{where}: {place}field {name} {message}")
+def _error(where: str, row: int | None, name: str, message: str, name_row: Callable[[int], str]) -> ShardError:
+    place = f"{where}:" if row is None else f"{name_row(row)},"
+    return ShardError(f"{place} field {name} {message}")
 
 
 def _text(value: Any) -> np.ndarray:
@@ -127,6 +131,7 @@ def _narrow(array: np.ndarray, dtype: str) -> np.ndarray:
     if narrow.dtype.kind == "f":
         if not all_finite(narrow):
             _refuse_not_finite(array, narrow)
+        _refuse_vanishing(array, narrow)
     elif array.size and (array.min() < np.iinfo(dtype).min or array.max() > np.iinfo(dtype).max):
         raise _Bad(None, f"has numbers that do not fit {dtype}")
     return narrow
@@ -138,9 +143,37 @@ def _refuse_not_finite(array: np.ndarray, narrow: np.ndarray) -> None:
     if np.isfinite(number):
         raise _Bad(
             int(position[0]),
-            f"holds {number:g}, which does not fit {narrow.dtype}; scale it or use dtype float32",
+            f"holds {number:g}, which does not fit {narrow.dtype}; {_other_scale(narrow)}",
         )
     raise _Bad(int(position[0]), "is NaN or infinite")
+
+
+def _refuse_vanishing(array: np.ndarray, narrow: np.ndarray) -> None:
+    """Refuses embeddings so short that rounding changes them, to zero in the end; single numbers near zero are usual.
+
+    Rounding takes at most half of the least number that the dtype has, or a fraction far below ``_MOST_LOST``: only
+    embeddings without any number above a limit can lose that much, and few are measured.
+    """
+    if array.dtype.kind != "f" or array.dtype.itemsize <= narrow.dtype.itemsize or array.ndim < 2 or not array.size:
+        return
+    largest = np.maximum(array.max(axis=-1), -array.min(axis=-1)).astype(np.float64)
+    limit = float(np.finfo(narrow.dtype).smallest_subnormal) / 2 * math.sqrt(array.shape[-1]) / _MOST_LOST
+    short = np.argwhere((largest > 0) & (largest < limit))
+    if not len(short):
+        return
+    at = tuple(short.T)
+    exact = array[at] / largest[at][:, None]  # or squares of the least numbers would be zero
+    lost = np.linalg.norm(narrow[at] / largest[at][:, None] - exact, axis=-1) / np.linalg.norm(exact, axis=-1)
+    for position in np.flatnonzero(lost > _MOST_LOST):
+        raise _Bad(
+            int(short[position][0]),
+            f"holds numbers up to {largest[tuple(short[position])]:g} only, which {narrow.dtype} changes by "
+            f"{lost[position]:.0%}; {_other_scale(narrow)}",
+        )
+
+
+def _other_scale(narrow: np.ndarray) -> str:
+    return "scale it" + (" or use dtype float32" if narrow.dtype == np.float16 else "")
 
 
 def _ragged(value: Ragged | Sequence[Any], spec: ColumnSpec) -> Ragged:

@@ -17,7 +17,6 @@ from lightning_ss2a.data.format.schema import KINDS, ColumnSpec, FieldSpec, colu
 from lightning_ss2a.data.format.storage import PLAIN_NAME, RangeReader, is_local, join_url, local_path
 from lightning_ss2a.data.format.strict_json import load_json, parse
 from lightning_ss2a.errors import ShardError
-from lightning_ss2a.files import write_whole
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -218,10 +217,6 @@ class Manifest:
         content = json.loads(json.dumps(dataclasses.asdict(self)))
         whole = {"format_version": FORMAT_VERSION, **content, "checksum": _checksum(content)}
         return (json.dumps(whole, indent=1) + "\n").encode()
-
-    def save(self, folder: str | os.PathLike, name: str = MANIFEST) -> None:
-        """Writes the file, whole or not at all."""
-        write_whole(Path(folder) / name, self.to_bytes())
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Finds everything that contradicts itself, as (JSON path, message)."""

@@ -20,7 +20,7 @@ def encode(array: np.ndarray) -> bytes:
 
 
 def decode(data: memoryview, where: str) -> np.ndarray:
-    """Reads the array of an ``.npy`` file, sharing its memory.
+    """Reads the array of an ``.npy`` file, sharing its memory (a copy where the file is in Fortran order).
 
     Raises:
         ShardError: damaged, or it holds Python objects.
@@ -32,7 +32,7 @@ def decode(data: memoryview, where: str) -> np.ndarray:
     parsed = _parse_header(bytes(data[8 + length_bytes : start]))
     if isinstance(parsed, str):
         raise ShardError(f"{where}: {parsed}")
-    shape, dtype = parsed
+    shape, dtype, fortran_order = parsed
     count = int(np.prod(shape, dtype=object))
     if len(data) - start != count * dtype.itemsize:
         raise ShardError(
@@ -40,15 +40,17 @@ def decode(data: memoryview, where: str) -> np.ndarray:
             f"{count * dtype.itemsize}"
         )
     try:
-        return np.frombuffer(data, dtype, count, start).reshape(shape)
+        numbers = np.frombuffer(data, dtype, count, start)
+        return np.ascontiguousarray(numbers.reshape(shape, order="F")) if fortran_order else numbers.reshape(shape)
     except (ValueError, OverflowError):  # too many axes, or an axis too long beside an empty one
         raise ShardError(f"{where}: no array has {len(shape)} axes of sizes {str(list(shape))[:60]}") from None
 
 
 @lru_cache(maxsize=1024)
-def _parse_header(header: bytes) -> tuple[tuple[int, ...], np.dtype] | str:
-    """Reads shape and dtype, or what is wrong. Cached: blocks of one data set have the same few headers.
+def _parse_header(header: bytes) -> tuple[tuple[int, ...], np.dtype, bool] | str:
+    """Reads shape, dtype and whether it is in Fortran order, or what is wrong.
 
+    Cached: blocks of one data set have the same few headers.
     numpy's own reader also repairs headers of Python 2, by a tokenizer that fails in ways of its own.
     """
     try:
@@ -60,6 +62,4 @@ def _parse_header(header: bytes) -> tuple[tuple[int, ...], np.dtype] | str:
         return "damaged .npy header"
     if dtype.hasobject:
         return "holds pickled Python objects, which are never loaded"
-    if fortran_order and len(shape) > 1:
-        return "is in Fortran order, needs C order"
-    return (tuple(shape), dtype) if dtype.itemsize else "damaged .npy header"
+    return (tuple(shape), dtype, bool(fortran_order)) if dtype.itemsize else "damaged .npy header"

@@ -93,9 +93,10 @@ def sample_columns(
     names = list(specs) if wanted is None else list(wanted)
     arrays = {name for name, spec in specs.items() if _is_array(spec)}
     values: dict[str, list[Any]] = {name: [] for name in names}
+    numbers = {name: number for number, name in enumerate(classes)}
     for sample in _grouped(data, {f"{name}.npy" for name in arrays} | {"json", "cls"}, where):
         place = f"{where}, sample {sample['__key__']}"
-        facts = _facts(sample, classes, place)
+        facts = _facts(sample, numbers, place)
         for name in names:
             if name in arrays:
                 if f"{name}.npy" not in sample:
@@ -140,7 +141,7 @@ def _array(content: memoryview, spec: ColumnSpec, where: str) -> np.ndarray:
     return array
 
 
-def _facts(sample: Mapping[str, Any], classes: Sequence[str], where: str) -> dict[str, Any]:
+def _facts(sample: Mapping[str, Any], classes: Mapping[str, int], where: str) -> dict[str, Any]:
     """Reads all of a row that is not an array; ``.cls`` may give the class where there is no ``.json``."""
     facts = load_json(bytes(sample["json"]), where) if "json" in sample else {}
     if not isinstance(facts, dict):
@@ -167,10 +168,10 @@ def _facts(sample: Mapping[str, Any], classes: Sequence[str], where: str) -> dic
     }
 
 
-def _class_index(name: Any, classes: Sequence[str], where: str) -> int:
-    if name not in classes:
+def _class_index(name: Any, classes: Mapping[str, int], where: str) -> int:
+    if not isinstance(name, str) or name not in classes:
         raise ShardError(f"{where}: class {name!r} is not one of the manifest's classes")
-    return classes.index(name)
+    return classes[name]
 
 
 def _whole_number(text: bytes, where: str) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -21,7 +22,7 @@ _NAMES = {
 
 
 def load_json(text: bytes, where: str) -> Any:
-    """Parses JSON; NaN and infinity are refused.
+    """Parses JSON, with or without a byte-order mark; NaN and infinity are refused.
 
     Raises:
         ShardError: it is not JSON.
@@ -31,7 +32,7 @@ def load_json(text: bytes, where: str) -> Any:
         raise ValueError(f"{constant} is not JSON")
 
     try:
-        return json.loads(text.decode("utf-8"), parse_constant=refuse)
+        return json.loads(text.decode("utf-8-sig"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise ShardError(f"{where}: not valid JSON ({error}); restore the file or build the data set again") from None
 
@@ -66,8 +67,7 @@ def _parse(kind: Any, value: Any, where: str, path: str) -> Any:
 def _parse_dataclass(kind: Any, value: Any, where: str, path: str) -> Any:
     if not isinstance(value, dict):
         raise ShardError(f"{where}: {path or 'the file'} needs an object, found {json.dumps(value)[:60]}")
-    hints = get_type_hints(kind)
-    members = {member.name: member for member in dataclasses.fields(kind)}
+    hints, members = _members(kind)
     for name in value:
         if name not in members:
             raise ShardError(f"{where}: unknown key {_join(path, name)}; known here: {', '.join(members)}")
@@ -79,3 +79,9 @@ def _parse_dataclass(kind: Any, value: Any, where: str, path: str) -> Any:
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+@lru_cache
+def _members(kind: Any) -> tuple[dict[str, Any], dict[str, dataclasses.Field[Any]]]:
+    """Finds the types and the fields of a dataclass; cached, for a manifest has one of a kind for each block."""
+    return get_type_hints(kind), {member.name: member for member in dataclasses.fields(kind)}

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,17 +16,17 @@ from lightning_ss2a.data.format.block_layout import encode_block, slice_columns
 from lightning_ss2a.data.format.columns import Columns, join_columns
 from lightning_ss2a.data.format.compression import SUFFIX, Compression, compress
 from lightning_ss2a.data.format.convert import ColumnConverter
+from lightning_ss2a.data.format.journal import FinishedShard, Journal
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.format.manifest import MANIFEST, Block, FileReference, Manifest, Shard
 from lightning_ss2a.data.format.sample_layout import encode_samples
 from lightning_ss2a.data.format.schema import KINDS, FieldSpec
+from lightning_ss2a.data.format.source_marks import source_mark
+from lightning_ss2a.data.format.staging import JOURNAL, STAGING, foreign_files, publish
 from lightning_ss2a.data.format.storage import PLAIN_NAME
 from lightning_ss2a.data.format.tar import END_OF_ARCHIVE
 from lightning_ss2a.errors import InputError, ShardError
 from lightning_ss2a.files import FolderLock, WholeFile, write_whole
-
-JOURNAL = ".writing.json"
-"""The manifest of what is finished while a build runs; lets a build that stopped go on."""
 
 LABEL_HEAD = "label_head.safetensors"
 
@@ -75,9 +77,10 @@ class _Split:
 class ShardWriter:
     """Writes a data set; a context manager. Memory holds at most one block of each split.
 
-    The manifest is written by :meth:`close`, last. A build that stops (an error, a kill) goes on where it was: open the
-    same folder with the same description, ask :meth:`rows_written`, and write the rows from there on. Equal rows give
-    equal bytes, however often the build was stopped.
+    All files are written into a folder inside the data set's, ``staging``, and take their places by :meth:`close`, the
+    manifest last; until then a data set that was there stays whole. With ``rows_from``, a build that stops (an error, a
+    kill) goes on where it was: open the same folder with the same description, ask :meth:`rows_written`, and write the
+    rows from there on. Equal rows give equal bytes, however often the build was stopped.
 
     Args:
         folder: the data set; made if need be.
@@ -93,11 +96,20 @@ class ShardWriter:
             that repeat themselves, in layout ``blocks`` only. Memory holds unpacked rows all the same.
         block_rows: rows in a block.
         shard_rows: rows in a shard.
-        overwrite: replace a data set (or an unfinished one) in the folder; other files there stay.
-        rows_from: what the rows come from and in which order; a build goes on only from the same.
+        overwrite: replace a data set in the folder, or an unfinished one of another description; other files there
+            stay.
+        rows_from: what the rows come from and in which order; a build goes on only from the same. None: a build that
+            stopped starts again.
+        beside: patterns of other files that the build leaves in ``staging``, such as ``truth/*.npz``.
+
+    Attributes:
+        folder: as given.
+        staging: folder for files that belong to the data set; they appear in ``folder`` together with the manifest.
+        manifest: what is written; it lists the shards once the data set is closed.
 
     Raises:
-        ShardError: the folder holds a data set, or an unfinished one of another description.
+        ShardError: the folder holds a data set, an unfinished one of another description, or files of others that
+            would be replaced; or a source has changed.
         InputError: another writer is at work there.
     """
 
@@ -117,9 +129,11 @@ class ShardWriter:
         block_rows: int = 1024,
         shard_rows: int = 65536,
         overwrite: bool = False,
-        rows_from: str = "",
+        rows_from: str | None = None,
+        beside: Sequence[str] = (),
     ) -> None:
         self.folder = Path(folder)
+        self.staging = self.folder / STAGING
         self.compression = compression
         self.block_rows = block_rows
         self.shard_rows = shard_rows
@@ -139,11 +153,19 @@ class ShardWriter:
         )
         for path, message in self.manifest.problems():
             raise ShardError(f"{folder}: {path} {message}")
-        # In the journal only: what decides which rows go into which shard, and in which order.
-        cut = json.dumps([block_rows, shard_rows, compression, rows_from])
-        self._journal_mark = f"{self.manifest.created_by}, {hashlib.sha256(cut.encode()).hexdigest()}"
         self._convert = ColumnConverter(self.manifest.columns, len(self.manifest.classes))
         self._splits: dict[str, _Split] = {}
+        self._finished: dict[str, list[Shard]] = {}
+        self._rows_finished: Counter[str] = Counter()
+        self._beside = beside
+        self._goes_on = rows_from is not None
+        # All that decides which bytes go into which file.
+        head = "" if label_head is None else hashlib.sha256(label_head.to_bytes()).hexdigest()
+        description = [asdict(self.manifest), head, block_rows, shard_rows, compression, rows_from]
+        self._journal = Journal(self.staging / JOURNAL, json.dumps(description))
+        self._sources: set[str] = set()
+        self._new_sources: dict[str, str] = {}  # since the last line of the journal
+        self._closed = False
         check_output_folder(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = FolderLock(self.folder)
@@ -165,15 +187,25 @@ class ShardWriter:
 
     def rows_written(self, split: str) -> int:
         """Counts the rows of a split in finished shards: those that a resumed build skips."""
-        return sum(shard.rows for shard in self.manifest.splits.get(split, ()))
+        return self._rows_finished[split]
 
-    def write(self, split: str, columns: Mapping[str, Any]) -> None:
+    def write(
+        self,
+        split: str,
+        columns: Mapping[str, Any],
+        *,
+        source: str | None = None,
+        places: Sequence[str] | None = None,
+    ) -> None:
         """Appends rows to a split.
 
         Args:
             split: name of the split.
             columns: whole columns: arrays [rows, ...] or lists; ragged fields as :class:`Ragged` or a list of arrays
                 [items, width]. ``name``, ``pair_origin``, ``group`` and a ``class_index`` of one class may be left out.
+            source: path or URL of the file that they were read from; a build goes on only while those that finished
+                shards were made of are the same.
+            places: where each row was read, for messages. None: it is named by its number in the split.
 
         Raises:
             ShardError: names row and field of what cannot be stored: NaN, a wrong width, a number beyond float16.
@@ -181,7 +213,15 @@ class ShardWriter:
         if not PLAIN_NAME.fullmatch(split):
             raise ShardError(f"{self.folder}: split {split!r} needs a name of letters, digits, '-', '_' and '.'")
         state = self._splits.setdefault(split, _Split(received=self.rows_written(split)))
-        rows = self._convert(columns, f"{self.folder}: split {split}", state.received)
+        where, received = f"{self.folder}: split {split}", state.received
+
+        def name_row(row: int) -> str:
+            return f"{where}: row {received + row}" if places is None else places[row]
+
+        rows = self._convert(columns, where, name_row)
+        if source is not None and source not in self._sources:
+            self._sources.add(source)
+            self._new_sources[source] = source_mark(source)
         count = len(rows["key"])
         if not count:
             return
@@ -191,7 +231,7 @@ class ShardWriter:
         self._flush(split, state, last=False)
 
     def close(self) -> None:
-        """Finishes the shards and writes the manifest.
+        """Finishes the shards, writes the manifest and puts all in place.
 
         Raises:
             ShardError: nothing was written, or a fold without rows.
@@ -200,45 +240,75 @@ class ShardWriter:
             self._flush(split, state, last=True)
         if self.label_head is not None:
             self.manifest = replace(self.manifest, label_head=self._save_label_head(self.label_head))
-        self.manifest = replace(self.manifest, folds=self.folds)
+        splits = {split: tuple(shards) for split, shards in self._finished.items()}
+        self.manifest = replace(self.manifest, splits=splits, folds=self.folds)
         if not self.manifest.splits:
             raise ShardError(f"{self.folder}: no rows were written")
         for path, message in self.manifest.problems():
             raise ShardError(f"{self.folder}: {path} {message}")
-        self.manifest.save(self.folder)
-        (self.folder / JOURNAL).unlink(missing_ok=True)
+        self._check_foreign()  # again: hours may have passed
+        with WholeFile(self.staging / MANIFEST, durable=True) as file:
+            file.write(self.manifest.to_bytes())
+        publish(self.folder)
+        self._closed = True
         self._lock.release()
 
     def abandon(self) -> None:
-        """Stops without finishing; finished shards stay for a build that goes on."""
+        """Stops without finishing; finished shards stay for a build that goes on. Does nothing after :meth:`close`."""
+        if self._closed:
+            return
+        self._closed = True
         for state in self._splits.values():
             if state.shard is not None:
                 state.shard.file.abandon()
         self._splits.clear()
+        is_whole = (self.staging / MANIFEST).exists()  # what could not be put in place waits for the next writer
+        if not is_whole and not (self._goes_on and self._finished):
+            shutil.rmtree(self.staging, ignore_errors=True)
         self._lock.release()
 
     def _go_on(self, overwrite: bool) -> None:
-        manifest, journal = self.folder / MANIFEST, self.folder / JOURNAL
-        if overwrite:
-            for file in (manifest, journal):
-                _remove_listed(self.folder, file)
-        if manifest.exists():
+        publish(self.folder)
+        self._check_foreign()
+        if (self.folder / MANIFEST).exists() and not overwrite:
             raise ShardError(f"{self.folder}: holds a finished data set; choose another folder, or overwrite it")
-        if journal.exists():
-            started = Manifest.from_bytes(journal.read_bytes(), str(journal))
-            if replace(started, splits={}) != replace(self.manifest, created_by=self._journal_mark):
-                raise ShardError(
-                    f"{self.folder}: holds the unfinished build of another data set (other kind, fields, classes, "
-                    "layout, sizes, provenance or licence, or rows from elsewhere or in another order); go on with the "
-                    "same description, or overwrite it"
-                )
-            for shard in (shard for shards in started.splits.values() for shard in shards):
-                file = self.folder / shard.file
-                if not file.is_file() or file.stat().st_size != shard.bytes:
-                    raise ShardError(f"{file}: a finished shard is missing or changed; overwrite the data set")
-            self.manifest = replace(started, created_by=self.manifest.created_by)
-        for leftover in self.folder.glob(".*.tar.*.tmp"):
+        try:
+            finished = self._finished_before()
+        except ShardError:
+            if not overwrite:
+                raise
+            finished = []
+        if not finished:
+            shutil.rmtree(self.staging, ignore_errors=True)
+        self.staging.mkdir(exist_ok=True)
+        for leftover in self.staging.rglob(".*.tmp"):
             leftover.unlink()
+        for each in finished:
+            self._add(each.split, each.shard)
+
+    def _check_foreign(self) -> None:
+        heads = (LABEL_HEAD, LABEL_HEAD + SUFFIX) if self.label_head is not None else ()
+        _refuse_foreign(foreign_files(self.folder, heads, self._beside))
+
+    def _finished_before(self) -> list[FinishedShard]:
+        """Reads what an earlier build has finished, and checks that it is still there and what it was made of."""
+        finished = self._journal.read()
+        for each in finished:
+            file = self.staging / each.shard.file
+            if not file.is_file() or file.stat().st_size != each.shard.bytes:
+                raise ShardError(f"{file}: a finished shard is missing or changed; overwrite the data set")
+            for source, mark in each.sources.items():
+                now = source_mark(source)
+                if mark and now and mark != now:
+                    raise ShardError(
+                        f"{source}: has changed since the unfinished build in {self.folder} read it; restore it, or "
+                        "overwrite the data set"
+                    )
+        return finished
+
+    def _add(self, split: str, shard: Shard) -> None:
+        self._finished.setdefault(split, []).append(shard)
+        self._rows_finished[split] += shard.rows
 
     def _flush(self, split: str, state: _Split, last: bool) -> None:
         """Writes full blocks; all rows, if these are the last."""
@@ -262,8 +332,8 @@ class ShardWriter:
 
     def _write_block(self, split: str, state: _Split, rows: Columns) -> None:
         if state.shard is None:
-            number = len(self.manifest.splits.get(split, ()))
-            state.shard = _OpenShard(self.folder, f"{split}-{number:06d}.tar")
+            number = len(self._finished.get(split, ()))
+            state.shard = _OpenShard(self.staging, f"{split}-{number:06d}.tar")
         shard = state.shard
         if self.manifest.layout == "blocks":
             data, unpacked_bytes = encode_block(rows, len(shard.blocks), self.compression)
@@ -278,9 +348,10 @@ class ShardWriter:
         assert state.shard is not None
         finished = state.shard.finish()
         state.shard = None
-        shards = (*self.manifest.splits.get(split, ()), finished)
-        self.manifest = replace(self.manifest, splits={**self.manifest.splits, split: shards})
-        replace(self.manifest, created_by=self._journal_mark).save(self.folder, JOURNAL)
+        self._add(split, finished)
+        if self._goes_on:
+            self._journal.append(FinishedShard(split, finished, self._new_sources))
+            self._new_sources = {}
 
     def _save_label_head(self, head: LabelHead) -> FileReference:
         if head.width != self.manifest.fields["audio"].width:
@@ -291,7 +362,7 @@ class ShardWriter:
         content = head.to_bytes()
         packed = compress(content) if self.compression == "gzip" else None
         name, data = (LABEL_HEAD, content) if packed is None else (LABEL_HEAD + SUFFIX, packed)
-        write_whole(self.folder / name, data)
+        write_whole(self.staging / name, data)
         return FileReference(name, hashlib.sha256(data).hexdigest(), len(content))
 
 
@@ -306,15 +377,27 @@ def check_not_source(output: str | os.PathLike, sources: Sequence[str]) -> None:
             raise InputError(f"{output}: the output is the source; choose another folder")
 
 
-def check_output(output: str | os.PathLike, overwrite: bool) -> None:
+def check_output(output: str | os.PathLike, overwrite: bool, beside: Sequence[str] = ()) -> None:
     """Checks before the work that a data set can be written, or hours of it end in an error.
 
+    Args:
+        output: folder of the data set, which need not exist and is not made.
+        overwrite: whether a data set in it may be replaced.
+        beside: patterns of other files that the build leaves there.
+
     Raises:
-        InputError: the folder holds a data set that may not be replaced, or cannot be written.
+        ShardError: the folder holds a data set that may not be replaced, or files of others that would be, or cannot be
+            written.
     """
+    _refuse_foreign(foreign_files(Path(output), (), beside))
     if Path(output, MANIFEST).exists() and not overwrite:
-        raise InputError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
+        raise ShardError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
     check_output_folder(Path(output))
+
+
+def _refuse_foreign(files: Iterable[Path]) -> None:
+    for file in files:
+        raise ShardError(f"{file}: is of no data set of ours and might be replaced; move it, or choose another folder")
 
 
 def check_output_folder(folder: Path) -> None:
@@ -334,19 +417,3 @@ def check_output_folder(folder: Path) -> None:
 
 def _copy(columns: Columns) -> Columns:
     return {name: join_columns([column[:0], column]) for name, column in columns.items()}
-
-
-def _remove_listed(folder: Path, listing: Path) -> None:
-    """Removes a manifest (first, so that nobody reads half a data set) and the files that it lists."""
-    if not listing.exists():
-        return
-    data = listing.read_bytes()
-    listing.unlink()
-    try:
-        manifest = Manifest.from_bytes(data, str(listing))
-    except ShardError:  # damaged: its shards are overwritten by name, or reported as stray files
-        return
-    files = [shard.file for shards in manifest.splits.values() for shard in shards]
-    files += [manifest.label_head.file] if manifest.label_head is not None else []
-    for file in files:
-        (folder / file).unlink(missing_ok=True)

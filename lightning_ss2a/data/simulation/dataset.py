@@ -24,7 +24,15 @@ from lightning_ss2a.data.format.writer import ShardWriter
 from lightning_ss2a.data.loading.batch_order import Purpose, generator
 from lightning_ss2a.data.loading.loaders import ahead
 from lightning_ss2a.data.simulation.rows import DRAW, Drawn, PairOriginMix
-from lightning_ss2a.data.simulation.truth import TruthFiles, check_truth_folder, remove_truth, save_world
+from lightning_ss2a.data.simulation.truth import (
+    OF_SHARDS,
+    TRUTH,
+    WORLD,
+    TruthFiles,
+    check_truth_folder,
+    remove_stale_truth,
+    save_world,
+)
 from lightning_ss2a.data.simulation.world import World, WorldSpec
 from lightning_ss2a.errors import InputError
 
@@ -107,15 +115,14 @@ def simulate_dataset(
     with ShardWriter(
         output, kind, simulated_fields(kind, world, dtype), drawn_world.classes, provenance="simulated", licence="CC0",
         label_head=drawn_world.label_head(), compression=compression, block_rows=block_rows, shard_rows=shard_rows,
-        overwrite=overwrite, rows_from=json.dumps(rows_from),
+        overwrite=overwrite, rows_from=json.dumps(rows_from), beside=[f"{TRUTH}/{WORLD}", f"{TRUTH}/{OF_SHARDS}"],
     ) as writer, bar:  # fmt: skip
-        if not writer.manifest.splits:  # no row yet: any truth is that of other rows
-            remove_truth(writer.folder)
-        save_world(writer.folder, world, num_classes, seed)
+        save_world(writer.staging, world, num_classes, seed)
         for split, rows in splits.items():
             source = _Rows(drawn_world, mixes[split], kind, dtype, seed, split)
             _write_split(writer, source, rows, threads or min(8, os.cpu_count() or 1), bar)
-    return Manifest.load(output)
+    remove_stale_truth(writer.folder, writer.manifest)
+    return writer.manifest
 
 
 def simulated_fields(kind: str, world: WorldSpec, dtype: str) -> dict[str, FieldSpec]:
@@ -208,7 +215,7 @@ def _write_split(writer: ShardWriter, source: _Rows, rows: int, threads: int, ba
     written, size = writer.rows_written(source.split), DRAWN_TOGETHER[source.kind]
     if written >= rows:
         return
-    truth = TruthFiles(writer.folder, source.split, writer.shard_rows, written // writer.shard_rows)
+    truth = TruthFiles(writer.staging, source.split, writer.shard_rows, written // writer.shard_rows)
     numbers = range(written // size, -(-rows // size))
     task = bar.add_task(f"{source.split} rows", total=rows, completed=written)
     for number, drawn in zip(numbers, ahead(source.draw, numbers, threads), strict=True):

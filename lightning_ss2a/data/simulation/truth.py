@@ -22,6 +22,9 @@ TRUTH = "truth"
 WORLD = "world.json"
 """File in it that tells which world the rows come from."""
 
+OF_SHARDS = "*-??????.npz"
+"""Files in it with the truth of one shard each."""
+
 
 def read_truth(dataset: str | os.PathLike[str], split: str) -> dict[str, np.ndarray]:
     """Reads the truth of a split, in the order of its rows.
@@ -89,10 +92,12 @@ def check_truth_folder(dataset: Path) -> None:
         raise InputError(f"{folder}: is a file, and the truth needs a folder there; remove it, or name another output")
 
 
-def remove_truth(dataset: Path) -> None:
-    """Removes the truth of all shards, also what a build that stopped has left of it."""
-    for stale in (dataset / TRUTH).glob("*-??????.npz*"):
-        stale.unlink()
+def remove_stale_truth(dataset: Path, manifest: Manifest) -> None:
+    """Removes the truth of shards that the data set no longer has."""
+    shards = {Path(shard.file).stem for split in manifest.splits for shard in manifest.shards(split)}
+    for file in (dataset / TRUTH).glob(OF_SHARDS):
+        if file.stem not in shards:
+            file.unlink()
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Shows a data set as tables."""
 
 import hashlib
+import heapq
 import io
 import os
 from collections import Counter
@@ -17,6 +18,8 @@ from lightning_ss2a.data.format.reader import ShardReader
 from lightning_ss2a.data.format.schema import PAIR_ORIGINS
 
 TABLE_WIDTH = 120
+_MOST_CLASSES = 1000
+"""Classes in the table: a hundred thousand lines take half a minute to lay out, and nobody reads them."""
 
 
 @dataclass
@@ -66,7 +69,8 @@ class SplitStatistics:
 def inspect_dataset(path: str | os.PathLike, width: int = TABLE_WIDTH) -> str:
     """Shows a data set as text: splits, classes, pair origins, fields with norms and duplicates, label head.
 
-    Reads (and checks) every row.
+    Of more than 1,000 classes the table has those with the most rows, and the sum of the others. Reads (and checks)
+    every row.
 
     Args:
         path: folder or URL of the data set.
@@ -114,8 +118,13 @@ def _split_table(manifest: Manifest, splits: dict[str, SplitStatistics]) -> Tabl
 
 def _class_table(manifest: Manifest, splits: dict[str, SplitStatistics]) -> Table:
     table = _table("Classes", ["class", *splits])
-    for index, name in enumerate(manifest.classes):
-        table.add_row(name, *_formatted(statistics.classes[index] for statistics in splits.values()))
+    counts = [statistics.classes for statistics in splits.values()]
+    most = heapq.nlargest(_MOST_CLASSES, range(len(manifest.classes)), lambda index: sum(c[index] for c in counts))
+    for index in sorted(most):
+        table.add_row(manifest.classes[index], *_formatted(count[index] for count in counts))
+    if rest := len(manifest.classes) - len(most):
+        left_out = [count.total() - sum(count[index] for index in most) for count in counts]
+        table.add_row(f"{rest:,} more classes", *_formatted(left_out))
     return table
 
 

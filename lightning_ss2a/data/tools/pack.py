@@ -5,6 +5,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby, islice
 from typing import Any, Literal
 
 import numpy as np
@@ -20,10 +21,11 @@ from lightning_ss2a.data.format.manifest import Manifest
 from lightning_ss2a.data.format.reader import ShardReader
 from lightning_ss2a.data.format.schema import PAIR_ORIGINS, FieldSpec
 from lightning_ss2a.data.format.strict_json import load_json
-from lightning_ss2a.data.format.writer import ShardWriter, check_not_source
+from lightning_ss2a.data.format.writer import ShardWriter, check_not_source, check_output
 from lightning_ss2a.errors import ShardError
 
 _ROWS_AT_ONCE = 1024
+_MEMBERS_NAMED = 10
 _MOST_NUMBERED_CLASSES = 10_000
 """Classes that are numbers become 0 to the greatest of them, up to here; greater ones are names like any other."""
 
@@ -89,14 +91,17 @@ def pack_samples(
         The manifest written.
 
     Raises:
-        ShardError: names tar, key and field of what is missing or wrong.
+        ShardError: names tar, key and field of what is missing or wrong; or the tar that has changed since the build
+            that is to go on.
     """
     if set(mapping.fields) != set(mapping.encoders):
         raise ShardError(f"{output}: fields are {sorted(mapping.fields)}, encoders are {sorted(mapping.encoders)}")
+    check_output(output, overwrite)
     first = next(foreign_samples(sources), None)
     if first is None:
         raise ShardError(f"{', '.join(map(str, sources))}: no samples")
     names = tuple(classes) if classes is not None else _class_names(sources, mapping)
+    numbers = {name: number for number, name in enumerate(names)}
     fields = {name: _field_spec(first, name, mapping) for name in mapping.fields}
     with ShardWriter(
         output,
@@ -111,16 +116,14 @@ def pack_samples(
         overwrite=overwrite,
         rows_from=json.dumps([[os.fspath(source) for source in sources], asdict(mapping), split]),
     ) as writer:
-        done = writer.rows_written(split)
-        rows: list[dict[str, Any]] = []
-        for number, sample in enumerate(_with_keys_once(foreign_samples(sources), mapping)):
-            if number >= done:
-                rows.append(_row(sample, mapping, names, fields))
-            if len(rows) == _ROWS_AT_ONCE:
-                writer.write(split, _as_columns(rows))
-                rows = []
-        if rows:
-            writer.write(split, _as_columns(rows))
+        samples = islice(_with_keys_once(foreign_samples(sources), mapping), writer.rows_written(split), None)
+        # Cut where a source ends, so that the writer knows which of them a finished shard was made of.
+        for source, own in groupby(samples, lambda sample: sample["__url__"]):
+            while part := [
+                (_place(sample), _row(sample, mapping, numbers, fields)) for sample in islice(own, _ROWS_AT_ONCE)
+            ]:
+                places, rows = zip(*part, strict=True)
+                writer.write(split, _as_columns(rows), source=source, places=places)
     return writer.manifest
 
 
@@ -201,9 +204,15 @@ def _place(sample: dict[str, Any]) -> str:
 def _member(sample: dict[str, Any], member: str, what: str) -> bytes:
     if member not in sample:
         there = sorted(name for name in sample if not name.startswith("__"))
+        named = ", ".join(there[:_MEMBERS_NAMED]) + (", ..." if len(there) > _MEMBERS_NAMED else "")
+        advice = (
+            "the first dot of a file's name ends the key: rename files whose keys hold dots"
+            if any(name.endswith(f".{member}") for name in there)
+            else "if the tar holds it further on, sort the tar by key: the members of a sample follow each other"
+        )
         raise ShardError(
-            f"{_place(sample)}: {what} is missing: no member .{member} (there are {', '.join(there)}); if the tar "
-            "holds it further on, sort the tar by key: the members of a sample follow each other"
+            f"{_place(sample)}: {what} is missing: no member .{member} (there are {len(there)}: {named[:400]}); "
+            f"{advice}"
         )
     return sample[member]
 
@@ -228,7 +237,7 @@ def _fact(sample: dict[str, Any], source: str, what: str) -> str:
     member, _, path = source.partition(":")
     data = _member(sample, member, what)
     if not path:
-        return _text(sample, data.decode(errors="replace").strip(), what)
+        return _text(sample, data.decode("utf-8-sig", errors="surrogateescape").strip(), what)
     value = load_json(data, f"{_place(sample)} .{member}")
     for step in path.split("."):
         if not isinstance(value, dict) or step not in value:
@@ -284,7 +293,7 @@ def _is_number(name: str) -> bool:
 
 
 def _row(
-    sample: dict[str, Any], mapping: SampleMapping, classes: Sequence[str], fields: dict[str, FieldSpec]
+    sample: dict[str, Any], mapping: SampleMapping, classes: dict[str, int], fields: dict[str, FieldSpec]
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"key": _key(sample, mapping), "pair_origin": PAIR_ORIGINS.index(mapping.pair_origin)}
     for name, spec in fields.items():
@@ -304,15 +313,15 @@ def _row(
     return row
 
 
-def _class_index(sample: dict[str, Any], name: str, mapping: SampleMapping, classes: Sequence[str]) -> int:
+def _class_index(sample: dict[str, Any], name: str, mapping: SampleMapping, classes: dict[str, int]) -> int:
     if name in classes:
-        return classes.index(name)
+        return classes[name]
     if mapping.class_from == "cls" and _is_number(name) and int(name) < len(classes):
         return int(name)
     raise ShardError(f"{_place(sample)}: class {name!r} is not one of the {len(classes)} classes given")
 
 
-def _as_columns(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _as_columns(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 

@@ -161,7 +161,7 @@ class _Validator:
         """Finds shards and temporary files that the manifest does not know; other files may lie beside them."""
         known = {shard.file for shards in manifest.splits.values() for shard in shards}
         for file in sorted(Path(self.folder).iterdir()) if self.folder is not None else ():
-            if file.name not in known and (file.suffix in (".tar", ".tmp") or file.name == ".writing.json"):
+            if file.name not in known and file.suffix in (".tar", ".tmp"):
                 yield Problem(file.name, "is not in the manifest; remove it")
 
 

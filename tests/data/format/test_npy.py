@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 
@@ -25,3 +27,13 @@ def test_round_trip_shares_memory():
 def test_shapes_that_no_array_has(shape, data):
     with pytest.raises(ShardError, match=f"x: no array has {len(shape)} axes"):
         npy.decode(with_shape(shape, data), "x")
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3), (3, 1), (2, 3, 4), (0, 3)])
+def test_fortran_order_gives_the_same_array(shape):
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    stream = io.BytesIO()
+    np.save(stream, np.asfortranarray(array))
+    decoded = npy.decode(memoryview(stream.getvalue()), "x")
+    assert np.array_equal(decoded, array)
+    assert decoded.flags.c_contiguous

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lightning_ss2a.data import FieldSpec, Manifest, Ragged, ShardError, ShardReader, ShardWriter
 from lightning_ss2a.data.format.columns import all_finite
-from lightning_ss2a.data.format.writer import JOURNAL
+from lightning_ss2a.data.format.staging import JOURNAL, STAGING
 from lightning_ss2a.errors import InputError
 from tests.data.shard_examples import CLASSES, FIELDS, make_dataset, random_columns, read_everything
 
@@ -89,7 +89,7 @@ def test_equal_rows_give_equal_bytes_however_they_come(tmp_path, options):
 @pytest.mark.parametrize("layout", ["blocks", "samples"])
 def test_a_build_that_stops_goes_on(tmp_path, layout):
     columns = random_columns("pairs", 30)
-    options = {"layout": layout, "block_rows": 3, "shard_rows": 8}
+    options = {"layout": layout, "block_rows": 3, "shard_rows": 8, "rows_from": "a list"}
 
     def build(folder: Path, stop_at: int | None) -> None:
         with ShardWriter(folder, "pairs", FIELDS["pairs"], CLASSES, **options) as writer:
@@ -104,7 +104,7 @@ def test_a_build_that_stops_goes_on(tmp_path, layout):
             build(tmp_path / "stopped", stop_at)
         with pytest.raises(ShardError, match=r"manifest\.json: missing"):
             Manifest.load(tmp_path / "stopped")
-    assert (tmp_path / "stopped" / JOURNAL).exists()
+    assert (tmp_path / "stopped" / STAGING / JOURNAL).exists()
     build(tmp_path / "stopped", None)
     whole, stopped = ({f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in ("whole", "stopped"))
     assert whole == stopped
@@ -120,20 +120,25 @@ def test_a_finished_folder_is_kept(tmp_path):
 
 
 def test_another_description_does_not_go_on(tmp_path):
-    writer = ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, shard_rows=2)
+    first = {"shard_rows": 2, "rows_from": "a list"}
+    writer = ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, **first)
     writer.write("train", random_columns("pairs", 4))
     writer.abandon()
     with pytest.raises(ShardError, match="unfinished build"):
-        ShardWriter(tmp_path, "pairs", FIELDS["pairs"], ["other"])
-    for other in (
-        {"shard_rows": 3},
-        {"shard_rows": 2, "block_rows": 1},
-        {"shard_rows": 2, "rows_from": "elsewhere"},
-        {"shard_rows": 2, "compression": "gzip"},
-    ):
+        ShardWriter(tmp_path, "pairs", FIELDS["pairs"], ["other"], **first)
+    for other in ({"shard_rows": 3}, {"block_rows": 1}, {"rows_from": "elsewhere"}, {"rows_from": None},
+                  {"compression": "gzip"}):  # fmt: skip
         with pytest.raises(ShardError, match="unfinished build"):
-            ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, **other)
-    assert ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, shard_rows=2).rows_written("train") == 4
+            ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, **first | other)
+    assert ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, **first).rows_written("train") == 4
+
+
+def test_a_build_whose_rows_come_from_nowhere_known_starts_again(tmp_path):
+    for overwrite in (False, True):
+        writer = ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, shard_rows=2, overwrite=overwrite)
+        assert writer.rows_written("train") == 0
+        writer.write("train", random_columns("pairs", 4))
+        del writer  # as by a kill: neither closed nor abandoned
 
 
 def test_one_writer_at_a_time(tmp_path):
@@ -180,6 +185,13 @@ def put(index, number):
         ("visual", put((4, 1, 2), np.nan), "row 4, field visual is NaN or infinite"),
         ("visual", put((4, 1, 2), np.inf), "row 4, field visual is NaN or infinite"),
         ("visual", put((2, 0, 0), 70000.0), "row 2, field visual holds 70000, which does not fit float16"),
+        (
+            "visual",
+            put((4, 1), 1e-9),
+            "row 4, field visual holds numbers up to 1e-09 only, which float16 changes by 100%",
+        ),
+        ("visual", put((4, 1), 2e-7), "row 4, field visual .* changes by 11%; scale it or use dtype float32"),
+        ("audio", put(3, 1e-60), "row 3, field audio .* which float32 changes by 100%; scale it$"),
         ("audio", lambda x: x[:, :3], r"field audio has shape \[6, 3\], needs \[6, 4\]"),
         ("audio", lambda x: x[:5], r"field audio has shape \[5, 4\], needs \[6, 4\]"),
         ("audio", lambda x: [*x[:5], x[5][:2]], r"row 5, field audio has shape \[2\]"),
@@ -197,6 +209,7 @@ def put(index, number):
         ("sources", put(3, np.zeros((2, 5))), "row 3, field sources has shape"),
         ("sources", put(3, np.full((2, 6), np.nan)), "row 3, field sources is NaN"),
         ("sources", put(3, np.full((2, 6), 1e6)), "row 3, field sources holds 1e[+]06"),
+        ("sources", put(3, np.array([[1.0] * 6, [1e-9] * 6])), "row 3, field sources holds numbers up to 1e-09"),
         ("classes", put(2, [7]), "row 2, field classes is 7"),
     ],
 )
@@ -205,6 +218,28 @@ def test_bad_rows_are_named(tmp_path, name, change, message):
     writer = ShardWriter(tmp_path, kind, FIELDS[kind], CLASSES)
     with pytest.raises(ShardError, match=message):
         writer.write("train", bad(name, change))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_embeddings_that_rounding_hardly_changes_are_stored(tmp_path, dtype):
+    """Single numbers near zero, zeros, and short embeddings down to the limit; their loss is computed once more."""
+    width, random = 512, np.random.default_rng(0)
+    fields = {"visual": FieldSpec(width, "clip", dtype), "audio": FieldSpec(1, "clap", "float32")}
+    directions = random.standard_normal((200, width))
+    directions[:, : width // 2] *= 1e-7
+    scale = np.geomspace(1e-9, 1, 200) if dtype == "float16" else np.geomspace(1e-50, 1, 200)
+    rows, stored = directions * scale[:, None], 0
+    for i, row in enumerate([*rows, np.zeros(width)]):
+        loss = np.linalg.norm(row - row.astype(dtype)) / (np.linalg.norm(row) or 1)
+        writer = ShardWriter(tmp_path / str(i), "pairs", fields, ["a"])
+        columns = {"key": ["x"], "visual": row[None], "audio": np.ones((1, 1))}
+        if loss > 0.01:
+            with pytest.raises(ShardError, match=f"field visual holds numbers up to .* which {dtype} changes"):
+                writer.write("train", columns)
+        else:
+            writer.write("train", columns)
+            stored += 1
+    assert 0 < stored < 200
 
 
 def test_row_numbers_go_on_from_write_to_write(tmp_path):

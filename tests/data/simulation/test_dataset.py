@@ -13,6 +13,7 @@ import pytest
 
 from lightning_ss2a.data import Manifest, ShardReader, ShardWriter
 from lightning_ss2a.data.format.columns import Ragged
+from lightning_ss2a.data.format.staging import STAGING
 from lightning_ss2a.data.simulation.dataset import DRAWN_TOGETHER, simulate_dataset
 from lightning_ss2a.data.simulation.truth import read_truth, read_world
 from lightning_ss2a.data.simulation.world import ModalitySpec, World
@@ -204,9 +205,8 @@ def test_the_truth_of_a_build_without_a_finished_shard_does_not_stay(tmp_path: P
     monkeypatch.setitem(DRAWN_TOGETHER, "pairs", 64)
     stopped_small(tmp_path, monkeypatch, "write", shard_rows=10)
     truth = tmp_path / "truth"
-    (truth / ".train-000006.npz.17.tmp").write_bytes(b"half")
+    truth.mkdir()
     (truth / "notes.npz").write_bytes(b"of the user")
-    assert (truth / "train-000005.npz").exists()
     small(tmp_path, splits={"test": 3}, seed=1)
     assert sorted(file.name for file in truth.iterdir()) == ["notes.npz", "test-000000.npz", "world.json"]
 
@@ -256,6 +256,24 @@ def test_overwriting_replaces_the_truth_too(tmp_path: Path):
     small(tmp_path, splits={"test": 3}, overwrite=True)
     assert sorted(file.name for file in (tmp_path / "truth").iterdir()) == ["test-000000.npz", "world.json"]
     assert len(read_truth(tmp_path, "test")["key"]) == 3
+
+
+def test_a_build_that_stops_leaves_the_data_set_that_it_would_replace(tmp_path: Path, monkeypatch):
+    whole, before = all_bytes(small(tmp_path / "whole", seed=1)), all_bytes(small(tmp_path / "out", shard_rows=100))
+    stopped_small(tmp_path / "out", monkeypatch, "close", seed=1, overwrite=True)
+    kept = {name: content for name, content in all_bytes(tmp_path / "out").items() if not name.startswith(STAGING)}
+    assert kept == before
+    assert all_bytes(small(tmp_path / "out", seed=1, overwrite=True)) == whole
+
+
+@pytest.mark.parametrize("name", ["train-000000.tar", "truth/world.json", "truth/train-000000.npz"])
+def test_files_of_others_are_not_replaced(tmp_path: Path, name: str):
+    (tmp_path / "truth").mkdir()
+    (tmp_path / name).write_bytes(b"mine")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=f"{name}: is of no data set of ours"):
+            small(tmp_path, overwrite=overwrite)
+    assert all_bytes(tmp_path) == {name: b"mine"}
 
 
 def test_the_world_of_a_data_set_is_known(tmp_path: Path):

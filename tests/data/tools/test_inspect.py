@@ -65,3 +65,15 @@ def test_names_that_look_like_markup(tmp_path):
 
 def test_label_head_is_exported():
     assert make_label_head().labels == LabelHead.from_bytes(make_label_head().to_bytes(), "x").labels
+
+
+def test_of_many_classes_those_with_the_most_rows_are_shown(tmp_path):
+    names = [f"class {i}" for i in range(3000)]
+    columns = random_columns("pairs", 60) | {"class_index": [7] * 10 + [2999] * 10 + list(range(1000, 1040))}
+    with ShardWriter(tmp_path, "pairs", FIELDS["pairs"], names) as writer:
+        writer.write("train", columns)
+    lines = [line.split("│") for line in inspect_dataset(tmp_path).splitlines()]
+    rows = {line[1].strip(): line[2].strip() for line in lines if len(line) == 4}
+    assert rows["class 7"] == rows["class 2999"] == "10"
+    assert rows["class 1039"] == "1"
+    assert rows["2,000 more classes"] == "0"

@@ -3,14 +3,18 @@ import gzip
 import io
 import json
 import lzma
+import os
 import tarfile
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import webdataset
 
 from lightning_ss2a.data import FieldSpec, Manifest, Ragged, ShardError, ShardWriter
+from lightning_ss2a.data.format.source_marks import source_mark
+from lightning_ss2a.data.format.staging import JOURNAL, STAGING
 from lightning_ss2a.data.tools import pack as pack_module
 from lightning_ss2a.data.tools.pack import SampleMapping, pack_samples, repack_dataset
 from lightning_ss2a.data.tools.validate import validate_dataset
@@ -94,11 +98,12 @@ def test_numbered_classes_and_views(tmp_path):
         ({"clap.npy": None}, r"b\.tar: sample '0007': field audio is missing: no member \.clap\.npy"),
         ({"clap.npy": np.ones(5)}, r"b\.tar: sample '0007', field audio is \[5\], the first sample's is \[4\]"),
         ({"clap.npy": np.ones(4, int)}, r"b\.tar: sample '0007', field audio is int64"),
-        ({"clap.npy": np.full(4, np.nan)}, r"row 7, field audio is NaN"),
-        ({"clap.npy": np.full(4, 1e9)}, r"row 7, field audio holds 1e\+09, which does not fit float16"),
+        ({"clap.npy": np.full(4, np.nan)}, r"b\.tar: sample '0007', field audio is NaN"),
+        ({"clap.npy": np.full(4, 1e9)}, r"b\.tar: sample '0007', field audio holds 1e\+09, which does not fit float16"),
         ({"json": None}, r"b\.tar: sample '0007': the class is missing: no member \.json"),
         ({"json": {"label": "dog"}}, r"b\.tar: sample '0007': the group is missing: no video\.id in \.json"),
         ({"txt": None}, r"sample '0007': the name is missing"),
+        ({"txt": b"caf\xe9"}, r"sample '0007': the name is not UTF-8 text: 'caf\\udce9'"),
         ({"json": {"label": None, "video": {"id": 1}}}, r"sample '0007': the class is null, needs text or a number"),
         ({"json": {"label": ["dog"], "video": {"id": 1}}}, r"the class is \[\"dog\"\], needs text or a number"),
         ({"json": {"label": "dog", "video": {"id": ""}}}, r"sample '0007': the group is empty"),
@@ -243,11 +248,115 @@ def test_packing_goes_on_where_it_stopped(tmp_path, tars, monkeypatch):
     Path(tars[1]).write_bytes(good[:9000])
     with pytest.raises(ShardError):
         pack_samples(tars, tmp_path / "out", MAPPING, **options)
-    assert json.loads((tmp_path / "out" / ".writing.json").read_text())["splits"]["train"]
+    assert (tmp_path / "out" / STAGING / "train-000000.tar").exists()
     Path(tars[1]).write_bytes(good)
     pack_samples(tars, tmp_path / "out", MAPPING, **options)
     for file in (tmp_path / "whole").iterdir():
         assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes()
+
+
+def stopped_pack(tars: list[str], folder: Path, monkeypatch, **options) -> dict:
+    """Leaves shards of rows 0 to 3 (of the first tar) and 4 to 7 (of both); the ninth row cannot be read."""
+    monkeypatch.setattr(pack_module, "_ROWS_AT_ONCE", 2)
+    options |= {"classes": ["cat", "dog"], "shard_rows": 4, "block_rows": 2}
+    samples = [foreign_sample(i) | ({"clap.npy": np.full(4, np.nan)} if i == 9 else {}) for i in range(5, 12)]
+    write_foreign(Path(tars[1]), samples)
+    with pytest.raises(ShardError, match=r"b\.tar: sample '0009', field audio is NaN"):
+        pack_samples(tars, folder, MAPPING, **options)
+    return options
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_a_pack_does_not_go_on_with_other_sources(tmp_path, tars, monkeypatch, changed):
+    options = stopped_pack(tars, tmp_path / "out", monkeypatch)
+    name, own = Path(tars[changed]).name, (range(5), range(5, 12))[changed]
+    write_foreign(Path(tars[changed]), [foreign_sample(i) | {"clip.npy": np.ones(6, np.float32)} for i in own])
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out" / STAGING).iterdir()}
+    message = rf"{name}: has changed since the unfinished build in .*out read it; restore it, or overwrite"
+    with pytest.raises(ShardError, match=message):
+        pack_samples(tars, tmp_path / "out", MAPPING, **options)
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "out" / STAGING).iterdir()}
+    if not changed:
+        write_foreign(Path(tars[1]), [foreign_sample(i) for i in range(5, 12)])
+    pack_samples(tars, tmp_path / "out", MAPPING, overwrite=True, **options)
+    pack_samples(tars, tmp_path / "whole", MAPPING, **options)
+    assert same_data(read_everything(tmp_path / "out"), read_everything(tmp_path / "whole"))
+
+
+def test_a_pack_goes_on_when_a_source_that_it_has_not_used_was_mended(tmp_path, tars, monkeypatch):
+    more = [write_foreign(tmp_path / "c.tar", [foreign_sample(12)]), str(tmp_path / "d.tar")]
+    write_foreign(Path(more[1]), [foreign_sample(13) | {"clap.npy": np.full(4, np.nan)}])
+    options = {"classes": ["cat", "dog"], "shard_rows": 4}
+    with pytest.raises(ShardError, match=r"d\.tar: sample '0013', field audio is NaN"):
+        pack_samples([*tars, *more], tmp_path / "out", MAPPING, **options)
+    read = (tmp_path / "out" / STAGING / JOURNAL).read_text()
+    assert (read.count("a.tar"), read.count("b.tar"), read.count("d.tar")) == (1, 1, 0)
+    write_foreign(Path(more[1]), [foreign_sample(13)])
+    pack_samples([*tars, *more], tmp_path / "out", MAPPING, **options)
+    assert [int(key) for key in read_everything(tmp_path / "out")["train"]["key"]] == list(range(14))
+    assert validate_dataset(tmp_path / "out") == []
+
+
+def test_marks_tell_contents_apart(tmp_path):
+    file, remote = tmp_path / "a", fsspec.filesystem("memory")
+    marks = set()
+    for content in (b"", b"a", b"b", b"ab" * 70_000, b"ab" * 69_999 + b"ba"):
+        file.write_bytes(content)
+        os.utime(file, (0, 0))
+        assert source_mark(file) == source_mark(f"file://{file}")
+        marks.add(source_mark(file))
+    os.utime(file, (1, 1))
+    marks.add(source_mark(file))
+    assert len(marks) == 6
+    remote.pipe_file("/a", b"a")
+    one = source_mark("memory://a")
+    remote.pipe_file("/a", b"ab")
+    assert "" != one != source_mark("memory://a")
+    assert source_mark("pipe:cat a") == source_mark("memory://nowhere") == ""
+    with pytest.raises(ShardError, match="nowhere: no such file"):
+        source_mark(tmp_path / "nowhere")
+
+
+def test_tars_that_lie_in_the_output_folder_are_not_replaced(tmp_path, tars):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    source = write_foreign(folder / "train-000000.tar", [foreign_sample(i) for i in range(3)])
+    before = Path(source).read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(ShardError, match=r"out/train-000000\.tar: is of no data set of ours"):
+            pack_samples([source], folder, MAPPING, overwrite=overwrite)
+    assert [file.name for file in folder.iterdir()] == ["train-000000.tar"]
+    assert Path(source).read_bytes() == before
+
+
+def test_files_of_other_habits(tmp_path):
+    """Arrays in Fortran order, and texts that start with a byte-order mark, as some systems write them."""
+    mark, samples = "\ufeff".encode(), []
+    for i in range(4):
+        sample = foreign_sample(i)
+        for name in ("clip.npy", "clap.npy"):
+            stream = io.BytesIO()
+            np.save(stream, np.asfortranarray(np.stack([sample[name], sample[name] + 1])))
+            sample[name] = stream.getvalue()
+        sample |= {"json": mark + json.dumps(sample["json"]).encode(), "txt": mark + sample["txt"].encode()}
+        samples.append(sample)
+    with webdataset.TarWriter(str(tmp_path / "x.tar"), encoder=False) as writer:
+        for sample in samples:
+            writer.write(sample)
+    manifest = pack_samples([str(tmp_path / "x.tar")], tmp_path / "out", MAPPING)
+    assert manifest.classes == ("cat", "dog")
+    rows = read_everything(tmp_path / "out")["train"]
+    assert rows["name"].tolist() == [f"thing {i}".encode() for i in range(4)]
+    assert np.array_equal(rows["visual"][:, :, 2], [[i, i + 1] for i in range(4)])
+
+
+def test_keys_with_dots_are_explained_in_a_short_line(tmp_path):
+    samples = [foreign_sample(i) | {"__key__": f"clip.{i:04d}"} for i in range(100)]
+    source = write_foreign(tmp_path / "x.tar", samples)
+    with pytest.raises(ShardError, match="the first dot of a file's name ends the key: rename files whose") as error:
+        pack_samples([source], tmp_path / "out", MAPPING)
+    assert "x.tar: sample 'clip'" in str(error.value)
+    assert len(str(error.value)) < 700
 
 
 @pytest.mark.parametrize("layout", ["blocks", "samples"])
