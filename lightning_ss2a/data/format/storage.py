@@ -15,6 +15,7 @@ import webdataset
 from webdataset.gopen import Pipe
 
 from lightning_ss2a.errors import ShardError
+from lightning_ss2a.files import is_local, local_path
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """Names that files of a data set may have: no separators, no ``..``, nothing that a shell reads (``pipe:`` URLs)."""
@@ -45,17 +46,6 @@ class _Stream(Protocol):
     def seek(self, offset: int, /) -> int: ...
 
     def close(self) -> None: ...
-
-
-def is_local(url: str | os.PathLike) -> bool:
-    """Tells whether it is a path of this machine's file system, or a ``file://`` URL."""
-    path = local_path(url)
-    return path != os.fspath(url) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path) or os.path.exists(path)
-
-
-def local_path(url: str | os.PathLike) -> str:
-    """Gives the path that a ``file://`` URL stands for; anything else as it is."""
-    return os.fspath(url).removeprefix("file://")
 
 
 def join_url(folder: str | os.PathLike, name: str) -> str:

@@ -14,7 +14,6 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_ss2a.data.format.compatibility import as_list, load_manifests
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.format.manifest import Manifest, Shard
-from lightning_ss2a.data.format.storage import is_local, local_path
 from lightning_ss2a.data.loading.batch_order import MemoryPlan, StreamPlan, rank_slice
 from lightning_ss2a.data.loading.in_memory import MemoryRows, MemorySource
 from lightning_ss2a.data.loading.loaders import EvaluationLoader, TrainingLoader, TrainingSource
@@ -26,6 +25,7 @@ from lightning_ss2a.data.loading.stage_splits import Stage, StageSplits
 from lightning_ss2a.data.loading.streaming import StreamRows, StreamSource
 from lightning_ss2a.data.loading.tensors import Rows, bytes_of, move
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import is_local, local_path
 
 RowsPerGroup = Literal["all", "one"]
 
