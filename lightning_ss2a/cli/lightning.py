@@ -25,6 +25,7 @@ from lightning_ss2a.cli.errors import after_config_files, explain, naming_base_f
 from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import write_whole
 from lightning_ss2a.training.base import MeasuredModule
 
 LINKED = ("visual_width", "audio_width")
@@ -66,7 +67,7 @@ class ShardArgumentParser(LightningArgumentParser):
 
     def save(self, namespace: Namespace, path: str, skip_unset: bool = True, **_: Any) -> None:
         """Write the configuration to one file."""
-        Path(path).write_text(self.dump(namespace, skip_unset=skip_unset, skip_link_targets=False), encoding="utf-8")
+        write_whole(path, self.dump(namespace, skip_unset=skip_unset, skip_link_targets=False))
 
 
 class ShardCLI(LightningCLI):
@@ -157,7 +158,7 @@ class ShardCLI(LightningCLI):
                 f"lightning {subcommand} needs --ckpt_path FILE, such as runs/.../checkpoints/best.ckpt: "
                 "an untrained model tells nothing"
             )
-        if path is None or path in NAMED_CHECKPOINTS or "://" in path or path.startswith("registry"):
+        if path is None or path in NAMED_CHECKPOINTS:
             return
         checkpoint = read_checkpoint(path, "--ckpt_path")
         self._checkpoint = path, architecture_of(checkpoint)

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from lightning_ss2a.callbacks.trainer_state import data_of, ends_logging_interval, is_last_batch
-from lightning_ss2a.checkpoints import FORMAT, check_format, read_checkpoint
+from lightning_ss2a.checkpoints import FORMAT, check_format, checkpoint_source, read_checkpoint
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.options import plain
 from lightning_ss2a.seeding import mix_seed, seed_device
+from lightning_ss2a.training.checkpoint_io import use_whole_checkpoints
 from lightning_ss2a.training.checks import check_kind, check_label_head, check_trainer, check_width
 from lightning_ss2a.training.optimization import (
     OptimizationOptions,
@@ -160,12 +161,15 @@ class MeasuredModule(LightningModule):
                 network.compile()
 
     def configure_callbacks(self) -> list[Callback]:
-        """No callbacks: the first hook that sees the trainer, and refuses what cannot work before Lightning does.
+        """No callbacks: the first hook that sees the trainer.
+
+        It refuses what cannot work before Lightning does, and sees that checkpoints are written whole.
 
         Raises:
             InputError: a switch of the trainer that has another name here, or that is not supported.
         """
         check_trainer(self.trainer, owns_optimization=not self.automatic_optimization)
+        use_whole_checkpoints(self.trainer)
         return []
 
     def setup(self, stage: str) -> None:
@@ -222,6 +226,8 @@ class MeasuredModule(LightningModule):
         """
         if isinstance(checkpoint_path, str | Path):
             read_checkpoint(str(checkpoint_path), "checkpoint")
+            source = checkpoint_source(str(checkpoint_path), "checkpoint")
+            return super().load_from_checkpoint(source, *args, **plain(kwargs))
         return super().load_from_checkpoint(checkpoint_path, *args, **plain(kwargs))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

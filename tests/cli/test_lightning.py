@@ -13,6 +13,7 @@ import yaml
 from lightning_ss2a.cli.lightning import build_cli, main
 from lightning_ss2a.data import FieldSpec, LabelHead, ShardWriter
 from lightning_ss2a.training import ManifoldModule
+from tests.limits import largest_file
 from tests.manifold_examples import AUDIO_WIDTH, VISUAL_WIDTH, write_learnable_pairs
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,9 @@ def error_of(arguments: list[str], capsys) -> str:
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     assert exit_.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    (line,) = [line for line in printed.splitlines() if "error" in line]
     return line
 
 
@@ -239,6 +242,18 @@ def test_wrong_input_is_one_line(folder: Path, capsys, monkeypatch, arguments, m
     assert message in line
     assert line.startswith("lightning: error: ")
     assert line.endswith("(traceback: --debug)")
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error_that_names_it(folder: Path, capsys):
+    (folder / "runs/manifold/version_0").mkdir(parents=True)
+    (folder / "runs/manifold/version_0/checkpoints").touch()  # a folder that cannot be written to, for root too
+    fit = command("fit", "--trainer.max_epochs=1", "--trainer.logger.version=0")
+    assert "runs/manifold/version_0/checkpoints'" in error_of(fit, capsys)
+
+
+def test_a_full_run_folder_is_an_error_whatever_was_being_written(folder: Path, capsys):
+    with largest_file(1000):
+        assert "File too large: 'runs/manifold/version_0/config.yaml'" in error_of(command("fit"), capsys)
 
 
 def test_data_without_a_label_head_cannot_be_monitored_by_ssms(folder: Path, capsys):
