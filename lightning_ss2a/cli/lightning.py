@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -245,9 +246,16 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def quiet() -> None:
-    """Hide warnings that no user can act on."""
+    """Hide warnings that no user can act on, and tracebacks of errors that are reported by themselves."""
+    threading.excepthook = _report_thread
     # What Lightning says about its own use of torch; nothing that a user could change.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # The metrics have gathered all ranks' rows already.
     warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")
+
+
+def _report_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread that failed; the error of TensorBoard's is raised again by what next logs."""
+    if not type(arguments.thread).__module__.startswith("tensorboard."):
+        threading.__excepthook__(arguments)

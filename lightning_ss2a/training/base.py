@@ -8,11 +8,13 @@ from typing import IO, Any, ClassVar
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lightning_ss2a.callbacks.outputs import name_event_files_in_errors
 from lightning_ss2a.callbacks.trainer_state import data_of, ends_logging_interval, is_last_batch
 from lightning_ss2a.checkpoints import FORMAT, check_format, checkpoint_source, read_checkpoint
 from lightning_ss2a.data import ShardDataModule
@@ -163,13 +165,15 @@ class MeasuredModule(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """No callbacks: the first hook that sees the trainer.
 
-        It refuses what cannot work before Lightning does, and sees that checkpoints are written whole.
+        It refuses what cannot work before Lightning does, and sees that what the run writes is whole or an error.
 
         Raises:
             InputError: a switch of the trainer that has another name here, or that is not supported.
         """
         check_trainer(self.trainer, owns_optimization=not self.automatic_optimization)
         use_whole_checkpoints(self.trainer)
+        if any(isinstance(logger, TensorBoardLogger) for logger in self.trainer.loggers):
+            name_event_files_in_errors()
         return []
 
     def setup(self, stage: str) -> None:

@@ -251,6 +251,15 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_that_names_it(folder: P
     assert "runs/manifold/version_0/checkpoints'" in error_of(fit, capsys)
 
 
+def test_an_event_file_that_cannot_grow_is_an_error_that_names_it(folder: Path, capsys):
+    fit = command("fit", "--trainer.max_epochs=60", "--trainer.enable_checkpointing=false")
+    fit += ["--trainer.callbacks=[]"]
+    with largest_file(40_000):
+        error = error_of(fit, capsys)
+    (events,) = folder.glob("runs/manifold/version_0/events*")
+    assert f"File too large: '{events.relative_to(folder)}'" in error
+
+
 def test_a_full_run_folder_is_an_error_whatever_was_being_written(folder: Path, capsys):
     with largest_file(1000):
         assert "File too large: 'runs/manifold/version_0/config.yaml'" in error_of(command("fit"), capsys)
