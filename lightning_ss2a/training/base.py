@@ -31,7 +31,7 @@ from lightning_ss2a.training.optimization import (
     build_schedule,
     run_progress,
 )
-from lightning_ss2a.training.resume import finish_epoch
+from lightning_ss2a.training.resume import carry_over_best, finish_epoch
 from lightning_ss2a.training.validation.baselines import TrainingStatistics, training_statistics
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
@@ -241,12 +241,14 @@ class MeasuredModule(LightningModule):
             checkpoint["training_statistics"] = {n: x.cpu() for n, x in self._statistics.state_dict().items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the closed-form maps back.
+        """Take the closed-form maps back, and for a run that goes on its best so far.
 
         Raises:
             InputError: the checkpoint has another format.
         """
         check_format(checkpoint, "checkpoint" if self._trainer is None else f"checkpoint {self.trainer.ckpt_path}")
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            carry_over_best(self.trainer, checkpoint)
         if "training_statistics" in checkpoint:
             self.statistics = TrainingStatistics(**checkpoint["training_statistics"])
 
