@@ -113,7 +113,7 @@ class _Raw(io.FileIO):
         super().__init__(temporary, "wb")
         self._path = path
 
-    def write(self, data: Any, /) -> int | None:
+    def write(self, data: Any, /) -> int:
         with naming(self._path):
             return super().write(data)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lightning_ss2a.files import naming
+from lightning_ss2a.files import local_path, naming
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def run_folder(trainer: Trainer) -> Path:
     """Names the run's folder; a collective call, so every rank makes it."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
+    return Path(local_path(trainer.log_dir or trainer.default_root_dir))
 
 
 def name_event_files_in_errors() -> None:
@@ -27,7 +27,7 @@ def name_event_files_in_errors() -> None:
     """
     from tensorboard.compat.tensorflow_stub.io import gfile
 
-    class NamingFileSystem(gfile.LocalFileSystem):  # type: ignore[misc]  # tensorboard has no types
+    class NamingFileSystem(gfile.LocalFileSystem):
         def write(self, filename: bytes, file_content: bytes, binary_mode: bool = False) -> None:
             with naming(os.fsdecode(filename)):
                 super().write(filename, file_content, binary_mode)

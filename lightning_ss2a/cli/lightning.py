@@ -5,7 +5,6 @@ import os
 import threading
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,7 +25,7 @@ from lightning_ss2a.cli.errors import after_config_files, explain, naming_base_f
 from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import write_whole
+from lightning_ss2a.files import local_path, to_path, write_whole
 from lightning_ss2a.training.base import MeasuredModule
 
 LINKED = ("visual_width", "audio_width")
@@ -68,7 +67,7 @@ class ShardArgumentParser(LightningArgumentParser):
 
     def save(self, namespace: Namespace, path: str, skip_unset: bool = True, **_: Any) -> None:
         """Write the configuration to one file."""
-        write_whole(path, self.dump(namespace, skip_unset=skip_unset, skip_link_targets=False))
+        write_whole(to_path(path), self.dump(namespace, skip_unset=skip_unset, skip_link_targets=False))
 
 
 class ShardCLI(LightningCLI):
@@ -202,7 +201,7 @@ def build_cli(arguments: Sequence[str], run: bool = True, callbacks: Sequence[Ca
 def _remember_manifold(config: Any, checkpoint: dict[str, Any]) -> None:
     """Resume a Remixer whose manifold's file is gone: the checkpoint has its weights, and knows their shapes."""
     file = config.get("manifold_checkpoint")
-    if file is not None and not Path(file).is_file() and config.get("manifold_architecture") is None:
+    if file is not None and not os.path.isfile(local_path(file)) and config.get("manifold_architecture") is None:
         config.manifold_architecture = checkpoint.get("manifold_architecture")
 
 

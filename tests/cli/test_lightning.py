@@ -148,6 +148,19 @@ def test_an_evaluation_uses_the_checkpoints_hyperparameters_except_for_those_on_
     assert "DataLoader 0" not in printed
 
 
+def test_a_checkpoint_named_by_a_url_is_measured_as_by_its_path(folder: Path, capsys):
+    path = folder / trained("--model.manifold.width=5") / "checkpoints" / "last.ckpt"
+    for name in (f"file://{path}", f"file:{path}", str(path)):
+        cli = build_cli(command("test", "--data.test_split=validation", f"--ckpt_path={name}"))  # tiny.yaml: width 6
+        assert cli.model.manifold.options.width == 5
+    path.write_bytes(path.read_bytes()[:-100])
+    fit = command("fit", "--trainer.max_epochs=2")
+    for arguments in (command("test"), fit):
+        error = error_of([*arguments, f"--ckpt_path=file://{path}"], capsys)
+        assert f"--ckpt_path file://{path}: not a checkpoint of Lightning, or a damaged one" in error
+    assert "memory://none.ckpt: cannot be read" in error_of([*fit, "--ckpt_path=memory://none.ckpt"], capsys)
+
+
 def test_training_goes_on_with_the_options_given_now(folder: Path):
     run = trained("--model.kl_weight=0.5")
     checkpoint = f"--ckpt_path={run / 'checkpoints' / 'last.ckpt'}"

@@ -21,7 +21,7 @@ from lightning_ss2a.data.format.schema import KINDS, FieldSpec
 from lightning_ss2a.data.format.storage import PLAIN_NAME
 from lightning_ss2a.data.format.tar import END_OF_ARCHIVE
 from lightning_ss2a.errors import InputError, ShardError
-from lightning_ss2a.files import FolderLock, WholeFile, write_whole
+from lightning_ss2a.files import FolderLock, WholeFile, local_path, to_path, write_whole
 
 JOURNAL = ".writing.json"
 """The manifest of what is finished while a build runs; lets a build that stopped go on."""
@@ -119,7 +119,7 @@ class ShardWriter:
         overwrite: bool = False,
         rows_from: str = "",
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = to_path(folder)
         self.compression = compression
         self.block_rows = block_rows
         self.shard_rows = shard_rows
@@ -301,8 +301,9 @@ def check_not_source(output: str | os.PathLike, sources: Sequence[str]) -> None:
     Raises:
         InputError: the output is one of the sources.
     """
-    for source in sources:
-        if Path(source).exists() and Path(output).exists() and Path(source).samefile(output):
+    folder = to_path(output)
+    for source in map(local_path, sources):
+        if os.path.exists(source) and folder.exists() and folder.samefile(source):
             raise InputError(f"{output}: the output is the source; choose another folder")
 
 
@@ -312,9 +313,10 @@ def check_output(output: str | os.PathLike, overwrite: bool) -> None:
     Raises:
         InputError: the folder holds a data set that may not be replaced, or cannot be written.
     """
-    if Path(output, MANIFEST).exists() and not overwrite:
+    folder = to_path(output)
+    if (folder / MANIFEST).exists() and not overwrite:
         raise InputError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
-    check_output_folder(Path(output))
+    check_output_folder(folder)
 
 
 def check_output_folder(folder: Path) -> None:
