@@ -1,5 +1,6 @@
 """``lightning fit|validate|test|predict``: training from YAML files and the command line."""
 
+import errno
 import json
 import os
 import threading
@@ -143,6 +144,17 @@ class ShardCLI(LightningCLI):
                 "(for the frames of videos: ss2a shards frames)"
             )
         self.config_init[self.subcommand].return_predictions = False
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run; where something is full and what failed names no file, as a logger's do, name the run's folder."""
+        try:
+            super()._run_subcommand(subcommand)
+        except OSError as error:
+            if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                # Not trainer.log_dir, for which this rank would wait for the others.
+                folder = next((logger.log_dir for logger in self.trainer.loggers), None)
+                raise OSError(error.errno, error.strerror, folder or self.trainer.default_root_dir) from error
+            raise
 
     def _parse_ckpt_path(self) -> None:
         """Evaluate a checkpoint with its own hyperparameters, except for those given on the command line.

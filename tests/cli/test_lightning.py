@@ -276,6 +276,9 @@ def test_an_event_file_that_cannot_grow_is_an_error_that_names_it(folder: Path, 
 def test_a_full_run_folder_is_an_error_whatever_was_being_written(folder: Path, capsys):
     with largest_file(1000):
         assert "File too large: 'runs/manifold/version_0/config.yaml'" in error_of(command("fit"), capsys)
+    fit = command("fit", "--trainer.callbacks=[]", "--trainer.enable_checkpointing=false", "--trainer.logger=CSVLogger")
+    with largest_file(8000):  # its metrics.csv
+        assert "File too large: 'runs/manifold/version_1'" in error_of([*fit, "--trainer.max_epochs=60"], capsys)
 
 
 def test_data_without_a_label_head_cannot_be_monitored_by_ssms(folder: Path, capsys):
