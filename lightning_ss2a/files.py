@@ -1,19 +1,49 @@
-"""Writes files and folders whole or not at all, and locks folders for one process at a time."""
+"""Tells paths from URLs, writes files and folders whole or not at all, and locks folders for one process at a time."""
 
 import contextlib
+import io
 import os
+import re
 import shutil
 import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from lightning_ss2a.errors import InputError
 
 if sys.platform != "win32":  # there nothing is locked
     import fcntl
+
+
+_LOCAL_URL = re.compile(r"(file|local):(//)?")
+"""How fsspec marks files of this machine."""
+
+
+def is_local(url: str | os.PathLike[str]) -> bool:
+    """Tells whether it is a path of this machine's file system, or a ``file://`` URL."""
+    path = local_path(url)
+    return path != os.fspath(url) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path) or os.path.exists(path)
+
+
+def local_path(url: str | os.PathLike[str]) -> str:
+    """Gives the path that a ``file://`` URL stands for; anything else as it is."""
+    path = os.fspath(url)
+    marked = _LOCAL_URL.match(path)
+    return path[marked.end() :] if marked and not os.path.exists(path) else path
+
+
+def to_path(url: str | os.PathLike[str]) -> Path:
+    """Gives the path that a path or a ``file://`` URL stands for, where only a file of this machine will do.
+
+    Raises:
+        InputError: a URL of another kind.
+    """
+    if not is_local(url):
+        raise InputError(f"{os.fspath(url)}: a URL, and here only a path of this machine will do")
+    return Path(local_path(url))
 
 
 class WholeFile:
@@ -31,14 +61,15 @@ class WholeFile:
         stream: where the bytes go.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file cannot be opened; whatever goes wrong later, too, names the file.
     """
 
     def __init__(self, path: str | os.PathLike[str], durable: bool = False) -> None:
         self.path = Path(path)
         self._durable = durable
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        self.stream: BinaryIO = self._temporary.open("wb")
+        with naming(self.path):
+            self.stream: BinaryIO = io.BufferedWriter(_Raw(self.path, self._temporary))
 
     def commit(self) -> None:
         """Closes the file and gives it its name.
@@ -47,11 +78,12 @@ class WholeFile:
             OSError: the disk is full, say; the file is then abandoned.
         """
         try:
-            self.stream.flush()
-            if self._durable:
-                os.fsync(self.stream.fileno())
-            self.stream.close()
-            os.replace(self._temporary, self.path)
+            with naming(self.path):
+                self.stream.flush()
+                if self._durable:
+                    os.fsync(self.stream.fileno())
+                self.stream.close()
+                os.replace(self._temporary, self.path)
         except BaseException:
             self.abandon()
             raise
@@ -72,6 +104,27 @@ class WholeFile:
             self.commit()
         else:
             self.abandon()
+
+
+class _Raw(io.FileIO):
+    """An unfinished file whose errors (a full disk, a quota, a limit) name what it is to become."""
+
+    def __init__(self, path: Path, temporary: Path) -> None:
+        super().__init__(temporary, "wb")
+        self._path = path
+
+    def write(self, data: Any, /) -> int:
+        with naming(self._path):
+            return super().write(data)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Lets errors of the file system name a file; those of writing to an open one name none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import FolderLock, WholeFile, whole_folder, write_whole
+from lightning_ss2a.files import FolderLock, WholeFile, is_local, local_path, to_path, whole_folder, write_whole
+from tests.limits import largest_file
 
 
 def test_a_file_appears_whole_and_replaces_what_was_there(tmp_path):
@@ -38,6 +39,21 @@ def test_a_file_that_cannot_be_renamed_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="taken"):
         write_whole(tmp_path / "taken", b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("size", [10_000, 1_000_000])  # seen when the buffer is flushed at the end, and while writing
+def test_a_file_that_grows_too_large_is_named_and_the_old_one_stays(tmp_path, size):
+    path = write_whole(tmp_path / "notes.txt", b"old")
+    with largest_file(4096), pytest.raises(OSError, match=r"File too large: '.*notes\.txt'"):
+        write_whole(path, bytes(size))
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"old"
+
+
+def test_a_file_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(NotADirectoryError, match=r"taken/notes\.txt'$"):
+        write_whole(tmp_path / "taken" / "notes.txt", b"x")
 
 
 def test_a_durable_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
@@ -81,3 +97,34 @@ def test_one_holder_of_a_folder_at_a_time(tmp_path):
     lock.release()
     lock.release()
     FolderLock(tmp_path).release()
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("a/b", "a/b"),
+        ("file:///a/b c", "/a/b c"),
+        ("file://a", "a"),
+        ("file:/a", "/a"),
+        ("local:///a", "/a"),
+        ("s3://a/b", None),
+        ("memory://a", None),
+        ("pipe:cat a", None),
+    ],
+)
+def test_paths_and_urls_of_files_stand_for_the_same_path(url: str, path: str | None):
+    assert is_local(url) == (path is not None)
+    if path is not None:
+        assert (local_path(url), str(to_path(url))) == (path, path)
+        return
+    assert local_path(url) == url
+    with pytest.raises(InputError, match="a URL, and here only a path of this machine will do"):
+        to_path(url)
+
+
+def test_what_looks_like_a_url_and_is_there_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("file:x", "memory:x"):
+        write_whole(name, b"x")
+        assert is_local(name)
+        assert to_path(name).read_bytes() == b"x"

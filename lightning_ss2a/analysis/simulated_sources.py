@@ -16,6 +16,7 @@ from lightning_ss2a.data.simulation.dataset import DRAWN_TOGETHER, FRACTIONS
 from lightning_ss2a.data.simulation.rows import PairOriginMix, _draw_sources
 from lightning_ss2a.data.simulation.truth import TRUTH, WORLD, read_truth, read_world
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import local_path
 
 
 @dataclass(frozen=True)
@@ -66,4 +67,4 @@ def draw_sources_again(dataset: str, split: str) -> SimulatedSources:
 
 def world_seed(dataset: str) -> int:
     """Reads the seed of a simulated data set and of its world."""
-    return int(json.loads(Path(dataset, TRUTH, WORLD).read_bytes())["seed"])
+    return int(json.loads(Path(local_path(dataset), TRUTH, WORLD).read_bytes())["seed"])

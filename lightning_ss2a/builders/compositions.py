@@ -33,7 +33,7 @@ from lightning_ss2a.data import FieldSpec, Manifest, ShardReader, ShardWriter
 from lightning_ss2a.data.format.compression import Compression
 from lightning_ss2a.data.format.writer import check_output
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import write_whole
+from lightning_ss2a.files import local_path, to_path, write_whole
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.encoding import (
@@ -133,12 +133,12 @@ def compose_dataset(
         InputError: bad input. What can be known beforehand is found before anything is encoded.
     """
     _check_options(kind, rows, max_sources, image_views, seed)
-    if Path(output).resolve() == Path(pairs_dataset).resolve():
+    if to_path(output).resolve() == Path(local_path(pairs_dataset)).resolve():
         raise InputError(f"{output}: is the data set of pairs itself; choose another folder")
     check_output(output, overwrite, [COMPOSITIONS])
     reader = ShardReader(pairs_dataset)
     _check_pairs_dataset(pairs_dataset, reader.manifest, image_encoder, audio_encoder)
-    listing = Path(source)
+    listing = to_path(source)
     found = find_groups(read_pairs(listing), source, reader)
     most = max_sources or MAX_SOURCES[kind]
     _check_groups(found, most, pairs_dataset)
@@ -247,7 +247,9 @@ def load_media(
         InputError: pictures that cannot be used; all of them are logged.
     """
     references = {source.row.pair.image for composition in compositions for source in composition.sources}
-    images = encode_images(references, root, image_encoder, views, EmbeddingCache(Path(cache or CACHE)), seed, progress)
+    images = encode_images(
+        references, root, image_encoder, views, EmbeddingCache(to_path(cache or CACHE)), seed, progress
+    )
     problems = list(images.problems.values())
     for problem in problems:
         logger.warning(problem)

@@ -13,6 +13,7 @@ from lightning_ss2a.data.format.compression import Compression
 from lightning_ss2a.data.format.convert import group_of
 from lightning_ss2a.data.format.writer import check_output
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import to_path
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.encoding import EncodedMedia, encode_images, encode_sounds
@@ -108,11 +109,11 @@ def build_pairs(
             "image_views and audio_views need at least 1, folds 0 or at least 2, validation_fraction between 0 and 1, "
             "seed at least 0"
         )
-    check_output(Path(output), overwrite)
-    listing = Path(source)
+    check_output(output, overwrite)
+    listing = to_path(source)
     listed = read_pairs(listing)
     root = media_folder(listing, media_root)
-    embeddings = EmbeddingCache(Path(cache or CACHE))
+    embeddings = EmbeddingCache(to_path(cache or CACHE))
     images = encode_images((p.image for p in listed), root, image_encoder, image_views, embeddings, seed, progress)
     sounds = encode_sounds((p.sound for p in listed), root, audio_encoder, audio_views, embeddings, seed, progress)
     usable, problems = _usable(listed, images, sounds)
@@ -154,7 +155,7 @@ def build_pairs(
 
 def media_folder(listing: Path, media_root: str | None) -> Path:
     """Tells where relative paths of a list start: in the named folder, or the list's own."""
-    return Path(media_root) if media_root else listing if listing.is_dir() else listing.parent
+    return to_path(media_root) if media_root else listing if listing.is_dir() else listing.parent
 
 
 def annotated_first(pairs: Sequence[Pair]) -> list[Pair]:

@@ -1,11 +1,14 @@
 """A run's outputs: its folder, and TensorBoard."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_ss2a.files import local_path, naming
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,7 +17,26 @@ if TYPE_CHECKING:
 
 def run_folder(trainer: Trainer) -> Path:
     """Names the run's folder; a collective call, so every rank makes it."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
+    return Path(local_path(trainer.log_dir or trainer.default_root_dir))
+
+
+def name_event_files_in_errors() -> None:
+    """Lets errors of TensorBoard's writer (a full disk, a quota, a limit) name the file, in this process from now on.
+
+    They come from a thread of its own, and end the run at the next number that is logged.
+    """
+    from tensorboard.compat.tensorflow_stub.io import gfile
+
+    class NamingFileSystem(gfile.LocalFileSystem):
+        def write(self, filename: bytes, file_content: bytes, binary_mode: bool = False) -> None:
+            with naming(os.fsdecode(filename)):
+                super().write(filename, file_content, binary_mode)
+
+        def append(self, filename: bytes, file_content: bytes, binary_mode: bool = False) -> None:
+            with naming(os.fsdecode(filename)):
+                super().append(filename, file_content, binary_mode)
+
+    gfile.register_filesystem("", NamingFileSystem())
 
 
 def tensorboard_writers(trainer: Trainer) -> "list[SummaryWriter]":

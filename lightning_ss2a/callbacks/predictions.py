@@ -18,6 +18,7 @@ from lightning_ss2a.data import FieldSpec, ShardDataModule, ShardWriter
 from lightning_ss2a.data.format.manifest import MANIFEST
 from lightning_ss2a.data.format.writer import check_output
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import to_path
 from lightning_ss2a.models import Manifold
 
 COLUMNS = ("visual", "audio", "class_index", "pair_origin", "group")
@@ -51,7 +52,7 @@ class CMSSShardWriter(Callback):
         """
         manifold, data = embeds_pairs(pl_module, self).evaluated_manifold, data_of(trainer)
         default = run_folder(trainer) / "cmss"
-        folder = Path(self.output or default)
+        folder = to_path(self.output or default)
         if (folder / MANIFEST).exists():
             raise InputError(f"{folder} holds a data set; remove it, or name another output of CMSSShardWriter")
         check_output(folder, overwrite=True)

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_ss2a.callbacks.outputs import run_folder
 from lightning_ss2a.callbacks.predictions import CMSSShardWriter
 from lightning_ss2a.callbacks.trainer_state import callbacks_of, is_test_drive
+from lightning_ss2a.files import is_local, local_path
 from lightning_ss2a.metric_names import baseline_metric, baselines_among, is_baseline
 
 LOWER_IS_BETTER = ("median_rank", "modality_gap")
@@ -64,7 +65,7 @@ class RunSummary(Callback):
         checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
         # Not through rich: it would break a long command into lines that cannot be pasted.
         with_predict = any(isinstance(callback, CMSSShardWriter) for callback in callbacks_of(trainer))
-        lines = next_commands(str(folder), checkpoint, bool(trainer.loggers), with_predict)
+        lines = next_commands(str(folder), checkpoint, bool(trainer.loggers), with_predict, self._best)
         print("\n".join(lines), flush=True)
 
 
@@ -96,15 +97,29 @@ def values_table(values: Mapping[str, float], prefix: str) -> Any:
 
 
 def next_commands(
-    folder: str, checkpoint: ModelCheckpoint | None, with_logger: bool = True, with_predict: bool = True
+    folder: str,
+    checkpoint: ModelCheckpoint | None,
+    with_logger: bool = True,
+    with_predict: bool = True,
+    best: Best | None = None,
 ) -> list[str]:
-    """Lists where the checkpoint is, and which commands use it."""
+    """Lists where the checkpoint is, and which commands use it; a file that is gone is not named.
+
+    Args:
+        folder: of the run.
+        checkpoint: what has saved.
+        with_logger: whether there is something for TensorBoard.
+        with_predict: whether the model can embed data.
+        best: the best values of the run, to say whether the checkpoint has the best.
+    """
     lines = []
-    if checkpoint is not None and (path := checkpoint.best_model_path or checkpoint.last_model_path):
+    paths = (checkpoint.best_model_path, checkpoint.last_model_path) if checkpoint is not None else ()
+    path = next((path for path in paths if path and (not is_local(path) or Path(local_path(path)).is_file())), None)
+    if checkpoint is not None and path is not None:
         # A trainer made in Python, not by the command, has no config.
         config = f"{folder}/config.yaml"
         options = shlex.join(["-c", config if Path(config).exists() else "CONFIG", "--ckpt_path", path])
-        chosen = f" (best {checkpoint.monitor})" if checkpoint.monitor and checkpoint.best_model_path else ""
+        chosen = _score(checkpoint, best or {}) if path == checkpoint.best_model_path else ""
         lines += [
             f"Checkpoint{chosen}: {path}",
             f"Measure it:  lightning test {options}",
@@ -114,6 +129,14 @@ def next_commands(
     if with_logger:
         lines.append(f"Look at it:  tensorboard --logdir {shlex.quote(folder)}")
     return lines
+
+
+def _score(checkpoint: ModelCheckpoint, best: Best) -> str:
+    """Says what the best checkpoint has; the file of a better one may be gone, or was never written."""
+    name, score = checkpoint.monitor, checkpoint.best_model_score
+    if name is None or score is None:
+        return ""
+    return f" (best {name})" if best.get(name, (None,))[0] == float(score) else f" ({name} {float(score):.3f})"
 
 
 def _table(title: str, columns: list[str], rows: Mapping[str, list[str]], values: Mapping[str, float]) -> Any:

@@ -41,16 +41,24 @@ def run_reporting_errors(command: str, call: Callable[[list[str]], Result], args
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         return call(arguments)
-    except _errors_of_input() as error:
-        if debug or isinstance(error, BrokenPipeError):
+    except Exception as error:
+        cause = _cause_of(error)
+        if cause is None or debug or isinstance(cause, BrokenPipeError):
             raise
-        print(f"{command}: error: {' '.join(str(error).split())} (traceback: --debug)", file=sys.stderr)
+        print(f"{command}: error: {' '.join(str(cause).split())} (traceback: --debug)", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         if debug:
             raise
         print(f"{command}: interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
+
+
+def _cause_of(error: BaseException | None) -> BaseException | None:
+    """Finds the error of input behind one that a library made of it, as Lightning's logger does of a full disk."""
+    while error is not None and not isinstance(error, _errors_of_input()):
+        error = error.__cause__
+    return error
 
 
 def _errors_of_input() -> tuple[type[Exception], ...]:

@@ -1,10 +1,11 @@
 """``lightning fit|validate|test|predict``: training from YAML files and the command line."""
 
+import errno
 import json
 import os
+import threading
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,6 +26,7 @@ from lightning_ss2a.cli.errors import after_config_files, explain, naming_base_f
 from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import local_path, to_path, write_whole
 from lightning_ss2a.training.base import MeasuredModule
 
 LINKED = ("visual_width", "audio_width")
@@ -66,7 +68,7 @@ class ShardArgumentParser(LightningArgumentParser):
 
     def save(self, namespace: Namespace, path: str, skip_unset: bool = True, **_: Any) -> None:
         """Write the configuration to one file."""
-        Path(path).write_text(self.dump(namespace, skip_unset=skip_unset, skip_link_targets=False), encoding="utf-8")
+        write_whole(to_path(path), self.dump(namespace, skip_unset=skip_unset, skip_link_targets=False))
 
 
 class ShardCLI(LightningCLI):
@@ -143,6 +145,17 @@ class ShardCLI(LightningCLI):
             )
         self.config_init[self.subcommand].return_predictions = False
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run; where something is full and what failed names no file, as a logger's do, name the run's folder."""
+        try:
+            super()._run_subcommand(subcommand)
+        except OSError as error:
+            if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                # Not trainer.log_dir, for which this rank would wait for the others.
+                folder = next((logger.log_dir for logger in self.trainer.loggers), None)
+                raise OSError(error.errno, error.strerror, folder or self.trainer.default_root_dir) from error
+            raise
+
     def _parse_ckpt_path(self) -> None:
         """Evaluate a checkpoint with its own hyperparameters, except for those given on the command line.
 
@@ -157,7 +170,7 @@ class ShardCLI(LightningCLI):
                 f"lightning {subcommand} needs --ckpt_path FILE, such as runs/.../checkpoints/best.ckpt: "
                 "an untrained model tells nothing"
             )
-        if path is None or path in NAMED_CHECKPOINTS or "://" in path or path.startswith("registry"):
+        if path is None or path in NAMED_CHECKPOINTS:
             return
         checkpoint = read_checkpoint(path, "--ckpt_path")
         self._checkpoint = path, architecture_of(checkpoint)
@@ -200,7 +213,7 @@ def build_cli(arguments: Sequence[str], run: bool = True, callbacks: Sequence[Ca
 def _remember_manifold(config: Any, checkpoint: dict[str, Any]) -> None:
     """Resume a Remixer whose manifold's file is gone: the checkpoint has its weights, and knows their shapes."""
     file = config.get("manifold_checkpoint")
-    if file is not None and not Path(file).is_file() and config.get("manifold_architecture") is None:
+    if file is not None and not os.path.isfile(local_path(file)) and config.get("manifold_architecture") is None:
         config.manifold_architecture = checkpoint.get("manifold_architecture")
 
 
@@ -244,9 +257,16 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def quiet() -> None:
-    """Hide warnings that no user can act on."""
+    """Hide warnings that no user can act on, and tracebacks of errors that are reported by themselves."""
+    threading.excepthook = _report_thread
     # What Lightning says about its own use of torch; nothing that a user could change.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # The metrics have gathered all ranks' rows already.
     warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")
+
+
+def _report_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread that failed; the error of TensorBoard's is raised again by what next logs."""
+    if not type(arguments.thread).__module__.startswith("tensorboard."):
+        threading.__excepthook__(arguments)

@@ -19,6 +19,7 @@ from lightning_ss2a.data.tools.inspect import TABLE_WIDTH, inspect_dataset
 from lightning_ss2a.data.tools.pack import SampleMapping, pack_samples, repack_dataset
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import local_path, to_path
 from lightning_ss2a.perception import AudioEncoder, ImageEncoder
 
 DTypeName = Literal["float16", "float32"]
@@ -80,7 +81,7 @@ def compose(
         )
     report = compose_dataset(source, output, images, sounds, kind=kind, pairs_dataset=pairs_dataset, **options)
     print(f"{output}: {report}")
-    print(f"What each row is made of: {Path(output, COMPOSITIONS)}")
+    print(f"What each row is made of: {to_path(output) / COMPOSITIONS}")
 
 
 def demo(
@@ -102,7 +103,7 @@ def demo(
         pairs: list of the pairs and their credits.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    reports = build_demo(Path(output), Path(cache), Path(pairs), scenes=Path(scenes), videos=Path(videos))
+    reports = build_demo(*map(to_path, (output, cache, pairs)), scenes=to_path(scenes), videos=to_path(videos))
     for folder, report in reports.items():
         print(f"{folder}: {report}")
 
@@ -198,7 +199,7 @@ def simulate(output: str, **options: Any) -> None:  # the parser reads the optio
     manifest = simulate_dataset(output, **options)
     rows = ", ".join(f"{name} {manifest.rows(name):,}" for name in manifest.splits)
     print(f"{output}: {manifest.rows():,} simulated {manifest.kind} ({rows}), {len(manifest.classes)} classes")
-    print(f"The truth of every row: {Path(output, TRUTH)}")
+    print(f"The truth of every row: {to_path(output) / TRUTH}")
 
 
 def frames(
@@ -289,7 +290,7 @@ def _expand(sources: list[str]) -> list[str]:
     from braceexpand import braceexpand  # comes with webdataset, whose habit this is
 
     expanded: list[str] = []
-    for source in sources:
+    for source in map(local_path, sources):
         for name in [source] if Path(source).exists() else braceexpand(source):
             if not glob.has_magic(name) or Path(name).exists() or ":" in name:
                 expanded.append(name)

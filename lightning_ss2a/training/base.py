@@ -8,18 +8,21 @@ from typing import IO, Any, ClassVar
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lightning_ss2a.callbacks.outputs import name_event_files_in_errors
 from lightning_ss2a.callbacks.trainer_state import data_of, ends_logging_interval, is_last_batch
-from lightning_ss2a.checkpoints import FORMAT, check_format, read_checkpoint
+from lightning_ss2a.checkpoints import FORMAT, check_format, checkpoint_source, read_checkpoint
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.options import plain
 from lightning_ss2a.seeding import mix_seed, seed_device
+from lightning_ss2a.training.checkpoint_io import use_whole_checkpoints
 from lightning_ss2a.training.checks import check_kind, check_label_head, check_trainer, check_width
 from lightning_ss2a.training.optimization import (
     OptimizationOptions,
@@ -28,7 +31,7 @@ from lightning_ss2a.training.optimization import (
     build_schedule,
     run_progress,
 )
-from lightning_ss2a.training.resume import finish_epoch
+from lightning_ss2a.training.resume import carry_over_best, finish_epoch
 from lightning_ss2a.training.validation.baselines import TrainingStatistics, training_statistics
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
@@ -160,12 +163,17 @@ class MeasuredModule(LightningModule):
                 network.compile()
 
     def configure_callbacks(self) -> list[Callback]:
-        """No callbacks: the first hook that sees the trainer, and refuses what cannot work before Lightning does.
+        """No callbacks: the first hook that sees the trainer.
+
+        It refuses what cannot work before Lightning does, and sees that what the run writes is whole or an error.
 
         Raises:
             InputError: a switch of the trainer that has another name here, or that is not supported.
         """
         check_trainer(self.trainer, owns_optimization=not self.automatic_optimization)
+        use_whole_checkpoints(self.trainer)
+        if any(isinstance(logger, TensorBoardLogger) for logger in self.trainer.loggers):
+            name_event_files_in_errors()
         return []
 
     def setup(self, stage: str) -> None:
@@ -222,6 +230,8 @@ class MeasuredModule(LightningModule):
         """
         if isinstance(checkpoint_path, str | Path):
             read_checkpoint(str(checkpoint_path), "checkpoint")
+            source = checkpoint_source(str(checkpoint_path), "checkpoint")
+            return super().load_from_checkpoint(source, *args, **plain(kwargs))
         return super().load_from_checkpoint(checkpoint_path, *args, **plain(kwargs))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -231,12 +241,14 @@ class MeasuredModule(LightningModule):
             checkpoint["training_statistics"] = {n: x.cpu() for n, x in self._statistics.state_dict().items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the closed-form maps back.
+        """Take the closed-form maps back, and for a run that goes on its best so far.
 
         Raises:
             InputError: the checkpoint has another format.
         """
         check_format(checkpoint, "checkpoint" if self._trainer is None else f"checkpoint {self.trainer.ckpt_path}")
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            carry_over_best(self.trainer, checkpoint)
         if "training_statistics" in checkpoint:
             self.statistics = TrainingStatistics(**checkpoint["training_statistics"])
 

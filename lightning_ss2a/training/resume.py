@@ -1,9 +1,16 @@
-"""What a run needs to go on exactly where it stopped: the start of an epoch, and batches that wait for their step."""
+"""What a run needs to go on exactly where it stopped: the start of an epoch, waiting batches, the best so far."""
+
+from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from lightning_ss2a.checkpoints import read_undamaged
 from lightning_ss2a.data.loading.batch_order import rank_slice
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import is_local, local_path
 
 
 def finish_epoch(trainer: Trainer) -> None:
@@ -30,3 +37,49 @@ def rank_share(module: LightningModule, batch: dict[str, Tensor]) -> dict[str, T
     """This rank's share of a global batch, on its device."""
     share = rank_slice(len(batch["index"]), module.global_rank, module.trainer.world_size)
     return {name: rows[share].to(module.device) for name, rows in batch.items()}
+
+
+def carry_over_best(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Lets each ``ModelCheckpoint`` know the best of the run that is resumed; for ``on_load_checkpoint``, a collective.
+
+    Lightning forgets the scores where the folder is another one, as of each resumed run, and would call the best of the
+    resumed part the best of all. A best file counts only where it still is, or lies beside the checkpoint that is
+    resumed (the folder was moved), and only with the model that had the score: a run that went on has replaced it.
+    """
+    for callback in trainer.checkpoint_callbacks:
+        state = checkpoint.get("callbacks", {}).get(callback.state_key)
+        if state is None or not isinstance(callback, ModelCheckpoint):
+            continue
+        resumed = str(trainer.ckpt_path)
+        found = {_find(path, resumed): score for path, score in state["best_k_models"].items()}
+        kept = {path: score for path, score in found.items() if path and _has_score(path, callback.state_key, score)}
+        kept = trainer.strategy.broadcast(kept)
+        best = max(kept, key=lambda path: kept[path] * (1 if callback.mode == "max" else -1), default="")
+        if len(kept) < len(state["best_k_models"]):  # the worst of k is known only where there are k
+            state |= {"kth_best_model_path": callback.kth_best_model_path, "kth_value": callback.kth_value}
+        else:
+            state["kth_best_model_path"] = _find(state["kth_best_model_path"], resumed)
+        state |= {
+            "dirpath": callback.dirpath,
+            "best_k_models": kept,
+            "best_model_path": _find(state["best_model_path"], resumed) if callback.monitor is None else best,
+            "best_model_score": kept.get(best),
+            "last_model_path": _find(state["last_model_path"], resumed),
+        }
+
+
+def _find(path: str, resumed: str) -> str:
+    """A checkpoint where it was or beside the one that is resumed; empty if there is none."""
+    if not path or not is_local(path):
+        return path
+    places = (path, str(Path(local_path(resumed)).with_name(Path(path).name)))
+    return next((place for place in places if Path(local_path(place)).is_file()), "")
+
+
+def _has_score(path: str, callback: str, score: Tensor) -> bool:
+    """Whether a checkpoint was saved with a score; one of weights alone does not tell, and is believed."""
+    try:
+        states = read_undamaged(path, "checkpoint", mmap=True).get("callbacks", {})
+    except InputError:
+        return False
+    return bool(states.get(callback, {}).get("current_score", score) == score)

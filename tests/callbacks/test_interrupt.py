@@ -168,6 +168,13 @@ def test_the_run_folder_gets_the_checkpoint_and_the_command_can_be_pasted(tmp_pa
     assert words == ["lightning", "fit", "-c", str(folder / "config.yaml"), "--ckpt_path", str(checkpoint)]
 
 
+def test_a_checkpoint_that_cannot_be_written_is_not_promised(tmp_path: Path, dataset, caplog):
+    (tmp_path / "checkpoints").touch()  # in the place of the folder
+    with caplog.at_level("INFO"), pytest.raises(OSError, match=r"'.*/checkpoints'$"):
+        fit(tmp_path, dataset, [Send(signal.SIGTERM, at_batch=2), GracefulInterrupt()])
+    assert "interrupted.ckpt" not in caplog.text
+
+
 class TwoRanks:
     """A strategy in which the other rank was asked to stop; counts how often the ranks had to wait for each other."""
 

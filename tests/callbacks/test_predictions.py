@@ -15,6 +15,7 @@ from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models import ManifoldOptions
 from tests.data.shards import AUDIO_WIDTH, VISUAL_WIDTH, write_pairs
+from tests.limits import largest_file
 from tests.manifold_examples import make_data, make_module, make_trainer, write_learnable_pairs
 
 ROWS = {"train": 23, "validation": 11, "test": 8}
@@ -137,6 +138,13 @@ def test_an_interrupted_run_leaves_nothing_and_the_next_starts_afresh(tmp_path: 
     assert {split: Manifest.load(tmp_path / "cmss").rows(split) for split in ROWS} == ROWS
     assert validate_dataset(tmp_path / "cmss") == []
     assert STAGING not in {file.name for file in (tmp_path / "cmss").iterdir()}
+
+
+def test_shards_that_cannot_grow_are_named_and_nothing_is_left_of_them(tmp_path: Path):
+    source = write_learnable_pairs(tmp_path / "pairs", ROWS)
+    with largest_file(2000), pytest.raises(OSError, match=r"File too large: '.*/cmss/train-000000\.tar'"):
+        predict(tmp_path, source, [CMSSShardWriter(f"file://{tmp_path}/cmss")])
+    assert list((tmp_path / "cmss").iterdir()) == []
 
 
 @pytest.mark.slow

@@ -111,13 +111,21 @@ def test_an_evaluation_prints_its_values_beside_their_baselines(tmp_path: Path, 
     assert ridge == pytest.approx(float(logged[f"{prefix}ssms_baseline/ridge"]), abs=6e-4)
 
 
+def saved(best: str = "", last: str = "", monitor: str | None = "val/ssms", score: float | None = 3.0):
+    """What a ModelCheckpoint knows, and its files."""
+    for path in filter(None, (best, last)):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    return SimpleNamespace(best_model_path=best, last_model_path=last, monitor=monitor, best_model_score=score)
+
+
 def test_commands_can_be_pasted_whatever_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     config = Path("runs/my runs; rm -rf/config.yaml")
     config.parent.mkdir(parents=True)
     config.touch()
-    checkpoint = SimpleNamespace(best_model_path="runs/my runs/b.ckpt", last_model_path="l.ckpt", monitor="val/ssms")
-    lines = next_commands("runs/my runs; rm -rf", checkpoint)
+    checkpoint = saved("runs/my runs/b.ckpt", "l.ckpt")
+    lines = next_commands("runs/my runs; rm -rf", checkpoint, best={"val/ssms": (3.0, 1)})
     assert lines[0] == "Checkpoint (best val/ssms): runs/my runs/b.ckpt"
     for line, verb in zip(lines[1:3], ("test", "predict"), strict=True):
         words = shlex.split(line.partition(":  ")[2])
@@ -125,11 +133,18 @@ def test_commands_can_be_pasted_whatever_the_folder(tmp_path: Path, monkeypatch:
     assert shlex.split(lines[3].partition(":  ")[2]) == ["tensorboard", "--logdir", "runs/my runs; rm -rf"]
 
 
-def test_commands_claim_nothing_that_is_not_there():
+def test_commands_claim_nothing_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     assert next_commands("runs", None) == ["Look at it:  tensorboard --logdir runs"]
     assert next_commands("runs", None, with_logger=False) == []
-    unmonitored = SimpleNamespace(best_model_path="b.ckpt", last_model_path="l.ckpt", monitor=None)
+    unmonitored = saved("b.ckpt", "l.ckpt", monitor=None, score=None)
     assert next_commands("runs", unmonitored)[0] == "Checkpoint: b.ckpt"
     assert next_commands("runs", unmonitored)[1] == "Measure it:  lightning test -c CONFIG --ckpt_path b.ckpt"
-    unvalidated = SimpleNamespace(best_model_path="", last_model_path="l.ckpt", monitor="val/ssms")
-    assert next_commands("runs", unvalidated)[0] == "Checkpoint: l.ckpt"
+    assert next_commands("runs", saved(last="l.ckpt", score=None))[0] == "Checkpoint: l.ckpt"
+    not_the_best = next_commands("runs", saved("b.ckpt"), best={"val/ssms": (4.0, 1)})
+    assert not_the_best[0] == "Checkpoint (val/ssms 3.000): b.ckpt"
+    gone = saved("b.ckpt", "l.ckpt")
+    Path("b.ckpt").unlink()
+    assert next_commands("runs", gone)[0] == "Checkpoint: l.ckpt"
+    Path("l.ckpt").unlink()
+    assert next_commands("runs", gone) == ["Look at it:  tensorboard --logdir runs"]

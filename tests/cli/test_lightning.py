@@ -13,6 +13,7 @@ import yaml
 from lightning_ss2a.cli.lightning import build_cli, main
 from lightning_ss2a.data import FieldSpec, LabelHead, ShardWriter
 from lightning_ss2a.training import ManifoldModule
+from tests.limits import largest_file
 from tests.manifold_examples import AUDIO_WIDTH, VISUAL_WIDTH, write_learnable_pairs
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,9 @@ def error_of(arguments: list[str], capsys) -> str:
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     assert exit_.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    (line,) = [line for line in printed.splitlines() if "error" in line]
     return line
 
 
@@ -143,6 +146,19 @@ def test_an_evaluation_uses_the_checkpoints_hyperparameters_except_for_those_on_
     printed = capsys.readouterr().out
     assert "Test (baselines" in printed  # our table, and not Lightning's beside it
     assert "DataLoader 0" not in printed
+
+
+def test_a_checkpoint_named_by_a_url_is_measured_as_by_its_path(folder: Path, capsys):
+    path = folder / trained("--model.manifold.width=5") / "checkpoints" / "last.ckpt"
+    for name in (f"file://{path}", f"file:{path}", str(path)):
+        cli = build_cli(command("test", "--data.test_split=validation", f"--ckpt_path={name}"))  # tiny.yaml: width 6
+        assert cli.model.manifold.options.width == 5
+    path.write_bytes(path.read_bytes()[:-100])
+    fit = command("fit", "--trainer.max_epochs=2")
+    for arguments in (command("test"), fit):
+        error = error_of([*arguments, f"--ckpt_path=file://{path}"], capsys)
+        assert f"--ckpt_path file://{path}: not a checkpoint of Lightning, or a damaged one" in error
+    assert "memory://none.ckpt: cannot be read" in error_of([*fit, "--ckpt_path=memory://none.ckpt"], capsys)
 
 
 def test_training_goes_on_with_the_options_given_now(folder: Path):
@@ -239,6 +255,30 @@ def test_wrong_input_is_one_line(folder: Path, capsys, monkeypatch, arguments, m
     assert message in line
     assert line.startswith("lightning: error: ")
     assert line.endswith("(traceback: --debug)")
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error_that_names_it(folder: Path, capsys):
+    (folder / "runs/manifold/version_0").mkdir(parents=True)
+    (folder / "runs/manifold/version_0/checkpoints").touch()  # a folder that cannot be written to, for root too
+    fit = command("fit", "--trainer.max_epochs=1", "--trainer.logger.version=0")
+    assert "runs/manifold/version_0/checkpoints'" in error_of(fit, capsys)
+
+
+def test_an_event_file_that_cannot_grow_is_an_error_that_names_it(folder: Path, capsys):
+    fit = command("fit", "--trainer.max_epochs=60", "--trainer.enable_checkpointing=false")
+    fit += ["--trainer.callbacks=[]"]
+    with largest_file(40_000):
+        error = error_of(fit, capsys)
+    (events,) = folder.glob("runs/manifold/version_0/events*")
+    assert f"File too large: '{events.relative_to(folder)}'" in error
+
+
+def test_a_full_run_folder_is_an_error_whatever_was_being_written(folder: Path, capsys):
+    with largest_file(1000):
+        assert "File too large: 'runs/manifold/version_0/config.yaml'" in error_of(command("fit"), capsys)
+    fit = command("fit", "--trainer.callbacks=[]", "--trainer.enable_checkpointing=false", "--trainer.logger=CSVLogger")
+    with largest_file(8000):  # its metrics.csv
+        assert "File too large: 'runs/manifold/version_1'" in error_of([*fit, "--trainer.max_epochs=60"], capsys)
 
 
 def test_data_without_a_label_head_cannot_be_monitored_by_ssms(folder: Path, capsys):

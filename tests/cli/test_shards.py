@@ -114,6 +114,8 @@ def test_compressed(tmp_path: Path):
         (["tars/000.tar", "out", *FIELDS, "--layout=samples"], "layout and shuffle_seed are for data sets of ours"),
         (["tars/000.tar", "out", "--fields={visual: vit.npy}", "--encoders={visual: vit}"], "vit.npy"),
         (["pairs", "pairs"], "the output is the source"),
+        (["file:pairs", "pairs", "--overwrite=true"], "the output is the source"),
+        (["file:*.rat", "out"], "no file matches"),
         (["pairs", "out", "--layout=samples", "--compression=gzip"], "in layout samples, which other tools read, only"),
     ],
 )

@@ -262,8 +262,9 @@ def test_the_source_is_never_overwritten(checkpoint: str, tmp_path: Path, monkey
     source = write_learnable_videos(tmp_path / "videos", ROWS, role="visual")
     before = (Path(source) / "manifest.json").read_bytes()
     monkeypatch.chdir(tmp_path)
-    for output in (source, "videos", "./videos/../videos"):
+    urls = [(f"file://{source}", source), (source, f"file://{source}"), (f"file:{source}", f"local://{source}")]
+    for given, output in [*((source, output) for output in (source, "videos", "./videos/../videos")), *urls]:
         with pytest.raises(InputError, match="the output is the source"):
-            generate_frames(source, output, checkpoint, overwrite=True, device="cpu", progress=False)
+            generate_frames(given, output, checkpoint, overwrite=True, device="cpu", progress=False)
     assert (Path(source) / "manifest.json").read_bytes() == before
     assert validate_dataset(source) == []

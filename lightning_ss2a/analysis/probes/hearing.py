@@ -15,6 +15,7 @@ from lightning_ss2a.analysis.probes.base import Probe
 from lightning_ss2a.callbacks.mean_teacher.teacher import ANNOTATED
 from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.data.loading.dataset import ShardDataset
+from lightning_ss2a.files import local_path
 from lightning_ss2a.metrics.functional.clip_score import mean_source_cosine
 from lightning_ss2a.models.source_slots import SourceSlots, audio_slots, join_slots, visual_slots
 from lightning_ss2a.training import AudioToVisualModule
@@ -61,7 +62,7 @@ class SourceSensitivity(Probe):
         data = data_of(trainer)
         split = data.splits("validation")[0][0]
         scenes, pairs = (ShardDataset(folder, split).columns() for folder in (data.datasets[0], self.pairs))
-        allowed = sources_to_add(scenes, pairs, Path(data.datasets[0], "compositions.csv"))
+        allowed = sources_to_add(scenes, pairs, Path(local_path(data.datasets[0]), "compositions.csv"))
         chance = torch.rand(allowed.shape, generator=torch.Generator().manual_seed(data.seed))
         added = chance.masked_fill(~allowed, -1).topk(self.added, dim=1).indices
         judge = load_translator(self.translator_checkpoint)

@@ -15,6 +15,7 @@ from lightning_ss2a.analysis.interventions.base import changed_training_batches
 from lightning_ss2a.analysis.probes.base import PredictionProbe, Probe
 from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.data.simulation.truth import read_truth
+from lightning_ss2a.files import local_path
 from lightning_ss2a.metrics.functional import sound_source_matching_score
 from lightning_ss2a.models import mean_over_frames
 from lightning_ss2a.models.ridge import RidgeRegression
@@ -126,7 +127,7 @@ def quarter_means(frames: Tensor) -> Tensor:
 
 def source_counts(videos: str, split: str) -> dict[str, int]:
     """Counts the sources of each video of a split, by key; see :class:`ScoresBySourceCount`."""
-    compositions = Path(videos, "compositions.csv")
+    compositions = Path(local_path(videos), "compositions.csv")
     if compositions.is_file():
         with open(compositions, newline="", encoding="utf-8") as opened:
             return dict(Counter(row["key"] for row in csv.DictReader(opened)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from lightning_ss2a.data.format.manifest import Shard
 from lightning_ss2a.data.format.strict_json import load_json, parse
 from lightning_ss2a.errors import ShardError
+from lightning_ss2a.files import naming
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,6 @@ class Journal:
         Raises:
             OSError: the line cannot be written.
         """
-        with self.path.open("ab") as file:
+        with naming(self.path), self.path.open("ab") as file:
             first = f"{self._first}\n" if not file.tell() else ""
             file.write(f"{first}{json.dumps(asdict(finished))}\n".encode())

@@ -14,9 +14,10 @@ from lightning_ss2a import __version__
 from lightning_ss2a.data.format.compression import MOST_EXPANSION, unpack
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.format.schema import KINDS, ColumnSpec, FieldSpec, column_specs, field_problems
-from lightning_ss2a.data.format.storage import PLAIN_NAME, RangeReader, is_local, join_url, local_path
+from lightning_ss2a.data.format.storage import PLAIN_NAME, RangeReader, join_url
 from lightning_ss2a.data.format.strict_json import load_json, parse
 from lightning_ss2a.errors import ShardError
+from lightning_ss2a.files import is_local, local_path
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"

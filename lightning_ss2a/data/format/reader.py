@@ -12,8 +12,9 @@ from lightning_ss2a.data.format.columns import Column, Columns, Ragged, join_col
 from lightning_ss2a.data.format.manifest import Block, Manifest, Shard
 from lightning_ss2a.data.format.sample_layout import decode_samples
 from lightning_ss2a.data.format.schema import ColumnSpec
-from lightning_ss2a.data.format.storage import RangeReader, is_local, join_url
+from lightning_ss2a.data.format.storage import RangeReader, join_url
 from lightning_ss2a.errors import ShardError
+from lightning_ss2a.files import is_local
 
 
 class ShardReader:

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+from typing import Any
 
 import fsspec
 
-from lightning_ss2a.data.format.storage import RangeReader, is_local, local_path
+from lightning_ss2a.data.format.storage import RangeReader, is_web
+from lightning_ss2a.files import is_local, local_path
 
 _END = 1 << 16
 _VERSION_FACTS = ("size", "etag", "lastmodified", "mtime", "updated")
@@ -26,13 +28,21 @@ def source_mark(url: str | os.PathLike) -> str:
     if url.startswith("pipe:"):
         return ""
     try:
-        file_system, path = fsspec.core.url_to_fs(url)
-        facts = file_system.info(path)
+        facts = _facts(url)
     except Exception:  # file systems of fsspec raise what they like; reading it will tell
         return ""
     known = {name.lower().replace("-", ""): str(fact) for name, fact in facts.items() if fact is not None}
     version = [known.get(name, "") for name in _VERSION_FACTS]
     return ", ".join(version) if any(version) else ""
+
+
+def _facts(url: str) -> dict[str, Any]:
+    if is_web(url):
+        from lightning_ss2a.data.format.web import file_system  # only here, as it takes a while
+
+        return file_system(url).info(url)
+    remote, path = fsspec.core.url_to_fs(url)
+    return remote.info(path)
 
 
 def _local_mark(path: str) -> str:

@@ -11,6 +11,7 @@ import webdataset
 from webdataset.gopen import Pipe
 
 from lightning_ss2a.errors import ShardError, one_line
+from lightning_ss2a.files import is_local, local_path
 
 if TYPE_CHECKING:
     from lightning_ss2a.data.format.web import WebFile
@@ -33,20 +34,9 @@ class _Stream(Protocol):
     def close(self) -> None: ...
 
 
-def is_local(url: str | os.PathLike) -> bool:
-    """Tells whether it is a path of this machine's file system, or a ``file://`` URL."""
-    path = local_path(url)
-    return path != os.fspath(url) or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path) or os.path.exists(path)
-
-
 def is_web(url: str) -> bool:
     """Tells whether it is the URL of a web server."""
     return url.startswith(("http://", "https://"))
-
-
-def local_path(url: str | os.PathLike) -> str:
-    """Gives the path that a ``file://`` URL stands for; anything else as it is."""
-    return os.fspath(url).removeprefix("file://")
 
 
 def join_url(folder: str | os.PathLike, name: str) -> str:

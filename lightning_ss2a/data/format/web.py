@@ -64,7 +64,7 @@ class WebFile:
         Raises:
             ShardError: see :meth:`read_into`.
         """
-        return _patiently(self.url, lambda: _file_system(self.url).cat_file(self.url))
+        return _patiently(self.url, lambda: file_system(self.url).cat_file(self.url))
 
     def _range(self, start: int, stop: int) -> bytes | memoryview:
         """Reads bytes of a range: perhaps not all of them, none at the end of the file."""
@@ -109,7 +109,7 @@ async def _check_answer(answer: aiohttp.ClientResponse) -> None:
         raise _NoRangesError(tuple(answer.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")))
 
 
-def _file_system(url: str) -> fsspec.AbstractFileSystem:
+def file_system(url: str) -> fsspec.AbstractFileSystem:
     """Gives fsspec's instance, which is one for each process and thread, with its connections."""
     timeout = aiohttp.ClientTimeout(total=None, connect=LONGEST_SILENCE, sock_read=LONGEST_SILENCE)
     return fsspec.core.url_to_fs(url, timeout=timeout, raise_for_status=_check_answer)[0]
@@ -117,7 +117,7 @@ def _file_system(url: str) -> fsspec.AbstractFileSystem:
 
 def _ask_range(url: str, start: int, stop: int) -> bytes:
     try:
-        return _file_system(url).cat_file(url, start=start, end=stop)
+        return file_system(url).cat_file(url, start=start, end=stop)
     except aiohttp.ClientResponseError as error:
         if error.status == _BEYOND_END:
             return b""
@@ -151,7 +151,7 @@ def _warn_of_copies(server: str) -> None:
 def _copy_to(copy: Any, url: str) -> None:
     copy.seek(0)
     copy.truncate()
-    _file_system(url).get_file(url, copy)
+    file_system(url).get_file(url, copy)
     copy.flush()
 
 

@@ -13,8 +13,9 @@ import fsspec
 import webdataset
 from webdataset.gopen import Pipe
 
-from lightning_ss2a.data.format.storage import check_status, is_local, is_web, open_local, unreadable
+from lightning_ss2a.data.format.storage import check_status, is_web, open_local, unreadable
 from lightning_ss2a.errors import ShardError
+from lightning_ss2a.files import is_local
 
 MOST_EXPANSION = 200
 """Times as large as its gzip, bzip2 or xz that a file may be."""

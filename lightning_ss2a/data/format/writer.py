@@ -26,7 +26,7 @@ from lightning_ss2a.data.format.staging import JOURNAL, STAGING, foreign_files, 
 from lightning_ss2a.data.format.storage import PLAIN_NAME
 from lightning_ss2a.data.format.tar import END_OF_ARCHIVE
 from lightning_ss2a.errors import InputError, ShardError
-from lightning_ss2a.files import FolderLock, WholeFile, write_whole
+from lightning_ss2a.files import FolderLock, WholeFile, local_path, to_path, write_whole
 
 LABEL_HEAD = "label_head.safetensors"
 
@@ -132,7 +132,7 @@ class ShardWriter:
         rows_from: str | None = None,
         beside: Sequence[str] = (),
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = to_path(folder)
         self.staging = self.folder / STAGING
         self.compression = compression
         self.block_rows = block_rows
@@ -372,8 +372,9 @@ def check_not_source(output: str | os.PathLike, sources: Sequence[str]) -> None:
     Raises:
         InputError: the output is one of the sources.
     """
-    for source in sources:
-        if Path(source).exists() and Path(output).exists() and Path(source).samefile(output):
+    folder = to_path(output)
+    for source in map(local_path, sources):
+        if os.path.exists(source) and folder.exists() and folder.samefile(source):
             raise InputError(f"{output}: the output is the source; choose another folder")
 
 
@@ -389,10 +390,11 @@ def check_output(output: str | os.PathLike, overwrite: bool, beside: Sequence[st
         ShardError: the folder holds a data set that may not be replaced, or files of others that would be, or cannot be
             written.
     """
-    _refuse_foreign(foreign_files(Path(output), (), beside))
-    if Path(output, MANIFEST).exists() and not overwrite:
+    folder = to_path(output)
+    _refuse_foreign(foreign_files(folder, (), beside))
+    if (folder / MANIFEST).exists() and not overwrite:
         raise ShardError(f"{output}: holds a finished data set; choose another folder, or overwrite it")
-    check_output_folder(Path(output))
+    check_output_folder(folder)
 
 
 def _refuse_foreign(files: Iterable[Path]) -> None:

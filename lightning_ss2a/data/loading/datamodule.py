@@ -1,5 +1,6 @@
 """Gives Lightning batches from one or several data sets."""
 
+import hashlib
 import math
 import os
 from collections.abc import Hashable, Iterator, Sequence
@@ -14,10 +15,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_ss2a.data.format.compatibility import as_list, load_manifests
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.format.manifest import Manifest, Shard
-from lightning_ss2a.data.format.storage import is_local, local_path
 from lightning_ss2a.data.loading.batch_order import MemoryPlan, StreamPlan, rank_slice
 from lightning_ss2a.data.loading.in_memory import MemoryRows, MemorySource
-from lightning_ss2a.data.loading.loaders import EvaluationLoader, TrainingLoader, TrainingSource
+from lightning_ss2a.data.loading.loaders import SPLIT, EvaluationLoader, TrainingLoader, TrainingSource
 from lightning_ss2a.data.loading.residency import CPU, Place, Residency, choose_residency
 from lightning_ss2a.data.loading.row_selection import checked_rows
 from lightning_ss2a.data.loading.shard_rows import ShardRows, columns_of
@@ -26,6 +26,7 @@ from lightning_ss2a.data.loading.stage_splits import Stage, StageSplits
 from lightning_ss2a.data.loading.streaming import StreamRows, StreamSource
 from lightning_ss2a.data.loading.tensors import Rows, bytes_of, move
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import is_local, local_path
 
 RowsPerGroup = Literal["all", "one"]
 
@@ -175,7 +176,7 @@ class ShardDataModule(LightningDataModule):
 
     def train_dataloader(self) -> TrainingLoader:
         """Makes the loader of training batches; stateful."""
-        loader = TrainingLoader(self._training_source(), self._trainer_position)
+        loader = TrainingLoader(self._training_source(), self._trainer_position, dict(self._training_splits()))
         try:
             len(loader)  # too little data is an error now, not in the first epoch
         except InputError as error:
@@ -364,6 +365,17 @@ class ShardDataModule(LightningDataModule):
         where = [os.path.abspath(local_path(d)) if is_local(d) else d for d in self.datasets]
         digests = [manifest.digest for manifest in self.manifests]
         return tuple(zip(where, digests, map(tuple, self.splits(stage)), strict=True))
+
+    def _training_splits(self) -> Iterator[tuple[str, str]]:
+        """Names each split that is trained on and what its rows are: their numbers, and a digest of their shards."""
+        first = 0
+        for i, (manifest, names) in enumerate(zip(self.manifests, self.splits("train"), strict=True), 1):
+            for name in names:
+                shards, rows = manifest.shards(name), manifest.rows(name)
+                digest = hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest()[:16]
+                of_several = f" of data set {i}" if len(self.datasets) > 1 else ""
+                yield f"{SPLIT}{name}{of_several}", f"{rows} rows from row {first} on (sha256 {digest})"
+                first += rows
 
     def _evaluated(self, stage: Stage) -> MemoryRows | StreamRows:
         """Gives the rows of a stage that are measured."""

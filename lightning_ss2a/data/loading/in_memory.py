@@ -167,6 +167,7 @@ class MemorySource:
         return {
             "residency": "memory or device",
             "rows_per_group": "one" if self.by_group else "all",
+            "shuffle_pairs": self.shuffle_pairs,
             **self.plan.identity,
             **self._selection,
         }

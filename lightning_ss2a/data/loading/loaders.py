@@ -1,7 +1,7 @@
 """Loads batches for Lightning; loaders know their length, their rank's share and where to go on."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Protocol, TypeVar
@@ -11,6 +11,9 @@ from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 
 Result = TypeVar("Result")
+
+SPLIT = "split "
+"""Before the name of a split in a checkpoint."""
 
 
 class TrainingSource(Protocol):
@@ -46,10 +49,17 @@ class TrainingLoader:
     Args:
         source: where batches come from.
         position: (epoch, batches done) of a running trainer; returns None where no trainer runs.
+        splits: what tells the rows of each split that is trained on from others, by its name for messages.
     """
 
-    def __init__(self, source: TrainingSource, position: Callable[[], tuple[int, int] | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        source: TrainingSource,
+        position: Callable[[], tuple[int, int] | None] = lambda: None,
+        splits: Mapping[str, str] | None = None,
+    ) -> None:
         self.source = source
+        self._splits = dict(splits or {})
         self._position = position
         self._epoch = 0
         self._done = 0
@@ -75,20 +85,21 @@ class TrainingLoader:
         """Tells the epoch and the batches handed out, and what they are counted in."""
         finished = self._done == len(self)
         epoch, batch = (self._epoch + 1, 0) if finished else (self._epoch, self._done)
-        return {"epoch": epoch, "batch": batch, **self.source.identity}
+        return {"epoch": epoch, "batch": batch, **self._splits, **self.source.identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on with the next batch after those of a state.
 
         Raises:
-            InputError: the state is from the middle of an epoch that was cut into batches in another way.
+            InputError: the state is from the middle of an epoch of other rows, or cut into batches in another way.
         """
-        identity = self.source.identity
-        # What the state was counted in besides counts as well; a selection first, which changes the number of rows too.
-        for name in [SELECTED_ROWS, *identity, *(state.keys() - identity.keys() - {"epoch", "batch"})]:
+        identity = {**self._splits, **self.source.identity}
+        # What the state was counted in besides counts as well. First what changes other numbers too: data, a selection.
+        for name in [*self._splits, SELECTED_ROWS, *identity, *(state.keys() - identity.keys() - {"epoch", "batch"})]:
             then, now = state.get(name), identity.get(name)
             if state["batch"] and then != now:
-                same = "callbacks that select rows (EMATeacher, PairFilter)" if name == SELECTED_ROWS else "value"
+                special = {SELECTED_ROWS: "callbacks that select rows (EMATeacher, PairFilter)"}
+                same = special.get(name, "data sets and fold" if name.startswith(SPLIT) else "value")
                 raise InputError(
                     f"the checkpoint is from batch {state['batch']} of an epoch with data {name}={then}; "
                     f"now it is {now}: resume with the same {same}, or from a checkpoint taken at the end of an epoch"

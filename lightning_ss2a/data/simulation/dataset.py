@@ -6,7 +6,6 @@ import warnings
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -35,6 +34,7 @@ from lightning_ss2a.data.simulation.truth import (
 )
 from lightning_ss2a.data.simulation.world import World, WorldSpec
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import to_path
 
 SPLITS = {"train": 100_000, "validation": 5_000}
 FRACTIONS = {"annotated": 0.2, "curated": 0.4, "translated": 0.4}
@@ -107,7 +107,7 @@ def simulate_dataset(
     _check(kind, splits, clean, {"block_rows": block_rows, "shard_rows": shard_rows, "threads": threads})
     mixes = {split: clean.get(split, mix) for split in splits}
     _check_classes(kind, drawn_world, any(each.mismatches for each in mixes.values()))
-    check_truth_folder(Path(output))
+    check_truth_folder(to_path(output))
     _warn_without_effect(mix.fractions, mismatch or {})
     rows_from = ["simulated 1", seed, asdict(world), dict(splits), mix.fractions, mix.mismatch, sorted(clean)]
     console = Console(stderr=True)

@@ -14,7 +14,7 @@ import numpy as np
 from lightning_ss2a.data.format.manifest import Manifest
 from lightning_ss2a.data.simulation.world import ModalitySpec, World, WorldSpec
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import WholeFile, write_whole
+from lightning_ss2a.files import WholeFile, local_path, write_whole
 
 TRUTH = "truth"
 """Folder of the truth in that of the data set."""
@@ -42,7 +42,7 @@ def read_truth(dataset: str | os.PathLike[str], split: str) -> dict[str, np.ndar
     manifest = Manifest.load(dataset)
     parts = []
     for shard in manifest.shards(split):
-        file = Path(dataset, TRUTH, f"{Path(shard.file).stem}.npz")
+        file = Path(local_path(dataset), TRUTH, f"{Path(shard.file).stem}.npz")
         if not file.is_file():
             raise _no_truth(file)
         with np.load(file, allow_pickle=False) as arrays:
@@ -59,7 +59,7 @@ def read_world(dataset: str | os.PathLike[str]) -> World:
     Raises:
         InputError: it is not simulated.
     """
-    file = Path(dataset, TRUTH, WORLD)
+    file = Path(local_path(dataset), TRUTH, WORLD)
     if not file.is_file():
         raise _no_truth(file)
     known = json.loads(file.read_bytes())

@@ -15,8 +15,9 @@ from lightning_ss2a.data.format.columns import Column, column_problems, dense
 from lightning_ss2a.data.format.manifest import MANIFEST, Manifest, Shard
 from lightning_ss2a.data.format.reader import read_block
 from lightning_ss2a.data.format.sample_layout import sample_columns
-from lightning_ss2a.data.format.storage import PLAIN_NAME, RangeReader, is_local, join_url, local_path
+from lightning_ss2a.data.format.storage import PLAIN_NAME, RangeReader, join_url
 from lightning_ss2a.errors import ShardError
+from lightning_ss2a.files import is_local, local_path
 
 ROWS_NAMED = 100
 """Rows that are named for one field of one file; more are counted."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_ss2a.data import LabelHead, ShardError
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import to_path
 from lightning_ss2a.perception.encoders.log_mel import SAMPLE_RATE, log_mel_patches
 from lightning_ss2a.perception.encoders.onnx_outputs import add_outputs
 from lightning_ss2a.perception.packages import media_package
@@ -46,7 +47,7 @@ class YAMNet:
     sample_rate = SAMPLE_RATE
 
     def __init__(self, folder: str | None = None, threads: int = 1) -> None:
-        self._folder = find_model_folder() if folder is None else Path(folder)
+        self._folder = find_model_folder() if folder is None else to_path(folder)
         self._session = _open_session(self._folder / MODEL_FILE, threads)
         silence = np.zeros((1, 1, 96, 64), np.uint8)
         self._scale, self._zero_point, weight, bias = self._session.run([*_INPUT_SCALE, *_HEAD], {"audio": silence})

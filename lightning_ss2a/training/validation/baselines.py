@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +14,7 @@ from lightning_ss2a.data.loading.residency import CPU
 from lightning_ss2a.data.loading.shared_cache import shared_cache
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import to_path
 from lightning_ss2a.models.ridge import RidgeRegression
 from lightning_ss2a.training.pretrained import load_audio_to_visual
 from lightning_ss2a.training.validation.targets import Targets, targets_of
@@ -94,10 +94,11 @@ class TrainingStatistics:
             visual_width, audio_width = weight.shape
             translator = load_audio_to_visual(path, "translator_checkpoint", audio_width, visual_width)
             return replace(self, translator=translator)
-        if not Path(path).is_file():
+        file = to_path(path)
+        if not file.is_file():
             raise InputError(f"{path}: no such translator checkpoint; leave translator_checkpoint out for the ridge")
         try:
-            tensors = load_file(path)
+            tensors = load_file(file)
         except SafetensorError as error:
             raise InputError(f"{path}: not a safetensors file ({error})") from error
         for name, expected in (("weight", weight), ("bias", bias)):

@@ -119,6 +119,15 @@ def test_a_finished_folder_is_kept(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["README.md", "manifest.json", "test-000000.tar"]
 
 
+def test_a_file_url_is_a_folder_and_other_urls_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_dataset(f"file://{tmp_path}/data")
+    assert [file.name for file in tmp_path.iterdir()] == ["data"]
+    assert len(read_everything(f"file://{tmp_path}/data")) == len(read_everything(tmp_path / "data")) > 0
+    with pytest.raises(InputError, match="memory://data: a URL, and here only a path of this machine will do"):
+        make_dataset("memory://data")
+
+
 def test_another_description_does_not_go_on(tmp_path):
     first = {"shard_rows": 2, "rows_from": "a list"}
     writer = ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, **first)

@@ -129,6 +129,32 @@ def test_resuming_a_stream_reads_the_remaining_windows_only(tmp_path: Path, monk
     assert len(read) == 1
 
 
+@EVERYWHERE
+@pytest.mark.parametrize("change", ["other fold", "other rows", "other order of data sets"])
+def test_resuming_in_the_middle_with_other_rows_is_refused_by_name(tmp_path: Path, place, change: str):
+    """As many rows in each, so that numbers alone do not tell."""
+    folds = {"fold0": 20, "fold1": 20, "fold2": 20}
+    one = write_pairs(tmp_path / "one", folds, folds=list(folds))
+    other = write_pairs(tmp_path / "other", folds, folds=list(folds), first=1000)
+    given, now, message = {
+        "other fold": (([one], 0), ([one], 1), "split fold0=None; now it is 20 rows from row 0 on"),
+        "other rows": (([one], 0), ([other], 0), r"split fold1=20 rows .*; now it is 20 rows from row 0 on \(sha256"),
+        "other order of data sets": (([one, other], 0), ([other, one], 0), "split fold1 of data set 1=20 rows"),
+    }[change]
+    state = module(given[0], fold=given[1], **place).train_dataloader().state_dict()
+    loader = module(now[0], fold=now[1], **place).train_dataloader()
+    with pytest.raises(InputError, match=f"batch 1 of an epoch with data {message}.*same data sets and fold"):
+        loader.load_state_dict({**state, "batch": 1})
+    loader.load_state_dict(state)  # at the end of an epoch
+
+
+def test_resuming_in_the_middle_where_the_folder_has_moved_goes_on(tmp_path: Path):
+    data = write_pairs(tmp_path / "here")
+    state = {**module(data, **MEMORY).train_dataloader().state_dict(), "batch": 3}
+    moved = Path(data).rename(tmp_path / "there")
+    module(f"file://{moved}", **MEMORY).train_dataloader().load_state_dict(state)
+
+
 def test_resuming_in_the_middle_with_another_batch_size_is_refused(tmp_path: Path):
     path = write_pairs(tmp_path)
     state = {**module(path, **MEMORY).train_dataloader().state_dict(), "batch": 3}

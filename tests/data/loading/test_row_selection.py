@@ -68,8 +68,10 @@ def test_without_a_selection_a_stream_follows_its_plan(hundred_pairs):
 @EVERYWHERE
 def test_without_a_selection_checkpoints_say_what_they_always_said(hundred_pairs, place):
     state = selected(hundred_pairs, None, **place).train_dataloader().state_dict()
-    kind = {"shuffle_rows"} if place is STREAM else {"rows_per_group"}
-    assert state.keys() == {"epoch", "batch", "residency", "batch_size", "seed", "rows", "weights"} | kind
+    kind = {"shuffle_rows"} if place is STREAM else {"rows_per_group", "shuffle_pairs"}
+    assert (
+        state.keys() == {"split train", "epoch", "batch", "residency", "batch_size", "seed", "rows", "weights"} | kind
+    )
 
 
 @EVERYWHERE

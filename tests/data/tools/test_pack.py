@@ -423,4 +423,7 @@ def test_a_data_set_is_never_packed_over_itself(tmp_path: Path):
     before = read_everything(source)
     with pytest.raises(InputError, match=r"data/\.\./data: the output is the source"):
         repack_dataset([source], f"{source}/../data", overwrite=True)
+    for url, output in ((f"file://{source}", source), (source, f"file://{source}")):
+        with pytest.raises(InputError, match=r"data: the output is the source"):
+            repack_dataset([url], output, overwrite=True)
     assert same_data(read_everything(source), before)
