@@ -82,17 +82,6 @@ def explain(error: argparse.ArgumentError, parser: argparse.ArgumentParser, argu
     return "".join(f"{file}: " for file in files[-1:]) + f"{line}; {advice}"
 
 
-def after_config_files(arguments: Sequence[str]) -> int:
-    """The place after the last configuration file: what stands there wins over all files, and loses to options."""
-    place = 1
-    for i, argument in enumerate(arguments):
-        if argument in ("-c", "--config"):
-            place = i + 2
-        elif argument.startswith("--config=") or (argument.startswith("-c") and not argument.startswith("--")):
-            place = i + 1
-    return place
-
-
 def naming_base_files(arguments: Sequence[str]) -> list[str]:
     """The arguments, every configuration file after the files that it builds on: what is wrong may stand in these."""
     listed = []

@@ -20,8 +20,9 @@ import lightning_ss2a.data.loading.datamodule
 import lightning_ss2a.training  # noqa: F401  (short class names in configs)
 from lightning_ss2a.callbacks import RunSummary
 from lightning_ss2a.checkpoints import architecture_of, other_architecture, read_checkpoint
+from lightning_ss2a.cli.arguments import after_config_files, files_first
 from lightning_ss2a.cli.callback_options import with_callback_options
-from lightning_ss2a.cli.errors import after_config_files, explain, naming_base_files, run_reporting_errors
+from lightning_ss2a.cli.errors import explain, naming_base_files, run_reporting_errors
 from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
 from lightning_ss2a.errors import InputError
@@ -86,11 +87,11 @@ class ShardCLI(LightningCLI):
         """
         if not isinstance(args, list):
             raise TypeError(f"arguments come as a list of texts, found {type(args).__name__}")
-        self._arguments = args
+        self._arguments = files_first(args, self.subcommands())
         try:
-            self.config = parser.parse_args(with_callback_options(parser, args))
+            self.config = parser.parse_args(with_callback_options(parser, self._arguments))
         except ArgumentError as error:
-            raise InputError(explain(error, parser, naming_base_files(args))) from error
+            raise InputError(explain(error, parser, naming_base_files(self._arguments))) from error
         _check_linked(self.config.get(self.config.get("subcommand")) or self.config)
 
     def instantiate_classes(self) -> None:
@@ -190,7 +191,12 @@ def build_cli(arguments: Sequence[str], run: bool = True, callbacks: Sequence[Ca
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
-        parser_kwargs={"prog": "lightning", "parser_mode": "omegaconf", "exit_on_error": False},
+        parser_kwargs={
+            "prog": "lightning",
+            "parser_mode": "omegaconf",
+            "exit_on_error": False,
+            "allow_abbrev": False,
+        },
         parser_class=ShardArgumentParser,
         save_config_kwargs={"overwrite": True},
         trainer_defaults={"callbacks": list(callbacks)},

@@ -223,6 +223,7 @@ def test_checkpoints_that_do_not_fit(folder: Path, capsys):
         (["--data.datasets=future"], "future/manifest.json"),
         (["--trainer.devices=9", "--trainer.accelerator=gpu"], "gpu"),
         (["--optimizer=AdamW"], "unrecognized arguments: --optimizer"),
+        (["--ckpt=last"], "unrecognized arguments: --ckpt=last; did you mean ckpt_path?"),
     ],
 )
 def test_wrong_input_is_one_line(folder: Path, capsys, monkeypatch, arguments, message):
