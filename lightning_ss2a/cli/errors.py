@@ -82,6 +82,14 @@ def explain(error: argparse.ArgumentError, parser: argparse.ArgumentParser, argu
     return "".join(f"{file}: " for file in files[-1:]) + f"{line}; {advice}"
 
 
+def explain_interpolation(error: Exception) -> str | None:
+    """The message of a ``${...}`` that stands for nothing, with the option that it stands in; None: another error."""
+    if type(error).__module__ != "omegaconf.errors":  # imported only where a configuration needs it
+        return None
+    option = str(getattr(error, "full_key", "")).partition(".")[2].replace(".init_args", "")
+    return f"{option}: {str(error).partition(chr(10))[0]}"
+
+
 def naming_base_files(arguments: Sequence[str]) -> list[str]:
     """The arguments, every configuration file after the files that it builds on: what is wrong may stand in these."""
     listed = []

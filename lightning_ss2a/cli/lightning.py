@@ -22,7 +22,7 @@ from lightning_ss2a.callbacks import RunSummary
 from lightning_ss2a.checkpoints import architecture_of, other_architecture, read_checkpoint
 from lightning_ss2a.cli.arguments import after_config_files, files_first
 from lightning_ss2a.cli.callback_options import with_callback_options
-from lightning_ss2a.cli.errors import explain, naming_base_files, run_reporting_errors
+from lightning_ss2a.cli.errors import explain, explain_interpolation, naming_base_files, run_reporting_errors
 from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
 from lightning_ss2a.errors import InputError
@@ -92,6 +92,10 @@ class ShardCLI(LightningCLI):
             self.config = parser.parse_args(with_callback_options(parser, self._arguments))
         except ArgumentError as error:
             raise InputError(explain(error, parser, naming_base_files(self._arguments))) from error
+        except Exception as error:
+            if (message := explain_interpolation(error)) is None:
+                raise
+            raise InputError(message) from error
         _check_linked(self.config.get(self.config.get("subcommand")) or self.config)
 
     def instantiate_classes(self) -> None:
@@ -183,7 +187,8 @@ def build_cli(arguments: Sequence[str], run: bool = True, callbacks: Sequence[Ca
     Raises:
         InputError: arguments or input are wrong.
     """
-    set_parsing_settings(add_print_completion_argument=True)
+    # Interpolation as in ``${model.init_args.kl_weight}`` comes last, when all files and options are in.
+    set_parsing_settings(add_print_completion_argument=True, omegaconf_absolute_to_relative_paths=True)
     return ShardCLI(
         args=list(arguments),
         run=run,
@@ -193,7 +198,7 @@ def build_cli(arguments: Sequence[str], run: bool = True, callbacks: Sequence[Ca
         seed_everything_default=0,
         parser_kwargs={
             "prog": "lightning",
-            "parser_mode": "omegaconf",
+            "parser_mode": "omegaconf+",
             "exit_on_error": False,
             "allow_abbrev": False,
         },
