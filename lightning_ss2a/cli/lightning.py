@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import lightning_ss2a.analysis.interventions
@@ -22,6 +23,7 @@ from lightning_ss2a.callbacks import RunSummary
 from lightning_ss2a.checkpoints import architecture_of, other_architecture, read_checkpoint
 from lightning_ss2a.cli.arguments import after_config_files, files_first
 from lightning_ss2a.cli.callback_options import with_callback_options
+from lightning_ss2a.cli.checkpoint_option import NAMES, check_is_given, find_named, folder_without_logger
 from lightning_ss2a.cli.errors import explain, explain_interpolation, naming_base_files, run_reporting_errors
 from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
@@ -44,10 +46,6 @@ def _audio_width(datasets: str | list[str]) -> int:
     return field_width(datasets, "audio")
 
 
-NAMED_CHECKPOINTS = ("best", "last", "hpc")
-"""What Lightning finds by itself."""
-
-
 class ShardArgumentParser(LightningArgumentParser):
     """A parser of files that may name their bases, whose saved configuration also shows what links have set."""
 
@@ -66,8 +64,10 @@ class ShardArgumentParser(LightningArgumentParser):
         return super().parse_path(path, ext_vars=ext_vars, env=env, defaults=defaults, **options)
 
     def save(self, namespace: Namespace, path: str, skip_unset: bool = True, **_: Any) -> None:
-        """Write the configuration to one file."""
-        Path(path).write_text(self.dump(namespace, skip_unset=skip_unset, skip_link_targets=False), encoding="utf-8")
+        """Write the configuration to one file, without the checkpoint that this run began with."""
+        kept = namespace.clone()
+        kept.pop("ckpt_path", None)
+        Path(path).write_text(self.dump(kept, skip_unset=skip_unset, skip_link_targets=False), encoding="utf-8")
 
 
 class ShardCLI(LightningCLI):
@@ -156,13 +156,13 @@ class ShardCLI(LightningCLI):
         """
         self._checkpoint: tuple[str, dict[str, Any]] | None = None
         subcommand = self.config.get("subcommand")
-        path = self.config[subcommand].get("ckpt_path") if subcommand else None
-        if subcommand in ("validate", "test", "predict") and path in (None, *NAMED_CHECKPOINTS):
+        path = self._checkpoint_path(subcommand) if subcommand else None
+        if subcommand in ("validate", "test", "predict") and path is None:
             raise InputError(
-                f"lightning {subcommand} needs --ckpt_path FILE, such as runs/.../checkpoints/best.ckpt: "
-                "an untrained model tells nothing"
+                f"lightning {subcommand} needs --ckpt_path FILE, such as runs/.../checkpoints/best.ckpt (best or last: "
+                "of the newest run): an untrained model tells nothing"
             )
-        if path is None or path in NAMED_CHECKPOINTS or "://" in path or path.startswith("registry"):
+        if path is None or "://" in path or path.startswith("registry"):
             return
         checkpoint = read_checkpoint(path, "--ckpt_path")
         self._checkpoint = path, architecture_of(checkpoint)
@@ -174,6 +174,28 @@ class ShardCLI(LightningCLI):
         config = {"model": {"class_path": given["_class_path"], "init_args": options}}
         at = after_config_files(self._arguments)
         self.parse_arguments(self.parser, [*self._arguments[:at], "-c", json.dumps(config), *self._arguments[at:]])
+
+    def _checkpoint_path(self, subcommand: str) -> str | None:
+        """The checkpoint that the command line names, by its file; a name in the newest run becomes an option."""
+        options = self.config[subcommand]
+        path: str | None = options.get("ckpt_path")
+        if path is not None:
+            check_is_given(self._arguments, path)
+        if path == "hpc":
+            raise InputError("--ckpt_path hpc: there is no such name here; use last, best or a file")
+        if path in NAMES:
+            file = find_named(path, options.trainer)
+            rank_zero_info(f"--ckpt_path {path}: {file}")
+            options.ckpt_path = path = file
+            self._arguments.append(f"--ckpt_path={path}")
+        return path
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer; without a logger, with a folder of its own for the run."""
+        options = self._get(self.config_init, "trainer")
+        if not options.logger:
+            kwargs["default_root_dir"] = str(folder_without_logger(options))
+        return super().instantiate_trainer(**kwargs)
 
 
 def build_cli(arguments: Sequence[str], run: bool = True, callbacks: Sequence[Callback] = ()) -> ShardCLI:
