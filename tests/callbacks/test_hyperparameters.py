@@ -16,6 +16,10 @@ from tests.manifold_examples import make_data, make_module, make_trainer, write_
 from tests.stage_examples import make_stage, write_materials
 
 
+def events_of(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
+
+
 def fit(
     folder: Path, name: str, module: LightningModule, data: ShardDataModule, *others: Callback, epochs: int = 1
 ) -> dict[str, float]:
@@ -39,7 +43,7 @@ def test_the_tab_has_hyperparameters_and_metrics_and_no_chart_begins_with_nan(tm
     shown = {value.name.tag: value.value for value in session.metric_values}
     assert shown["val/ssms"] == pytest.approx(metrics["val/ssms"])  # the last one
     assert "hp_metric" not in shown
-    events = EventAccumulator(str(tmp_path / "runs" / "manifold" / "version_0")).Reload()
+    events = events_of(tmp_path / "runs" / "manifold" / "version_0")
     values = [event.value for event in events.Scalars("val/ssms")]
     assert len(values) == 3
     assert not any(math.isnan(value) for value in values)
