@@ -58,6 +58,11 @@ def find_named(name: str, trainer: Namespace) -> str:
     raise InputError(f"--ckpt_path {name}: there is no {wanted}; name the file")
 
 
+def has_logger(trainer: Namespace) -> bool:
+    """Whether a run has one: Lightning's own where none is named."""
+    return trainer.logger not in (False, [])
+
+
 def folder_without_logger(trainer: Namespace) -> Path:
     """The folder of a new run that has no logger: no run writes over another.
 
@@ -71,6 +76,8 @@ def folder_without_logger(trainer: Namespace) -> Path:
 
 def _folder_of_runs(trainer: Namespace) -> tuple[Path, str | None]:
     """Where runs of this name are, and the one that the logger names, if it does."""
+    if trainer.logger in (None, True):
+        return Path(trainer.default_root_dir or ".", "lightning_logs"), None  # Lightning's choice
     loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
     options: dict[str, Any] = next((dict(x.init_args) for x in loggers if isinstance(x, Namespace)), {})
     if "save_dir" not in options:

@@ -23,7 +23,7 @@ from lightning_ss2a.callbacks import RunSummary
 from lightning_ss2a.checkpoints import architecture_of, other_architecture, read_checkpoint
 from lightning_ss2a.cli.arguments import after_config_files, files_first
 from lightning_ss2a.cli.callback_options import with_callback_options
-from lightning_ss2a.cli.checkpoint_option import NAMES, check_is_given, find_named, folder_without_logger
+from lightning_ss2a.cli.checkpoint_option import NAMES, check_is_given, find_named, folder_without_logger, has_logger
 from lightning_ss2a.cli.errors import explain, explain_interpolation, naming_base_files, run_reporting_errors
 from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
@@ -193,7 +193,7 @@ class ShardCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer; without a logger, with a folder of its own for the run."""
         options = self._get(self.config_init, "trainer")
-        if not options.logger:
+        if not has_logger(options):
             kwargs["default_root_dir"] = str(folder_without_logger(options))
         return super().instantiate_trainer(**kwargs)
 

@@ -41,6 +41,15 @@ def test_the_newest_run_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert find_named(name, trainer_options(**logger)) == f"runs/{file}"
 
 
+@pytest.mark.parametrize(
+    ("logger", "folder"), [(False, "."), ([], "."), (None, "lightning_logs"), (True, "lightning_logs")]
+)
+def test_the_newest_run_without_a_logger_of_one_s_own(tmp_path: Path, logger, folder: str):  # noqa: F811
+    file = tmp_path / folder / "version_3" / "checkpoints" / "last.ckpt"
+    write_runs(tmp_path, str(file))
+    assert find_named("last", Namespace(logger=logger, default_root_dir=str(tmp_path))) == str(file)
+
+
 def test_a_name_without_such_a_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     write_runs(tmp_path, "runs/manifold/version_0/checkpoints/last.ckpt")
