@@ -34,7 +34,12 @@ def with_bases(file: str | os.PathLike[str]) -> list[Path]:
 
 def names_bases(file: str | os.PathLike[str]) -> bool:
     """Tells whether a file is a configuration with the key ``base``."""
-    return BASE in (_mapping(Path(file)) or {})
+    return sets_option(file, BASE)
+
+
+def sets_option(file: str | os.PathLike[str], name: str) -> bool:
+    """Tells whether a file is a configuration that has a top-level option, and not null."""
+    return (_mapping(Path(file)) or {}).get(name) is not None
 
 
 def read_config(file: str | os.PathLike[str]) -> dict[str, Any]:

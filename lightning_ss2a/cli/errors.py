@@ -90,15 +90,12 @@ def explain(error: argparse.ArgumentError, parser: argparse.ArgumentParser, argu
     return "".join(f"{file}: " for file in files[-1:]) + f"{line}; {advice}"
 
 
-def after_config_files(arguments: Sequence[str]) -> int:
-    """The place after the last configuration file: what stands there wins over all files, and loses to options."""
-    place = 1
-    for i, argument in enumerate(arguments):
-        if argument in ("-c", "--config"):
-            place = i + 2
-        elif argument.startswith("--config=") or (argument.startswith("-c") and not argument.startswith("--")):
-            place = i + 1
-    return place
+def explain_interpolation(error: Exception) -> str | None:
+    """The message of a ``${...}`` that stands for nothing, with the option that it stands in; None: another error."""
+    if type(error).__module__ != "omegaconf.errors":  # imported only where a configuration needs it
+        return None
+    option = str(getattr(error, "full_key", "")).partition(".")[2].replace(".init_args", "")
+    return f"{option}: {str(error).partition(chr(10))[0]}"
 
 
 def naming_base_files(arguments: Sequence[str]) -> list[str]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import lightning_ss2a.analysis.interventions
@@ -21,8 +22,10 @@ import lightning_ss2a.data.loading.datamodule
 import lightning_ss2a.training  # noqa: F401  (short class names in configs)
 from lightning_ss2a.callbacks import RunSummary
 from lightning_ss2a.checkpoints import architecture_of, other_architecture, read_checkpoint
+from lightning_ss2a.cli.arguments import after_config_files, files_first
 from lightning_ss2a.cli.callback_options import with_callback_options
-from lightning_ss2a.cli.errors import after_config_files, explain, naming_base_files, run_reporting_errors
+from lightning_ss2a.cli.checkpoint_option import NAMES, check_is_given, find_named, folder_without_logger, has_logger
+from lightning_ss2a.cli.errors import explain, explain_interpolation, naming_base_files, run_reporting_errors
 from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
 from lightning_ss2a.errors import InputError
@@ -45,10 +48,6 @@ def _audio_width(datasets: str | list[str]) -> int:
     return field_width(datasets, "audio")
 
 
-NAMED_CHECKPOINTS = ("best", "last", "hpc")
-"""What Lightning finds by itself."""
-
-
 class ShardArgumentParser(LightningArgumentParser):
     """A parser of files that may name their bases, whose saved configuration also shows what links have set."""
 
@@ -67,8 +66,10 @@ class ShardArgumentParser(LightningArgumentParser):
         return super().parse_path(path, ext_vars=ext_vars, env=env, defaults=defaults, **options)
 
     def save(self, namespace: Namespace, path: str, skip_unset: bool = True, **_: Any) -> None:
-        """Write the configuration to one file."""
-        write_whole(to_path(path), self.dump(namespace, skip_unset=skip_unset, skip_link_targets=False))
+        """Write the configuration to one file, without the checkpoint that this run began with."""
+        kept = namespace.clone()
+        kept.pop("ckpt_path", None)
+        write_whole(to_path(path), self.dump(kept, skip_unset=skip_unset, skip_link_targets=False))
 
 
 class ShardCLI(LightningCLI):
@@ -88,11 +89,15 @@ class ShardCLI(LightningCLI):
         """
         if not isinstance(args, list):
             raise TypeError(f"arguments come as a list of texts, found {type(args).__name__}")
-        self._arguments = args
+        self._arguments = files_first(args, self.subcommands())
         try:
-            self.config = parser.parse_args(with_callback_options(parser, args))
+            self.config = parser.parse_args(with_callback_options(parser, self._arguments))
         except ArgumentError as error:
-            raise InputError(explain(error, parser, naming_base_files(args))) from error
+            raise InputError(explain(error, parser, naming_base_files(self._arguments))) from error
+        except Exception as error:
+            if (message := explain_interpolation(error)) is None:
+                raise
+            raise InputError(message) from error
         _check_linked(self.config.get(self.config.get("subcommand")) or self.config)
 
     def instantiate_classes(self) -> None:
@@ -164,13 +169,13 @@ class ShardCLI(LightningCLI):
         """
         self._checkpoint: tuple[str, dict[str, Any]] | None = None
         subcommand = self.config.get("subcommand")
-        path = self.config[subcommand].get("ckpt_path") if subcommand else None
-        if subcommand in ("validate", "test", "predict") and path in (None, *NAMED_CHECKPOINTS):
+        path = self._checkpoint_path(subcommand) if subcommand else None
+        if subcommand in ("validate", "test", "predict") and path is None:
             raise InputError(
-                f"lightning {subcommand} needs --ckpt_path FILE, such as runs/.../checkpoints/best.ckpt: "
-                "an untrained model tells nothing"
+                f"lightning {subcommand} needs --ckpt_path FILE, such as runs/.../checkpoints/best.ckpt (best or last: "
+                "of the newest run): an untrained model tells nothing"
             )
-        if path is None or path in NAMED_CHECKPOINTS:
+        if path is None:
             return
         checkpoint = read_checkpoint(path, "--ckpt_path")
         self._checkpoint = path, architecture_of(checkpoint)
@@ -182,6 +187,28 @@ class ShardCLI(LightningCLI):
         config = {"model": {"class_path": given["_class_path"], "init_args": options}}
         at = after_config_files(self._arguments)
         self.parse_arguments(self.parser, [*self._arguments[:at], "-c", json.dumps(config), *self._arguments[at:]])
+
+    def _checkpoint_path(self, subcommand: str) -> str | None:
+        """The checkpoint that the command line names, by its file; a name in the newest run becomes an option."""
+        options = self.config[subcommand]
+        path: str | None = options.get("ckpt_path")
+        if path is not None:
+            check_is_given(self._arguments, path)
+        if path == "hpc":
+            raise InputError("--ckpt_path hpc: there is no such name here; use last, best or a file")
+        if path in NAMES:
+            file = find_named(path, options.trainer)
+            rank_zero_info(f"--ckpt_path {path}: {file}")
+            options.ckpt_path = path = file
+            self._arguments.append(f"--ckpt_path={path}")
+        return path
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer; without a logger, with a folder of its own for the run."""
+        options = self._get(self.config_init, "trainer")
+        if not has_logger(options):
+            kwargs["default_root_dir"] = str(folder_without_logger(options))
+        return super().instantiate_trainer(**kwargs)
 
 
 def build_cli(arguments: Sequence[str], run: bool = True, callbacks: Sequence[Callback] = ()) -> ShardCLI:
@@ -195,7 +222,8 @@ def build_cli(arguments: Sequence[str], run: bool = True, callbacks: Sequence[Ca
     Raises:
         InputError: arguments or input are wrong.
     """
-    set_parsing_settings(add_print_completion_argument=True)
+    # Interpolation as in ``${model.init_args.kl_weight}`` comes last, when all files and options are in.
+    set_parsing_settings(add_print_completion_argument=True, omegaconf_absolute_to_relative_paths=True)
     return ShardCLI(
         args=list(arguments),
         run=run,
@@ -203,7 +231,12 @@ def build_cli(arguments: Sequence[str], run: bool = True, callbacks: Sequence[Ca
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         seed_everything_default=0,
-        parser_kwargs={"prog": "lightning", "parser_mode": "omegaconf", "exit_on_error": False},
+        parser_kwargs={
+            "prog": "lightning",
+            "parser_mode": "omegaconf+",
+            "exit_on_error": False,
+            "allow_abbrev": False,
+        },
         parser_class=ShardArgumentParser,
         save_config_kwargs={"overwrite": True},
         trainer_defaults={"callbacks": list(callbacks)},

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
+from lightning_ss2a.cli.arguments import files_first
 from lightning_ss2a.cli.errors import explain, run_reporting_errors
 from lightning_ss2a.cli.shards import SHARD_VERBS, Verb
 from lightning_ss2a.cli.sweep import sweep
@@ -25,7 +26,7 @@ def build_parser() -> ArgumentParser:
     """The parser of ``ss2a VERB ...`` and ``ss2a NOUN VERB ARGUMENT --option ...``."""
     set_parsing_settings(add_print_completion_argument=True)
     summary = "Sound-source-aware audio generation: everything but training."
-    parser = ArgumentParser(prog="ss2a", description=summary, exit_on_error=False)
+    parser = ArgumentParser(prog="ss2a", description=summary, exit_on_error=False, allow_abbrev=False)
     words = parser.add_subcommands(dest="noun", metavar="VERB")
     for word, verbs in VERBS.items():
         if not isinstance(verbs, dict):
@@ -60,6 +61,7 @@ def run(arguments: list[str]) -> int | None:
         InputError: arguments or input are wrong.
     """
     parser = build_parser()
+    arguments = files_first(arguments, {*VERBS, *SHARD_VERBS})
     try:
         options = parser.parse_args(arguments)
     except ArgumentError as error:

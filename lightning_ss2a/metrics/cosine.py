@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
+from lightning_ss2a.metrics.base import ExactMetric
 from lightning_ss2a.metrics.functional.cosine import row_cosine
 from lightning_ss2a.metrics.functional.exact_sum import count_non_finite, from_fixed_point, to_fixed_point
 
 
-class MeanCosine(Metric):
+class MeanCosine(ExactMetric):
     r"""Mean cosine between predicted and true embeddings, such as the reconstruction cosine.
 
     .. math:: \frac{1}{N} \sum_i \cos(p_i, t_i)
@@ -38,8 +38,6 @@ class MeanCosine(Metric):
         tensor(0.5000)
     """
 
-    full_state_update = False
-    is_differentiable = False
     higher_is_better = True
     scale = 1
 

@@ -4,15 +4,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_ss2a.metrics.base import ExactMetric
 from lightning_ss2a.metrics.functional.exact_sum import count_non_finite, from_fixed_point, to_fixed_point
 from lightning_ss2a.metrics.functional.modality_gap import unit_difference
 from lightning_ss2a.metrics.gather import gather_ragged
 
 
-class ModalityGap(Metric):
+class ModalityGap(ExactMetric):
     r"""Distance between the means of the two modalities' unit vectors.
 
     .. math:: \left\| \frac{1}{N} \sum_i \frac{v_i}{\|v_i\|} - \frac{1}{N} \sum_i \frac{a_i}{\|a_i\|} \right\|
@@ -41,8 +41,6 @@ class ModalityGap(Metric):
         tensor(2.)
     """
 
-    full_state_update = False
-    is_differentiable = False
     higher_is_better = False
 
     difference: list[Tensor]

@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_ss2a.metrics.base import ExactMetric
 from lightning_ss2a.metrics.functional.retrieval import median_rank, retrieval_ranks, retrieval_recall
 from lightning_ss2a.metrics.gather import gather_ragged
 
 
-class CrossModalRetrieval(Metric):
+class CrossModalRetrieval(ExactMetric):
     """Recall@k and median rank of the matching row among all rows, from visual to audio and back.
 
     As input to ``update``:
@@ -48,8 +48,6 @@ class CrossModalRetrieval(Metric):
         (tensor(0.3333), tensor(2.5000))
     """
 
-    full_state_update = False
-    is_differentiable = False
     higher_is_better = None  # recall: higher, median rank: lower
 
     visual_embedding: list[Tensor]

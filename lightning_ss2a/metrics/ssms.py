@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
+from lightning_ss2a.metrics.base import ExactMetric
 from lightning_ss2a.metrics.functional.exact_sum import count_non_finite
 from lightning_ss2a.metrics.functional.ssms import SSMS_SCALE, matching_labels
 
 
-class SoundSourceMatchingScore(Metric):
+class SoundSourceMatchingScore(ExactMetric):
     r"""Sound source matching score: F1 between the top-N labels of predicted and true audio, times 10.
 
     .. math:: \frac{10}{N_{rows}} \sum_i F_1\left(\mathrm{top}_N(\hat{s}_i), \mathrm{top}_N(s_i)\right)
@@ -44,8 +44,6 @@ class SoundSourceMatchingScore(Metric):
         (tensor(7.5000), tensor([ 5., nan, 10.]))
     """
 
-    full_state_update = False
-    is_differentiable = False
     higher_is_better = True
 
     matches: Tensor

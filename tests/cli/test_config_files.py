@@ -112,3 +112,32 @@ def test_what_is_wrong_in_a_base_is_one_line_with_its_file(folder: Path, capsys,
     assert line.startswith("lightning: error: ")
     assert all(message in line for message in messages)
     assert len(line) < 300
+
+
+INTERPOLATED = """
+model: {init_args: {kl_weight: "${model.init_args.optimization.weight_decay}"}}
+trainer: {callbacks+: [{class_path: EarlyStopping, init_args: {monitor: x, patience: "${trainer.max_epochs}"}}]}
+"""
+
+
+@pytest.mark.parametrize("base", ["", f"base: {CONFIG}"])
+def test_an_interpolation_takes_what_files_and_options_have_made(folder: Path, capsys, base: str):  # noqa: F811
+    Path("mine.yaml").write_text(base + INTERPOLATED)
+    later = ["--model.optimization.weight_decay=0.25", "--trainer.max_epochs=9"]
+    for options in (later, [*later, "--trainer.callbacks.EarlyStopping.min_delta=0.5"]):
+        printed = printed_config(command("fit", "-c", "mine.yaml", *options), capsys)
+        assert printed["model"]["init_args"]["kl_weight"] == 0.25
+        assert callbacks_of(printed)["EarlyStopping"]["patience"] == 9
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("${model.init_args.kl_wieght}", "error: model.kl_weight: Interpolation key '.kl_wieght' not found"),
+        ("${model", "error: model.kl_weight: "),
+        ("${model.class_path}", "model.kl_weight: Expected a float. Got value: lightning_ss2a.training.ManifoldModule"),
+    ],
+)
+def test_an_interpolation_of_nothing_is_one_line(folder: Path, capsys, written: str, message: str):  # noqa: F811
+    Path("mine.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"kl_weight": written}}}))
+    assert message in error_of(command("fit", "-c", "mine.yaml"), capsys)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_ss2a.cli.errors import after_config_files, explain, run_reporting_errors
+from lightning_ss2a.cli.errors import explain, run_reporting_errors
 from lightning_ss2a.errors import InputError
 
 
@@ -71,17 +71,3 @@ def test_the_file_that_holds_no_mapping_is_named(tmp_path: Path):
         arguments = ["fit", "-c", str(tmp_path / "good.yaml"), "--config", str(tmp_path / bad)]
         error = argparse.ArgumentError(None, "Problems parsing config:\n  here")
         assert explain(error, parser, arguments) == f"{tmp_path / bad}: Problems parsing config: here"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "place"),
-    [
-        (["fit"], 1),
-        (["fit", "--x", "1"], 1),
-        (["fit", "-c", "a.yaml", "--x", "1"], 3),
-        (["fit", "-c", "a.yaml", "--x", "1", "--config=b.yaml", "--y=2"], 6),
-        (["fit", "-ca.yaml", "--y=2"], 2),
-    ],
-)
-def test_the_place_after_the_last_file(arguments, place):
-    assert after_config_files(arguments) == place

@@ -58,6 +58,8 @@ def test_a_configuration_file_gives_options_and_the_command_line_wins(capsys, tm
     status, out, _ = run([*arguments, "--print_config"], capsys)
     printed = yaml.safe_load(out)
     assert status == 0
+    before = ["shards", "pack", "a.tar", "out", "--block_rows=9", "-c", str(tmp_path / "pack.yaml"), "--print_config"]
+    assert run(before, capsys) == (0, out, "")
     assert (printed["split"], printed["block_rows"], printed["fields"]) == ("test", 9, {"visual": "a.npy"})
     (tmp_path / "printed.yaml").write_text(out)
     status, again, _ = run(["shards", "pack", "-c", str(tmp_path / "printed.yaml"), "--print_config"], capsys)

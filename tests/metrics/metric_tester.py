@@ -114,6 +114,16 @@ class MetricTester:
         update_in_batches(metric, self.inputs, (20,))
         assert_same_bits(values_of(metric), self.in_one_batch())
 
+    @pytest.mark.parametrize(
+        "convert", [lambda metric: metric.set_dtype(torch.bfloat16), lambda metric: metric.to(torch.float16)]
+    )
+    def test_no_other_dtype_rounds_the_states(self, convert: Callable[[Metric], Metric]):
+        half = {name: tensor[:10] for name, tensor in self.inputs.items()}
+        metric = convert(update_in_batches(convert(self.make()), half, (10,)))
+        assert_same_bits(values_of(update_in_batches(metric, self.inputs, (10,), start=10)), self.in_one_batch())
+        metric.reset()
+        assert_same_bits(values_of(update_in_batches(metric, self.inputs, (20,))), self.in_one_batch())
+
     def test_nothing_goes_into_a_checkpoint(self):
         assert update_in_batches(self.make(), self.inputs, (20,)).state_dict() == {}
 

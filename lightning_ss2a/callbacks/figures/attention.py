@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_ss2a.callbacks.figures.drawing import one_line
 from lightning_ss2a.callbacks.figures.scene_record import GROUPS, MEANS, SceneRecord
 from lightning_ss2a.data.loading.tensors import Rows, count, ragged_column, take, tensor_column, text_column
 from lightning_ss2a.drawing import new_figure
@@ -114,7 +115,7 @@ def attention_columns(scenes: Rows, names: Sequence[str], use_global: bool, rest
 
 
 def _class_name(number: int, names: Sequence[str]) -> str:
-    return names[number] if number >= 0 else "?"
+    return one_line(names[number]) if number >= 0 else "?"
 
 
 def fitted(text: str, inches: float, keep: str = "start") -> str:

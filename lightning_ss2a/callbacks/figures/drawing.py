@@ -45,6 +45,11 @@ def tensors_in(outputs: STEP_OUTPUT) -> Mapping[str, Tensor]:
     return outputs if isinstance(outputs, Mapping) else {}
 
 
+def one_line(name: str) -> str:
+    """Writes a name without tabs and line ends, which would begin another column or row."""
+    return " ".join(name.split())
+
+
 def figure_with_axes(width: float, height: float) -> "tuple[Figure, Axes]":
     """Makes a figure that holds one plot, sizes in inches."""
     figure = new_figure(width, height)

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lightning_ss2a.callbacks.figures.drawing import FigureCallback, figure_with_axes, tensors_in
+from lightning_ss2a.callbacks.figures.drawing import FigureCallback, figure_with_axes, one_line, tensors_in
 from lightning_ss2a.callbacks.outputs import add_figures, tensorboard_writers
 from lightning_ss2a.callbacks.protocols import embeds_pairs
 from lightning_ss2a.callbacks.trainer_state import data_of
+from lightning_ss2a.drawing import literal
 from lightning_ss2a.metric_names import OWN
 
 if TYPE_CHECKING:
@@ -71,12 +72,13 @@ class ManifoldFigures(FigureCallback):
         rows = self._latest = self._gather(len(data_of(trainer).classes))
         self._rows = []
         self.note_drawn(trainer)
-        names, per_class = data_of(trainer).classes, embeds_pairs(pl_module, self).ssms_by_group.get(OWN)
+        names = [literal(one_line(name)) for name in data_of(trainer).classes]
+        per_class = embeds_pairs(pl_module, self).ssms_by_group.get(OWN)
         add_figures(trainer, lambda: self._draw(rows, names, per_class))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Exports the last embeddings to the projector."""
-        names = data_of(trainer).classes
+        names = [one_line(name) for name in data_of(trainer).classes]
         if self._rows:
             self._latest, self._rows = self._gather(len(names)), []  # a collective call, so every rank makes it
         if self._latest is None:

@@ -90,6 +90,25 @@ def all_finite(x: np.ndarray) -> bool:
     return bool(x.view(signed).max() < positive and x.view(unsigned).max() < negative)
 
 
+def zero_vectors(column: Column) -> np.ndarray:
+    """Finds the rows with a vector of zeros, which has no direction: no cosine, and nothing to learn from.
+
+    Args:
+        column: embeddings, [rows, ..., width], or ragged.
+
+    Returns:
+        Their numbers, int64, increasing.
+    """
+    values = column.values if isinstance(column, Ragged) else column
+    vectors = np.ascontiguousarray(values).reshape(-1, values.shape[-1])
+    # Integers, many times as fast as float16; the shift takes the sign away, which a zero may have.
+    bits = vectors.view({2: np.uint16, 4: np.uint32}[vectors.dtype.itemsize])
+    zeros = np.flatnonzero(~(bits << 1).any(axis=1))
+    if isinstance(column, Ragged):
+        return np.unique(np.searchsorted(column.offsets, zeros, side="right") - 1)
+    return np.unique(zeros // max(1, len(vectors) // max(1, len(column))))
+
+
 def column_problems(column: Column, spec: ColumnSpec, rows: int) -> Iterator[tuple[int | None, str]]:
     """Finds what is wrong with a column, as (row, message); row None: the whole column."""
     if isinstance(column, Ragged) != spec.ragged:

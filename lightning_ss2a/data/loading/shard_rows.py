@@ -1,5 +1,6 @@
 """Reads rows of some splits of some data sets, numbered through, from their shards."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -8,9 +9,10 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from lightning_ss2a.data.format.columns import Columns, Ragged, join_columns
+from lightning_ss2a.data.format.columns import Columns, Ragged, join_columns, zero_vectors
 from lightning_ss2a.data.format.manifest import Manifest, Shard
 from lightning_ss2a.data.format.reader import ShardReader
+from lightning_ss2a.data.format.storage import join_url
 from lightning_ss2a.data.loading.tensors import Column, RaggedRows, Rows
 from lightning_ss2a.errors import ShardError
 
@@ -51,6 +53,7 @@ class ShardRows:
         self.columns = list(columns)
         self.views = {name: f.views for name, f in manifests[0].fields.items() if f.views and name in self.columns}
         self._specs = {name: manifests[0].columns[name] for name in self.columns}
+        self._zeros_named: set[str] = set()
         self._dtypes = {
             name: np.result_type(*(m.columns[name].dtype for m in manifests))
             for name, spec in self._specs.items()
@@ -175,15 +178,28 @@ class ShardRows:
         number, first = self._blocks[block]
         i, split, shard, _ = self._shards[number]
         if self.numbers is None or start == stop:
-            return self._readers[i].read(split, shard, first + start, first + stop, self.columns)
-        places = self._starts[block] + np.array([start, stop])
-        rows = self.numbers[slice(*places)] - self._firsts[block]
+            rows = np.arange(start, stop)
+        else:
+            places = self._starts[block] + np.array([start, stop])
+            rows = self.numbers[slice(*places)] - self._firsts[block]
         # A block is checked and decoded as a whole, so that all between the first and the last row costs nothing more.
-        begin, end = int(rows[0]), int(rows[-1]) + 1
+        begin, end = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (start, stop)
         columns = self._readers[i].read(split, shard, first + begin, first + end, self.columns)
-        if len(rows) == end - begin:
-            return columns
-        return {name: _taken(column, rows - begin) for name, column in columns.items()}
+        if len(rows) != end - begin:
+            columns = {name: _taken(column, rows - begin) for name, column in columns.items()}
+        self._name_zeros(columns, join_url(self._readers[i].path, self._shards[number][-1].file), first + rows)
+        return columns
+
+    def _name_zeros(self, columns: Columns, file: str, rows: np.ndarray) -> None:
+        """Warns of the first vector of zeros in each field: it can be read, and makes losses and metrics useless."""
+        for name in columns.keys() - self._zeros_named:
+            if self._specs[name].role == "embedding" and len(zeros := zero_vectors(columns[name])):
+                self._zeros_named.add(name)
+                warnings.warn(
+                    f"{file}, row {rows[zeros[0]]}, field {name}: holds a vector of zeros, which has no direction; "
+                    "ss2a shards validate names all such rows",
+                    stacklevel=2,
+                )
 
 
 def _first_rows(shard: Shard) -> np.ndarray:

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from lightning_ss2a.data.format.block_layout import block_column, block_members
-from lightning_ss2a.data.format.columns import Column, column_problems, dense
+from lightning_ss2a.data.format.columns import Column, column_problems, dense, zero_vectors
 from lightning_ss2a.data.format.manifest import MANIFEST, Manifest, Shard
 from lightning_ss2a.data.format.reader import read_block
 from lightning_ss2a.data.format.sample_layout import sample_columns
+from lightning_ss2a.data.format.schema import ColumnSpec
 from lightning_ss2a.data.format.storage import PLAIN_NAME, RangeReader, join_url
 from lightning_ss2a.errors import ShardError
 from lightning_ss2a.files import is_local, local_path
@@ -50,8 +51,9 @@ class Problem:
 def validate_dataset(path: str | os.PathLike) -> list[Problem]:
     """Finds all problems of a data set; an empty list if there are none.
 
-    Checks the manifest, every file's size and sha256, every block's crc32, members, types, shapes, finite numbers and
-    indices in range, keys that come twice, groups in more than one split, the label head, and files left over.
+    Checks the manifest, every file's size and sha256, every block's crc32, members, types, shapes, finite numbers,
+    vectors of zeros, indices in range, keys that come twice, groups in more than one split, the label head, and files
+    left over.
 
     Args:
         path: folder or URL of the data set.
@@ -117,7 +119,7 @@ class _Validator:
                 except ShardError as error:
                     yield Problem(shard.file, str(error), field=name)
                 else:
-                    found = list(column_problems(column, spec, block.rows))
+                    found = list(_row_problems(column, spec, block.rows))
                     yield from (Problem(shard.file, m, None if r is None else first + r, name) for r, m in found)
                     self._remember(split, name, column, usable=all(row is not None for row, _ in found))
             first += block.rows
@@ -126,7 +128,7 @@ class _Validator:
         data = file.read_all()
         columns = sample_columns(data, manifest.columns, manifest.classes, shard.rows, join_url(self.path, shard.file))
         for name, column in columns.items():
-            for row, message in column_problems(column, manifest.columns[name], shard.rows):
+            for row, message in _row_problems(column, manifest.columns[name], shard.rows):
                 yield Problem(shard.file, message, row, name)
             self._remember(split, name, column, usable=True)
 
@@ -179,6 +181,14 @@ def _file_problems(file: RangeReader, shard: Shard) -> Iterator[Problem]:
         yield Problem(shard.file, f"has {size} bytes, the manifest says {shard.bytes}")
     elif sha256.hexdigest() != shard.sha256:
         yield Problem(shard.file, "sha256 is not the manifest's")
+
+
+def _row_problems(column: Column, spec: ColumnSpec, rows: int) -> Iterator[tuple[int | None, str]]:
+    """Finds what makes a column unreadable, as (row, message), and vectors of zeros, which nothing but this refuses."""
+    found = list(column_problems(column, spec, rows))
+    yield from found
+    if spec.role == "embedding" and not found:
+        yield from ((int(row), "holds a vector of zeros, which has no direction") for row in zero_vectors(column))
 
 
 def _shortened(problems: Iterator[Problem]) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lightning_ss2a.drawing import literal
 from lightning_ss2a.sweeps.reporting.ranking import Ranked
 from lightning_ss2a.sweeps.running.records import Objective
 
@@ -53,12 +54,12 @@ def legible(text: str, width: int = 16, lines: int = 2) -> str:
     wrapped.append(line)
     if len(wrapped) > lines:
         wrapped = [*wrapped[: lines - 1], f"{wrapped[lines - 1][: width - 1]}…"]
-    return "\n".join(wrapped).replace("$", r"\$")
+    return literal("\n".join(wrapped))
 
 
 def title_of(objective: Objective) -> str:
     """Names the metric, and which way is better."""
-    return f"{objective.metric} ({objective.better})".replace("$", r"\$")
+    return literal(f"{objective.metric} ({objective.better})")
 
 
 def value_range(ranked: Sequence[Ranked], objective: Objective) -> tuple[float, float]:

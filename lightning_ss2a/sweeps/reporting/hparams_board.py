@@ -1,8 +1,8 @@
 """The whole study in TensorBoard: a session per trial in the HParams tab, and the study's figures.
 
 Everything is written anew from the trials' records into ``<study>/board``, so ``tensorboard --logdir <study>`` shows it
-beside the runs' own curves. (TensorBoard knows one experiment a log directory: of a folder above several studies its
-HParams tab would show the parameters of one.)
+beside the runs' own curves, and ``--logdir`` of a folder above several studies shows the trials of all; why there is no
+summary of the experiment: :mod:`lightning_ss2a.callbacks.hyperparameters`.
 """
 
 import io
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_ss2a.sweeps.reporting.text import setting_text, short_names
+from lightning_ss2a.callbacks.hyperparameters import session_end, session_start
+from lightning_ss2a.sweeps.reporting.text import setting_text
 from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
 from lightning_ss2a.tables import spread
@@ -36,10 +37,10 @@ def write_board(
     parameters: Mapping[str, Parameter],
     figures: Iterable[Path] = (),
 ) -> None:
-    """Writes ``board/`` (the experiment: domains, names of metrics, figures) and ``board/0003/`` for each trial begun.
+    """Writes ``board/`` (the figures) and ``board/0003/`` for each trial begun.
 
     A trial's session has its parameters, the mean of each objective and, as ``<metric>/spread``, the standard deviation
-    over repeats. Complete trials are successes, failed ones failures, pruned ones unknown, and those under way running.
+    over repeats. Complete trials are successes, failed ones failures, pruned ones and those under way unknown.
     May be called at any time, also while TensorBoard is looking: files appear whole.
 
     Args:
@@ -54,15 +55,15 @@ def write_board(
     told = {name: _single_type(parameter) for name, parameter in parameters.items()}
     for record in begun:
         _write_events(board / f"{record.number:04d}", _session(record, objectives, told), 0)
-    experiment = [_experiment(objectives, begun, parameters, told), *map(_picture, figures)]
-    _write_events(board, experiment, sum(record.state == "complete" for record in records))
+    _write_events(board, [*map(_picture, figures)], sum(record.state == "complete" for record in records))
 
 
 def _single_type(parameter: Parameter) -> Tell:
-    """TensorBoard wants all values of a parameter to be of one type: texts, where they are of several."""
+    """TensorBoard wants all values of a parameter to be of one type: texts, where they are of several; none is None."""
     kinds = {
         bool if isinstance(value, bool) else float if isinstance(value, (int, float)) else str
         for value in parameter.ends
+        if value is not None
     }
     return kinds.pop() if len(kinds) == 1 and kinds != {str} else setting_text
 
@@ -70,48 +71,18 @@ def _single_type(parameter: Parameter) -> Tell:
 def _session(record: TrialRecord, objectives: Sequence[Objective], told: Mapping[str, Tell]) -> "list[Summary]":
     """Makes the summaries of one trial."""
     from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 
-    point = {name: tell(record.point[name]) for name, tell in told.items() if name in record.point}
-    summaries = [summary_v2.hparams_pb(point, trial_id=f"{record.number:04d}", start_time_secs=0)]
+    point = {name: record.point[name] for name in told if record.point.get(name) is not None}
+    summaries = [session_start({name: told[name](value) for name, value in point.items()}, seconds=0)]
     for objective in objectives:
         values = list(record.finite_values(objective.metric).values())
         numbers = {objective.metric: statistics.fmean(values)} if values else {}
         numbers |= {f"{objective.metric}/spread": spread(values)} if len(values) > 1 else {}
         summaries += [Summary(value=[Summary.Value(tag=tag, simple_value=x)]) for tag, x in numbers.items()]
     if record.state != "running":
-        states = {"complete": api_pb2.STATUS_SUCCESS, "failed": api_pb2.STATUS_FAILURE}
-        status = states.get(record.state, api_pb2.STATUS_UNKNOWN)
-        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=record.seconds or 0)
-        # summary_v2 has no function for the end of a session, and the one in summary.py needs TensorFlow.
-        data = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
-        value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=data, tensor=metadata.NULL_TENSOR)
-        summaries.append(Summary(value=[value]))
+        states = {"complete": "STATUS_SUCCESS", "failed": "STATUS_FAILURE"}
+        summaries.append(session_end(states.get(record.state, "STATUS_UNKNOWN"), record.seconds or 0))
     return summaries
-
-
-def _experiment(
-    objectives: Sequence[Objective],
-    records: Sequence[TrialRecord],
-    parameters: Mapping[str, Parameter],
-    told: Mapping[str, Tell],
-) -> "Summary":
-    from tensorboard.plugins.hparams.summary_v2 import Discrete, HParam, Metric, RealInterval, hparams_config_pb
-
-    names = short_names(parameters)
-    hparams = []
-    for name, parameter in parameters.items():
-        values = [told[name](value) for value in parameter.ends]
-        domain = RealInterval(*values) if parameter.options is None else Discrete(values)
-        hparams.append(HParam(name, domain, names[name]))
-    metrics = []
-    for objective in objectives:
-        text = f"mean over repeats; {objective.better}"
-        metrics.append(Metric(objective.metric, display_name=objective.metric, description=text))
-        if any(len(record.finite_values(objective.metric)) > 1 for record in records):
-            tag = f"{objective.metric}/spread"
-            metrics.append(Metric(tag, display_name=tag, description="standard deviation over repeats"))
-    return hparams_config_pb(hparams, metrics, time_created_secs=0)
 
 
 def _picture(path: Path) -> "Summary":

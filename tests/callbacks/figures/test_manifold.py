@@ -151,3 +151,18 @@ def test_when_the_next_figures_are_due_goes_with_the_checkpoint():
     figures._next_epoch = 16
     resumed.load_state_dict(figures.state_dict())
     assert resumed._next_epoch == 16
+
+
+@pytest.mark.parametrize("names", [("a\tb", "c\nd", "e\r\nf"), (r"$\frac$", "5 $ and 6 $", "plain")])
+def test_class_names_of_any_letters_are_drawn_and_projected(tmp_path: Path, names: tuple[str, ...]):
+    data = make_data(write_learnable_pairs(tmp_path / "pairs", classes=names))
+    logger = TensorBoardLogger(tmp_path, name="run", version=0)
+    make_trainer(tmp_path, logger=logger, callbacks=[ManifoldFigures()], max_epochs=1).fit(
+        make_module(), datamodule=data
+    )
+    (metadata,) = (tmp_path / "run").rglob("metadata.tsv")
+    lines = [line.split("\t") for line in metadata.read_text().removesuffix("\n").split("\n")]
+    assert lines[0] == ["modality", "class"]
+    assert len(lines) == 1 + 2 * 23
+    assert {modality for modality, _ in lines[1:]} == {"visual", "audio"}
+    assert {name for _, name in lines[1:]} == {" ".join(name.split()) for name in names}

@@ -1,5 +1,6 @@
 """ShardDataset, batches of every kind, and the rule of residency."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from lightning_ss2a.data.loading import datamodule
 from lightning_ss2a.data.loading.residency import available_memory, choose_residency
 from lightning_ss2a.data.loading.tensors import RaggedRows, join, take
 from lightning_ss2a.errors import InputError
-from tests.data.shards import AUDIO_WIDTH, VISUAL_WIDTH, embeddings, write_pairs
+from tests.data.shards import AUDIO_WIDTH, VISUAL_WIDTH, embeddings, pair_columns, write_pairs
 
 PLACES = pytest.mark.parametrize(
     "options", [{"residency": "memory"}, {"residency": "stream", "shuffle_rows": 16}], ids=["memory", "stream"]
@@ -164,3 +165,25 @@ def test_residency_prefers_a_gpu_that_has_room(monkeypatch):
     gpu = torch.device("cuda", 0)
     assert choose_residency("auto", 250, gpu, 1)[0] == "device"
     assert choose_residency("auto", 251, gpu, 1)[0] == "memory"
+
+
+@pytest.mark.parametrize("residency", ["memory", "stream"])
+@pytest.mark.parametrize("chosen", [None, np.r_[3:40:2, 41:100]], ids=["all rows", "a selection"])
+def test_vectors_of_zeros_are_named_once_when_they_are_trained_on(tmp_path: Path, residency: str, chosen):
+    columns = pair_columns(np.arange(100), group_size=2, visual_views=2, audio_views=None)
+    columns["audio"][[41, 77]] = 0
+    fields = {"visual": FieldSpec(VISUAL_WIDTH, "eye", views=2), "audio": FieldSpec(AUDIO_WIDTH, "ear")}
+    with ShardWriter(tmp_path, "pairs", fields, ["cat", "dog", "owl"], block_rows=8, shard_rows=40) as writer:
+        writer.write("train", columns)
+    data = ShardDataModule(str(tmp_path), batch_size=10, residency=residency, num_workers=0, fold=None)
+    data.select_training_rows(chosen)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loader = data.train_dataloader()
+        for epoch in range(2):
+            loader.set_epoch(epoch)
+            assert len(list(loader)) == len(loader)
+    messages = [str(warning.message) for warning in caught if "zeros" in str(warning.message)]
+    names = [f"{tmp_path}/train-000001.tar, row {row}, field audio: holds a vector of zeros" for row in (1, 37)]
+    assert len(messages) == 1  # a stream reads its blocks in any order
+    assert messages[0].startswith(tuple(names))

@@ -20,6 +20,41 @@ def test_good_data_has_no_problems(tmp_path, kind, layout):
     assert validate_dataset(f"file://{tmp_path}") == []
 
 
+def set_zero(columns: dict, kind: str) -> None:
+    """One vector of row 5 in every field."""
+    columns["audio"][5] = 0
+    if kind == "scenes":
+        columns["sources"][5][-1] = columns["global_visual"][5] = 0
+    elif kind == "videos":
+        columns["frames"][5, -1] = 0
+    else:
+        columns["visual"][5, 1] = 0
+
+
+@pytest.mark.parametrize("layout", ["blocks", "samples"])
+@pytest.mark.parametrize("kind", FIELDS)
+def test_vectors_of_zeros_are_named(tmp_path, kind, layout):
+    columns = random_columns(kind, 12)
+    set_zero(columns, kind)
+    options = {"block_rows": 3, "shard_rows": 8, "layout": layout}
+    with ShardWriter(tmp_path, kind, FIELDS[kind], CLASSES, **options) as writer:
+        writer.write("train", columns)
+    found = validate_dataset(tmp_path)
+    assert {str(p) for p in found} == {
+        f"train-000000.tar, row 5, field {name}: holds a vector of zeros, which has no direction"
+        for name in FIELDS[kind]
+    }
+
+
+def test_coordinates_of_zero_are_no_vector_of_zeros(tmp_path):
+    columns = random_columns("pairs", 12)
+    columns["audio"][:, [0, -1]] = 0
+    columns["visual"][3, 0, :-1] = -0.0
+    with ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES) as writer:
+        writer.write("train", columns)
+    assert validate_dataset(tmp_path) == []
+
+
 def test_a_block_that_is_said_to_be_huge(tmp_path):
     make_dataset(tmp_path)
 

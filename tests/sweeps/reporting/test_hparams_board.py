@@ -15,6 +15,7 @@ from lightning_ss2a.sweeps.reporting.figures import write_figures
 from lightning_ss2a.sweeps.reporting.hparams_board import write_board
 from lightning_ss2a.sweeps.running.records import TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
+from tests.hparams_tab import NUMBER, HParamsTab
 from tests.sweeps.studies import BOTTLENECK, DROPOUT, LOSS, LR, NORM, SSMS, WIDTH, realistic
 
 
@@ -38,7 +39,7 @@ def test_each_trial_is_a_session_with_its_mean_and_spread(tmp_path: Path):
         events = events_of(tmp_path / "board" / f"{record.number:04d}")
         start = metadata.parse_session_start_info_plugin_data(hparams_of(events, metadata.SESSION_START_INFO_TAG))
         assert start.hparams[LR].number_value == record.point[LR]
-        assert start.hparams[NORM].string_value == str(record.point[NORM] or "null")
+        assert start.hparams[NORM].string_value == (record.point[NORM] or "")  # None is left out
         assert (BOTTLENECK in start.hparams) == (BOTTLENECK in record.point)
         if record.state == "complete":
             assert events.Scalars("val/ssms")[0].value == pytest.approx(record.mean("val/ssms"))
@@ -51,20 +52,30 @@ def test_each_trial_is_a_session_with_its_mean_and_spread(tmp_path: Path):
             assert end.status == expected.get(record.state, api_pb2.STATUS_UNKNOWN)
 
 
-def test_the_experiment_has_the_whole_domain_and_the_pictures(tmp_path: Path):
+def test_the_pictures_are_there_and_no_experiment_that_would_hide_other_runs(tmp_path: Path):
     records, space = realistic()
     pictures = write_figures(tmp_path, records, [SSMS], space)
     write_board(tmp_path, records, [SSMS], space, pictures)
     events = events_of(tmp_path / "board")
-    experiment = metadata.parse_experiment_plugin_data(hparams_of(events, metadata.EXPERIMENT_TAG))
-    infos = {info.name: info for info in experiment.hparam_infos}
-    assert (infos[LR].domain_interval.min_value, infos[LR].domain_interval.max_value) == (1e-5, 1e-1)
-    assert list(infos[WIDTH].domain_discrete) == [256, 512, 1024]
-    assert list(infos[NORM].domain_discrete)[2] == "null"
-    assert infos[LR].display_name == "lr"
-    assert [info.name.tag for info in experiment.metric_infos] == ["val/ssms", "val/ssms/spread"]
     assert events.Tags()["images"] == ["study/history", "study/slice"]
     assert events.Images("study/slice")[0].encoded_image_string == pictures[1].read_bytes()
+    assert metadata.EXPERIMENT_TAG not in events.Tags()["tensors"]
+
+
+def test_the_tab_unites_the_trials_of_several_studies(tmp_path: Path):
+    records, space = realistic()
+    write_board(tmp_path / "one", records, [SSMS], space)
+    write_board(tmp_path / "other", [TrialRecord(0, "complete", {LR: 0.5, "x": 1.0})], [SSMS], {LR: space[LR], "x": X})
+    tab = HParamsTab(tmp_path)
+    trials = [f"one/board/{record.number:04d}" for record in records]
+    assert list(tab.sessions()) == [*trials, "other/board/0000"]
+    assert set(tab.types) == {*space, "x"}
+    assert tab.metrics == {"val/ssms", "val/ssms/spread"}
+    best = {"metric": {"tag": "val/ssms"}, "order": api_pb2.ORDER_DESC}
+    values = {f"one/board/{record.number:04d}": record.mean("val/ssms") for record in records}
+    expected = max((name for name in values if values[name] is not None), key=values.get)
+    assert next(iter(tab.sessions(best))) == expected
+    tab.check_every_column()
 
 
 def test_a_trial_that_went_on_is_replaced_by_a_later_file(tmp_path: Path):
@@ -77,6 +88,18 @@ def test_a_trial_that_went_on_is_replaced_by_a_later_file(tmp_path: Path):
     assert second.name > first.name
     assert sorted(path.name for path in (tmp_path / "board").glob("*/")) == ["0000", "0001"]
     assert events_of(second.parent).Scalars("val/ssms")[0].value == 2.5
+
+
+X = Parameter(choices=[None, 1.0])
+
+
+def test_numbers_beside_null_are_numbers(tmp_path: Path):
+    records = [TrialRecord(n, "complete", {"x": x}) for n, x in enumerate((None, 1.0))]
+    write_board(tmp_path, records, [SSMS], {"x": X})
+    tab = HParamsTab(tmp_path)
+    assert tab.types == {"x": NUMBER}
+    assert list(tab.sessions({"hparam": "x", "exclude_missing_values": True})) == ["board/0001"]
+    tab.check_every_column()
 
 
 def test_killed_in_between_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -100,11 +123,6 @@ def test_killed_in_between_leaves_no_half_file(tmp_path: Path, monkeypatch: pyte
 def test_choices_of_several_types_are_texts(tmp_path: Path):
     space = {"a": Parameter(choices=[1, None, "x"]), "b": Parameter(choices=[True, False])}
     write_board(tmp_path, [TrialRecord(0, "running", {"a": 1, "b": False})], [SSMS], space)
-    experiment = metadata.parse_experiment_plugin_data(
-        hparams_of(events_of(tmp_path / "board"), metadata.EXPERIMENT_TAG)
-    )
-    assert list(experiment.hparam_infos[0].domain_discrete) == ["1", "null", "x"]
-    assert list(experiment.hparam_infos[1].domain_discrete) == [False, True]
     events = events_of(tmp_path / "board" / "0000")
     start = metadata.parse_session_start_info_plugin_data(hparams_of(events, metadata.SESSION_START_INFO_TAG))
     assert start.hparams["a"].string_value == "1"
@@ -172,11 +190,11 @@ def test_tensorboard_itself_shows_every_trial(tmp_path: Path, tensorboard: int):
     write_board(tmp_path, records, [SSMS], space, pictures)
     every = ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_UNKNOWN", "STATUS_RUNNING"]
     groups = patiently(lambda: groups_of(tensorboard, every), lambda groups: len(groups) == len(records))
-    assert sorted(groups) == [f"{record.number:04d}" for record in records]
+    assert sorted(groups) == [f"board/{record.number:04d}" for record in records]
     for record in records:
-        group = groups[f"{record.number:04d}"]
+        group = groups[f"board/{record.number:04d}"]
         assert group["hparams"][LR] == record.point[LR]
-        assert set(group["hparams"]) == set(record.point)
+        assert set(group["hparams"]) == {name for name, value in record.point.items() if value is not None}
         metrics = {value["name"]["tag"]: value["value"] for value in group.get("metricValues", [])}
         expected = record.mean("val/ssms")
         assert metrics.get("val/ssms") == (None if expected is None else pytest.approx(expected))
@@ -191,7 +209,7 @@ def test_tensorboard_itself_shows_every_trial(tmp_path: Path, tensorboard: int):
     last = records[-1]
     done = [*records[:-1], TrialRecord(last.number, "complete", last.point, {"seed_0": {"val/ssms": 9.0}})]
     write_board(tmp_path, done, [SSMS], space, pictures)
-    name = f"{last.number:04d}"
+    name = f"board/{last.number:04d}"
     groups = patiently(
         lambda: groups_of(tensorboard, ["STATUS_SUCCESS"]), lambda groups: groups.get(name, {}).get("metricValues")
     )
