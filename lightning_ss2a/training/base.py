@@ -28,7 +28,7 @@ from lightning_ss2a.training.optimization import (
     build_schedule,
     run_progress,
 )
-from lightning_ss2a.training.resume import finish_epoch
+from lightning_ss2a.training.resume import finish_epoch, restore_position
 from lightning_ss2a.training.validation.baselines import TrainingStatistics, training_statistics
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
@@ -231,7 +231,7 @@ class MeasuredModule(LightningModule):
             checkpoint["training_statistics"] = {n: x.cpu() for n, x in self._statistics.state_dict().items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the closed-form maps back.
+        """Take the closed-form maps back; a fit also finds its place in the epoch.
 
         Raises:
             InputError: the checkpoint has another format.
@@ -239,6 +239,8 @@ class MeasuredModule(LightningModule):
         check_format(checkpoint, "checkpoint" if self._trainer is None else f"checkpoint {self.trainer.ckpt_path}")
         if "training_statistics" in checkpoint:
             self.statistics = TrainingStatistics(**checkpoint["training_statistics"])
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            restore_position(checkpoint, self.trainer.accumulate_grad_batches if self.automatic_optimization else None)
 
     # ---------------------------------------------------------------- training
 
@@ -287,9 +289,8 @@ class StageModule(MeasuredModule):
 
     A stage defines :attr:`network`, :meth:`losses`, and what :class:`MeasuredModule` asks for.
 
-    Resuming is exact from checkpoints between optimiser steps; Lightning forgets the gradients of batches that wait for
-    their step (``accumulate_grad_batches``), and no checkpoint callback saves there but in the middle of an epoch's
-    validation (``val_check_interval``).
+    Resuming is exact from every checkpoint. Lightning forgets the gradients of batches that wait for their step
+    (``accumulate_grad_batches``); a resumed run trains on these batches again.
     """
 
     @property
