@@ -4,6 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,9 @@ def build_cli(arguments: Sequence[str], run: bool = True, callbacks: Sequence[Ca
         InputError: arguments or input are wrong.
     """
     set_parsing_settings(add_print_completion_argument=True)
-    return ShardCLI(
+    # In a context of its own: the parser's outlives its use, and would keep trainer, model and data alive.
+    return copy_context().run(
+        ShardCLI,
         args=list(arguments),
         run=run,
         subclass_mode_model=True,
