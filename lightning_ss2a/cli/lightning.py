@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import lightning_ss2a.analysis.interventions
@@ -20,6 +21,7 @@ import lightning_ss2a.callbacks
 import lightning_ss2a.data.loading.datamodule
 import lightning_ss2a.training  # noqa: F401  (short class names in configs)
 from lightning_ss2a.callbacks import RunSummary
+from lightning_ss2a.callbacks.slurm import requeued_checkpoint
 from lightning_ss2a.checkpoints import architecture_of, other_architecture, read_checkpoint
 from lightning_ss2a.cli.callback_options import with_callback_options
 from lightning_ss2a.cli.errors import after_config_files, explain, naming_base_files, run_reporting_errors
@@ -112,7 +114,7 @@ class ShardCLI(LightningCLI):
         return self.trainer.callbacks  # type: ignore[attr-defined]  # set, but not declared, by Lightning
 
     def before_fit(self) -> None:
-        """Tell before the first epoch, not after it, that a metric will be missing.
+        """Tell before the first epoch, not after it, that a metric will be missing; go on with a requeued Slurm job.
 
         Raises:
             InputError: a callback monitors SSMS, and the data have no label head.
@@ -123,6 +125,17 @@ class ShardCLI(LightningCLI):
                 f"{', '.join(self.datamodule.datasets)}: no label head, so there is no val/ssms for ModelCheckpoint to "
                 "monitor; in a copy of the configuration, set its monitor to val/reconstruction_cosine"
             )
+        self._go_on_in_requeued_job()
+
+    def _go_on_in_requeued_job(self) -> None:
+        options = self.config_init[self.subcommand]
+        requeued = requeued_checkpoint(self.trainer)
+        if requeued is not None:
+            rank_zero_info(f"This job was requeued, and goes on from {requeued}")
+            options.ckpt_path = str(requeued)
+        elif options.ckpt_path is None:
+            # None is meant: under Slurm, Lightning would resume from what any job has left in the working directory.
+            self.trainer._checkpoint_connector._user_managed = True
 
     def before_validate(self) -> None:
         """Print the numbers once: as a table with their baselines, where a RunSummary does it."""
