@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from contextvars import copy_context
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import yaml
@@ -27,6 +28,7 @@ from lightning_ss2a.cli.callback_options import with_callback_options
 from lightning_ss2a.cli.errors import after_config_files, explain, naming_base_files, run_reporting_errors
 from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
+from lightning_ss2a.data.loading.streaming import FEWER_WORKERS
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.training.base import MeasuredModule
 
@@ -104,10 +106,34 @@ class ShardCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
-        except (ValueError, ImportError) as error:
+        except (ValueError, TypeError, ImportError) as error:
             raise InputError(_refusal(error)) from error
         if self._checkpoint is not None:
-            _check_architecture(self.model, *self._checkpoint)
+            _check_model(self.model, *self._checkpoint)
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise InputError(f"--seed_everything: {error}") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run, and say in one line what neither we nor Lightning could name before.
+
+        Raises:
+            InputError: a process that reads ahead was killed, or Lightning refuses a switch that goes on with the data.
+        """
+        try:
+            super()._run_subcommand(subcommand)
+        except RuntimeError as error:
+            # torch has no class for it, and may raise it between any two lines, from its handler of signals.
+            if not str(error).startswith("DataLoader worker (pid"):
+                raise
+            raise InputError(f"a process that reads ahead was killed ({error}); {FEWER_WORKERS}") from error
+        except ValueError as error:
+            if not _is_raised_by_lightning(error):
+                raise
+            raise InputError(str(error)) from error
 
     @property
     def _callbacks(self) -> list[Callback]:
@@ -163,7 +189,7 @@ class ShardCLI(LightningCLI):
         Lightning's method (of this name) lets those of the checkpoint win over everything, while training too: a
         changed option would silently not count.
         """
-        self._checkpoint: tuple[str, dict[str, Any]] | None = None
+        self._checkpoint: tuple[str, str, dict[str, Any]] | None = None  # file, class of the model, architecture
         subcommand = self.config.get("subcommand")
         path = self.config[subcommand].get("ckpt_path") if subcommand else None
         if subcommand in ("validate", "test", "predict") and path in (None, *NAMED_CHECKPOINTS):
@@ -174,8 +200,8 @@ class ShardCLI(LightningCLI):
         if path is None or path in NAMED_CHECKPOINTS or "://" in path or path.startswith("registry"):
             return
         checkpoint = read_checkpoint(path, "--ckpt_path")
-        self._checkpoint = path, architecture_of(checkpoint)
         given = checkpoint["hyper_parameters"]
+        self._checkpoint = path, given["_class_path"], architecture_of(checkpoint)
         if subcommand == "fit":
             _remember_manifold(self.config.fit.model.init_args, given)
             return
@@ -246,9 +272,18 @@ def _refusal(error: BaseException) -> str:
     return str(error)
 
 
-def _check_architecture(model: MeasuredModule, path: str, checkpoint: dict[str, Any]) -> None:
-    """Name the option that makes the weights not fit; torch would list every tensor of the model, or none."""
-    for name, ours, theirs in other_architecture(model.architecture, checkpoint):
+def _is_raised_by_lightning(error: BaseException) -> bool:
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"].startswith("lightning.")
+
+
+def _check_model(model: MeasuredModule, path: str, class_path: str, architecture: dict[str, Any]) -> None:
+    """Name the class or the option that makes the weights not fit; torch would list every tensor, or none."""
+    # A class of one's own may go on with a checkpoint of the one that it builds on.
+    if class_path not in {f"{base.__module__}.{base.__qualname__}" for base in type(model).__mro__}:
+        other = class_path.rpartition(".")[2]
+        raise InputError(f"{path} is the checkpoint of a {other}, the configuration is of a {type(model).__name__}")
+    for name, ours, theirs in other_architecture(model.architecture, architecture):
         advice = "other data" if name in LINKED else f"--model.{name} {json.dumps(theirs)}"
         raise InputError(f"{path} has model.{name} {theirs}, here it is {ours}; use {advice}")
 
