@@ -27,12 +27,17 @@ def check_format(checkpoint: Mapping[str, Any], source: str) -> None:
         source: the file and what named it, for the message.
 
     Raises:
-        InputError: it has another format or none.
+        InputError: it has another format or none, or lacks what that format has.
     """
-    found = checkpoint.get("lightning_ss2a", {}).get("format")
+    ours = checkpoint.get("lightning_ss2a")
+    found = ours.get("format") if isinstance(ours, dict) else None
     if found != FORMAT:
         found = "none of ours" if found is None else found
         raise InputError(f"{source}: its format is {found}, this version reads {FORMAT}; train anew")
+    options = checkpoint.get("hyper_parameters")
+    named = isinstance(options, dict) and "_class_path" in options
+    if not (named and isinstance(ours, dict) and isinstance(ours.get("architecture"), dict)):
+        raise InputError(f"{source}: lacks the options or the architecture of its model; something has changed it")
 
 
 def read_checkpoint(path: str, option: str) -> dict[str, Any]:

@@ -38,6 +38,21 @@ def test_a_checkpoint_of_another_format_is_refused_by_name(tmp_path: Path, own: 
         make_trainer(tmp_path).fit(make_module(), datamodule=data, ckpt_path=path, weights_only=True)
 
 
+CHANGED = {
+    "number": {"lightning_ss2a": 5},
+    "architecture": {"lightning_ss2a": {"format": FORMAT}},
+    "options": {"hyper_parameters": {}},
+}
+
+
+@pytest.mark.parametrize("part", CHANGED.values(), ids=CHANGED)
+def test_a_checkpoint_that_something_has_changed_is_refused_in_one_line(tmp_path: Path, part: dict):
+    path = tmp_path / "changed.ckpt"
+    torch.save(torch.load(save_manifold(path), weights_only=True) | part, path)
+    with pytest.raises(InputError, match=r"changed.ckpt: (its format is none of ours|lacks the options)"):
+        read_checkpoint(str(path), "--ckpt_path")
+
+
 def test_a_module_made_in_python_is_made_again_from_plain_values(tmp_path: Path):
     path = save_manifold(tmp_path / "manifold.ckpt", dropout=0.3, top_n=3)
     checkpoint = torch.load(path, weights_only=True)

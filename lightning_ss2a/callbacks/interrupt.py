@@ -4,14 +4,16 @@ import shlex
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_ss2a.callbacks.outputs import run_folder
 from lightning_ss2a.callbacks.protocols import HoldsBatches
-from lightning_ss2a.callbacks.trainer_state import is_last_batch, is_logging_batch
+from lightning_ss2a.callbacks.slurm import SlurmJob, slurm_job
+from lightning_ss2a.callbacks.trainer_state import cluster_environment_of, is_last_batch, is_logging_batch
 
 
 class GracefulInterrupt(Callback):
@@ -22,6 +24,9 @@ class GracefulInterrupt(Callback):
     Ctrl-C stops at once. During validation, the step is the first one after it; after the last step of an epoch comes
     its validation, which a resumed run would leave out.
 
+    In a Slurm job, the signal that announces its end (``sbatch --signal=USR1@90``) does the same, and then asks Slurm
+    to run the job again; the checkpoint is named after the job, and ``lightning fit`` goes on from it in this job only.
+
     Several processes agree at the trainer's logging steps, since to agree at each step would cost a wait at each step.
     Where no signals can be had (a thread of a notebook, say), nothing is changed.
     """
@@ -29,15 +34,28 @@ class GracefulInterrupt(Callback):
     def __init__(self) -> None:
         self._asked = False
         self._agreed = False
+        self._requeues = False
+        self._job: SlurmJob | None = None
         self._previous: dict[int, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Takes Slurm's signal from Lightning; one that comes before training starts waits until then."""
+        self._job = slurm_job(trainer)
+        if self._job is None:
+            return
+        # Lightning would save between two lines of Python, into the working directory, where any job resumes from it.
+        cast(SLURMEnvironment, cluster_environment_of(trainer)).auto_requeue = False
+        if stage == "fit" and _is_main_thread():
+            signal.pthread_sigmask(signal.SIG_BLOCK, [self._job.signal])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listens for the signals while training."""
-        self._asked = self._agreed = False
-        if threading.current_thread() is not threading.main_thread():
+        self._asked = self._agreed = self._requeues = False
+        if not _is_main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, *([self._job.signal] if self._job else [])):
             self._previous[number] = signal.signal(number, self._ask)
+        self._unblock()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -57,10 +75,18 @@ class GracefulInterrupt(Callback):
 
     def _stop(self, trainer: Trainer) -> None:
         folder = run_folder(trainer)
-        path = folder / "checkpoints" / "interrupted.ckpt"
+        path = folder / "checkpoints" / ("interrupted.ckpt" if self._job is None else self._job.checkpoint)
         trainer.save_checkpoint(path)
         rank_zero_info(f"\nInterrupted. To go on:  {resume_command(folder, path)}")
+        if self._job is not None and trainer.strategy.reduce_boolean_decision(self._requeues, all=False):
+            if trainer.is_global_zero:
+                rank_zero_info(self._job.requeue())
+            trainer.strategy.barrier("requeue")  # where a rank ends, Slurm may kill the others
         raise KeyboardInterrupt
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves Slurm's signal as it was; Lightning gives back the others itself."""
+        self._leave_slurm(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gives back the signals that are still taken; Lightning has put its own handlers away by now.
@@ -72,12 +98,29 @@ class GracefulInterrupt(Callback):
             if signal.getsignal(number) == self._ask:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous.clear()
+        self._leave_slurm(trainer)
+
+    def _leave_slurm(self, trainer: Trainer) -> None:
+        if self._job is not None:
+            cast(SLURMEnvironment, cluster_environment_of(trainer)).auto_requeue = True
+            self._unblock()
+
+    def _unblock(self) -> None:
+        if self._job is not None and _is_main_thread():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [self._job.signal])
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self._asked:
+        if self._job is not None and number == self._job.signal:
+            self._requeues = True
+        if self._asked and number == signal.SIGINT:  # Slurm sends SIGTERM after its signal, to a run that still saves
             raise KeyboardInterrupt
-        self._asked = True
-        rank_zero_info("\nFinishing this step, then saving. Ctrl-C again stops at once.")
+        if not self._asked:
+            self._asked = True
+            rank_zero_info("\nFinishing this step, then saving. Ctrl-C again stops at once.")
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def resume_command(folder: Path, checkpoint: Path) -> str:

@@ -32,14 +32,16 @@ class RunSummary(Callback):
 
     def __init__(self) -> None:
         self._best: Best = {}
+        self._last: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the best values so far, so that a resumed run knows them."""
-        return {"best": self._best}
+        """Returns the best and the latest values so far: a resumed run may have no validation left."""
+        return {"best": self._best, "last": self._last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the best values back."""
+        """Takes them back."""
         self._best = {name: (value, epoch) for name, (value, epoch) in state_dict["best"].items()}
+        self._last = state_dict.get("last", {})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remembers the best value of each metric and its epoch; on_validation_epoch_end would see the epoch before."""
@@ -48,6 +50,7 @@ class RunSummary(Callback):
         if trainer.state.fn == "validate":
             _print_values(trainer, pl_module, "val/")
         else:
+            self._last = {name: float(value) for name, value in trainer.callback_metrics.items()}
             self._best = better_of(self._best, metrics(trainer.callback_metrics, "val/"), trainer.current_epoch)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -60,8 +63,7 @@ class RunSummary(Callback):
         if not trainer.is_global_zero or is_test_drive(trainer):
             return
         if self._best:
-            last = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            _print_table(trainer, pl_module, summary_table(self._best, last))
+            _print_table(trainer, pl_module, summary_table(self._best, self._last))
         checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
         # Not through rich: it would break a long command into lines that cannot be pasted.
         with_predict = any(isinstance(callback, CMSSShardWriter) for callback in callbacks_of(trainer))

@@ -1,6 +1,7 @@
 """Typed access to what Lightning's trainer holds without declaring it."""
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins.environments import ClusterEnvironment
 
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.errors import InputError
@@ -24,6 +25,11 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     """Returns the callbacks of a run, in their order."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # see above
     return callbacks
+
+
+def cluster_environment_of(trainer: Trainer) -> ClusterEnvironment:
+    """Returns what started the processes of a run: Slurm, torchrun, or Lightning itself."""
+    return trainer._accelerator_connector.cluster_environment
 
 
 def is_test_drive(trainer: Trainer) -> bool:

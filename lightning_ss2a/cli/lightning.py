@@ -6,6 +6,8 @@ import os
 import threading
 import warnings
 from collections.abc import Sequence
+from contextvars import copy_context
+from traceback import walk_tb
 from typing import Any
 
 import yaml
@@ -21,6 +23,7 @@ import lightning_ss2a.callbacks
 import lightning_ss2a.data.loading.datamodule
 import lightning_ss2a.training  # noqa: F401  (short class names in configs)
 from lightning_ss2a.callbacks import RunSummary
+from lightning_ss2a.callbacks.slurm import requeued_checkpoint
 from lightning_ss2a.checkpoints import architecture_of, other_architecture, read_checkpoint
 from lightning_ss2a.cli.arguments import after_config_files, files_first
 from lightning_ss2a.cli.callback_options import with_callback_options
@@ -28,6 +31,7 @@ from lightning_ss2a.cli.checkpoint_option import NAMES, check_is_given, find_nam
 from lightning_ss2a.cli.errors import explain, explain_interpolation, naming_base_files, run_reporting_errors
 from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
+from lightning_ss2a.data.loading.streaming import FEWER_WORKERS
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import local_path, to_path, write_whole
 from lightning_ss2a.training.base import MeasuredModule
@@ -108,17 +112,48 @@ class ShardCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
-        except (ValueError, ImportError) as error:
+        except (ValueError, TypeError, ImportError) as error:
             raise InputError(_refusal(error)) from error
         if self._checkpoint is not None:
-            _check_architecture(self.model, *self._checkpoint)
+            _check_model(self.model, *self._checkpoint)
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise InputError(f"--seed_everything: {error}") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run, and say in one line what neither we nor Lightning could name before.
+
+        Raises:
+            InputError: a process that reads ahead was killed, or Lightning refuses a switch that goes on with the data.
+            OSError: with the run's folder, where something is full and what failed (a logger, say) names no file.
+        """
+        try:
+            super()._run_subcommand(subcommand)
+        except RuntimeError as error:
+            # torch has no class for it, and may raise it between any two lines, from its handler of signals.
+            if not str(error).startswith("DataLoader worker (pid"):
+                raise
+            raise InputError(f"a process that reads ahead was killed ({error}); {FEWER_WORKERS}") from error
+        except ValueError as error:
+            if not _is_raised_by_lightning(error):
+                raise
+            raise InputError(str(error)) from error
+        except OSError as error:
+            if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            # Not trainer.log_dir, for which this rank would wait for the others.
+            folder = next((logger.log_dir for logger in self.trainer.loggers), None)
+            raise OSError(error.errno, error.strerror, folder or self.trainer.default_root_dir) from error
 
     @property
     def _callbacks(self) -> list[Callback]:
         return self.trainer.callbacks  # type: ignore[attr-defined]  # set, but not declared, by Lightning
 
     def before_fit(self) -> None:
-        """Tell before the first epoch, not after it, that a metric will be missing.
+        """Tell before the first epoch, not after it, that a metric will be missing; go on with a requeued Slurm job.
 
         Raises:
             InputError: a callback monitors SSMS, and the data have no label head.
@@ -129,6 +164,17 @@ class ShardCLI(LightningCLI):
                 f"{', '.join(self.datamodule.datasets)}: no label head, so there is no val/ssms for ModelCheckpoint to "
                 "monitor; in a copy of the configuration, set its monitor to val/reconstruction_cosine"
             )
+        self._go_on_in_requeued_job()
+
+    def _go_on_in_requeued_job(self) -> None:
+        options = self.config_init[self.subcommand]
+        requeued = requeued_checkpoint(self.trainer)
+        if requeued is not None:
+            rank_zero_info(f"This job was requeued, and goes on from {requeued}")
+            options.ckpt_path = str(requeued)
+        elif options.ckpt_path is None:
+            # None is meant: under Slurm, Lightning would resume from what any job has left in the working directory.
+            self.trainer._checkpoint_connector._user_managed = True
 
     def before_validate(self) -> None:
         """Print the numbers once: as a table with their baselines, where a RunSummary does it."""
@@ -150,24 +196,13 @@ class ShardCLI(LightningCLI):
             )
         self.config_init[self.subcommand].return_predictions = False
 
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Run; where something is full and what failed names no file, as a logger's do, name the run's folder."""
-        try:
-            super()._run_subcommand(subcommand)
-        except OSError as error:
-            if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                # Not trainer.log_dir, for which this rank would wait for the others.
-                folder = next((logger.log_dir for logger in self.trainer.loggers), None)
-                raise OSError(error.errno, error.strerror, folder or self.trainer.default_root_dir) from error
-            raise
-
     def _parse_ckpt_path(self) -> None:
         """Evaluate a checkpoint with its own hyperparameters, except for those given on the command line.
 
         Lightning's method (of this name) lets those of the checkpoint win over everything, while training too: a
         changed option would silently not count.
         """
-        self._checkpoint: tuple[str, dict[str, Any]] | None = None
+        self._checkpoint: tuple[str, str, dict[str, Any]] | None = None  # file, class of the model, architecture
         subcommand = self.config.get("subcommand")
         path = self._checkpoint_path(subcommand) if subcommand else None
         if subcommand in ("validate", "test", "predict") and path is None:
@@ -178,8 +213,8 @@ class ShardCLI(LightningCLI):
         if path is None:
             return
         checkpoint = read_checkpoint(path, "--ckpt_path")
-        self._checkpoint = path, architecture_of(checkpoint)
         given = checkpoint["hyper_parameters"]
+        self._checkpoint = path, given["_class_path"], architecture_of(checkpoint)
         if subcommand == "fit":
             _remember_manifold(self.config.fit.model.init_args, given)
             return
@@ -224,7 +259,9 @@ def build_cli(arguments: Sequence[str], run: bool = True, callbacks: Sequence[Ca
     """
     # Interpolation as in ``${model.init_args.kl_weight}`` comes last, when all files and options are in.
     set_parsing_settings(add_print_completion_argument=True, omegaconf_absolute_to_relative_paths=True)
-    return ShardCLI(
+    # In a context of its own: the parser's outlives its use, and would keep trainer, model and data alive.
+    return copy_context().run(
+        ShardCLI,
         args=list(arguments),
         run=run,
         subclass_mode_model=True,
@@ -276,9 +313,18 @@ def _refusal(error: BaseException) -> str:
     return str(error)
 
 
-def _check_architecture(model: MeasuredModule, path: str, checkpoint: dict[str, Any]) -> None:
-    """Name the option that makes the weights not fit; torch would list every tensor of the model, or none."""
-    for name, ours, theirs in other_architecture(model.architecture, checkpoint):
+def _is_raised_by_lightning(error: BaseException) -> bool:
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"].startswith("lightning.")
+
+
+def _check_model(model: MeasuredModule, path: str, class_path: str, architecture: dict[str, Any]) -> None:
+    """Name the class or the option that makes the weights not fit; torch would list every tensor, or none."""
+    # A class of one's own may go on with a checkpoint of the one that it builds on.
+    if class_path not in {f"{base.__module__}.{base.__qualname__}" for base in type(model).__mro__}:
+        other = class_path.rpartition(".")[2]
+        raise InputError(f"{path} is the checkpoint of a {other}, the configuration is of a {type(model).__name__}")
+    for name, ours, theirs in other_architecture(model.architecture, architecture):
         advice = "other data" if name in LINKED else f"--model.{name} {json.dumps(theirs)}"
         raise InputError(f"{path} has model.{name} {theirs}, here it is {ours}; use {advice}")
 

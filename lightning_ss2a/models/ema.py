@@ -4,6 +4,7 @@ Source: Tarvainen and Valpola, "Mean teachers are better role models" (2017).
 """
 
 import copy
+from collections import OrderedDict
 from typing import Literal, TypeVar
 
 import torch
@@ -14,12 +15,13 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def frozen_copy(network: Network) -> Network:
-    """A copy that takes no gradients and drops no units, whatever mode its parent module is in.
+    """A copy that takes no gradients, drops no units and calls no hooks, whatever mode its parent module is in.
 
-    Dropout is set to 0 rather than left to ``eval()``: a ``train()`` of the module that holds the copy, which Lightning
-    calls too, would bring it back.
+    Hooks belong to what is watched; those of a profiler cannot even be copied. Dropout is set to 0 rather than left to
+    ``eval()``: a ``train()`` of the module that holds the copy, which Lightning calls too, would bring it back.
     """
-    frozen = copy.deepcopy(network).requires_grad_(False)
+    hooks = [h for module in network.modules() for h in (module._forward_pre_hooks, module._forward_hooks)]
+    frozen = copy.deepcopy(network, {id(found): OrderedDict() for found in hooks}).requires_grad_(False)
     for module in frozen.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

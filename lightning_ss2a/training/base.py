@@ -31,7 +31,7 @@ from lightning_ss2a.training.optimization import (
     build_schedule,
     run_progress,
 )
-from lightning_ss2a.training.resume import carry_over_best, finish_epoch
+from lightning_ss2a.training.resume import carry_over_best, finish_epoch, restore_position
 from lightning_ss2a.training.validation.baselines import TrainingStatistics, training_statistics
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
@@ -241,16 +241,17 @@ class MeasuredModule(LightningModule):
             checkpoint["training_statistics"] = {n: x.cpu() for n, x in self._statistics.state_dict().items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the closed-form maps back, and for a run that goes on its best so far.
+        """Take the closed-form maps back; a fit that goes on also finds its place in the epoch, and its best so far.
 
         Raises:
             InputError: the checkpoint has another format.
         """
         check_format(checkpoint, "checkpoint" if self._trainer is None else f"checkpoint {self.trainer.ckpt_path}")
-        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            carry_over_best(self.trainer, checkpoint)
         if "training_statistics" in checkpoint:
             self.statistics = TrainingStatistics(**checkpoint["training_statistics"])
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            carry_over_best(self.trainer, checkpoint)
+            restore_position(checkpoint, self.trainer.accumulate_grad_batches if self.automatic_optimization else None)
 
     # ---------------------------------------------------------------- training
 
@@ -299,9 +300,8 @@ class StageModule(MeasuredModule):
 
     A stage defines :attr:`network`, :meth:`losses`, and what :class:`MeasuredModule` asks for.
 
-    Resuming is exact from checkpoints between optimiser steps; Lightning forgets the gradients of batches that wait for
-    their step (``accumulate_grad_batches``), and no checkpoint callback saves there but in the middle of an epoch's
-    validation (``val_check_interval``).
+    Resuming is exact from every checkpoint. Lightning forgets the gradients of batches that wait for their step
+    (``accumulate_grad_batches``); a resumed run trains on these batches again.
     """
 
     @property

@@ -75,6 +75,10 @@ def check_trainer(trainer: Trainer, owns_optimization: bool) -> None:
             raise InputError(message.format("gradient_clip_val", clip, "gradient_clip_norm"))
         if (batches := trainer.accumulate_grad_batches) > 1:
             raise InputError(message.format("accumulate_grad_batches", batches, "accumulate_batches"))
+    for name in ("check_val_every_n_epoch", "val_check_interval"):
+        every = getattr(trainer, name, None)  # Lightning has no interval of batches where one of time is given
+        if every is not None and every <= 0:
+            raise InputError(f"trainer.{name} is {every}, needs more than 0 (limit_val_batches=0 switches it off)")
     if trainer.precision not in PRECISIONS:
         raise InputError(
             f"trainer.precision: {trainer.precision} is not supported; use {' or '.join(PRECISIONS)} "

@@ -1,4 +1,4 @@
-"""What a run needs to go on exactly where it stopped: the start of an epoch, waiting batches, the best so far."""
+"""What a run needs to go on exactly where it stopped: its place in an epoch, waiting batches, the best so far."""
 
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,50 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import is_local, local_path
 
 
+def restore_position(checkpoint: dict[str, Any], accumulate_batches: int | None) -> None:
+    """Make a checkpoint say in Lightning's counters where its run goes on; for ``on_load_checkpoint``.
+
+    A limit (``max_steps``, ``max_time``) ends Lightning's epoch in its middle, and counts it as done; and a checkpoint
+    from a validation, or from after an epoch, has another number of logged steps than one from between two batches.
+    Here each one from within an epoch becomes what ``on_train_batch_end`` would have saved.
+
+    Args:
+        checkpoint: of a fit; changed in place.
+        accumulate_batches: batches whose gradients Lightning gathers for a step. It forgets those that wait; they are
+            trained on again. None: the module steps, and keeps what waits, by itself.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+    if batches["is_last_batch"]:
+        if epochs["current"]["processed"] == epochs["current"]["ready"]:
+            for count in (epochs["total"], epochs["current"]):
+                count["completed"] = count["processed"]
+        return
+    if batches["current"]["ready"] == 0:
+        return
+    waiting = batches["current"]["ready"] % (accumulate_batches or 1)
+    for count in (epochs["total"], epochs["current"]):
+        count["processed"] = count["completed"] = count["ready"] - 1
+    for count in (batches["total"], batches["current"]):
+        done = count["ready"] - waiting
+        count.update(ready=done, started=done, processed=done, completed=done - 1)
+    steps = batches["total"]["ready"] if accumulate_batches is None else checkpoint["global_step"]
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = steps - 1
+    checkpoint["epoch"] = epochs["current"]["completed"]
+
+
 def finish_epoch(trainer: Trainer) -> None:
     """See that a run resumed after the last batch of an epoch begins the next one; for ``on_train_start``.
 
     Lightning compares the batches done with the number of the new epoch, which may be another where the rows that are
-    trained on have changed, and would leave out the first batches of a longer one.
+    trained on have changed, and would leave out the first batches of a longer one. With ``max_steps`` it would end an
+    epoch again that had ended.
     """
     loop = trainer.fit_loop.epoch_loop
     if loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch:
         loop.batch_progress.current.completed = int(trainer.num_training_batches) - 1
+    if not trainer.fit_loop.restarted_mid_epoch:
+        loop.restarting = False
 
 
 def global_batch(module: LightningModule, batch: dict[str, Tensor]) -> dict[str, Tensor]:

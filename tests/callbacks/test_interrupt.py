@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -49,6 +50,10 @@ class Send(Callback):
             os.kill(os.getpid(), self.number)
 
 
+def handlers() -> dict[int, Any]:
+    return {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_learnable_pairs(tmp_path_factory.mktemp("pairs"))
@@ -62,14 +67,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory, dataset: str) -> Callable[[i
 
 def interrupt(folder: Path, dataset: str, send: Send, others: list[Callback] | None = None, **options) -> Path:
     """Train until the signal; returns where the checkpoint must be."""
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        with pytest.raises(SystemExit):  # Lightning's answer to KeyboardInterrupt
-            fit(folder, dataset, [send, GracefulInterrupt(), *(others or [])], **options)
-    finally:
-        now = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning leaves it ignored
-    assert now[1] == handlers[1]
+    before = handlers()
+    with pytest.raises(SystemExit):  # Lightning's answer to KeyboardInterrupt
+        fit(folder, dataset, [send, GracefulInterrupt(), *(others or [])], **options)
+    assert handlers() == before
     return folder / "checkpoints" / "interrupted.ckpt"
 
 
@@ -125,10 +126,26 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, dataset):
 
 def test_a_fit_that_ends_by_itself_leaves_the_signals_as_they_were(tmp_path: Path, dataset):
     """Or SIGTERM would be swallowed from then on, by this process and by those forked from it."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
+    before = handlers()
     fit(tmp_path, dataset, [GracefulInterrupt()])
-    assert [signal.getsignal(number) for number in numbers] == before
+    assert handlers() == before
+
+
+def test_a_fit_that_fails_leaves_the_signals_as_they_were(tmp_path: Path, dataset):
+    class Fail(Callback):
+        def on_train_batch_end(self, *_) -> None:
+            raise RuntimeError("as a fault of ours")
+
+    before = handlers()
+    with pytest.raises(RuntimeError, match="as a fault"):
+        fit(tmp_path, dataset, [GracefulInterrupt(), Fail()])
+    assert handlers() == before
+
+
+def test_sigterm_may_come_twice(tmp_path: Path, dataset, whole):
+    """Schedulers send it to the whole job and to each process."""
+    checkpoint = interrupt(tmp_path, dataset, Send(signal.SIGTERM, at_batch=2, times=2))
+    assert largest_difference(fit(tmp_path / "resumed", dataset, [], checkpoint), whole(1)) == 0.0
 
 
 def test_a_handler_that_others_set_meanwhile_stays():

@@ -74,7 +74,8 @@ def test_the_best_values_of_a_run_are_those_that_its_logger_wrote(tmp_path: Path
     assert f"tensorboard --logdir {tmp_path}/run/version_0" in printed
 
 
-def test_a_resumed_run_keeps_what_came_before(tmp_path: Path, dataset):
+def test_a_resumed_run_keeps_what_came_before(tmp_path: Path, dataset, capsys):
+    """Also where no validation is left for it."""
     first = RunSummary()
     checkpoint = ModelCheckpoint(tmp_path / "checkpoints", save_last=True)
     trainer = make_trainer(tmp_path, callbacks=[first, checkpoint], enable_checkpointing=True, max_epochs=1)
@@ -85,6 +86,12 @@ def test_a_resumed_run_keeps_what_came_before(tmp_path: Path, dataset):
     trainer.fit(make_module(), datamodule=make_data(dataset), ckpt_path=last)
     assert first._best
     assert resumed._best == first._best
+    capsys.readouterr()
+    resumed.on_fit_end(trainer, trainer.lightning_module)
+    (ssms,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ ssms ")]
+    _, last, best, *baselines = [cell.strip() for cell in ssms.strip("│").split("│")]
+    assert last == best
+    assert all(baselines)
 
 
 def test_no_validation_no_table(tmp_path: Path, dataset, capsys):

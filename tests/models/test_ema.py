@@ -1,5 +1,7 @@
 """Averages against float64 by hand; copies that nothing moves but the average."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -77,3 +79,18 @@ def test_relative_distance_by_hand():
         nn.utils.vector_to_parameters(torch.tensor(values), module.parameters())
     assert float(relative_distance(teacher, student)) == pytest.approx(3 / 5)
     assert float(relative_distance(student, student)) == 0
+
+
+def test_hooks_stay_with_what_is_watched():
+    """A profiler's hold what cannot be copied."""
+    calls = []
+    student = make_manifold()
+    lock = threading.Lock()
+    for module in student.modules():
+        module.register_forward_pre_hook(lambda *_, lock=lock: calls.append(lock))
+        module.register_forward_hook(lambda *_, lock=lock: calls.append(lock))
+    batch = torch.randn(2, 6)
+    frozen_copy(student).project_visual(batch)
+    assert calls == []
+    student.project_visual(batch)
+    assert calls

@@ -1,6 +1,6 @@
 """Streams batches from shards as training goes on: windows of rows in a vectorised shuffle."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from lightning_ss2a.data.loading.row_selection import selection_identity
 from lightning_ss2a.data.loading.shard_rows import ShardRows
 from lightning_ss2a.data.loading.tensors import Batch, Rows, gather, host_lengths, longest_rows
 from lightning_ss2a.errors import InputError
+
+FEWER_WORKERS = "where memory ends, set data.num_workers or data.shuffle_rows lower"
 
 
 class StreamRows:
@@ -170,10 +172,20 @@ class StreamSource:
             collate_fn=_as_is,  # without a batch size, it is given single windows
             prefetch_factor=1,
         )
-        for window in workers:
+        for window in _unless_lost(workers):
             if isinstance(window, InputError):
                 raise window
             yield window
+
+
+def _unless_lost(windows: Iterable[Window | InputError]) -> Iterator[Window | InputError]:
+    """Says in one line that a worker was killed; what torch raises depends on what it was sending meanwhile."""
+    try:
+        yield from windows
+    except (RuntimeError, OSError, EOFError) as error:
+        if "Original Traceback" in str(error):  # raised in a worker, not by its loss
+            raise
+        raise InputError(f"a process that reads ahead was killed ({error}); {FEWER_WORKERS}") from error
 
 
 class _WindowsOrErrors(Dataset):

@@ -73,7 +73,8 @@ class WorkerProcess:
         """
         ours, theirs = multiprocessing.Pipe()
         read_end, write_end = os.pipe()
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        # In a Slurm job this name tells Lightning that a trial is not one of the job's tasks, nor requeues the job.
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "SLURM_JOB_NAME": "interactive"}
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         log.parent.mkdir(parents=True, exist_ok=True)

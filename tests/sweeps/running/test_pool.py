@@ -36,7 +36,7 @@ while True:
     elif word == "fail":
         line.send(Failed("wrong", True))
     else:
-        seen = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")}
+        seen = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SLURM_JOB_NAME")}
         line.send(Done({"pid": os.getpid(), "arguments": sys.argv[3:], **seen}, is_spent=word == "spent"))
 """
 
@@ -84,6 +84,7 @@ def test_a_worker_is_used_again(make: Any):
     assert first["pid"] == second["pid"]
     assert first["arguments"] == ["2", "1"]  # threads, workers
     assert first["OMP_NUM_THREADS"] == "2"
+    assert first["SLURM_JOB_NAME"] == "interactive"  # for Lightning: a trial alone is no task of a job
     assert is_there(first["pid"])
     pool.stop()
     assert not is_there(first["pid"])
