@@ -39,6 +39,13 @@ def _print_first_configurations(definition: Sweep) -> None:
 
 
 def _run(definition: Sweep, console: Console) -> int:
+    from lightning_ss2a.sweeps.running.storage import storage_errors_explained
+
+    with storage_errors_explained(definition.storage, definition.root):
+        return _run_trials(definition, console)
+
+
+def _run_trials(definition: Sweep, console: Console) -> int:
     from lightning_ss2a.sweeps.reporting.results import write_results
     from lightning_ss2a.sweeps.running.coordinator import Coordinator
     from lightning_ss2a.sweeps.running.owner import threads_of_a_worker

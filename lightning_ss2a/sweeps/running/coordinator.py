@@ -19,7 +19,6 @@ from lightning_ss2a.sweeps.running.pool import WAIT_SECONDS, Pool
 from lightning_ss2a.sweeps.running.queue import CHECKED, Claim, TrialQueue, trial_folder
 from lightning_ss2a.sweeps.running.records import TrialRecord
 from lightning_ss2a.sweeps.running.steps import run_steps
-from lightning_ss2a.sweeps.running.storage import storage_errors
 from lightning_ss2a.sweeps.running.trial_runs import Runs
 
 
@@ -84,10 +83,6 @@ class Coordinator:
                 if any(record.state == "waiting" for record in self.queue.records()):
                     self._get_ready(each_moment)
                 self._run_trials(each_moment)
-            except storage_errors() as error:
-                self._give_back()
-                reason = " ".join(str(error).split())[:300]
-                raise InputError(f"the storage was lost: {reason}; the same command goes on") from error
             except BaseException:
                 self._give_back()
                 raise
