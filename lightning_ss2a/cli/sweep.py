@@ -56,7 +56,7 @@ def _run_trials(definition: Sweep, console: Console) -> int:
     workers, root = definition.workers, definition.root
     display, runs = Display(console), Runs(definition)
     pool = WorkerPool(workers, threads_of_a_worker(workers), definition.gpus_per_worker, root / "workers")
-    coordinator = Coordinator(runs, open_study(runs), pool, display.line)
+    coordinator = Coordinator(runs, open_study(runs, tell=display.line), pool, display.line)
     here = f"{workers} worker{'s' * (workers > 1)} here"
     display.line(f"{root}: {summary(coordinator.queue.records(), workers)}; {here}")
     try:

@@ -11,6 +11,7 @@ import yaml
 from optuna.trial import TrialState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_ss2a.sweeps.running.queue import LOST
 from tests.integration.sweeps import (
     COSINE,
     GRID,
@@ -98,7 +99,7 @@ def test_a_sweep_that_is_killed_three_times_ends_as_one_that_is_not(undisturbed:
     assert (best.params, best.value) == (expected.params, expected.value)
     others = [trial for trial in study(folder).trials if trial.state != TrialState.COMPLETE]
     assert {trial.state for trial in others} == {TrialState.FAIL}
-    assert {trial.user_attrs["reason"] for trial in others} == {"its process was killed"}
+    assert {trial.user_attrs["reason"] for trial in others} == {LOST}
     assert all(trial.user_attrs["attempt"] == 0 for trial in trials)
     wait_for_no_workers(folder)
 
