@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,8 @@ class Parameter:
 
     def _check_range(self, where: str) -> None:
         low, high = self.bounds
+        if not all(math.isfinite(number) for number in (low, high, self.step or 0)):
+            raise InputError(f"{where}: low, high and step need to be finite; they are {low}, {high} and {self.step}")
         if not low <= high:
             raise InputError(f"{where}: low is {self.low}, above high, {self.high}")
         if self.log and low <= 0:
