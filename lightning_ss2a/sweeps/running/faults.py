@@ -27,7 +27,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
     """Lists an error and those that led to it, the first last."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def why_unwritable(folder: Path) -> str | None:

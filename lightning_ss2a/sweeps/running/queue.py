@@ -405,6 +405,8 @@ def _check_notes(trial: FrozenTrial) -> None:
     for name, kind in _NOTES.items():
         if name in trial.user_attrs and not isinstance(trial.user_attrs[name], kind):
             raise _damaged(trial, name)
+    if trial.state == TrialState.COMPLETE and not trial.values:
+        raise _damaged(trial, "value")
     if not isinstance(trial.system_attrs.get("fixed_params", {}), dict):
         raise _damaged(trial, "fixed_params")
     for numbers in trial.user_attrs.get("metrics", {}).values():
@@ -414,7 +416,7 @@ def _check_notes(trial: FrozenTrial) -> None:
 
 def _damaged(trial: FrozenTrial, note: str) -> InputError:
     return InputError(
-        f"the storage is damaged: trial {trial.number} has a note {note} that no sweep wrote; "
+        f"the storage is damaged: what trial {trial.number} holds as {note} is missing or was written by no sweep; "
         "put a copy of it back, or take another --name"
     )
 

@@ -109,9 +109,10 @@ def _explained(error: Exception, url: str | None, folder: Path) -> InputError:
     if isinstance(cause, KeyError) and "Record does not exist" in reason:
         return InputError(f"{place}: the study is no longer there; was it removed?")
     if _is_damage(cause, reason):
-        return InputError(
-            f"{place}: is damaged{_where(url)}: {reason}; put a copy of it back, or take another --name and storage"
-        )
+        named = isinstance(cause, (LookupError, AssertionError))  # whose text may be a name alone, or nothing
+        what = f"{type(cause).__name__} {reason}".strip() if named else reason
+        advice = "put a copy of it back, or take another --name and storage"
+        return InputError(f"{place}: is damaged{_where(url)}: {what}; {advice}")
     advice = "give a path ending with .journal, or a database's URL such as sqlite:///FILE"
     return InputError(f"{place}: not reachable: {reason}; {advice}")
 

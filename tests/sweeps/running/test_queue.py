@@ -142,7 +142,7 @@ def test_filling_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch):
 def test_a_damaged_note_is_named(note: str, value: Any):
     queue = filled(POINTS[:2])
     queue.storage.set_trial_user_attr(1, note, value)
-    with pytest.raises(InputError, match=f"the storage is damaged: trial 1 has a note {note} that no sweep wrote"):
+    with pytest.raises(InputError, match=f"the storage is damaged: what trial 1 holds as {note} is missing"):
         queue.claim()
 
 

@@ -92,6 +92,12 @@ def spoil_an_attribute(study: optuna.Study, file: Path) -> None:
         connection.execute("UPDATE study_user_attributes SET value_json = '{\"x'")
 
 
+def spoil_a_whole_attribute(study: optuna.Study, file: Path) -> None:
+    study.set_user_attr("x", 1)
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE study_user_attributes SET value_json = 'x'")
+
+
 def remove_the_study(study: optuna.Study, file: Path) -> None:
     optuna.delete_study(study_name="s", storage=f"sqlite:///{file}")
 
@@ -102,6 +108,7 @@ def remove_the_study(study: optuna.Study, file: Path) -> None:
         (overwrite, "is damaged: file is not a database; put a copy of it back"),
         (cut, "is damaged: database disk image is malformed; put"),
         (spoil_an_attribute, "is damaged: Unterminated string starting at"),
+        (spoil_a_whole_attribute, "is damaged: Expecting value: line 1 column 1"),
         (remove_the_study, "the study is no longer there"),
     ],
 )
@@ -121,7 +128,7 @@ def test_a_database_that_is_damaged_under_way(tmp_path: Path, spoil: Callable[..
     [
         (b"\x00\xff\n", "is damaged in line 2: "),
         (b'{"op_code": 6\n', "is damaged in line 2: "),
-        (b'{"op_code": 4, "worker_id": "a"}\n', "is damaged: 'study_id'; "),
+        (b'{"op_code": 4, "worker_id": "a"}\n', "is damaged: KeyError 'study_id'; "),
         (b"[]\n", "is damaged: "),
     ],
 )
