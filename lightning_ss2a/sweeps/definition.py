@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,7 +181,7 @@ class Sweep:
 
     # ---------------------------------------------------------------- what it means
 
-    @property
+    @cached_property
     def space(self) -> SearchSpace:
         """The search space."""
         return SearchSpace(self.parameters or {})

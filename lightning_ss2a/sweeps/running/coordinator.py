@@ -22,6 +22,9 @@ from lightning_ss2a.sweeps.running.records import TrialRecord
 from lightning_ss2a.sweeps.running.steps import run_steps
 from lightning_ss2a.sweeps.running.trial_runs import Runs
 
+MANY = 100
+"""Of so many configurations it is said that they are checked: each takes a fraction of a second."""
+
 
 @dataclass
 class Running:
@@ -119,6 +122,8 @@ class Coordinator:
         """Builds every kind of configuration there is, and takes one step with the first."""
         first = self.runs.repeats[0]
         configurations = [tuple(self.runs.options(point, first)) for point in self.sweep.space.probes()]
+        if len(configurations) > MANY:
+            self._tell(f"checking {len(configurations)} configurations")
         task = CheckTask(self.sweep.command, tuple(configurations), f"{self.sweep.root}/check/output.log")
         try:
             logged = self.pool.call(task).value
