@@ -39,6 +39,13 @@ def _print_first_configurations(definition: Sweep) -> None:
 
 
 def _run(definition: Sweep, console: Console) -> int:
+    from lightning_ss2a.sweeps.running.storage import storage_errors_explained
+
+    with storage_errors_explained(definition.storage, definition.root):
+        return _run_trials(definition, console)
+
+
+def _run_trials(definition: Sweep, console: Console) -> int:
     from lightning_ss2a.sweeps.reporting.results import write_results
     from lightning_ss2a.sweeps.running.coordinator import Coordinator
     from lightning_ss2a.sweeps.running.owner import threads_of_a_worker
@@ -49,7 +56,7 @@ def _run(definition: Sweep, console: Console) -> int:
     workers, root = definition.workers, definition.root
     display, runs = Display(console), Runs(definition)
     pool = WorkerPool(workers, threads_of_a_worker(workers), definition.gpus_per_worker, root / "workers")
-    coordinator = Coordinator(runs, open_study(runs), pool, display.line)
+    coordinator = Coordinator(runs, open_study(runs, tell=display.line), pool, display.line)
     here = f"{workers} worker{'s' * (workers > 1)} here"
     display.line(f"{root}: {summary(coordinator.queue.records(), workers)}; {here}")
     try:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +22,17 @@ ClassSpec = dict[str, Any] | str
 
 Command = Literal["fit", "validate", "test"]
 
+LONGEST_NAME = 200
+"""Letters of a folder's name; most file systems take 255 bytes, some less."""
+
 SEED = "seed_everything"
 GRID = "grid"
 """In place of a sampler: all combinations."""
 
 NOT_PART_OF_THE_QUESTION = (
     *("name", "trials", "first", "sampler", "pruner", "storage", "folder"),
-    *("workers", "gpus_per_worker", "retries", "max_minutes", "table"),
+    *("workers", "gpus_per_worker", "retries"),
+    *("max_minutes", "max_trial_minutes", "max_silent_minutes", "table"),
 )
 """Options that may change when a sweep goes on: its trials stay comparable."""
 
@@ -108,6 +113,9 @@ class Sweep:
         retries: how often a trial whose process died, or ran out of memory, is queued again. Wrong input and numbers
             that are not finite would fail again, and are not.
         max_minutes: no trial is begun after this time; the next call goes on.
+        max_trial_minutes: a trial whose runs take longer, all together, is ended, has failed and is not queued again.
+        max_silent_minutes: a trial that does no batch for so long is ended, has failed, and is queued again as often as
+            ``retries`` says. Loading data counts, and what a run does before its first batch.
         command: what a trial runs: ``fit``, or ``validate`` or ``test`` of a checkpoint (override ``ckpt_path``).
         prepare: steps that trials build on, by name: a command ``lightning fit ...`` (its run folder is the output) or
             ``ss2a ... {output} ...``, run in the working directory. Each runs once for what it depends on, and only if
@@ -137,6 +145,8 @@ class Sweep:
     gpus_per_worker: int = 0
     retries: int = 1
     max_minutes: float | None = None
+    max_trial_minutes: float | None = None
+    max_silent_minutes: float | None = None
     command: Command = "fit"
     prepare: dict[str, str] | None = None
     table: Table | None = None
@@ -144,6 +154,8 @@ class Sweep:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
             raise InputError(f"name: a sweep needs one, of letters, digits, '_', '.' and '-'; found {self.name!r}")
+        if len(self.name) > LONGEST_NAME:
+            raise InputError(f"name: is the name of a folder, too: {len(self.name)} letters are above {LONGEST_NAME}")
         space = self.space  # refuses what is no space
         trials = 1 if self.trials is None else self.trials
         counts = (
@@ -156,8 +168,10 @@ class Sweep:
                     raise InputError(f"{option} is {value}, needs at least {least}")
         if self.trials is None and self.sampler != GRID:
             raise InputError(f"trials is missing: sampler {class_name(self.sampler)} has no end; say how many")
-        if self.max_minutes is not None and not 0 < self.max_minutes < math.inf:
-            raise InputError(f"max_minutes is {self.max_minutes}, needs a time above 0")
+        for option in ("max_minutes", "max_trial_minutes", "max_silent_minutes"):
+            minutes = getattr(self, option)
+            if minutes is not None and not 0 < minutes < math.inf:
+                raise InputError(f"{option} is {minutes}, needs a time above 0")
         self._check_objectives()
         self._check_paths(space)
         for number, point in enumerate(self.first or []):
@@ -167,7 +181,7 @@ class Sweep:
 
     # ---------------------------------------------------------------- what it means
 
-    @property
+    @cached_property
     def space(self) -> SearchSpace:
         """The search space."""
         return SearchSpace(self.parameters or {})
@@ -248,6 +262,12 @@ class Sweep:
             raise InputError("seeds, repeats: no run is left of a trial; name at least one value each")
         if len({repeat.label for repeat in repeats}) < len(repeats):
             raise InputError("seeds, repeats: two runs of a trial are the same")
+        for repeat in repeats:
+            if len(repeat.label) > LONGEST_NAME:
+                raise InputError(
+                    f"seeds, repeats: a run's folder is named by its values, which are {len(repeat.label)} letters, "
+                    f"above {LONGEST_NAME}: {repeat.label[:60]}..."
+                )
         repeated, varied, overridden = repeats[0].values, space.paths(), self.overrides or {}
         for path in repeated:
             if path in varied:

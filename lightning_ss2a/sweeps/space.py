@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lightning_ss2a.errors import InputError, did_you_mean
@@ -53,14 +55,14 @@ class Parameter:
             raise ValueError("choices and settings have no bounds")
         return (self.low, self.high) if self.is_whole else (float(self.low), float(self.high))
 
-    @property
+    @cached_property
     def options(self) -> dict[Any, Any] | None:
         """Choices or settings by what Optuna stores of them: themselves, or a text; None: a range."""
         if self.settings is not None:
             return dict(self.settings)
         return None if self.choices is None else {label(choice): choice for choice in self.choices}
 
-    @property
+    @cached_property
     def ends(self) -> list[Any]:
         """All options, or both ends of a range."""
         return list(self.bounds if self.options is None else self.options)
@@ -86,9 +88,14 @@ class Parameter:
             raise InputError(f"{where}: two choices are the same")
         elif self.step is not None or self.log:
             raise InputError(f"{where}: step and log belong to a range (low, high)")
+        else:
+            for option in options:
+                _check_text(str(option), where)
 
     def _check_range(self, where: str) -> None:
         low, high = self.bounds
+        if not all(math.isfinite(number) for number in (low, high, self.step or 0)):
+            raise InputError(f"{where}: low, high and step need to be finite; they are {low}, {high} and {self.step}")
         if not low <= high:
             raise InputError(f"{where}: low is {self.low}, above high, {self.high}")
         if self.log and low <= 0:
@@ -207,7 +214,7 @@ class SearchSpace:
         for name, parameter in self.parameters.items():
             wanted += [self._point_with({name: value}) for value in parameter.ends]
         complete = [self._completed(point) for point in wanted]
-        return [point for number, point in enumerate(complete) if point not in complete[:number]]
+        return list({tuple(point.items()): point for point in complete}.values())
 
     def assignments(self, point: Point) -> dict[str, Any]:
         """Finds the value of each configuration path at a point."""
@@ -281,6 +288,18 @@ class SearchSpace:
 def arguments(assignments: Mapping[str, Any]) -> list[str]:
     """Writes command-line arguments that set configuration paths."""
     return [f"--{path}={value if isinstance(value, str) else json.dumps(value)}" for path, value in assignments.items()]
+
+
+def _check_text(text: str, where: str) -> None:
+    """Refuses a text that no table could hold.
+
+    Raises:
+        InputError: it is no UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: {text!a} cannot be written as UTF-8") from None
 
 
 def _labels(wanted: Any) -> list[Any]:

@@ -1,5 +1,6 @@
 """``ss2a sweep`` with bad input: one line, exit status 2, and a correct call goes through afterwards."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,13 @@ FREE: dict[str, Any] = {"sampler": "RandomSampler", "trials": 2, "parameters": R
         ({"seeds": 0}, "seeds, repeats: no run is left of a trial"),
         ({"seeds": [1, 1]}, "seeds, repeats: two runs of a trial are the same"),
         ({"max_minutes": 0}, "max_minutes is 0"),
+        ({"max_trial_minutes": -1}, "max_trial_minutes is -1"),
+        ({"max_silent_minutes": math.nan}, "max_silent_minutes is nan, needs a time above 0"),
+        ({"name": "x" * 300}, "name: is the name of a folder, too: 300 letters are above 200"),
+        ({"repeats": {"data.text": ["x" * 300]}}, "a run's folder is named by its values, which are 312 letters"),
+        ({**FREE, "parameters": {"model.kl_weight": {"low": 0.1, "high": math.inf}}}, "low, high and step need to"),
+        ({**FREE, "parameters": {"model.kl_weight": {"low": math.nan, "high": 1.0}}}, "low, high and step need to be"),
+        ({"parameters": {"model.kl_weight": {"low": 0, "high": 1, "step": math.inf}}}, "step need to be finite; they"),
         ({"direction": ["maximize", "minimize"]}, "direction: 1 metrics need as many directions"),
         ({"metric": ["a", "a"]}, "metric: needs one or several different names"),
         ({"metric": ["a", "b"], "pruner": "MedianPruner"}, "pruner: MedianPruner needs one metric, there are 2"),
@@ -75,7 +83,7 @@ FREE: dict[str, Any] = {"sampler": "RandomSampler", "trials": 2, "parameters": R
         ({"paramters": X}, "paramters"),
         ({"storage": "nowhere/x.journal"}, "storage: nowhere is no folder; make it first"),
         ({"storage": "postgres"}, "storage postgres: not reachable: "),
-        ({"storage": "sqlite:///no/such/folder/x.db"}, "not reachable: (sqlite3.OperationalError) unable to open"),
+        ({"storage": "sqlite:///no/such/folder/x.db"}, "not reachable: unable to open database file"),
         ({"storage": "nodriver://me:secret@host/db"}, "storage nodriver://me@host/db: not reachable: "),
     ],
 )  # fmt: skip

@@ -11,6 +11,7 @@ import yaml
 from optuna.trial import TrialState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_ss2a.sweeps.running.queue import LOST
 from tests.integration.sweeps import (
     COSINE,
     GRID,
@@ -27,6 +28,7 @@ from tests.integration.sweeps import (
     write_base,
     write_sweep,
 )
+from tests.sweeps.running.limits import files_of_at_most
 
 SMALL = {
     **GRID,
@@ -98,7 +100,7 @@ def test_a_sweep_that_is_killed_three_times_ends_as_one_that_is_not(undisturbed:
     assert (best.params, best.value) == (expected.params, expected.value)
     others = [trial for trial in study(folder).trials if trial.state != TrialState.COMPLETE]
     assert {trial.state for trial in others} == {TrialState.FAIL}
-    assert {trial.user_attrs["reason"] for trial in others} == {"its process was killed"}
+    assert {trial.user_attrs["reason"] for trial in others} == {LOST}
     assert all(trial.user_attrs["attempt"] == 0 for trial in trials)
     wait_for_no_workers(folder)
 
@@ -127,6 +129,27 @@ def test_a_signal_puts_running_trials_back(tmp_path: Path):
         assert TrialState.RUNNING not in states
         wait_for_no_workers(folder)
     assert {trial.user_attrs["attempt"] for trial in study(folder).trials} == {0}
+
+
+@pytest.mark.slow
+def test_trials_that_cannot_be_written_or_hang(tmp_path: Path):
+    folder = write_base(tmp_path)
+    base = (folder / "base.yaml").read_text()
+    (folder / "base.yaml").write_text(base.replace("enable_checkpointing: false", "enable_checkpointing: true"))
+    points = {"model.manifold.width": {"choices": [12, 4000]}, SLEEP: {"choices": [0.0, 1000.0]}}
+    write_sweep(folder, parameters=points, retries=0, max_silent_minutes=0.5)
+    with files_of_at_most(2_000_000):  # the wide model's checkpoint is larger
+        printed = sweep(folder, status=2)
+    (line,) = [line for line in printed.splitlines() if "error" in line]
+    assert "File too large" in line
+    assert "no trial's fault, it is queued again" in line
+    assert "2 of 4 done, 0 running, 2 failed" in sweep(folder)
+    failed = [trial for trial in study(folder).trials if trial.state == TrialState.FAIL]
+    reasons = [trial.user_attrs["reason"] for trial in failed]
+    assert reasons.count("no step was done in max_silent_minutes, 0.5") == 2
+    assert sum("File too large" in reason for reason in reasons) == 1
+    assert {trial.user_attrs["attempt"] for trial in study(folder).trials} == {0}
+    wait_for_no_workers(folder)
 
 
 @pytest.mark.slow

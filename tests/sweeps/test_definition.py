@@ -22,6 +22,8 @@ CHANGES = {
     "gpus_per_worker": 1,
     "retries": 5,
     "max_minutes": 3.0,
+    "max_trial_minutes": 5.0,
+    "max_silent_minutes": 5.0,
 }
 
 

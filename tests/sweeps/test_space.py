@@ -190,7 +190,7 @@ WRONG: list[tuple[dict[str, Parameter], str]] = [
     ({"x": Parameter(choices=[1], log=True)}, "parameters.x: step and log belong to a range (low, high)"),
     ({"x": Parameter(choices=[1], step=1)}, "parameters.x: step and log belong to a range (low, high)"),
     ({"x": Parameter(low=2, high=1)}, "parameters.x: low is 2, above high, 1"),
-    ({"x": Parameter(low=float("nan"), high=1)}, "parameters.x: low is nan, above high, 1"),
+    ({"x": Parameter(low=float("nan"), high=1)}, "parameters.x: low, high and step need to be finite"),
     ({"x": Parameter(low=0, high=1, log=True)}, "parameters.x: a logarithmic range needs low above 0, it is 0"),
     ({"x": Parameter(low=1, high=9, log=True, step=2)}, "parameters.x: step needs to be above 0, and log to be false"),
     ({"x": Parameter(low=1, high=9, step=0)}, "parameters.x: step needs to be above 0"),
@@ -248,3 +248,13 @@ def test_points_outside_the_space(point, message):
     with pytest.raises(InputError) as error:
         SearchSpace(CONDITIONAL).checked_point(point, "first[0]")
     assert str(error.value) == message
+
+
+def test_many_choices_take_no_time():
+    space = SearchSpace({"x": Parameter(choices=list(range(20_000))), "y": Parameter(choices=["a", "b"])})
+    assert len(space.probes()) == 20_001  # in quadratic time this would take minutes
+
+
+def test_a_text_that_no_table_could_hold():
+    with pytest.raises(InputError, match=r"parameters.x: '\\udc80' cannot be written as UTF-8"):
+        SearchSpace({"x": Parameter(choices=["a", "\udc80"])})

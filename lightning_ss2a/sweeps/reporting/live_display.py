@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from lightning_ss2a.sweeps.running.coordinator import Coordinator
 
 READ_SECONDS = 2.0
-"""Time between two looks at the storage."""
+"""Time between two looks at the storage, at least."""
+
+READING_SHARE = 0.05
+"""Share of the time that may go into these: of ten thousand trials each takes seconds."""
 
 
 class Display:
@@ -30,7 +33,7 @@ class Display:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._live: Live | None = None
-        self._read = 0.0
+        self._next_read = 0.0
         self._records: list[TrialRecord] = []
 
     def line(self, text: str) -> None:
@@ -51,8 +54,10 @@ class Display:
         """Draws the table anew."""
         if self._live is None:
             return
-        if time.monotonic() - self._read > READ_SECONDS:
-            self._records, self._read = coordinator.queue.records(), time.monotonic()
+        begun = time.monotonic()
+        if begun > self._next_read:
+            self._records, now = coordinator.queue.records(), time.monotonic()
+            self._next_read = now + max(READ_SECONDS, (now - begun) / READING_SHARE)
         self._live.update(self._table(coordinator), refresh=True)
 
     def _table(self, coordinator: "Coordinator") -> Table:

@@ -30,9 +30,20 @@ def write_results(coordinator: Coordinator, console: Console) -> None:
     Args:
         coordinator: of a sweep whose trials have ended, or some of them.
         console: to print on.
+
+    Raises:
+        InputError: a file cannot be written, since the disk is full, say; those that were there before stay whole.
     """
-    with _alone(coordinator.sweep.root):
-        _write(coordinator, console)
+    root = coordinator.sweep.root
+    with _alone(root):
+        try:
+            _write(coordinator, console)
+        except OSError as error:
+            where = error.filename2 or error.filename or root
+            raise InputError(
+                f"{where}: {error.strerror or error}; not all results are written: mend it, then the same command "
+                "writes them"
+            ) from error
 
 
 def _write(coordinator: Coordinator, console: Console) -> None:

@@ -13,14 +13,17 @@ from lightning_ss2a.errors import InputError, did_you_mean
 from lightning_ss2a.metric_names import is_baseline
 from lightning_ss2a.sweeps.definition import Repeat
 from lightning_ss2a.sweeps.reporting.text import point_text
-from lightning_ss2a.sweeps.running.messages import Answer, CheckTask, ConfigTask, Done, Failed, Progress, RunTask
-from lightning_ss2a.sweeps.running.owner import HEARTBEAT_SECONDS
+from lightning_ss2a.sweeps.running.faults import why_unwritable
+from lightning_ss2a.sweeps.running.messages import Alive, Answer, CheckTask, ConfigTask, Done, Failed, Progress, RunTask
+from lightning_ss2a.sweeps.running.owner import BEAT_SECONDS
 from lightning_ss2a.sweeps.running.pool import WAIT_SECONDS, Pool
 from lightning_ss2a.sweeps.running.queue import CHECKED, Claim, TrialQueue, trial_folder
 from lightning_ss2a.sweeps.running.records import TrialRecord
 from lightning_ss2a.sweeps.running.steps import run_steps
-from lightning_ss2a.sweeps.running.storage import storage_errors
 from lightning_ss2a.sweeps.running.trial_runs import Runs
+
+MANY = 100
+"""Of so many configurations it is said that they are checked: each takes a fraction of a second."""
 
 
 @dataclass
@@ -31,13 +34,13 @@ class Running:
         claim: the trial.
         repeats: of the trial, that are not done; the first runs now.
         started: when the trial was given to the worker, by the coordinator's clock.
-        beat: when its owner was last confirmed.
+        heard: when the worker last said that its run moves on, or was given a run.
     """
 
     claim: Claim
     repeats: list[Repeat]
     started: float
-    beat: float
+    heard: float
 
 
 class Coordinator:
@@ -62,7 +65,8 @@ class Coordinator:
         self.sweep, self.runs, self.queue, self.pool = runs.sweep, runs, queue, pool
         self.running: dict[int, Running] = {}
         self._tell, self._clock = tell, clock
-        self._started = clock()
+        self._started = self._beaten = clock()
+        self._said_that_it_waits = False
 
     # ---------------------------------------------------------------- all of it
 
@@ -73,8 +77,11 @@ class Coordinator:
             each_moment: called about twice a second, to show how things stand.
 
         Raises:
-            InputError: the base configuration, a parameter or a metric is wrong.
-            KeyboardInterrupt: Ctrl-C or SIGTERM; running trials are back in the queue.
+            InputError: the base configuration, a parameter or a metric is wrong; or something stands in the way of all
+                trials, such as a full disk.
+            KeyboardInterrupt: Ctrl-C or SIGTERM.
+
+        However it ends, running trials are back in the queue.
         """
         with _terminated_as_interrupted():
             try:
@@ -84,12 +91,8 @@ class Coordinator:
                 if any(record.state == "waiting" for record in self.queue.records()):
                     self._get_ready(each_moment)
                 self._run_trials(each_moment)
-            except storage_errors() as error:
-                self._give_back()
-                reason = " ".join(str(error).split())[:300]
-                raise InputError(f"the storage was lost: {reason}; the same command goes on") from error
-            except BaseException:
-                self._give_back()
+            except BaseException as error:
+                self._give_back(error)
                 raise
 
     def close(self) -> None:
@@ -119,6 +122,8 @@ class Coordinator:
         """Builds every kind of configuration there is, and takes one step with the first."""
         first = self.runs.repeats[0]
         configurations = [tuple(self.runs.options(point, first)) for point in self.sweep.space.probes()]
+        if len(configurations) > MANY:
+            self._tell(f"checking {len(configurations)} configurations")
         task = CheckTask(self.sweep.command, tuple(configurations), f"{self.sweep.root}/check/output.log")
         try:
             logged = self.pool.call(task).value
@@ -141,14 +146,24 @@ class Coordinator:
                     self.running[number] = Running(claim, left, now, now)
                     self._next_run(number)
             if not self.running:
-                if self._may_begin and (self.queue.recover() or self.queue.unowned()):
+                if self._may_begin and (self.queue.recover() or self._must_wait()):
+                    each_moment()
                     time.sleep(WAIT_SECONDS)
                     continue
                 return
             for number, answer in self.pool.wait(WAIT_SECONDS):
                 self._take(number, answer)
+            self._end_those_over_time()
             self._beat()
             each_moment()
+
+    def _must_wait(self) -> bool:
+        """Tells whether trials elsewhere may be lost, which shows when their owners give a sign, or give none."""
+        undecided = self.queue.undecided()
+        if undecided and not self._said_that_it_waits:
+            self._tell(f"waiting for a sign of whoever runs {undecided} trial{'s' * (undecided > 1)} elsewhere")
+            self._said_that_it_waits = True
+        return bool(undecided)
 
     @property
     def _may_begin(self) -> bool:
@@ -161,7 +176,7 @@ class Coordinator:
         if not running.repeats:
             self._complete(number)
             return
-        claim, repeat = running.claim, running.repeats[0]
+        claim, repeat, running.heard = running.claim, running.repeats[0], self._clock()
         folder = trial_folder(claim.number)
         is_first = repeat is self.runs.repeats[0]
         reported = self.sweep.objectives[0].metric if self.sweep.pruner is not None and is_first else None
@@ -170,9 +185,13 @@ class Coordinator:
 
     def _take(self, number: int, answer: Answer) -> None:
         running = self.running[number]
+        running.heard = self._clock()
+        if isinstance(answer, Alive):
+            return
         if isinstance(answer, Progress):
             self.pool.reply(number, self.queue.report(running.claim, answer.step, answer.value))
         elif isinstance(answer, Failed):
+            self._stop_if_not_to_blame(number, answer)
             self._fail(number, answer.reason, answer.is_final)
         elif answer.pruned:
             self.queue.prune(self.running.pop(number).claim)
@@ -205,18 +224,47 @@ class Coordinator:
         again = self.queue.fail(claim, reason, attempts=0 if is_final else self.sweep.retries + 1)
         self._tell(f"trial {claim.number} failed{', queued again' * again}: {reason} ({point_text(claim.point)})")
 
-    def _beat(self) -> None:
-        now = self._clock()
-        for running in self.running.values():
-            if now - running.beat > HEARTBEAT_SECONDS:
-                self.queue.beat(running.claim.trial)
-                running.beat = now
+    def _stop_if_not_to_blame(self, number: int, answer: Failed) -> None:
+        """Puts a trial back and ends the sweep where all trials would fail in the same way, however good they are."""
+        unwritable = why_unwritable(self.sweep.root)
+        if answer.is_outside or unwritable:
+            claim = self.running.pop(number).claim
+            reason = answer.reason if unwritable is None or answer.is_outside else f"{answer.reason}; {unwritable}"
+            self.queue.put_back(claim, reason)
+            raise InputError(
+                f"trial {claim.number}: {reason}; no trial's fault, it is queued again: mend it, "
+                "then the same command goes on"
+            )
 
-    def _give_back(self) -> None:
+    def _end_those_over_time(self) -> None:
+        now = self._clock()
+        for number, running in list(self.running.items()):
+            most, silent = self.sweep.max_trial_minutes, self.sweep.max_silent_minutes
+            if most is not None and now - running.started > 60 * most:
+                self.pool.end(number)
+                self._fail(number, f"took longer than max_trial_minutes, {most:g}", is_final=True)
+            elif silent is not None and now - running.heard > 60 * silent:
+                self.pool.end(number)
+                self._fail(number, f"no step was done in max_silent_minutes, {silent:g}", is_final=False)
+
+    def _beat(self) -> None:
+        """Gives a sign of life for each trial, and looks for those of others."""
+        if self._clock() - self._beaten < BEAT_SECONDS:
+            return
+        self._beaten = self._clock()
+        for number, running in list(self.running.items()):
+            if not self.queue.beat(running.claim.trial):
+                self.pool.end(number)
+                del self.running[number]
+                self._tell(f"trial {running.claim.number}: another process took it for lost; ended here")
+        self.queue.watch()
+
+    def _give_back(self, error: BaseException) -> None:
         """Puts running trials back into the queue; they were not to blame."""
         self.pool.stop()
+        why = f": {' '.join(str(error).split())[:300]}" if isinstance(error, Exception) else ""
         with contextlib.suppress(Exception):  # a storage that is gone; the next process recovers them
-            self.queue.give_back()
+            self.queue.give_back(f"the sweep was stopped{why}")
         self.running.clear()
 
 

@@ -80,6 +80,11 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """A run has done another batch; sent every few seconds at most."""
+
+
+@dataclass(frozen=True)
 class Done:
     """A task is done.
 
@@ -105,11 +110,13 @@ class Failed:
         reason: one line.
         is_final: it would fail again.
         is_spent: see :class:`Done`.
+        is_outside: whatever was run here would have failed: the disk is full, say.
     """
 
     reason: str
     is_final: bool
     is_spent: bool = False
+    is_outside: bool = False
 
 
-Answer = Progress | Done | Failed
+Answer = Progress | Alive | Done | Failed

@@ -13,11 +13,19 @@ from pathlib import Path
 from typing import Protocol
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.sweeps.running.messages import Answer, Done, Failed, Progress, Ready, Task
+from lightning_ss2a.sweeps.running.messages import Alive, Answer, Done, Failed, Progress, Ready, Task
 
 WORKER_MODULE = "lightning_ss2a.cli.sweep_worker"
 MOST_STARTS = 3
 """A worker that dies so often before it is ready cannot work here."""
+
+ENDING_SECONDS = 10
+"""How long a process may take to end."""
+
+_USUAL_CAUSES = {
+    f"signal {int(signal.SIGKILL)}": ", as the system does where memory ends",
+    f"signal {int(signal.SIGBUS)}": ", as the system does where a disk or /dev/shm is full",
+}
 
 WAIT_SECONDS = 0.5
 """How long to wait for answers before looking at other things."""
@@ -41,6 +49,9 @@ class Pool(Protocol):
 
     def call(self, task: Task) -> Done:
         """Has one task done, while no other is."""
+
+    def end(self, number: int) -> None:
+        """Ends a worker with its task; another takes its place."""
 
     def stop(self) -> None:
         """Ends all workers."""
@@ -92,15 +103,24 @@ class WorkerProcess:
         os.close(read_end)
         return cls(process, ours, write_end)
 
-    def stop(self) -> str:
-        """Ends it and its children, and says how it had ended, if it had."""
+    def stop(self, has_died: bool = False) -> str:
+        """Ends it and its children, and says how it had ended, if it had.
+
+        Args:
+            has_died: it is ending by itself.
+        """
+        # One that has died has closed the connection, and may still be ending: its own status is the true one.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(ENDING_SECONDS if has_died else 0)
         # Its process group may outlive it: other ranks of its run.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        status = self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that waits for a dead network disk cannot be killed
+            self.process.wait(ENDING_SECONDS)
+        status = self.process.returncode
         self.connection.close()
         os.close(self.lifeline)
-        return f"signal {-status}" if status < 0 else f"status {status}"
+        return f"signal {-status}" if status is not None and status < 0 else f"status {status}"
 
 
 class WorkerPool:
@@ -172,7 +192,7 @@ class WorkerPool:
                 self._starts_in_vain = 0
                 continue
             answers.append((number, answer))
-            if not isinstance(answer, Progress):
+            if not isinstance(answer, (Progress, Alive)):
                 self._busy.discard(number)
                 if answer.is_spent:
                     self._workers.pop(number).stop()
@@ -192,6 +212,11 @@ class WorkerPool:
                 if isinstance(answer, Done):
                     return answer
 
+    def end(self, number: int) -> None:
+        """Ends a worker with its task; another takes its place."""
+        self._workers.pop(number).stop()
+        self._busy.discard(number)
+
     def stop(self) -> None:
         """Ends all workers."""
         for number in list(self._workers):
@@ -209,8 +234,7 @@ class WorkerPool:
 
     def _buried(self, number: int) -> str:
         """Removes a worker that died, and says how."""
-        how = self._workers.pop(number).stop()
+        how = self._workers.pop(number).stop(has_died=True)
         if self._starts_in_vain > MOST_STARTS * len(self.numbers):
             raise InputError(f"worker processes die before they are ready ({how}); see {self._log(number)}")
-        killed = ", as the system does where memory ends" if how == f"signal {int(signal.SIGKILL)}" else ""
-        return f"its process died ({how}{killed})"
+        return f"its process died ({how}{_USUAL_CAUSES.get(how, '')})"

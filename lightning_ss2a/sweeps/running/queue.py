@@ -6,7 +6,9 @@ same point takes its slot.
 """
 
 import contextlib
+import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,21 +17,30 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.sweeps.running.owner import is_lost, this_owner
+from lightning_ss2a.sweeps.running.owner import LOST_AFTER_SECONDS, Watch, is_there, this_owner
 from lightning_ss2a.sweeps.running.records import Objective, State, TrialRecord
-from lightning_ss2a.sweeps.running.storage import quietly
+from lightning_ss2a.sweeps.running.storage import few_trials, quietly
 from lightning_ss2a.sweeps.space import Point, SearchSpace
 
 QUESTION = "question"
 MAKER = "maker"
 CHECKED = "checked"
-"""Notes of a study: what it asks, who made it and when, and whether its configurations were found to be right."""
+"""Notes of a study: what it asks, who is making it, and whether its configurations were found to be right."""
+
+LOST = "its process ended without a word: killed, or no room was left to write one"
+"""Reason of a trial that was found with its process gone."""
 
 AGAIN = "again"
 """Note of a failed trial that it is to be queued again, as this attempt."""
 
-UNOWNED_SECONDS = 5
+UNOWNED_SECONDS = 60
 """A trial that was taken and has no owner by then has lost its process."""
+
+LIST_SECONDS = 10
+"""Others may have taken trials of a list that is older: it is read again at the first that they have."""
+
+TELL_SECONDS = 10
+"""Time between two lines about trials that are being queued."""
 
 _STATES: dict[TrialState, State] = {
     TrialState.WAITING: "waiting",
@@ -38,6 +49,14 @@ _STATES: dict[TrialState, State] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
+_NOTES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("slot", "attempt", "follows", AGAIN), int),
+    **dict.fromkeys(("owner", "reason"), str),
+    "metrics": dict,
+    "seconds": (int, float),
+}
+"""Notes of a trial, and what they are."""
+
 _UNLESS_ENDED = contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError)
 """Another machine, which heard nothing of this one for long, may have taken its trial for lost."""
 
@@ -94,7 +113,11 @@ class TrialQueue:
         self._sampler, self._pruner = sampler, pruner
         self._owner, self._clock = owner or this_owner(), clock
         self._taking: int | None = None  # number of a trial that is being claimed
-        self._first_seen: dict[int, float] = {}  # trials without owner; clocks of other machines may be wrong
+        self._signs = itertools.count()
+        self._watch = Watch(clock)
+        self._waiting: deque[FrozenTrial] = deque()  # as they were when last looked for, and
+        self._doubles: set[int] = set()  # numbers of those that another machine had queued at the same time
+        self._listed = 0.0
 
     # ---------------------------------------------------------------- the study
 
@@ -119,9 +142,11 @@ class TrialQueue:
         if there is None:
             with quietly():
                 study.set_metric_names([objective.metric for objective in self.objectives])
-            study.set_user_attr(MAKER, [self._owner, time.time()])
+            study.set_user_attr(MAKER, self._owner)
             study.set_user_attr(QUESTION, question)
             return True
+        if not isinstance(there, dict):
+            raise InputError(f"the study {self.name}: its note {QUESTION} is damaged; take another --name")
         changed = sorted(name for name in {*there, *question} if there.get(name) != question.get(name))
         if changed and self._is_abandoned(study):
             optuna.delete_study(storage=self.storage, study_name=self.name)
@@ -142,69 +167,89 @@ class TrialQueue:
 
     # ---------------------------------------------------------------- filling
 
-    def fill(self, points: Sequence[Point]) -> None:
+    def fill(self, points: Sequence[Point], tell: Callable[[str], None] = lambda line: None) -> None:
         """Queues a trial for each slot that has none.
 
         Args:
             points: of each slot; what a point does not hold is the sampler's choice.
+            tell: takes a line to print: a disk may take a hundredth of a second a trial.
         """
         taken = {trial.user_attrs.get("slot") for trial in self._trials()}
-        study = self.study
-        for slot, point in enumerate(points):
-            if slot not in taken:
-                study.enqueue_trial(point, user_attrs={"slot": slot, "attempt": 0})
+        missing = [(slot, point) for slot, point in enumerate(points) if slot not in taken]
+        study, told = self.study, self._clock()
+        for number, (slot, point) in enumerate(missing):
+            if self._clock() - told > TELL_SECONDS:
+                tell(f"queueing trials: {number} of {len(missing)}")
+                told = self._clock()
+            study.enqueue_trial(point, user_attrs={"slot": slot, "attempt": 0})
 
     def recover(self) -> int:
+        """Does what :meth:`watch` does, and what processes left undone that died while they failed a trial."""
+        lost = self.watch()
+        self._queue_those_to_try_again()
+        return lost
+
+    def watch(self) -> int:
         """Fails the trials whose process is gone and queues them again; counts them.
 
         That is no fault of theirs, and does not count as an attempt.
         """
         lost = 0
         for trial in self._trials(TrialState.RUNNING):
-            owner = trial.user_attrs.get("owner")
-            if owner is None:  # taken a moment ago, or its process died at that moment
-                now = self._clock()
-                gone = now - self._first_seen.setdefault(trial.number, now) > UNOWNED_SECONDS
-            else:
-                gone = is_lost(owner, trial.user_attrs.get("heartbeat", time.time()))
-            if gone:
-                lost += self._fail(trial, "its process was killed", trial.user_attrs["attempt"])
-        self._queue_those_to_try_again()
+            if self._is_lost(trial) and self._fail(trial, LOST, _attempt(trial)):
+                self._queue_again(trial)
+                lost += 1
         return lost
 
-    def unowned(self) -> int:
-        """Counts the trials that were taken, by nobody knows whom yet."""
-        return sum("owner" not in trial.user_attrs for trial in self._trials(TrialState.RUNNING))
+    def undecided(self) -> int:
+        """Counts the trials of others that may or may not be lost: not even one sign of their owners was seen yet."""
+        running = self._trials(TrialState.RUNNING)
+        return sum(not is_there(_owner(trial)) and not self._watch.knows(trial.number) for trial in running)
 
     # ---------------------------------------------------------------- one trial
 
     def claim(self) -> Claim | None:
         """Takes the next trial; None: none is waiting."""
         study_id = self.storage.get_study_id_from_name(self.name)
-        for waiting in self._trials(TrialState.WAITING):
+        while (waiting := self._next_waiting()) is not None:
             trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, waiting.number)
             self._taking = waiting.number
             try:
                 if not self.storage.set_trial_state_values(trial_id, TrialState.RUNNING):
-                    continue  # another was faster
+                    raise optuna.exceptions.UpdateFinishedTrialError
                 trial = optuna.Trial(self.study, trial_id)
-                self.beat(trial)  # first, so that whoever has an owner has been heard of
+                self.beat(trial)  # first, so that whoever has an owner has given a sign
                 trial.set_user_attr("owner", self._owner)
-                if waiting.number in _doubles(self._trials()):
+                if waiting.number in self._doubles:
                     self._fail(waiting, "two machines queued it at the same time", None)
                     continue
                 with quietly():  # a range need not end with a step
                     point = self.space.suggest(trial)
-            except optuna.exceptions.UpdateFinishedTrialError:
-                continue  # another has done it, or took this process for dead
+            except optuna.exceptions.UpdateFinishedTrialError:  # another was faster, or took this process for dead
+                if self._clock() - self._listed > LIST_SECONDS:
+                    self._waiting.clear()
+                continue
             attributes = waiting.user_attrs
             return Claim(trial, point, dict(attributes.get("metrics", {})), attributes.get("seconds", 0.0))
         return None
 
-    def beat(self, trial: optuna.Trial) -> None:
-        """Says that this process still runs a trial."""
+    def _next_waiting(self) -> FrozenTrial | None:
+        """Finds the first trial that was waiting when all were last read, which takes long where they are many.
+
+        Trials that are queued again come last, and are found when the list is at its end.
+        """
+        if not self._waiting:
+            self._listed, trials = self._clock(), self._trials()
+            self._waiting = deque(trial for trial in trials if trial.state == TrialState.WAITING)
+            self._doubles = _doubles(trials)
+        return self._waiting.popleft() if self._waiting else None
+
+    def beat(self, trial: optuna.Trial) -> bool:
+        """Gives a sign of life; tells whether this process still has the trial: others may take it for lost."""
         with _UNLESS_ENDED:
-            trial.set_user_attr("heartbeat", time.time())
+            trial.set_user_attr("beat", next(self._signs))
+            return True
+        return False
 
     def report(self, claim: Claim, step: int, value: float) -> bool:
         """Keeps a validation's value; tells whether the trial is to be stopped."""
@@ -238,18 +283,36 @@ class TrialQueue:
             attempts: how many a trial may have.
         """
         trial = self.storage.get_trial(claim.trial._trial_id)
-        attempt = trial.user_attrs["attempt"] + 1
+        attempt = _attempt(trial) + 1
         again = attempt < attempts
-        self._fail(trial, reason, attempt if again else None)
-        self._queue_those_to_try_again()
+        if self._fail(trial, reason, attempt if again else None) and again:
+            self._queue_again(trial)
         return again
 
-    def give_back(self) -> None:
-        """Queues the trials that this process runs again: it is to end, and they were not to blame."""
+    def put_back(self, claim: Claim, reason: str) -> None:
+        """Ends a trial that was not to blame and queues it again, which does not count as an attempt.
+
+        Args:
+            claim: the trial.
+            reason: one line.
+        """
+        trial = self.storage.get_trial(claim.trial._trial_id)
+        if self._fail(trial, reason, _attempt(trial)):
+            self._queue_again(trial)
+
+    def give_back(self, reason: str = "the sweep was stopped") -> None:
+        """Queues the trials that this process runs again, which is to end, and leaves a study that was never right.
+
+        Args:
+            reason: one line.
+        """
         for trial in self._trials(TrialState.RUNNING):
             if trial.user_attrs.get("owner", trial.number) in (self._owner, self._taking):
-                self._fail(trial, "the sweep was stopped", trial.user_attrs["attempt"])
+                self._fail(trial, reason, _attempt(trial))
         self._queue_those_to_try_again()
+        study = self.study
+        if study.user_attrs.get(MAKER) == self._owner:
+            study.set_user_attr(MAKER, "")
 
     # ---------------------------------------------------------------- looking
 
@@ -274,9 +337,25 @@ class TrialQueue:
 
     # ---------------------------------------------------------------- how it is done
 
-    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+    def _trials(self, state: TrialState | None = None) -> list[FrozenTrial]:
+        """Lists trials by number, to be read only: all, or the few of a state."""
         study_id = self.storage.get_study_id_from_name(self.name)
-        return sorted(self.storage.get_all_trials(study_id, states=states or None), key=lambda trial: trial.number)
+        found = (
+            self.storage.get_all_trials(study_id, deepcopy=False)
+            if state is None
+            else few_trials(self.storage, study_id, state)
+        )
+        for trial in found:
+            _check_notes(trial)
+        return sorted(found, key=lambda trial: trial.number)
+
+    def _is_lost(self, trial: FrozenTrial) -> bool:
+        owner = _owner(trial)
+        silence = self._watch.silence(trial.number, (owner, trial.user_attrs.get("beat")))
+        if not owner:  # taken a moment ago, or its process died at that moment
+            return silence > UNOWNED_SECONDS
+        there = is_there(owner)
+        return silence > LOST_AFTER_SECONDS if there is None else not there
 
     def _fail(self, trial: FrozenTrial, reason: str, next_attempt: int | None) -> bool:
         """Fails a trial; False: another process has ended it meanwhile."""
@@ -290,25 +369,66 @@ class TrialQueue:
 
     def _queue_those_to_try_again(self) -> None:
         """Queues in a step of its own, so that the next process does it where one dies after failing a trial."""
-        trials, study = self._trials(), self.study
+        trials = self._trials()
         followed = {trial.user_attrs.get("follows") for trial in trials}
         for trial in trials:
             if trial.state == TrialState.FAIL and AGAIN in trial.user_attrs and trial.number not in followed:
-                kept = {name: trial.user_attrs[name] for name in ("metrics", "seconds") if name in trial.user_attrs}
-                place = {"slot": trial.user_attrs["slot"], "attempt": trial.user_attrs[AGAIN], "follows": trial.number}
-                point = trial.params or trial.system_attrs.get("fixed_params", {})
-                study.enqueue_trial(point, user_attrs=kept | place)
+                self._queue_again(trial)
+
+    def _queue_again(self, failed: FrozenTrial) -> None:
+        trial = self.storage.get_trial(failed._trial_id)  # as it is now
+        kept = {name: trial.user_attrs[name] for name in ("slot", "metrics", "seconds") if name in trial.user_attrs}
+        place = {"attempt": trial.user_attrs[AGAIN], "follows": trial.number}
+        point = trial.params or trial.system_attrs.get("fixed_params", {})
+        self.study.enqueue_trial(point, user_attrs=kept | place)
 
     def _is_abandoned(self, study: optuna.Study) -> bool:
         """Tells whether no trial of a study has begun, nor will: its maker never got so far, and is gone."""
-        owner, when = study.user_attrs.get(MAKER, (self._owner, 0.0))
-        return not study.user_attrs.get(CHECKED) and (owner == self._owner or is_lost(owner, when))
+        maker = str(study.user_attrs.get(MAKER, ""))
+        return not study.user_attrs.get(CHECKED) and (maker in ("", self._owner) or is_there(maker) is False)
+
+
+def _owner(trial: FrozenTrial) -> str:
+    return trial.user_attrs.get("owner", "")
+
+
+def _attempt(trial: FrozenTrial) -> int:
+    return trial.user_attrs.get("attempt", 0)
+
+
+def _check_notes(trial: FrozenTrial) -> None:
+    """Refuses what no sweep wrote.
+
+    Raises:
+        InputError: names the trial and the note.
+    """
+    for name, kind in _NOTES.items():
+        if name in trial.user_attrs and not isinstance(trial.user_attrs[name], kind):
+            raise _damaged(trial, name)
+    if trial.state == TrialState.COMPLETE and not trial.values:
+        raise _damaged(trial, "value")
+    if not isinstance(trial.system_attrs.get("fixed_params", {}), dict):
+        raise _damaged(trial, "fixed_params")
+    for numbers in trial.user_attrs.get("metrics", {}).values():
+        if not isinstance(numbers, dict) or not all(isinstance(number, (int, float)) for number in numbers.values()):
+            raise _damaged(trial, "metrics")
+
+
+def _damaged(trial: FrozenTrial, note: str) -> InputError:
+    return InputError(
+        f"the storage is damaged: what trial {trial.number} holds as {note} is missing or was written by no sweep; "
+        "put a copy of it back, or take another --name"
+    )
 
 
 def _doubles(trials: Sequence[FrozenTrial]) -> set[int]:
     """Finds the trials for slots that another machine had filled, or queued again, at the same time."""
     first: dict[tuple[Any, Any], int] = {}
-    places = {trial.number: (trial.user_attrs.get("slot"), trial.user_attrs.get("follows")) for trial in trials}
+    places = {
+        trial.number: (trial.user_attrs["slot"], trial.user_attrs.get("follows"))
+        for trial in trials
+        if "slot" in trial.user_attrs  # or somebody else queued it, with Optuna's own tools
+    }
     return {number for number, place in places.items() if first.setdefault(place, number) != number}
 
 

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Iterable
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import FolderLock
+from lightning_ss2a.files import FolderLock, write_whole
 from lightning_ss2a.sweeps.prepare import Step
 from lightning_ss2a.sweeps.running.messages import CommandTask, Done, Failed
 from lightning_ss2a.sweeps.running.pool import WAIT_SECONDS, Pool
@@ -45,7 +45,7 @@ def run_steps(steps: Iterable[Step], pool: Pool, tell: Callable[[str], None], ea
             if isinstance(answer, Failed):
                 raise InputError(f"prepare.{step.name}: {answer.reason} (all output: {step.output}.log)")
             if isinstance(answer, Done):
-                step.mark.write_text(f"{' '.join(step.arguments)}\n{answer.seconds:.1f} s\n", encoding="utf-8")
+                write_whole(step.mark, f"{' '.join(step.arguments)}\n{answer.seconds:.1f} s\n")
             lock.release()
         missing = [step for step in missing if not step.is_done]
         each_moment()

@@ -1,16 +1,19 @@
 """Where a study is kept: SQLite in its folder, Optuna's journal file, or a database server."""
 
 import contextlib
+import json
 import logging
 import os
 import re
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.sweeps.running.faults import chain, is_outside
 
 if TYPE_CHECKING:
     import optuna
@@ -51,24 +54,104 @@ def open_storage(url: str | None, folder: Path) -> "optuna.storages.BaseStorage"
     """
     optuna = import_optuna()
     try:
-        if url is not None and url.removeprefix("journal://").endswith(".journal"):
-            path = Path(url.removeprefix("journal://"))
-            if not path.parent.is_dir():
-                raise InputError(f"storage: {path.parent} is no folder; make it first")
-            _cut_half_a_line(path)
-            return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+        if (journal := _journal(url)) is not None:
+            if not journal.parent.is_dir():
+                raise InputError(f"storage: {journal.parent} is no folder; make it first")
+            return optuna.storages.JournalStorage(_whole_lines(journal))
         if url is None:
             folder.mkdir(parents=True, exist_ok=True)
-            url = f"sqlite:///{folder / 'study.db'}"
+        address = f"sqlite:///{folder / 'study.db'}" if url is None else url
         with quietly():
             # What get_storage makes of it remembers trials that have ended, and knows those that others took.
-            return optuna.storages.get_storage(_sqlite(url) if url.startswith("sqlite") else _server(url))
+            return optuna.storages.get_storage(_sqlite(address) if address.startswith("sqlite") else _server(address))
     except InputError:
         raise
     except Exception as error:  # of the database's driver, whichever that is
-        reason = " ".join(str(error).split()).partition("(Background on this error")[0]
-        advice = "give a path ending with .journal, or a database's URL such as sqlite:///FILE"
-        raise InputError(f"storage {_without_password(url)}: not reachable: {reason[:300]}; {advice}") from error
+        raise _explained(error, url, folder) from error
+
+
+@contextlib.contextmanager
+def storage_errors_explained(url: str | None, folder: Path) -> Iterator[None]:
+    """Turns what a storage raises into one line that says what is so.
+
+    Args:
+        url: see :func:`open_storage`.
+        folder: of the study.
+
+    Raises:
+        InputError: instead of anything that comes out of Optuna's storages: they read what is there as it is, so that
+            damage shows as errors of all kinds.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if not _comes_from_storage(error):
+            raise
+        raise _explained(error, url, folder) from error
+
+
+def _comes_from_storage(error: BaseException) -> bool:
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__", "").startswith("optuna.storages") for frame in frames)
+
+
+def _explained(error: Exception, url: str | None, folder: Path) -> InputError:
+    """Says in one line what is wrong with a storage, and what to do."""
+    *_, cause = chain(error)  # Optuna's own words are about something else
+    reason = " ".join(str(cause).split()).partition("(Background on this error")[0][:300]
+    place = f"storage {folder / 'study.db' if url is None else _without_password(url)}"
+    if is_outside(error) or "disk is full" in reason:
+        return InputError(f"{place}: cannot be written: {reason}; make room, then the same command goes on")
+    if "locked" in reason:
+        return InputError(f"{place}: {reason} by another process, for {SQLITE_WAIT_SECONDS} s; try again")
+    if isinstance(cause, KeyError) and "Record does not exist" in reason:
+        return InputError(f"{place}: the study is no longer there; was it removed?")
+    if _is_damage(cause, reason):
+        named = isinstance(cause, (LookupError, AssertionError))  # whose text may be a name alone, or nothing
+        what = f"{type(cause).__name__} {reason}".strip() if named else reason
+        advice = "put a copy of it back, or take another --name and storage"
+        return InputError(f"{place}: is damaged{_where(url)}: {what}; {advice}")
+    advice = "give a path ending with .journal, or a database's URL such as sqlite:///FILE"
+    return InputError(f"{place}: not reachable: {reason}; {advice}")
+
+
+def _is_damage(cause: BaseException, reason: str) -> bool:
+    """Tells whether what a storage holds is wrong, rather than the way to it."""
+    from sqlalchemy.exc import SQLAlchemyError  # Optuna needs it
+
+    if any(words in reason for words in ("malformed", "not a database", "no such table", "no such column")):
+        return True
+    kinds = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
+    return isinstance(cause, kinds) and not isinstance(cause, SQLAlchemyError)
+
+
+def _where(url: str | None) -> str:
+    """Names the first line of a journal that is none."""
+    journal = _journal(url)
+    if journal is None:
+        return ""
+    with contextlib.suppress(OSError):
+        for number, line in enumerate(journal.read_bytes().splitlines(), start=1):
+            try:
+                json.loads(line)
+            except ValueError:
+                return f" in line {number}"
+    return ""
+
+
+def few_trials(
+    storage: "optuna.storages.BaseStorage", study_id: int, state: "optuna.trial.TrialState"
+) -> "list[optuna.trial.FrozenTrial]":
+    """Finds the trials of a state, where these are few of many.
+
+    What remembers trials would first read all that have not ended; the database itself finds the few.
+    """
+    optuna = import_optuna()
+    backend = getattr(storage, "_backend", None)
+    asked = backend if isinstance(backend, optuna.storages.RDBStorage) else storage
+    return asked.get_all_trials(study_id, deepcopy=False, states=(state,))
 
 
 def _database(url: str, options: Mapping[str, Any]) -> Any:
@@ -84,17 +167,38 @@ def _database(url: str, options: Mapping[str, Any]) -> Any:
     return optuna.storages.RDBStorage(url, engine_kwargs=options)
 
 
-def _cut_half_a_line(journal: Path) -> None:
-    """Takes away what a machine that lost power was writing: Optuna would add to it, and could read neither."""
-    if not journal.is_file() or _ends_with_a_line(journal):
-        return
-    lock = import_optuna().storages.journal.JournalFileSymlinkLock(str(journal))
-    lock.acquire()  # from here on nobody is just writing
-    try:
-        if not _ends_with_a_line(journal):
-            os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
-    finally:
-        lock.release()
+def _journal(url: str | None) -> Path | None:
+    """Finds the file of a storage that is a journal."""
+    return Path(url.removeprefix("journal://")) if url is not None and url.endswith(".journal") else None
+
+
+def _whole_lines(journal: Path) -> Any:
+    """Opens a journal that takes away half a line at its end before it adds to it.
+
+    A full disk leaves one, or a machine that lost power. Optuna would add to it, and nobody could read either again.
+    """
+    backends = import_optuna().storages.journal
+
+    class Journal(backends.JournalFileBackend):  # type: ignore[name-defined]  # Optuna comes late
+        def append_logs(self, logs: list[dict[str, Any]]) -> None:
+            lines = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs).encode()
+            self._lock.acquire()  # from here on nobody is just writing
+            try:
+                with open(journal, "r+b", buffering=0) as file:
+                    if not _ends_with_a_line(journal):
+                        file.truncate(journal.read_bytes().rfind(b"\n") + 1)
+                    end = file.seek(0, os.SEEK_END)
+                    try:
+                        _write_all(file, lines)
+                        os.fsync(file.fileno())
+                    except BaseException:
+                        file.truncate(end)
+                        raise
+            finally:
+                self._lock.release()
+
+    # Absolute: the lock is a link to the file, and Optuna looks through it to see whether its owner is long gone.
+    return Journal(str(journal.absolute()))
 
 
 def _ends_with_a_line(journal: Path) -> bool:
@@ -102,6 +206,11 @@ def _ends_with_a_line(journal: Path) -> bool:
         length = file.seek(0, os.SEEK_END)
         file.seek(max(0, length - 1))
         return file.read(1) in (b"", b"\n")
+
+
+def _write_all(file: BinaryIO, content: bytes) -> None:
+    while content:
+        content = content[file.write(content) :]
 
 
 def _server(url: str) -> Any:
@@ -121,14 +230,6 @@ def _sqlite(url: str) -> Any:
     storage = _database(url, {"connect_args": {"timeout": SQLITE_WAIT_SECONDS, "isolation_level": None}})
     event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return storage
-
-
-def storage_errors() -> tuple[type[Exception], ...]:
-    """Lists what is raised when a storage that was there no longer is."""
-    optuna = import_optuna()
-    from sqlalchemy.exc import SQLAlchemyError  # Optuna needs it
-
-    return optuna.exceptions.StorageInternalError, SQLAlchemyError
 
 
 @contextlib.contextmanager

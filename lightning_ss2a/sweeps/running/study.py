@@ -1,5 +1,6 @@
 """The study of a sweep: its folder, its storage, its trials in the queue."""
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ from lightning_ss2a.sweeps.running.trial_runs import Runs
 SWEEP_FILE = "sweep.yaml"
 
 
-def open_study(runs: Runs, storage: optuna.storages.BaseStorage | None = None) -> TrialQueue:
+def open_study(
+    runs: Runs, storage: optuna.storages.BaseStorage | None = None, tell: Callable[[str], None] = lambda line: None
+) -> TrialQueue:
     """Opens the study of a sweep, or makes it, and queues its trials.
 
     Args:
         runs: of the sweep.
         storage: that holds the study; None: the one that the sweep names.
+        tell: takes a line to print.
 
     Raises:
         InputError: what can be told before anything runs: a storage that is not there, a folder of another sweep, a
@@ -41,7 +45,7 @@ def open_study(runs: Runs, storage: optuna.storages.BaseStorage | None = None) -
             f"{sweep.root} holds a sweep that the storage does not know; name its storage, or take another --name"
         )
     queue.open(sweep.question())
-    queue.fill(points)
+    queue.fill(points, tell)
     sweep.root.mkdir(parents=True, exist_ok=True)
     options = yaml.safe_dump(_given(sweep, sweep), sort_keys=False)
     write_whole(sweep.root / SWEEP_FILE, f"# ss2a sweep -c this file: goes on with the sweep.\n{options}")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -19,17 +20,30 @@ class TrialCallback(Callback):
     Args:
         reported: metric to report at each validation; None: none.
         ask: asks whether to stop; None: another rank does.
+        is_alive: called after each batch.
     """
 
-    def __init__(self, reported: str | None, ask: Ask | None) -> None:
+    def __init__(self, reported: str | None, ask: Ask | None, is_alive: Callable[[], None] = lambda: None) -> None:
         self.pruned = False
-        self._reported, self._ask = reported, ask
+        self._reported, self._ask, self._is_alive = reported, ask, is_alive
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the HParams tab to the study, which fills it with what it varies."""
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # a connector of Lightning's sets it
         others = [callback for callback in callbacks if not isinstance(callback, HyperparameterBoard)]
         trainer.callbacks = others  # type: ignore[attr-defined]  # as above; not in place, it is being looped over
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Say that the run moves on."""
+        self._is_alive()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Say that the run moves on."""
+        self._is_alive()
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        """Say that the run moves on."""
+        self._is_alive()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the value; callback_metrics has it from here on."""

@@ -5,6 +5,7 @@ import dataclasses
 import gc
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -18,7 +19,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.sweeps.running.faults import is_outside
 from lightning_ss2a.sweeps.running.messages import (
+    Alive,
     Answer,
     CheckTask,
     CommandTask,
@@ -35,6 +38,10 @@ Build = Callable[..., Any]
 """``build_cli(arguments, run=True, callbacks=())`` of the command line."""
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
+
+
+ALIVE_SECONDS = 5
+"""Time between two words that a run moves on."""
 
 
 class Line(Protocol):
@@ -58,6 +65,7 @@ class Worker:
 
     def __init__(self, build: Build, ss2a: Callable[[list[str]], Any], connection: Line) -> None:
         self.build, self.ss2a, self.connection = build, ss2a, connection
+        self._said_alive = -math.inf
 
     def serve(self) -> None:
         """Answers task after task, until the sweep closes the connection."""
@@ -78,16 +86,19 @@ class Worker:
                 try:
                     done = self._do(task)
                 except BaseException as error:
-                    traceback.print_exc()
-                    return Failed(_reason(error), _is_final(error), _is_spent())
+                    with contextlib.suppress(OSError):  # the disk is full, which may be the error
+                        traceback.print_exc()
+                    return _failed(error)
             return dataclasses.replace(done, seconds=time.perf_counter() - start, is_spent=_is_spent())
+        except OSError as error:  # there can be no log
+            return _failed(error)
         finally:
             _free_memory()
 
     def _do(self, task: Task) -> Done:
         if isinstance(task, RunTask):
             _let_other_ranks_find(task)
-            return _run(task, self.build, self._ask)
+            return _run(task, self.build, self._ask, self._alive)
         if isinstance(task, CheckTask):
             return self._check(task)
         if isinstance(task, CommandTask):
@@ -99,6 +110,12 @@ class Worker:
     def _ask(self, step: int, value: float) -> bool:
         self.connection.send(Progress(step, value))
         return self.connection.recv()
+
+    def _alive(self) -> None:
+        now = time.monotonic()
+        if now - self._said_alive > ALIVE_SECONDS:
+            self._said_alive = now
+            self.connection.send(Alive())
 
     def _check(self, task: CheckTask) -> Done:
         for arguments in task.configurations:
@@ -116,10 +133,15 @@ class Worker:
         return Done(text.getvalue())
 
 
-def _run(task: RunTask, build: Build, ask: Callable[[int, float], bool] | None) -> Done:
+def _run(
+    task: RunTask,
+    build: Build,
+    ask: Callable[[int, float], bool] | None,
+    is_alive: Callable[[], None] = lambda: None,
+) -> Done:
     from lightning_ss2a.sweeps.running.trial_callback import TrialCallback
 
-    callback = TrialCallback(task.reported, ask)
+    callback = TrialCallback(task.reported, ask, is_alive)
     cli = build(task.arguments, callbacks=[callback])
     logged = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
     return Done(logged, pruned=callback.pruned)
@@ -206,16 +228,24 @@ def _output_to(log: str | None) -> Iterator[None]:
 
 
 def _point_output_to(out: int, err: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # a full disk takes no more of a log, and the run counts
+            stream.flush()
     os.dup2(out, 1)
     os.dup2(err, 2)
+
+
+def _failed(error: BaseException) -> Failed:
+    outside = is_outside(error)
+    return Failed(_reason(error), _is_final(error) and not outside, _is_spent(), outside)
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"the run ended with status {error.code}"
-    text = " ".join(str(error).split())[:500]
+    # What UTF-8 cannot write, such as the name of a file in another encoding, no table could hold.
+    words = str(error).encode("utf-8", "backslashreplace").decode("utf-8")
+    text = " ".join(words.split())[:500]
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
 
 

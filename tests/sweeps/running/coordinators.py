@@ -8,7 +8,17 @@ from typing import Any
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.definition import Sweep
 from lightning_ss2a.sweeps.running.coordinator import Coordinator
-from lightning_ss2a.sweeps.running.messages import Answer, CheckTask, ConfigTask, Done, Failed, Progress, RunTask, Task
+from lightning_ss2a.sweeps.running.messages import (
+    Alive,
+    Answer,
+    CheckTask,
+    ConfigTask,
+    Done,
+    Failed,
+    Progress,
+    RunTask,
+    Task,
+)
 from lightning_ss2a.sweeps.running.storage import import_optuna
 from lightning_ss2a.sweeps.running.study import open_study
 from lightning_ss2a.sweeps.running.trial_runs import Runs
@@ -26,6 +36,7 @@ class FakePool:
         self.tasks: list[Task] = []
         self.answers: dict[int, list[Answer]] = {}
         self.stopped: list[bool] = []
+        self.ended: list[int] = []
         self.is_stopped = False
 
     @property
@@ -45,8 +56,10 @@ class FakePool:
     def wait(self, seconds: float) -> list[tuple[int, Answer]]:
         answered = []
         for number in list(self.answers):
+            if not self.answers[number]:
+                continue  # it hangs
             answered.append((number, self.answers[number].pop(0)))
-            if not isinstance(answered[-1][1], Progress):
+            if not isinstance(answered[-1][1], (Progress, Alive)):
                 del self.answers[number]
         return answered
 
@@ -56,6 +69,10 @@ class FakePool:
         if isinstance(answer, Failed):
             raise InputError(answer.reason)
         return answer
+
+    def end(self, number: int) -> None:
+        del self.answers[number]
+        self.ended.append(number)
 
     def stop(self) -> None:
         self.answers.clear()

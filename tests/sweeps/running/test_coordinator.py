@@ -14,11 +14,23 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.base_files import ConfigFile
 from lightning_ss2a.sweeps.definition import Base, Sweep
 from lightning_ss2a.sweeps.running import queue as queue_module
-from lightning_ss2a.sweeps.running.messages import Answer, CheckTask, CommandTask, Done, Failed, Progress, RunTask, Task
+from lightning_ss2a.sweeps.running.messages import (
+    Alive,
+    Answer,
+    CheckTask,
+    CommandTask,
+    Done,
+    Failed,
+    Progress,
+    RunTask,
+    Task,
+)
+from lightning_ss2a.sweeps.running.owner import BEAT_SECONDS
 from lightning_ss2a.sweeps.running.queue import MAKER
 from lightning_ss2a.sweeps.space import Parameter
-from tests.sweeps.running.coordinators import learned, make_coordinator, make_sweep, option
-from tests.sweeps.running.queues import slots
+from tests.sweeps.running.coordinators import Work, learned, make_coordinator, make_sweep, option
+from tests.sweeps.running.limits import files_of_at_most
+from tests.sweeps.running.queues import make_queue, slots
 
 
 def states(coordinator) -> list[str]:
@@ -157,6 +169,131 @@ def test_a_failed_repeat_does_not_cost_those_that_are_done(tmp_path: Path):
     assert [run for run in runs if run[0] == "1"] == [("1", "0"), ("1", "1"), ("1", "1"), ("1", "2")]
 
 
+# ---------------------------------------------------------------- what is no trial's fault
+
+
+def test_a_full_disk_ends_the_sweep_and_costs_no_trial_an_attempt(tmp_path: Path):
+    sweep = make_sweep(tmp_path, retries=0)
+    for _ in range(3):
+
+        def work(task: Task) -> list[Answer]:
+            full = isinstance(task, RunTask) and option(task, "model.x") == "2"
+            return [Failed("no space left", False, is_outside=True)] if full else learned(task)
+
+        coordinator, _ = make_coordinator(sweep, work)
+        with pytest.raises(InputError, match=r"^trial \d: no space left; no trial's fault, it is queued again"):
+            coordinator.run()
+        assert coordinator.pool.is_stopped
+    again, _ = make_coordinator(sweep)
+    again.run()
+    records = again.queue.records()
+    assert [record.reason for record in records if record.state == "failed"] == ["no space left"] * 3
+    assert slots(again.queue) == [0, 1, 2]
+
+
+def test_a_run_that_died_of_a_disk_that_takes_nothing(tmp_path: Path):
+    def work(task: Task) -> list[Answer]:
+        return [Failed("its process died", False)] if isinstance(task, RunTask) else learned(task)
+
+    sweep = make_sweep(tmp_path, retries=0)
+    coordinator, _ = make_coordinator(sweep, work)
+    with files_of_at_most(1000), pytest.raises(InputError) as error:
+        coordinator.run()
+    assert f"trial 0: its process died; {sweep.root}: File too large; no trial's fault" in str(error.value)
+    assert states(coordinator) == ["failed", "waiting", "waiting", "waiting"]
+
+
+def test_running_trials_know_why_the_sweep_was_stopped(tmp_path: Path):
+    def work(task: Task) -> list[Answer]:
+        full = isinstance(task, RunTask) and option(task, "model.x") == "1"
+        return [Failed("quota", False, is_outside=True)] if full else learned(task)
+
+    coordinator, _ = make_coordinator(make_sweep(tmp_path, workers=2, seeds=2), work)
+    with pytest.raises(InputError, match="quota"):
+        coordinator.run()
+    assert [record.reason for record in coordinator.queue.records()][:2] == [
+        "quota",
+        "the sweep was stopped: trial 0: quota; no trial's fault, it is queued again: mend it, "
+        "then the same command goes on",
+    ]
+
+
+# ---------------------------------------------------------------- time
+
+
+def hanging(*answers: Answer) -> Work:
+    """Workers whose runs of ``model.x=2`` say this and then nothing."""
+
+    def work(task: Task) -> list[Answer]:
+        hangs = isinstance(task, RunTask) and option(task, "model.x") == "2"
+        return list(answers) if hangs else learned(task)
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("limits", "retries", "reasons"),
+    [
+        ({"max_trial_minutes": 10.0}, 2, ["took longer than max_trial_minutes, 10"]),
+        ({"max_silent_minutes": 1.5}, 1, ["no step was done in max_silent_minutes, 1.5"] * 2),
+        ({"max_trial_minutes": 10.0, "max_silent_minutes": 1.5}, 0, ["no step was done in max_silent_minutes, 1.5"]),
+    ],
+)
+def test_a_trial_that_hangs_is_ended(tmp_path: Path, limits, retries: int, reasons: list[str]):
+    now = [0.0]
+    sweep = make_sweep(tmp_path, retries=retries, **limits)
+    coordinator, lines = make_coordinator(sweep, hanging(), clock=lambda: now[0])
+    coordinator.run(lambda: now.append(now.pop() + 20.0))
+    records = coordinator.queue.records()
+    assert [record.reason for record in records if record.state == "failed"] == reasons
+    assert slots(coordinator.queue) == [0, 2]
+    assert coordinator.pool.ended == [0] * len(reasons)
+    assert f"trial 1 failed{', queued again' * (len(reasons) > 1)}: {reasons[0]} (x 2)" in lines
+
+
+def test_a_trial_that_moves_on_is_not_silent(tmp_path: Path):
+    now = [0.0]
+    sweep = make_sweep(tmp_path, max_silent_minutes=1.0, max_trial_minutes=9.0)
+    work = hanging(*[Alive()] * 20, Done({"val/x": 1.0}))
+    coordinator, _ = make_coordinator(sweep, work, clock=lambda: now[0])
+    coordinator.run(lambda: now.append(now.pop() + 20.0))
+    assert states(coordinator) == ["complete"] * 3
+
+
+def test_a_trial_that_others_took_for_lost_is_ended_here(tmp_path: Path):
+    now = [0.0]
+    coordinator, lines = make_coordinator(make_sweep(tmp_path), hanging(), clock=lambda: now[0])
+
+    def take_away() -> None:
+        now[0] += BEAT_SECONDS
+        running = [item.claim.number for item in coordinator.running.values()]
+        if running == [1] and now[0] > 10 * BEAT_SECONDS:
+            coordinator.queue.give_back()  # as another would do that finds it lost
+            coordinator.pool.work = learned
+
+    coordinator.run(take_away)
+    assert "trial 1: another process took it for lost; ended here" in lines
+    assert slots(coordinator.queue) == [0, 1, 2]
+
+
+def test_trials_elsewhere_are_waited_for_until_their_owner_gives_a_sign(tmp_path: Path):
+    now = [0.0]
+    coordinator, lines = make_coordinator(make_sweep(tmp_path))
+    coordinator.queue._watch._clock = lambda: now[0]
+    other = make_queue(coordinator.queue.storage, name="s", space=coordinator.sweep.space, owner="elsewhere")
+    claim = other.claim()
+    moments = itertools.count()
+
+    def each_moment() -> None:
+        now[0] += BEAT_SECONDS
+        if next(moments) == 6:
+            other.beat(claim.trial)
+
+    coordinator.run(each_moment)
+    assert states(coordinator) == ["running", "complete", "complete"]
+    assert lines.count("waiting for a sign of whoever runs 1 trial elsewhere") == 1
+
+
 # ---------------------------------------------------------------- pruning
 
 
@@ -214,7 +351,7 @@ def test_no_trial_is_begun_after_the_time(tmp_path: Path):
 
 def test_a_trial_that_died_as_it_was_taken_is_waited_for(tmp_path: Path):
     coordinator, _ = make_coordinator(make_sweep(tmp_path))
-    coordinator.queue._clock = itertools.count(step=queue_module.UNOWNED_SECONDS + 1).__next__
+    coordinator.queue._watch._clock = itertools.count(step=queue_module.UNOWNED_SECONDS + 1).__next__
     first = coordinator.queue.study.trials[0]
     coordinator.queue.storage.set_trial_state_values(first._trial_id, TrialState.RUNNING)
     coordinator.run()

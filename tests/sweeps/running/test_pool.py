@@ -14,9 +14,9 @@ from lightning_ss2a.sweeps.running.messages import CommandTask, Done, Failed, Pr
 from lightning_ss2a.sweeps.running.pool import MOST_STARTS, WorkerPool
 
 WORKER = """
-import os, signal, sys, time
+import os, signal, subprocess, sys, time
 from multiprocessing.connection import Connection
-from lightning_ss2a.sweeps.running.messages import Done, Failed, Progress, Ready
+from lightning_ss2a.sweeps.running.messages import Alive, Done, Failed, Progress, Ready
 
 if os.environ.get("BROKEN"):
     sys.exit("no GPU here")
@@ -28,6 +28,15 @@ while True:
         os.kill(os.getpid(), signal.SIGKILL)
     if word == "exit":
         os._exit(3)
+    if word == "slow exit":
+        line.close()
+        time.sleep(1)
+        os._exit(3)
+    if word == "child":
+        child = subprocess.Popen(["sleep", "60"])
+        line.send(Alive())
+        line.send(Progress(child.pid, 0.0))
+        time.sleep(60)
     if word == "sleep":
         time.sleep(60)
     if word == "ask":
@@ -122,6 +131,7 @@ def test_a_validation_is_answered(make: Any):
     [
         ("killed", "its process died (signal 9, as the system does where memory ends)"),
         ("exit", "its process died (status 3)"),
+        ("slow exit", "its process died (status 3)"),
     ],
 )
 def test_a_worker_that_dies_is_replaced_however_often(make: Any, word, reason):
@@ -169,6 +179,20 @@ def test_stopping_ends_workers_that_are_busy(make: Any):
     pool.stop()
     assert not is_there(process)
     assert pool.idle == [0]
+
+
+def test_a_worker_is_ended_with_its_children_and_replaced(make: Any):
+    pool = make()
+    pool.give(0, task("child"))
+    child = None
+    while child is None:
+        for _, answer in pool.wait(0.1):
+            assert pool.idle == []
+            child = answer.step if isinstance(answer, Progress) else None
+    pool.end(0)
+    assert pool.idle == [0]
+    assert not is_there(child)
+    assert pool.call(task("do")).value["pid"]
 
 
 def test_each_worker_sees_its_gpus(make: Any, monkeypatch: pytest.MonkeyPatch):

@@ -40,6 +40,18 @@ def validate(callback: TrialCallback, values: list[float], broadcast: Any = lamb
     return trainer
 
 
+def test_every_batch_says_that_the_run_moves_on(tmp_path: Path):
+    batches = []
+    callback = TrialCallback(None, None, lambda: batches.append(1))
+    limits = {"limit_train_batches": 3, "limit_val_batches": 2, "num_sanity_val_steps": 0, "limit_test_batches": 4}
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = Trainer(max_epochs=1, callbacks=[callback], default_root_dir=tmp_path, **limits, **quiet)
+    trainer.fit(BoringModel())
+    assert len(batches) == 5
+    trainer.test(BoringModel(), verbose=False)
+    assert len(batches) == 9
+
+
 def test_each_validation_is_reported_by_epochs_done():
     asked = Asked()
     trainer = validate(TrialCallback("val/x", asked), [1.0, 3.0, 2.0])

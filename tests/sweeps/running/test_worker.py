@@ -1,5 +1,8 @@
 """A worker: whatever happens in a task is an answer, and the process is as it was before."""
 
+import dataclasses
+import errno
+import functools
 import os
 import signal
 import subprocess
@@ -14,6 +17,7 @@ import torch
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.running.messages import (
+    Alive,
     CheckTask,
     CommandTask,
     ConfigTask,
@@ -24,6 +28,7 @@ from lightning_ss2a.sweeps.running.messages import (
     RunTask,
 )
 from lightning_ss2a.sweeps.running.worker import Worker, run_other_rank
+from tests.sweeps.running.limits import files_of_at_most
 
 
 class Line:
@@ -58,7 +63,7 @@ class Builder:
 def answer(task: Any, do: Any = None, logged: dict[str, float] | None = None, line: Line | None = None) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         for name, descriptor in (("stdout", 1), ("stderr", 2)):  # as in a process that pytest does not listen to
-            patch.setattr(sys, name, open(descriptor, "w", closefd=False))  # noqa: SIM115
+            patch.setattr(sys, name, open(descriptor, "w", closefd=False, errors="backslashreplace"))  # noqa: SIM115
         return Worker(Builder(logged, do), lambda arguments: None, line or Line()).answer(task)
 
 
@@ -134,6 +139,70 @@ def test_whatever_a_run_raises_is_an_answer(task: RunTask, error, reason, is_fin
     assert failed.reason.startswith(reason)
     assert failed.is_final == is_final
     assert "Traceback" in Path(task.log).read_text()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "x.ckpt"),
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ENAMETOOLONG, "File name too long"),
+        InputError("x.ckpt: cannot be written: Disk quota exceeded"),
+        RuntimeError("[enforce fail at inline_container.cc] file write failed: No space left on device"),
+    ],
+)
+def test_what_is_not_the_run_s_fault(task: RunTask, error: Exception):
+    def fail(callbacks: Any) -> None:
+        try:
+            raise error
+        except type(error) as cause:
+            raise ValueError("could not save") from cause
+
+    for do in (fail, functools.partial(fail_with, error)):
+        failed = answer(task, do)
+        assert failed.is_outside
+        assert not failed.is_final
+    assert not answer(task, functools.partial(fail_with, OSError("disk"))).is_outside
+
+
+def fail_with(error: Exception, callbacks: Any) -> None:
+    raise error
+
+
+def test_a_log_that_cannot_be_written(task: RunTask, tmp_path: Path):
+    def talk(callbacks: Any) -> None:
+        print("x" * 2000)
+
+    def talk_and_fail(callbacks: Any) -> None:
+        talk(callbacks)
+        raise ValueError("wrong width")
+
+    with files_of_at_most(1000):
+        assert answer(task, talk, {"val/x": 1.0}).value == {"val/x": 1.0}  # a shorter log is no reason to lose a run
+        assert answer(task, talk_and_fail).reason == "ValueError: wrong width"
+    (tmp_path / "file").touch()
+    failed = answer(dataclasses.replace(task, log=str(tmp_path / "file" / "output.log")))
+    assert failed.reason.startswith("FileExistsError: [Errno 17]")
+    failed = answer(dataclasses.replace(task, log=str(tmp_path / ("x" * 300) / "output.log")))
+    assert failed.is_outside
+    assert "File name too long" in failed.reason
+
+
+def test_a_reason_can_be_written_wherever_it_came_from(task: RunTask):
+    failed = answer(task, functools.partial(fail_with, ValueError(f"no file {os.fsdecode(b'caf' + bytes([0xE9]))}")))
+    assert failed.reason == "ValueError: no file caf\\udce9"
+
+
+def test_a_run_says_that_it_moves_on_but_not_at_each_batch(tmp_path: Path):
+    line = Line()
+
+    def train(callbacks: Any) -> None:
+        (callback,) = callbacks
+        for _ in range(100):
+            callback.on_train_batch_end(None, None, None, None, 0)
+
+    answer(RunTask(("fit",), str(tmp_path / "log")), train, line=line)
+    assert line.sent == [Alive()]
 
 
 def test_reasons_are_not_without_end(task: RunTask):
