@@ -21,8 +21,8 @@ from typing import Any
 
 from lightning_ss2a.cli.ss2a import build_parser
 from lightning_ss2a.sweeps.definition import Sweep
+from lightning_ss2a.sweeps.records import TrialRecord
 from lightning_ss2a.sweeps.reporting.paper_table import write_table
-from lightning_ss2a.sweeps.running.records import TrialRecord
 from lightning_ss2a.sweeps.space import SearchSpace
 
 ROOT = Path(__file__).resolve().parent.parent

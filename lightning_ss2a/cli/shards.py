@@ -19,7 +19,7 @@ from lightning_ss2a.data.tools.inspect import TABLE_WIDTH, inspect_dataset
 from lightning_ss2a.data.tools.pack import SampleMapping, pack_samples, repack_dataset
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import local_path, to_path
+from lightning_ss2a.files import is_local, local_path, to_path
 from lightning_ss2a.perception import AudioEncoder, ImageEncoder
 
 DTypeName = Literal["float16", "float32"]
@@ -166,9 +166,17 @@ def pack(
         "shard_rows": shard_rows,
         "overwrite": overwrite,
     }
+    for source in found:
+        if is_local(source) and not Path(source).exists():
+            raise InputError(f"{source}: no such file or folder")
     if all((Path(source) / MANIFEST).exists() for source in found):
-        if fields or encoders:
-            raise InputError("fields and encoders are for tars of other tools; these sources have a manifest")
+        foreign = SampleMapping(
+            fields or {}, encoders or {}, class_from, group_from, name_from, key_from, pair_origin, dtype
+        )
+        if foreign != SampleMapping({}, {}) or classes or provenance or licence or split != "train":
+            raise InputError(
+                "options from fields to licence are for tars of other tools; these sources have a manifest"
+            )
         manifest = repack_dataset(found, output, layout=layout, shuffle_seed=shuffle_seed, **written)
     else:
         if not fields or not encoders:

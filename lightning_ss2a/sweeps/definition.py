@@ -13,9 +13,9 @@ from typing import Any, Literal
 from lightning_ss2a.config_files import with_bases
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.base_files import ConfigFile
-from lightning_ss2a.sweeps.reporting.paper_table import Table, check_table
-from lightning_ss2a.sweeps.running.records import Direction, Objective
+from lightning_ss2a.sweeps.records import Direction, Objective
 from lightning_ss2a.sweeps.space import Parameter, SearchSpace
+from lightning_ss2a.sweeps.table_layout import Table, check_table
 
 ClassSpec = dict[str, Any] | str
 """A class and its arguments, ``{class_path: ..., init_args: {...}}``; or its name alone."""

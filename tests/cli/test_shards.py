@@ -111,6 +111,9 @@ def test_compressed(tmp_path: Path):
         (["*.tar", "out"], "no file matches"),
         (["{000..003}.tar", "out", *FIELDS], "003.tar"),  # one of the names does not exist
         (["pairs", "out", *FIELDS], "these sources have a manifest"),
+        (["pairs", "out", "--class_from=cls"], "these sources have a manifest"),
+        (["pairs", "out", "--licence=mine"], "these sources have a manifest"),
+        (["nowhere", "out"], "nowhere: no such file or folder"),
         (["tars/000.tar", "out", *FIELDS, "--layout=samples"], "layout and shuffle_seed are for data sets of ours"),
         (["tars/000.tar", "out", "--fields={visual: vit.npy}", "--encoders={visual: vit}"], "vit.npy"),
         (["pairs", "pairs"], "the output is the source"),

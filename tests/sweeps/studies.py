@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import optuna
 
-from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
+from lightning_ss2a.sweeps.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
 
 SSMS = Objective("val/ssms")

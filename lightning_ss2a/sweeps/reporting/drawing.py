@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_ss2a.drawing import literal
+from lightning_ss2a.sweeps.records import Objective
 from lightning_ss2a.sweeps.reporting.ranking import Ranked
-from lightning_ss2a.sweeps.running.records import Objective
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

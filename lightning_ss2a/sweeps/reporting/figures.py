@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from lightning_ss2a.drawing import new_figure
 from lightning_ss2a.files import write_whole
+from lightning_ss2a.sweeps.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.reporting.drawing import (
     BEST,
     FAINT,
@@ -27,9 +28,8 @@ from lightning_ss2a.sweeps.reporting.drawing import (
     value_range,
 )
 from lightning_ss2a.sweeps.reporting.ranking import Ranked, rank
-from lightning_ss2a.sweeps.reporting.text import setting_text, short_names
-from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
+from lightning_ss2a.sweeps.text import setting_text, short_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_ss2a.callbacks.hyperparameters import session_end, session_start
-from lightning_ss2a.sweeps.reporting.text import setting_text
-from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
+from lightning_ss2a.sweeps.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
+from lightning_ss2a.sweeps.text import setting_text
 from lightning_ss2a.tables import spread
 
 if TYPE_CHECKING:

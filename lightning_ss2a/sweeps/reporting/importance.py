@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lightning_ss2a.sweeps.running.records import Objective
+from lightning_ss2a.sweeps.records import Objective
 from lightning_ss2a.sweeps.running.storage import import_optuna, quietly
 
 if TYPE_CHECKING:

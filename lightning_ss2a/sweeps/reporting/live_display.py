@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from lightning_ss2a.sweeps.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.reporting.ranking import rank
-from lightning_ss2a.sweeps.reporting.text import point_text
-from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
+from lightning_ss2a.sweeps.text import point_text
 
 if TYPE_CHECKING:
     from lightning_ss2a.sweeps.running.coordinator import Coordinator

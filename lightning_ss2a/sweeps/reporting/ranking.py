@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
+from lightning_ss2a.sweeps.records import Objective, TrialRecord
 from lightning_ss2a.tables import spread
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import FolderLock, write_whole
 from lightning_ss2a.sweeps.definition import Sweep
+from lightning_ss2a.sweeps.records import TrialRecord
 from lightning_ss2a.sweeps.reporting.figures import write_figures
 from lightning_ss2a.sweeps.reporting.hparams_board import write_board
 from lightning_ss2a.sweeps.reporting.importance import find_importances
@@ -18,7 +19,6 @@ from lightning_ss2a.sweeps.reporting.ranking import pareto_front, rank
 from lightning_ss2a.sweeps.reporting.trial_tables import importance_lines, trials_table, write_report
 from lightning_ss2a.sweeps.running.coordinator import Coordinator
 from lightning_ss2a.sweeps.running.pool import WAIT_SECONDS
-from lightning_ss2a.sweeps.running.records import TrialRecord
 
 BEST = "best.yaml"
 TABLE_WIDTH = 120

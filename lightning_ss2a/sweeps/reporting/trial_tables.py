@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_ss2a.files import write_whole
+from lightning_ss2a.sweeps.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.reporting.importance import Importances
 from lightning_ss2a.sweeps.reporting.ranking import Ranked, pareto_front, rank
-from lightning_ss2a.sweeps.reporting.text import setting_text, short_names
-from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
+from lightning_ss2a.sweeps.text import setting_text, short_names
 from lightning_ss2a.tables import MISSING, column_digits, csv_text, markdown_table, spread, with_spread
 
 if TYPE_CHECKING:

@@ -12,15 +12,15 @@ from typing import Any
 from lightning_ss2a.errors import InputError, did_you_mean
 from lightning_ss2a.metric_names import is_baseline
 from lightning_ss2a.sweeps.definition import Repeat
-from lightning_ss2a.sweeps.reporting.text import point_text
+from lightning_ss2a.sweeps.records import TrialRecord
 from lightning_ss2a.sweeps.running.faults import why_unwritable
 from lightning_ss2a.sweeps.running.messages import Alive, Answer, CheckTask, ConfigTask, Done, Failed, Progress, RunTask
 from lightning_ss2a.sweeps.running.owner import BEAT_SECONDS
 from lightning_ss2a.sweeps.running.pool import WAIT_SECONDS, Pool
 from lightning_ss2a.sweeps.running.queue import CHECKED, Claim, TrialQueue, trial_folder
-from lightning_ss2a.sweeps.running.records import TrialRecord
 from lightning_ss2a.sweeps.running.steps import run_steps
 from lightning_ss2a.sweeps.running.trial_runs import Runs
+from lightning_ss2a.sweeps.text import point_text
 
 MANY = 100
 """Of so many configurations it is said that they are checked: each takes a fraction of a second."""

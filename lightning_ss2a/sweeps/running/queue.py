@@ -17,8 +17,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.sweeps.records import Objective, State, TrialRecord
 from lightning_ss2a.sweeps.running.owner import LOST_AFTER_SECONDS, Watch, is_there, this_owner
-from lightning_ss2a.sweeps.running.records import Objective, State, TrialRecord
 from lightning_ss2a.sweeps.running.storage import few_trials, quietly
 from lightning_ss2a.sweeps.space import Point, SearchSpace
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from lightning_ss2a.sweeps.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.reporting.drawing import legible, value_range
 from lightning_ss2a.sweeps.reporting.figures import slices, write_figures
 from lightning_ss2a.sweeps.reporting.ranking import rank
-from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
 from tests.sweeps.studies import LOSS, LR, SSMS, realistic
 

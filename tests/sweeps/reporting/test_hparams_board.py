@@ -11,9 +11,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
+from lightning_ss2a.sweeps.records import TrialRecord
 from lightning_ss2a.sweeps.reporting.figures import write_figures
 from lightning_ss2a.sweeps.reporting.hparams_board import write_board
-from lightning_ss2a.sweeps.running.records import TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
 from tests.hparams_tab import NUMBER, HParamsTab
 from tests.sweeps.studies import BOTTLENECK, DROPOUT, LOSS, LR, NORM, SSMS, WIDTH, realistic

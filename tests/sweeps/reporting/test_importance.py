@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
+from lightning_ss2a.sweeps.records import TrialRecord
 from lightning_ss2a.sweeps.reporting.importance import find_importances
-from lightning_ss2a.sweeps.running.records import TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
 from tests.sweeps.studies import BOTTLENECK, LOSS, LR, SSMS, realistic, study_of
 

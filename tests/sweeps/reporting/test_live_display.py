@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lightning_ss2a.sweeps.records import Objective, State, TrialRecord
 from lightning_ss2a.sweeps.reporting.live_display import Display, best_line, final, summary
-from lightning_ss2a.sweeps.running.records import Objective, State, TrialRecord
 from tests.sweeps.running.coordinators import make_coordinator, make_sweep
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.sweeps.reporting.paper_table import Table, check_table, write_table
-from lightning_ss2a.sweeps.running.records import TrialRecord
+from lightning_ss2a.sweeps.records import TrialRecord
+from lightning_ss2a.sweeps.reporting.paper_table import write_table
 from lightning_ss2a.sweeps.space import Parameter, SearchSpace
+from lightning_ss2a.sweeps.table_layout import Table, check_table
 
 ALPHA, MASK, WIDTH = "model.ccmr_alpha", "model.ccmr_mask_diagonal", "model.width"
 SPACE = SearchSpace(

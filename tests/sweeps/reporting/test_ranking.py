@@ -3,8 +3,8 @@ import random
 
 import pytest
 
+from lightning_ss2a.sweeps.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.reporting.ranking import pareto_front, rank
-from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
 
 UP = Objective("val/ssms")
 DOWN = Objective("val/loss", maximize=False)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from lightning_ss2a.sweeps.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.reporting.importance import Importances
 from lightning_ss2a.sweeps.reporting.trial_tables import importance_lines, trials_table, write_report
-from lightning_ss2a.sweeps.running.records import Objective, TrialRecord
 from tests.sweeps.studies import LOSS, LR, SSMS, realistic
 
 

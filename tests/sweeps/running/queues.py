@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lightning_ss2a.sweeps.records import Objective
 from lightning_ss2a.sweeps.running.queue import TrialQueue
-from lightning_ss2a.sweeps.running.records import Objective
 from lightning_ss2a.sweeps.running.storage import import_optuna, open_storage
 from lightning_ss2a.sweeps.space import Parameter, SearchSpace
 

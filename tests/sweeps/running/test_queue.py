@@ -12,10 +12,10 @@ import pytest
 from optuna.trial import TrialState
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.sweeps.records import Objective
 from lightning_ss2a.sweeps.running import queue as queue_module
 from lightning_ss2a.sweeps.running.owner import BEAT_SECONDS, LOST_AFTER_SECONDS, _began, this_owner
 from lightning_ss2a.sweeps.running.queue import LOST, TrialQueue
-from lightning_ss2a.sweeps.running.records import Objective
 from lightning_ss2a.sweeps.space import Parameter, SearchSpace
 from tests.sweeps.running.queues import (
     POINTS,

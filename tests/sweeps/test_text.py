@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_ss2a.sweeps.reporting.text import setting_text, short_names
+from lightning_ss2a.sweeps.text import setting_text, short_names
 
 
 @pytest.mark.parametrize(
