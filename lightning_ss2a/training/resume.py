@@ -32,13 +32,13 @@ def restore_position(checkpoint: dict[str, Any], accumulate_batches: int | None)
             for count in (epochs["total"], epochs["current"]):
                 count["completed"] = count["processed"]
         return
-    if batches["current"]["ready"] == 0:
+    if batches["current"]["processed"] == 0:
         return
-    waiting = batches["current"]["ready"] % (accumulate_batches or 1)
+    waiting = batches["current"]["processed"] % (accumulate_batches or 1)
     for count in (epochs["total"], epochs["current"]):
         count["processed"] = count["completed"] = count["ready"] - 1
     for count in (batches["total"], batches["current"]):
-        done = count["ready"] - waiting
+        done = count["processed"] - waiting  # one more may be ready, where an error has ended it
         count.update(ready=done, started=done, processed=done, completed=done - 1)
     steps = batches["total"]["ready"] if accumulate_batches is None else checkpoint["global_step"]
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = steps - 1

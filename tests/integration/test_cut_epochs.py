@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
@@ -46,9 +46,23 @@ class StopAfter(Callback):
     def __init__(self, batches: int) -> None:
         self.left = batches
 
-    def on_train_batch_end(self, trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self.left -= 1
         trainer.should_stop = self.left == 0
+
+
+class Fail(Callback):
+    """Ends a run with an error in its tenth batch, and saves what there is, as ``OnExceptionCheckpoint`` does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == 9:
+            raise RuntimeError("as a fault of ours")
+
+    def on_exception(self, trainer: Trainer, *_: Any) -> None:
+        trainer.save_checkpoint(self.folder / "failed.ckpt")
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +138,14 @@ def test_other_steps_and_validations(name: str, materials, tmp_path: Path, batch
     whole = fit(name, materials, tmp_path / "whole", **options)
     cut(name, materials, tmp_path, [StopAfter(batches)], **options)
     assert_all_go_on(name, materials, tmp_path, whole, **options)
+
+
+@pytest.mark.parametrize("name", ["regression", "manifold"])
+def test_a_batch_that_failed_is_trained_on_again(name: str, materials, tmp_path: Path):
+    whole = fit(name, materials, tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="as a fault"):
+        fit(name, materials, tmp_path, callbacks=[Fail(tmp_path)])
+    assert_goes_on(fit(name, materials, tmp_path / "resumed", tmp_path / "failed.ckpt"), whole)
 
 
 @pytest.mark.parametrize("name", ["regression", "manifold"])
