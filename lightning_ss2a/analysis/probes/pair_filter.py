@@ -1,7 +1,5 @@
 """Measures whether the pair filter drops the mismatched pairs of a simulated data set (paper, supplement 2.2)."""
 
-from typing import Any
-
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
@@ -12,9 +10,10 @@ from lightning_ss2a.callbacks.mean_teacher.pair_filter import teacher_similarity
 from lightning_ss2a.callbacks.mean_teacher.teacher import ANNOTATED
 from lightning_ss2a.callbacks.trainer_state import callbacks_of, data_of
 from lightning_ss2a.data.simulation.truth import read_truth
+from lightning_ss2a.training import ManifoldModule
 
 
-class FilterQuality(Probe):
+class FilterQuality(Probe[ManifoldModule]):
     """Logs ``val/filter/*`` of the curated and translated pairs, once a teacher has judged them.
 
     Listed after ``EMATeacher`` and ``PairFilter``. Against the truth of which pairs are mismatched: ``precision``,
@@ -27,6 +26,8 @@ class FilterQuality(Probe):
             options at their defaults; None: not measured.
     """
 
+    stages = (ManifoldModule,)
+
     def __init__(self, floor_threshold: float | None = None) -> None:
         self.floor_threshold = floor_threshold
         self._numbers: dict[str, float] = {}
@@ -35,14 +36,15 @@ class FilterQuality(Probe):
         """Begins anew."""
         self._numbers = {}
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judges the pairs as stage 2 begins."""
-        if pl_module.teacher is None or self._numbers:
+        teacher = self.module(pl_module).teacher
+        if teacher is None or self._numbers:
             return
         data = data_of(trainer)
         noisy = data.training_columns(["pair_origin"])["pair_origin"].numpy() != ANNOTATED
         mismatched = read_truth(data.datasets[0], data.splits("train")[0][0])["mismatched"][noisy]
-        similarity = teacher_similarity(trainer, pl_module.teacher, np.flatnonzero(noisy), len(noisy))
+        similarity = teacher_similarity(trainer, teacher, np.flatnonzero(noisy), len(noisy))
         numbers = similarity_numbers(similarity, mismatched)
         for callback in callbacks_of(trainer):
             if isinstance(callback, PairFilter):
