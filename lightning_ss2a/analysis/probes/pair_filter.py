@@ -5,11 +5,12 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_ss2a.analysis.probes.base import Probe
 from lightning_ss2a.callbacks import PairFilter
-from lightning_ss2a.callbacks.mean_teacher.elbow import find_elbow
+from lightning_ss2a.callbacks.mean_teacher.elbow import ElbowOptions, find_elbow
 from lightning_ss2a.callbacks.mean_teacher.pair_filter import teacher_similarity
 from lightning_ss2a.callbacks.mean_teacher.teacher import ANNOTATED
 from lightning_ss2a.callbacks.trainer_state import callbacks_of, data_of
 from lightning_ss2a.data.simulation.truth import read_truth
+from lightning_ss2a.errors import InputError
 from lightning_ss2a.training import ManifoldModule
 
 
@@ -32,6 +33,17 @@ class FilterQuality(Probe[ManifoldModule]):
         self.floor_threshold = floor_threshold
         self._numbers: dict[str, float] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gets ready.
+
+        Raises:
+            InputError: the module is of another stage, or a PairFilter is listed after this.
+        """
+        super().setup(trainer, pl_module, stage)
+        callbacks = callbacks_of(trainer)
+        if any(isinstance(callback, PairFilter) for callback in callbacks[callbacks.index(self) :]):
+            raise InputError("FilterQuality is listed before PairFilter; list it after, so that there is a filtering")
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins anew."""
         self._numbers = {}
@@ -47,12 +59,11 @@ class FilterQuality(Probe[ManifoldModule]):
         similarity = teacher_similarity(trainer, teacher, np.flatnonzero(noisy), len(noisy))
         numbers = similarity_numbers(similarity, mismatched)
         for callback in callbacks_of(trainer):
-            if isinstance(callback, PairFilter):
-                state = callback.state_dict()
-                numbers |= precision_and_recall(~state["kept"].numpy()[noisy], mismatched)
-                numbers |= {} if state["threshold"] is None else {"threshold": state["threshold"]}
+            if isinstance(callback, PairFilter) and callback.kept is not None:
+                numbers |= precision_and_recall(~callback.kept.numpy()[noisy], mismatched)
+                numbers |= {} if callback.threshold is None else {"threshold": callback.threshold}
         if self.floor_threshold is not None:
-            elbow = find_elbow(similarity, floor_threshold=self.floor_threshold, min_kept_fraction=0.25)
+            elbow = find_elbow(similarity, ElbowOptions(floor_threshold=self.floor_threshold))
             dropped = similarity < (-1.0 if elbow.threshold is None else elbow.threshold)
             found = precision_and_recall(dropped, mismatched)
             numbers |= {f"with_floor_threshold/{name}": value for name, value in found.items()}
