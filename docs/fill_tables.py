@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_ss2a.cli.ss2a import build_parser
+from lightning_ss2a.metric_names import baseline_metric
 from lightning_ss2a.sweeps.definition import Sweep
 from lightning_ss2a.sweeps.records import TrialRecord
 from lightning_ss2a.sweeps.reporting.paper_table import write_table
@@ -78,7 +79,10 @@ def shown_metrics(sweep: Sweep) -> list[str]:
     """Names of the numbers that the sweep's table shows."""
     assert sweep.table is not None
     names = [*sweep.table.metrics, *sweep.table.against.values()]
-    return [*names, *(f"{metric}_baseline/{name}" for metric in sweep.table.metrics for name in sweep.table.baselines)]
+    return [
+        *names,
+        *(baseline_metric(metric, name) for metric in sweep.table.metrics for name in sweep.table.baselines),
+    ]
 
 
 def table_text(sweep: Sweep) -> str:
@@ -103,11 +107,11 @@ def nested_choice(file: Path = SEARCH) -> str:
         for row in csv.DictReader(opened):
             if row["state"] == "complete":
                 for metric in SEARCHED:
-                    for name in (metric, f"{metric}_baseline/ridge"):
+                    for name in (metric, baseline_metric(metric, "ridge")):
                         values[name][int(row["number"])][row["repeat"]] = float(row[name])
     lines = ["| | ridge | as it was | chosen apart | best in hindsight |", "|---|---:|---:|---:|---:|"]
     for metric, heading in SEARCHED.items():
-        trials, ridge = values[metric], next(iter(values[f"{metric}_baseline/ridge"].values()))
+        trials, ridge = values[metric], next(iter(values[baseline_metric(metric, "ridge")].values()))
 
         def best(without: str = "", trials: dict[int, dict[str, float]] = trials) -> int:
             means = {n: statistics.fmean(v for f, v in trial.items() if f != without) for n, trial in trials.items()}

@@ -13,7 +13,7 @@ from lightning_ss2a.data.format.convert import group_of
 from lightning_ss2a.data.format.manifest import Manifest
 from lightning_ss2a.data.loading.batch_order import Purpose, generator
 from lightning_ss2a.data.simulation.dataset import DRAWN_TOGETHER, FRACTIONS
-from lightning_ss2a.data.simulation.rows import PairOriginMix, _draw_sources
+from lightning_ss2a.data.simulation.rows import PairOriginMix, draw_sources
 from lightning_ss2a.data.simulation.truth import TRUTH, WORLD, read_truth, read_world
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import local_path
@@ -52,7 +52,7 @@ def draw_sources_again(dataset: str, split: str) -> SimulatedSources:
     for number in range(-(-rows // size)):
         random = generator(seed, Purpose.SIMULATED_ROWS, group_of(split.encode()), number)
         _, mismatched = PairOriginMix(FRACTIONS, {}).draw(random, size)
-        drawn = _draw_sources(world, slots, mismatched, random)
+        drawn = draw_sources(world, slots, mismatched, random)
         both = []
         for items in (drawn.visual, drawn.audio):
             padded = np.zeros((size, slots, items.shape[1]), np.float32)

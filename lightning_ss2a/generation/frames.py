@@ -21,6 +21,7 @@ from lightning_ss2a.data.loading.dataset import ShardDataset
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models import mean_over_frames
+from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.training import RemixerModule
 
 Sampling = Literal["mean", "draw", "cycle_mix"]
@@ -63,7 +64,10 @@ def generate_frames(
     Raises:
         InputError: the checkpoint or the data set is not what it should be.
     """
-    _check_options(source, output, sampling, videos_at_once, overwrite)
+    OptionCheck().one_of(get_args(Sampling), sampling=sampling)
+    OptionCheck().at_least(1, videos_at_once=videos_at_once)
+    check_not_source(output, [source])
+    check_output(output, overwrite)
     manifest = Manifest.load(source)
     module = _load_remixer(checkpoint, _device(device))
     _check_source(source, manifest, module)
@@ -91,15 +95,6 @@ def generate_frames(
                 writer.write(split, columns | {"name": names[batch["index"].numpy()]})
                 bar.advance(task, len(batch["index"]))
     return Manifest.load(output)
-
-
-def _check_options(source: str, output: str, sampling: str, videos_at_once: int, overwrite: bool) -> None:
-    check_not_source(output, [source])
-    check_output(output, overwrite)
-    if sampling not in get_args(Sampling):
-        raise InputError(f"sampling must be one of {', '.join(get_args(Sampling))}, found {sampling!r}")
-    if videos_at_once < 1:
-        raise InputError(f"videos_at_once is {videos_at_once}, needs at least 1")
 
 
 def _load_remixer(checkpoint: str, device: torch.device) -> RemixerModule:

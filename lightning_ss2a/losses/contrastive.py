@@ -43,6 +43,28 @@ class ContrastiveOptions:
         check.at_least(1, chunk_size=self.chunk_size)
 
 
+@dataclass(frozen=True)
+class CcmrMask:
+    """The CCMR mask by rows, from unit rows (this rank) and unit columns (all ranks)."""
+
+    visual: Tensor  # [B, V]
+    audio: Tensor  # [B, A]
+    columns_visual: Tensor  # [N, V]
+    columns_audio: Tensor  # [N, A]
+    options: ContrastiveOptions
+    offset: int
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows ``start:stop`` of the mask, ``[stop - start, N]``."""
+        with torch.no_grad():
+            mask = self.visual[start:stop] @ self.columns_visual.T
+            mask.mul_(self.audio[start:stop] @ self.columns_audio.T).clamp_(0, 1)
+            mask.pow_(self.options.ccmr_alpha).mul_(-self.options.ccmr_alpha).exp_()
+            if not self.options.ccmr_mask_diagonal:
+                mask.diagonal(self.offset + start).fill_(1)
+            return mask
+
+
 def contrastive_loss(
     visual_embedding: Tensor,
     audio_embedding: Tensor,
@@ -52,6 +74,7 @@ def contrastive_loss(
     audio: Tensor | None = None,
     options: ContrastiveOptions = ContrastiveOptions(ccmr_alpha=0.0),
     gather: bool = True,
+    mask_type: type[CcmrMask] = CcmrMask,
 ) -> Tensor:
     r"""Contrastive loss over the global batch (Eq. 3), with similarities weakened by the CCMR mask (Eq. 7).
 
@@ -75,6 +98,7 @@ def contrastive_loss(
         audio: raw audio inputs, ``[B, A]``, needed for the mask; no gradient flows to them.
         options: mask and rows at a time; by default no mask, and all rows.
         gather: compare with the rows of all ranks, when torch.distributed runs with more than one.
+        mask_type: computes the mask.
 
     Returns:
         The loss, a scalar.
@@ -96,7 +120,7 @@ def contrastive_loss(
         visual_columns = gather_with_gradient(visual_rows) if gather else visual_rows
         audio_columns = gather_with_gradient(audio_rows) if gather else audio_rows
         offset = dist.get_rank() * len(visual_rows) if gather else 0
-        mask = _build_mask(visual_rows, visual, audio, options, offset, gather)
+        mask = _build_mask(visual_rows, visual, audio, options, offset, gather, mask_type)
         temperature = torch.as_tensor(temperature, dtype=visual_rows.dtype, device=visual_rows.device)
         sides = (visual_rows, audio_rows, visual_columns, audio_columns, temperature, mask, offset)
         return _plain_loss(*sides) if options.chunk_size is None else _chunked_loss(*sides, options.chunk_size)
@@ -112,6 +136,7 @@ def ccmr_mask(
     columns_audio: Tensor | None = None,
     ccmr_mask_diagonal: bool = True,
     diagonal_offset: int = 0,
+    mask_type: type[CcmrMask] = CcmrMask,
 ) -> Tensor:
     r"""Mask of the cross-modal contrastive mask regularisation (Eq. 6-7).
 
@@ -129,6 +154,7 @@ def ccmr_mask(
         columns_audio: raw audio inputs of the columns, ``[M, A]``; the rows themselves by default.
         ccmr_mask_diagonal: mask the matching pairs too, as Eq. 7 does; ``False`` sets them to 1.
         diagonal_offset: column that matches row 0, where the rows are a part of the columns.
+        mask_type: computes the mask.
 
     Returns:
         The mask, ``[N, M]``, values in [exp(-α), 1], without gradient.
@@ -152,34 +178,12 @@ def ccmr_mask(
             f"{len(columns_visual)} and {len(columns_audio)} columns"
         )
     columns = unit_rows(columns_visual), unit_rows(columns_audio)
-    return _Mask(unit_rows(visual), unit_rows(audio), *columns, options, diagonal_offset).rows(0, len(visual))
+    return mask_type(unit_rows(visual), unit_rows(audio), *columns, options, diagonal_offset).rows(0, len(visual))
 
 
 def unit_rows(rows: Tensor) -> Tensor:
     """L2-normalised rows in float32 or wider; a zero row stays zero."""
     return F.normalize(rows if rows.dtype == torch.float64 else rows.float(), dim=-1)
-
-
-@dataclass(frozen=True)
-class _Mask:
-    """The CCMR mask by rows, from unit rows (this rank) and unit columns (all ranks)."""
-
-    visual: Tensor  # [B, V]
-    audio: Tensor  # [B, A]
-    columns_visual: Tensor  # [N, V]
-    columns_audio: Tensor  # [N, A]
-    options: ContrastiveOptions
-    offset: int
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Rows ``start:stop`` of the mask, ``[stop - start, N]``."""
-        with torch.no_grad():
-            mask = self.visual[start:stop] @ self.columns_visual.T
-            mask.mul_(self.audio[start:stop] @ self.columns_audio.T).clamp_(0, 1)
-            mask.pow_(self.options.ccmr_alpha).mul_(-self.options.ccmr_alpha).exp_()
-            if not self.options.ccmr_mask_diagonal:
-                mask.diagonal(self.offset + start).fill_(1)
-            return mask
 
 
 def _build_mask(
@@ -189,7 +193,8 @@ def _build_mask(
     options: ContrastiveOptions,
     offset: int,
     gather: bool,
-) -> _Mask | None:
+    mask_type: type[CcmrMask],
+) -> CcmrMask | None:
     """The mask of this rank's rows, or None where it is 1 everywhere."""
     if options.ccmr_alpha == 0:
         return None
@@ -204,7 +209,7 @@ def _build_mask(
         # In the embeddings' precision, so that the mask never widens or narrows the logits.
         visual, audio = unit_rows(visual).to(embedding.dtype), unit_rows(audio).to(embedding.dtype)
         columns_visual, columns_audio = (gather_rows(visual), gather_rows(audio)) if gather else (visual, audio)
-    return _Mask(visual, audio, columns_visual, columns_audio, options, offset)
+    return mask_type(visual, audio, columns_visual, columns_audio, options, offset)
 
 
 def _plain_loss(
@@ -213,7 +218,7 @@ def _plain_loss(
     visual_columns: Tensor,
     audio_columns: Tensor,
     temperature: Tensor,
-    mask: _Mask | None,
+    mask: CcmrMask | None,
     offset: int,
 ) -> Tensor:
     """Eq. 3 as it is written, for this rank's rows: two [B, N] matrices."""
@@ -255,7 +260,7 @@ class _ChunkedLoss(torch.autograd.Function):
         visual_columns: Tensor,
         audio_columns: Tensor,
         temperature: Tensor,
-        mask: _Mask | None,
+        mask: CcmrMask | None,
         offset: int,
         chunk_size: int,
     ) -> Tensor:

@@ -113,6 +113,9 @@ class TemporalAggregator(AttentiveReadout):
             encoding that is added.
         num_frames: frames that a video may have.
 
+    Attributes:
+        encodes_time: whether a frame's place counts; false in studies of what time is worth.
+
     Raises:
         ValueError: If a number is not positive.
 
@@ -134,6 +137,7 @@ class TemporalAggregator(AttentiveReadout):
         check_sizes(num_frames=num_frames)
         super().__init__(audio_width, audio_width, options)
         self.options, self.num_frames = options, num_frames
+        self.encodes_time = True
         self.first_position, self.resolution = (1, RESOLUTION) if options.variant == "paper" else (2, 2 * RESOLUTION)
 
     def forward(self, frames: Tensor, timestamps: Tensor) -> DiagonalGaussian:
@@ -161,9 +165,11 @@ class TemporalAggregator(AttentiveReadout):
 
     def encode(self, frames: Tensor, timestamps: Tensor) -> Tensor:
         """Tokens ``[B, T, D]`` before attention; frame by frame."""
+        scaled = unit_variance(frames) if self.options.input_scaling else frames
+        if not self.encodes_time:
+            return self.input(scaled)
         positions = frame_positions(timestamps) + (self.first_position - 1)
         encoding = positional_encoding(positions, self.audio_width, self.resolution)
-        scaled = unit_variance(frames) if self.options.input_scaling else frames
         return self.input((scaled + encoding).to(frames.dtype))
 
 

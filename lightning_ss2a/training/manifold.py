@@ -104,7 +104,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         self.teacher: Manifold | None = None
         self.consistency_weight = 0.0
         self.validate_teacher = False
-        self._losses = ManifoldLosses(self.manifold, sampling, contrastive, kl_weight)
+        self.loss_terms = ManifoldLosses(self.manifold, sampling, contrastive, kl_weight)
         self._pending: list[Batch] = []
         self._latest_terms: dict[str, Tensor] | None = None
         self._latest_learning_rate = 0.0
@@ -212,11 +212,11 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of L_fold for a batch, see :class:`~lightning_ss2a.training.manifold_losses.ManifoldLosses`."""
-        return self._losses.all_terms(batch, self.teacher, self.consistency_weight)
+        return self.loss_terms.all_terms(batch, self.teacher, self.consistency_weight)
 
     def reconstructor_losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of L_fold that depend on the reconstructor; nothing flows back to the projectors."""
-        return self._losses.reconstructor_terms(batch)
+        return self.loss_terms.reconstructor_terms(batch)
 
     def _projector_turn(self, batches: list[Batch]) -> dict[str, Tensor]:
         with self._optimizer(PROJECTORS).toggle_model(sync_grad=False):  # no gradients of the reconstructor

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.losses import ContrastiveOptions, consistency_loss, contrastive_loss, reconstruction_loss
+from lightning_ss2a.losses.contrastive import CcmrMask
 from lightning_ss2a.models import DiagonalGaussian, Manifold
 from lightning_ss2a.training.variational import SamplingOptions, embed
 
@@ -18,7 +19,12 @@ class ManifoldLosses:
         sampling: what the losses see of an embedding's Gaussian.
         contrastive: of L_c.
         kl_weight: λ_1 of Eq. 5.
+
+    Attributes:
+        mask_type: computes the mask of L_c; studies put another one here.
     """
+
+    mask_type = CcmrMask
 
     def __init__(
         self, manifold: Manifold, sampling: SamplingOptions, contrastive: ContrastiveOptions, kl_weight: float
@@ -41,6 +47,7 @@ class ManifoldLosses:
             visual=batch["visual"],
             audio=batch["audio"],
             options=self.contrastive,
+            mask_type=self.mask_type,
         )
         reconstruction, reconstruction_kl = self._reconstruct(batch["audio"], audio_embedding, visual_embedding)
         kl = visual.kl() + audio.kl() + reconstruction_kl

@@ -76,6 +76,8 @@ class RemixerModule(StageModule, MixesScenes):
 
     DATA: ClassVar = {"scenes": "global_visual"}
     measuring: MeasuringOptions
+    change_training_slots: Callable[[Batch, SourceSlots], SourceSlots] | None = None
+    """What studies do to the slots of a batch before they are trained on."""
 
     def __init__(
         self,
@@ -214,7 +216,10 @@ class RemixerModule(StageModule, MixesScenes):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of Eq. 9 for a batch of scenes: ``cosine`` and ``kl``."""
-        mixed = self.remixer(*self.slots(batch).tokens(draws=int(self.source_embedding == "sample")))
+        slots = self.slots(batch)
+        if self.change_training_slots is not None:
+            slots = self.change_training_slots(batch, slots)
+        mixed = self.remixer(*slots.tokens(draws=int(self.source_embedding == "sample")))
         return cosine_losses(mixed, batch["audio"], self.sampling, self.kl_weight)
 
     # ---------------------------------------------------------------- scenes to tokens

@@ -235,7 +235,7 @@ def test_bad_input_is_named_and_nothing_is_written(videos: str, checkpoint: str,
         ((videos, manifold), {}, "manifold.ckpt: is no checkpoint of a RemixerModule"),
         ((videos, str(tmp_path / "none.ckpt")), {}, "none.ckpt: no such file"),
         ((str(tmp_path / "none"), checkpoint), {}, "manifest.json: missing"),
-        ((videos, checkpoint), {"videos_at_once": 0}, "videos_at_once is 0, needs at least 1"),
+        ((videos, checkpoint), {"videos_at_once": 0}, "videos_at_once must be at least 1, found 0"),
         ((videos, checkpoint), {"device": "abacus"}, "device 'abacus': "),
         ((videos, checkpoint), {"sampling": "best"}, "sampling"),
     ]:

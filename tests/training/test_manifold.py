@@ -122,7 +122,7 @@ def test_sampled_embeddings_scatter_around_the_mean_by_the_square_root_of_the_dr
     for draws in (1, 16):
         module = make_module(dropout=0.0, embedding="sample", draws=draws, initial_log_variance=0.0)
         gaussian = module.manifold.project_visual(make_batch()["visual"])
-        samples = torch.stack([module._losses.embed(gaussian) for _ in range(2000)]).detach()
+        samples = torch.stack([module.loss_terms.embed(gaussian) for _ in range(2000)]).detach()
         means.append(float((samples.mean(0) - gaussian.mean.detach()).abs().max()))
         spreads.append(float(samples.std(0).mean()))
     assert max(means) < 0.1

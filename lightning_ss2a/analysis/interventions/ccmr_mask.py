@@ -1,38 +1,40 @@
 """A mask that weakens the contrast as much as CCMR's, but does not know which pairs are alike."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_ss2a.losses import contrastive
+from lightning_ss2a.analysis.interventions.base import Intervention
+from lightning_ss2a.losses.contrastive import CcmrMask
+from lightning_ss2a.training import ManifoldModule
 
 
-class ConstantCcmrMask(Callback):
-    """Gives all other pairs of a batch the mean of their CCMR mask, while a manifold is trained; matching pairs 1.
+class ConstantMask(CcmrMask):
+    """Gives all other pairs of a batch the mean of their CCMR mask; matching pairs 1."""
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """See :meth:`CcmrMask.rows`; the mean is that of these rows."""
+        values = super().rows(start, stop)
+        matching = torch.zeros_like(values, dtype=torch.bool)
+        matching.diagonal(self.offset + start).fill_(True)
+        return torch.where(matching, 1.0, values[~matching].mean())
+
+
+class ConstantCcmrMask(Intervention[ManifoldModule]):
+    """Trains a manifold with a :class:`ConstantMask` in place of CCMR's.
 
     A control for Eq. 7: what the mask does by its choice of pairs is lost, what it does by weakening the contrast is
-    kept. In one process.
+    kept.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+    stages = (ManifoldModule,)
+
+    @contextmanager
+    def changed(self, trainer: Trainer, module: ManifoldModule) -> Iterator[None]:
         """Puts the constant mask in place of the other."""
-        self._rows = contrastive._Mask.rows
-        masked = self._rows
-
-        def rows(mask: Any, start: int, stop: int) -> Tensor:
-            values = masked(mask, start, stop)
-            matching = torch.eye(len(mask.visual), values.shape[1], dtype=torch.bool, device=values.device)[start:stop]
-            return torch.where(matching, 1.0, values[~matching].mean())
-
-        contrastive._Mask.rows = rows  # type: ignore[assignment,method-assign]  # the seam that this control needs
-
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Puts the mask back."""
-        contrastive._Mask.rows = self._rows  # type: ignore[method-assign]  # as it was
-
-    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Puts the mask back."""
-        if hasattr(self, "_rows"):
-            self.on_train_end(trainer, pl_module)
+        module.loss_terms.mask_type = ConstantMask
+        yield
+        module.loss_terms.mask_type = CcmrMask

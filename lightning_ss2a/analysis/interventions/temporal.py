@@ -1,19 +1,22 @@
 """Videos with another truth: what is heard of each source when, in place of the embedding of the whole video."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_ss2a.analysis.interventions.base import FieldIntervention
+from lightning_ss2a.analysis.interventions.base import FieldIntervention, Intervention
 from lightning_ss2a.analysis.simulated_sources import SimulatedSources, draw_sources_again, world_seed
 from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.data.loading.dataset import ShardDataset
 from lightning_ss2a.data.simulation.truth import read_truth, read_world
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.models.layers.embeddings import unit_variance
+from lightning_ss2a.models import TemporalAggregator
+from lightning_ss2a.training import TemporalAggregationModule
 
 Target = Literal["whole", "decaying", "first"]
 TARGETS = get_args(Target)
@@ -35,6 +38,8 @@ class VideoTruth(FieldIntervention):
     Raises:
         InputError: an unknown target.
     """
+
+    stages = (TemporalAggregationModule,)
 
     def __init__(self, videos: str, target: Target = "whole", oracle_frames: bool = False) -> None:
         if target not in TARGETS:
@@ -62,13 +67,24 @@ class VideoTruth(FieldIntervention):
         return {name: torch.from_numpy(x.astype(stored[name].dtype)) for name, x in found.items()}
 
 
-class WithoutPositions(Callback):
-    """Leaves out the encoding of time of a Temporal Aggregation, in training and after."""
+class WithoutPositions(Intervention[TemporalAggregationModule]):
+    """Leaves out the encoding of time of a Temporal Aggregation, in any run that lists this."""
 
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Changes the aggregator."""
-        aggregator = pl_module.aggregator
-        aggregator.encode = lambda frames, timestamps: aggregator.input(unit_variance(frames))
+    stages = (TemporalAggregationModule,)
+
+    @contextmanager
+    def changed(self, trainer: Trainer, module: TemporalAggregationModule) -> Iterator[None]:
+        """Leaves it out.
+
+        Raises:
+            InputError: the aggregator has none.
+        """
+        aggregator = module.aggregator
+        if not isinstance(aggregator, TemporalAggregator):
+            raise InputError(f"WithoutPositions: model.flavour={module.flavour} encodes no time; use attention")
+        aggregator.encodes_time = False
+        yield
+        aggregator.encodes_time = True
 
 
 def source_weights(target: str, gains: np.ndarray, starts: np.ndarray, stops: np.ndarray, seconds: float) -> np.ndarray:

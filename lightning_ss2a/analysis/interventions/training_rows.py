@@ -1,9 +1,9 @@
 """Trains on some of the pairs, chosen by what no data set tells a training."""
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_ss2a.callbacks.mean_teacher.teacher import ANNOTATED
 from lightning_ss2a.callbacks.trainer_state import data_of
@@ -28,7 +28,7 @@ class TrainingRows(Callback):
             raise InputError(f"TrainingRows.rows must be one of {', '.join(get_args(Rows))}, found {rows!r}")
         self.rows = rows
 
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Selects the rows."""
         data = data_of(trainer)
         if stage != "fit":
@@ -39,7 +39,7 @@ class TrainingRows(Callback):
             chosen = ~read_truth(data.datasets[0], data.splits("train")[0][0])["mismatched"]
         data.select_training_rows(np.flatnonzero(chosen))
 
-    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leaves all rows to later fits."""
         if stage == "fit":
             data_of(trainer).select_training_rows(None)

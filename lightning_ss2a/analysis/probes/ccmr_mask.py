@@ -11,12 +11,13 @@ from torch import Tensor
 from lightning_ss2a.analysis.probes.base import RowsProbe
 from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.losses import ccmr_mask
+from lightning_ss2a.training import ManifoldModule
 
 SHARED_COSINES = {"opposite": -1.0, "orthogonal": 0.0, "equal": 1.0}
 """Cosines that a manifold could give to all pairs alike."""
 
 
-class CcmrMaskStatistics(RowsProbe):
+class CcmrMaskStatistics(RowsProbe[ManifoldModule]):
     """Logs the mask that the manifold's loss gives to validation pairs, and the loss that it makes a way out of.
 
     - ``val/ccmr_mask/matching`` and ``val/ccmr_mask/other``: mean of the mask, from exp(-alpha) to 1.
@@ -24,19 +25,25 @@ class CcmrMaskStatistics(RowsProbe):
       another and gives all of them the cosine -1, 0 or 1, at the run's temperature and batch size.
     """
 
+    stages = (ManifoldModule,)
+
     def collect(self, batch: dict[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Picks the encoders' embeddings."""
         return {name: batch[name] for name in ("visual", "audio")}
 
-    def measure(self, trainer: Trainer, pl_module: Any, rows: dict[str, Tensor]) -> dict[str, float]:
+    def measure(self, trainer: Trainer, module: ManifoldModule, rows: dict[str, Tensor]) -> dict[str, float]:
         """Computes what the class logs."""
-        options = pl_module.contrastive
+        options = module.contrastive
         mask = ccmr_mask(
-            rows["visual"], rows["audio"], options.ccmr_alpha, ccmr_mask_diagonal=options.ccmr_mask_diagonal
+            rows["visual"],
+            rows["audio"],
+            options.ccmr_alpha,
+            ccmr_mask_diagonal=options.ccmr_mask_diagonal,
+            mask_type=module.loss_terms.mask_type,
         )
         matching = torch.eye(len(mask), dtype=torch.bool, device=mask.device)
         means = {"matching": float(mask[matching].mean()), "other": float(mask[~matching].mean())}
-        temperature, size = float(pl_module.manifold.temperature), data_of(trainer).batch_size
+        temperature, size = float(module.manifold.temperature), data_of(trainer).batch_size
         losses = {
             name: shared_cosine_loss(cosine, means["matching"], means["other"], temperature, size)
             for name, cosine in SHARED_COSINES.items()

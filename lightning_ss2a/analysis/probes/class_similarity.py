@@ -4,24 +4,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_ss2a.analysis.stage_callback import StageCallback
 from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.data.simulation.truth import read_world
+from lightning_ss2a.metric_names import baseline_metric
 from lightning_ss2a.metrics.functional.class_linkage import class_linkage, class_sums
+from lightning_ss2a.training import ManifoldModule
 
 SIDES = {
     "visual": ("visual", "visual"),
     "audio": ("audio", "audio"),
     "cross": ("visual", "audio"),
-    "visual_baseline/raw": ("raw_visual", "raw_visual"),
-    "audio_baseline/raw": ("raw_audio", "raw_audio"),
+    baseline_metric("visual", "raw"): ("raw_visual", "raw_visual"),
+    baseline_metric("audio", "raw"): ("raw_audio", "raw_audio"),
 }
 """Embeddings that are compared, by the name that their number gets."""
 
 
-class ClassSimilarity(Callback):
+class ClassSimilarity(StageCallback[ManifoldModule]):
     """Logs ``val/class_rank/TREE/SIDES``, of a manifold and simulated pairs.
 
     Spearman's rank correlation, over all pairs of classes that have validation rows, between the average cosine of two
@@ -32,6 +35,8 @@ class ClassSimilarity(Callback):
     Memory stays that of one embedding a class and modality, whatever the number of rows.
     """
 
+    stages = (ManifoldModule,)
+
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._trees: dict[str, np.ndarray] = {}
@@ -40,8 +45,9 @@ class ClassSimilarity(Callback):
         """Reads the truth.
 
         Raises:
-            InputError: the data set is not simulated.
+            InputError: the module is of another stage, or the data set is not simulated.
         """
+        super().setup(trainer, pl_module, stage)
         world = read_world(data_of(trainer).datasets[0])
         prototypes = {"sounds": world.audio.prototypes, "looks": world.visual.prototypes}
         self._trees = {name: rows @ rows.T for name, rows in prototypes.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -16,12 +16,15 @@ from lightning_ss2a.callbacks.mean_teacher.teacher import ANNOTATED
 from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.data.loading.dataset import ShardDataset
 from lightning_ss2a.files import local_path
+from lightning_ss2a.metric_names import baseline_metric
 from lightning_ss2a.metrics.functional.clip_score import mean_source_cosine
+from lightning_ss2a.models import Manifold
 from lightning_ss2a.models.source_slots import SourceSlots, audio_slots, join_slots, visual_slots
-from lightning_ss2a.training import AudioToVisualModule
+from lightning_ss2a.training import AudioToVisualModule, RemixerModule
+from lightning_ss2a.training.pretrained import load_audio_to_visual
 from lightning_ss2a.training.remixer import manifold_predictions
 from lightning_ss2a.training.validation.baselines import untrained_predictions
-from lightning_ss2a.training.validation.targets import targets_of
+from lightning_ss2a.training.validation.targets import Targets, targets_of
 
 Rows = dict[str, Any]
 
@@ -29,7 +32,31 @@ OTHERS_OF_SEEN = ("heard", "heard_translator", "heard_ridge")
 """Ways to add a source whose sensitivity is also logged as a part of that of ``seen``."""
 
 
-class SourceSensitivity(Probe):
+class TranslatorProbe(Probe[RemixerModule]):
+    """Measures a Remixer with an audio-to-visual translator.
+
+    Args:
+        translator_checkpoint: checkpoint of an ``AudioToVisualModule``.
+    """
+
+    stages = (RemixerModule,)
+
+    def __init__(self, translator_checkpoint: str) -> None:
+        self.translator_checkpoint = translator_checkpoint
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Loads the translator and its training statistics, to the CPU.
+
+        Raises:
+            InputError: the module is of another stage, or the checkpoint is none of an ``AudioToVisualModule``.
+        """
+        super().setup(trainer, pl_module, stage)
+        path = self.translator_checkpoint
+        load_audio_to_visual(path, f"{type(self).__name__}.translator_checkpoint")  # refuses other checkpoints
+        self.judge = AudioToVisualModule.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
+
+
+class SourceSensitivity(TranslatorProbe):
     """Adds held-out sources to held-out scenes and logs how far a Remixer's mean moves.
 
     ``val/sensitivity/WAY``: cosine of the mix to the added source's own audio embedding, after less before;
@@ -50,12 +77,12 @@ class SourceSensitivity(Probe):
     """
 
     def __init__(self, pairs: str, translator_checkpoint: str, added: int = 4) -> None:
+        super().__init__(translator_checkpoint)
         self.pairs = pairs
-        self.translator_checkpoint = translator_checkpoint
         self.added = added
 
     @torch.no_grad()
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures and logs."""
         if trainer.sanity_checking:
             return
@@ -65,11 +92,11 @@ class SourceSensitivity(Probe):
         allowed = sources_to_add(scenes, pairs, Path(local_path(data.datasets[0]), "compositions.csv"))
         chance = torch.rand(allowed.shape, generator=torch.Generator().manual_seed(data.seed))
         added = chance.masked_fill(~allowed, -1).topk(self.added, dim=1).indices
-        judge = load_translator(self.translator_checkpoint)
-        self.log_numbers(trainer, pl_module, sensitivities(pl_module, scenes, pairs, added, judge))
+        numbers = sensitivities(self.module(pl_module), scenes, pairs, added, self.judge)
+        self.log_numbers(trainer, pl_module, numbers)
 
 
-class TranslatorAgreement(Probe):
+class TranslatorAgreement(TranslatorProbe):
     """Logs CLIP scores of held-out scenes by several audio-to-visual translators, and how alike they rank predictions.
 
     ``val/clip_score_by/TRANSLATOR`` of the Remixer's mean, ``/draw`` of one draw, and with the baselines of scenes and
@@ -80,37 +107,31 @@ class TranslatorAgreement(Probe):
         translator_checkpoint: checkpoint of an ``AudioToVisualModule``; its training statistics hold ``pairs_ridge``.
     """
 
-    def __init__(self, translator_checkpoint: str) -> None:
-        self.translator_checkpoint = translator_checkpoint
-
     @torch.no_grad()
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures and logs."""
         from scipy.stats import spearmanr  # slow to import
 
         if trainer.sanity_checking:
             return
-        data = data_of(trainer)
+        data, module, judge = data_of(trainer), self.module(pl_module), self.judge
         scenes = ShardDataset(data.datasets[0], data.splits("validation")[0][0]).columns()
-        targets, slots, judge = targets_of(scenes), pl_module.slots(scenes), load_translator(self.translator_checkpoint)
-        cmss = pl_module.manifold.project_visual(scenes["global_visual"])
+        targets, slots = targets_of(scenes), module.slots(scenes)
+        cmss = module.manifold.project_visual(scenes["global_visual"])
         baselines = {
             "truth": scenes["audio"],
-            **manifold_predictions(slots, cmss, pl_module.manifold),
-            **untrained_predictions(targets, pl_module.statistics),
+            **manifold_predictions(slots, cmss, module.manifold),
+            **untrained_predictions(targets, module.statistics),
         }
-        predictions = {"": pl_module.remixer(*slots.tokens()).mean, "/draw": pl_module.draw(scenes, slots)}
-        predictions |= {f"_baseline/{name}": predicted for name, predicted in baselines.items()}
+        predictions = {"": module.remixer(*slots.tokens()).mean, "/draw": module.draw(scenes, slots)}
+        predictions |= {baseline_metric("", name): predicted for name, predicted in baselines.items()}
         translators: dict[str, Callable[[Tensor], Tensor]] = {
-            "scenes_ridge": pl_module.statistics.translate_audio,
+            "scenes_ridge": module.statistics.translate_audio,
             "pairs_ridge": judge.statistics.translate_audio,
             "translator": judge.translator,
         }
         scores = {
-            by: {
-                name: 100 * float(mean_source_cosine(translate(normalize(x.float(), dim=-1)), *_seen(targets)).mean())
-                for name, x in predictions.items()
-            }
+            by: {name: clip_score(translate(normalize(x.float(), dim=-1)), targets) for name, x in predictions.items()}
             for by, translate in translators.items()
         }
         numbers = {f"clip_score_by/{by}{name}": x for by, found in scores.items() for name, x in found.items()}
@@ -120,13 +141,10 @@ class TranslatorAgreement(Probe):
         self.log_numbers(trainer, pl_module, numbers)
 
 
-def load_translator(path: str) -> Any:
-    """Loads an ``AudioToVisualModule``, its translator and its training statistics, to the CPU."""
-    return AudioToVisualModule.load_from_checkpoint(path, map_location="cpu", weights_only=True).eval()
-
-
-def _seen(targets: Any) -> tuple[Tensor, Tensor]:
-    return targets.visual, targets.visible
+def clip_score(translated: Tensor, targets: Targets) -> float:
+    """Computes the mean CLIP score of translated predictions, [scenes, visual width], against what is seen."""
+    assert targets.visual is not None  # scenes have visual embeddings
+    return 100 * float(mean_source_cosine(translated, targets.visual, targets.visible).mean())
 
 
 def sources_to_add(scenes: Rows, pairs: Rows, compositions: Path) -> Tensor:
@@ -136,7 +154,7 @@ def sources_to_add(scenes: Rows, pairs: Rows, compositions: Path) -> Tensor:
 
     Args:
         scenes: rows with ``key`` or ``classes``.
-        pairs: rows with ``key``, ``group`` and ``origin``, or ``class_index``.
+        pairs: rows with ``key``, ``group`` and ``pair_origin``, or ``class_index``.
         compositions: csv file that names the pairs of composed scenes; other scenes have none.
     """
     if not compositions.is_file():
@@ -152,15 +170,17 @@ def sources_to_add(scenes: Rows, pairs: Rows, compositions: Path) -> Tensor:
 
 
 @torch.no_grad()
-def sensitivities(model: Any, scenes: Rows, pairs: Rows, added: Tensor, judge: Any) -> dict[str, float]:
+def sensitivities(
+    model: RemixerModule, scenes: Rows, pairs: Rows, added: Tensor, judge: AudioToVisualModule
+) -> dict[str, float]:
     """Computes the numbers of :class:`SourceSensitivity`.
 
     Args:
-        model: a ``RemixerModule``.
+        model: the Remixer.
         scenes: held-out scenes.
         pairs: held-out pairs.
         added: numbers of the pairs added to each scene, [scenes, added].
-        judge: an ``AudioToVisualModule``, whose translator and ridge regression give v.
+        judge: its translator and its ridge regression give v.
     """
     before = model.slots(scenes)
     mixed = model.remixer(*before.tokens()).mean
@@ -186,7 +206,7 @@ def sensitivities(model: Any, scenes: Rows, pairs: Rows, added: Tensor, judge: A
     return numbers
 
 
-def _ways(manifold: Any, visual: Tensor, audio: Tensor, judge: Any) -> dict[str, SourceSlots]:
+def _ways(manifold: Manifold, visual: Tensor, audio: Tensor, judge: AudioToVisualModule) -> dict[str, SourceSlots]:
     """Makes one slot [scenes, 1] for each way to add a source."""
     there = torch.ones(len(visual), 1, dtype=torch.bool)
     seen, heard = visual_slots(visual, there, manifold.project_visual), audio_slots(audio, there, manifold)

@@ -1,20 +1,20 @@
 """Measures whether the pair filter drops the mismatched pairs of a simulated data set (paper, supplement 2.2)."""
 
-from typing import Any
-
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_ss2a.analysis.probes.base import Probe
 from lightning_ss2a.callbacks import PairFilter
-from lightning_ss2a.callbacks.mean_teacher.elbow import find_elbow
+from lightning_ss2a.callbacks.mean_teacher.elbow import ElbowOptions, find_elbow
 from lightning_ss2a.callbacks.mean_teacher.pair_filter import teacher_similarity
 from lightning_ss2a.callbacks.mean_teacher.teacher import ANNOTATED
 from lightning_ss2a.callbacks.trainer_state import callbacks_of, data_of
 from lightning_ss2a.data.simulation.truth import read_truth
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.training import ManifoldModule
 
 
-class FilterQuality(Probe):
+class FilterQuality(Probe[ManifoldModule]):
     """Logs ``val/filter/*`` of the curated and translated pairs, once a teacher has judged them.
 
     Listed after ``EMATeacher`` and ``PairFilter``. Against the truth of which pairs are mismatched: ``precision``,
@@ -27,30 +27,43 @@ class FilterQuality(Probe):
             options at their defaults; None: not measured.
     """
 
+    stages = (ManifoldModule,)
+
     def __init__(self, floor_threshold: float | None = None) -> None:
         self.floor_threshold = floor_threshold
         self._numbers: dict[str, float] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gets ready.
+
+        Raises:
+            InputError: the module is of another stage, or a PairFilter is listed after this.
+        """
+        super().setup(trainer, pl_module, stage)
+        callbacks = callbacks_of(trainer)
+        if any(isinstance(callback, PairFilter) for callback in callbacks[callbacks.index(self) :]):
+            raise InputError("FilterQuality is listed before PairFilter; list it after, so that there is a filtering")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins anew."""
         self._numbers = {}
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Judges the pairs as stage 2 begins."""
-        if pl_module.teacher is None or self._numbers:
+        teacher = self.module(pl_module).teacher
+        if teacher is None or self._numbers:
             return
         data = data_of(trainer)
         noisy = data.training_columns(["pair_origin"])["pair_origin"].numpy() != ANNOTATED
         mismatched = read_truth(data.datasets[0], data.splits("train")[0][0])["mismatched"][noisy]
-        similarity = teacher_similarity(trainer, pl_module.teacher, np.flatnonzero(noisy), len(noisy))
+        similarity = teacher_similarity(trainer, teacher, np.flatnonzero(noisy), len(noisy))
         numbers = similarity_numbers(similarity, mismatched)
         for callback in callbacks_of(trainer):
-            if isinstance(callback, PairFilter):
-                state = callback.state_dict()
-                numbers |= precision_and_recall(~state["kept"].numpy()[noisy], mismatched)
-                numbers |= {} if state["threshold"] is None else {"threshold": state["threshold"]}
+            if isinstance(callback, PairFilter) and callback.kept is not None:
+                numbers |= precision_and_recall(~callback.kept.numpy()[noisy], mismatched)
+                numbers |= {} if callback.threshold is None else {"threshold": callback.threshold}
         if self.floor_threshold is not None:
-            elbow = find_elbow(similarity, floor_threshold=self.floor_threshold, min_kept_fraction=0.25)
+            elbow = find_elbow(similarity, ElbowOptions(floor_threshold=self.floor_threshold))
             dropped = similarity < (-1.0 if elbow.threshold is None else elbow.threshold)
             found = precision_and_recall(dropped, mismatched)
             numbers |= {f"with_floor_threshold/{name}": value for name, value in found.items()}

@@ -13,14 +13,18 @@ from lightning_ss2a.analysis.probes.base import PredictionProbe
 from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.data.simulation.truth import read_truth, read_world
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.metric_names import baseline_metric
 from lightning_ss2a.models.ridge import LinearMap, RidgeRegression
+from lightning_ss2a.training import RemixerModule, V2AMapperModule
+from lightning_ss2a.training.base import StageModule
+from lightning_ss2a.training.checks import check_kind
 from lightning_ss2a.training.validation.targets import Targets, targets_of
 
 PENALTIES = tuple(np.logspace(-2, 4, 25).tolist())
 """Penalties of a ridge regression to choose from, relative to the features' variance."""
 
 
-class TruthBound(PredictionProbe):
+class TruthBound(PredictionProbe[StageModule]):
     """Scores the best guesses for simulated scenes, from their truth, as two baselines.
 
     ``classes_known``: the classes are known, and the instance as far as the picture tells it; all sources count alike.
@@ -29,22 +33,27 @@ class TruthBound(PredictionProbe):
     mixture stays out: nobody can know it.
     """
 
+    stages = (RemixerModule, V2AMapperModule)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Reads the truth.
 
         Raises:
-            InputError: the data set is not simulated.
+            InputError: the module is of another stage, or the data set is none of simulated scenes.
         """
         super().setup(trainer, pl_module, stage)
         data = data_of(trainer)
+        check_kind(data, ["scenes"], type(self).__name__)
         self.world = read_world(data.datasets[0])
         self.truth = read_truth(data.datasets[0], data.splits("validation")[0][0])
 
-    def predict(self, trainer: Trainer, pl_module: Any, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
+    def predict(self, module: StageModule, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
         """Predicts; see the class."""
         rows, sources = batch["index"].cpu().numpy(), batch["sources"].float().cpu().numpy()
         guesses = {"classes_known": False, "gains_known": True}
-        return {f"_baseline/{n}": self.guess(rows, sources, g).to(targets.audio.device) for n, g in guesses.items()}
+        return {
+            baseline_metric("", n): self.guess(rows, sources, g).to(targets.audio.device) for n, g in guesses.items()
+        }
 
     def guess(self, rows: np.ndarray, sources: np.ndarray, with_gains: bool) -> Tensor:
         """Guesses audio embeddings of scenes, [scenes, audio width].
@@ -66,13 +75,15 @@ class TruthBound(PredictionProbe):
         return torch.from_numpy((weights[..., None] * heard).sum(1)).float()
 
 
-class GroupedRidge(PredictionProbe):
+class GroupedRidge(PredictionProbe[StageModule]):
     """Scores a ridge regression whose penalty is chosen on training folds left out, as the baseline ``grouped_ridge``.
 
     The baseline ``ridge`` takes generalised cross-validation, which leaves out single rows: of scenes whose sources are
     in other scenes too it finds too small a penalty. Needs data with folds. The best penalty has the largest mean
     cosine on the folds, left out one by one.
     """
+
+    stages = (RemixerModule, V2AMapperModule)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fits the regression.
@@ -93,27 +104,31 @@ class GroupedRidge(PredictionProbe):
         number = np.searchsorted(bounds, np.arange(len(keys)), side="right")
         self.ridge = fit_grouped_ridge(torch.cat(features), torch.cat(audio), number)
 
-    def predict(self, trainer: Trainer, pl_module: Any, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
+    def predict(self, module: StageModule, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
         """Predicts; see the class."""
-        return {"_baseline/grouped_ridge": self.ridge(targets.features.cpu().double()).to(targets.audio.device)}
+        return {
+            baseline_metric("", "grouped_ridge"): self.ridge(targets.features.cpu().double()).to(targets.audio.device)
+        }
 
 
-class MeanOfSamples(PredictionProbe):
+class MeanOfSamples(PredictionProbe[V2AMapperModule]):
     """Scores the mean direction of several samples of a generative V2A-Mapper, as ``/mean_of_samples``.
 
     Args:
         samples: of each row.
     """
 
+    stages = (V2AMapperModule,)
+
     def __init__(self, samples: int = 16) -> None:
         super().__init__()
         self.samples = samples
 
-    def predict(self, trainer: Trainer, pl_module: Any, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
+    def predict(self, module: V2AMapperModule, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
         """Predicts; a mapper that draws nothing has no samples."""
-        if pl_module.flavour != "diffusion":
+        if module.flavour != "diffusion":
             return {}
-        drawn = [normalize(pl_module.predict_audio(batch, seed), dim=-1) for seed in range(self.samples)]
+        drawn = [normalize(module.predict_audio(batch, seed), dim=-1) for seed in range(self.samples)]
         return {"/mean_of_samples": torch.stack(drawn).mean(0)}
 
 

@@ -16,28 +16,34 @@ from lightning_ss2a.analysis.probes.base import PredictionProbe, Probe
 from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.data.simulation.truth import read_truth
 from lightning_ss2a.files import local_path
+from lightning_ss2a.metric_names import baseline_metric
 from lightning_ss2a.metrics.functional import sound_source_matching_score
 from lightning_ss2a.models import mean_over_frames
 from lightning_ss2a.models.ridge import RidgeRegression
+from lightning_ss2a.training import TemporalAggregationModule
 from lightning_ss2a.training.validation.targets import Targets, targets_of
 
 QUARTERS = 4
 
 
-class ShuffledTimestamps(PredictionProbe):
+class ShuffledTimestamps(PredictionProbe[TemporalAggregationModule]):
     """Scores the aggregator on videos whose timestamps were shuffled, as ``/shuffled_timestamps``."""
 
-    def predict(self, trainer: Trainer, pl_module: Any, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
+    stages = (TemporalAggregationModule,)
+
+    def predict(self, module: TemporalAggregationModule, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
         """Predicts; see the class."""
         times = shuffle_timestamps(batch["timestamps"])
-        return {"/shuffled_timestamps": pl_module.predict_audio({**batch, "timestamps": times})}
+        return {"/shuffled_timestamps": module.predict_audio({**batch, "timestamps": times})}
 
 
-class QuarterRidge(PredictionProbe):
+class QuarterRidge(PredictionProbe[TemporalAggregationModule]):
     """Scores a ridge regression on the mean frame of each quarter of a video, as the baseline ``quarter_ridge``.
 
     It knows roughly when, as the baseline ``ridge``, on the mean frame, does not.
     """
+
+    stages = (TemporalAggregationModule,)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fits the regression, with a penalty by generalised cross-validation."""
@@ -50,12 +56,12 @@ class QuarterRidge(PredictionProbe):
         assert ridge is not None  # the module has refused a training split without rows
         self.ridge = ridge.fit()
 
-    def predict(self, trainer: Trainer, pl_module: Any, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
+    def predict(self, module: TemporalAggregationModule, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
         """Predicts; see the class."""
-        return {"_baseline/quarter_ridge": self.ridge(quarter_means(batch["frames"]))}
+        return {baseline_metric("", "quarter_ridge"): self.ridge(quarter_means(batch["frames"]))}
 
 
-class ScoresBySourceCount(Probe):
+class ScoresBySourceCount(Probe[TemporalAggregationModule]):
     """Logs SSMS and cosine of aggregated videos by the number of their sources: ``val/ssms/sources_N`` and so on.
 
     Beside the module's own: the baselines ``mean_audio``, ``frame_mean`` and ``ridge``.
@@ -64,6 +70,8 @@ class ScoresBySourceCount(Probe):
         videos: data set that the frames were generated for: a simulated one, or one that was composed, such as
             ``shards/demo_videos``. It knows the sources.
     """
+
+    stages = (TemporalAggregationModule,)
 
     def __init__(self, videos: str) -> None:
         self.videos = videos
@@ -80,28 +88,28 @@ class ScoresBySourceCount(Probe):
     def on_validation_batch_end(
         self,
         trainer: Trainer,
-        pl_module: Any,
+        pl_module: LightningModule,
         outputs: Any,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Scores each row."""
-        targets, statistics = targets_of(batch), pl_module.statistics
-        head = pl_module.label_head
-        truth = head.scores(batch["audio"])
+        module, targets = self.module(pl_module), targets_of(batch)
+        statistics, head = module.statistics, module.label_head
         predictions = {
-            "": pl_module.predict_audio(batch),
-            "_baseline/mean_audio": statistics.mean_audio.expand_as(batch["audio"]),
-            "_baseline/frame_mean": mean_over_frames(batch["frames"]),
-            "_baseline/ridge": statistics.predict_audio(targets.features),
+            "": module.predict_audio(batch),
+            baseline_metric("", "mean_audio"): statistics.mean_audio.expand_as(batch["audio"]),
+            baseline_metric("", "frame_mean"): mean_over_frames(batch["frames"]),
+            baseline_metric("", "ridge"): statistics.predict_audio(targets.features),
         }
         self._values["count"].append(torch.tensor([self._counts[key] for key in batch["key"]]))
         for suffix, predicted in predictions.items():
             direction = normalize(predicted.float(), dim=-1)
-            scores = head.scores(direction * statistics.audio_norm)
-            ssms = sound_source_matching_score(scores, truth, pl_module.measuring.top_n, reduction="none")
-            self._values[f"ssms/sources_{{}}{suffix}"].append(ssms.cpu())
+            if head is not None:
+                scores = head.scores(direction * statistics.audio_norm), head.scores(batch["audio"])
+                ssms = sound_source_matching_score(*scores, module.measuring.top_n, reduction="none")
+                self._values[f"ssms/sources_{{}}{suffix}"].append(ssms.cpu())
             cosine = torch.cosine_similarity(direction, batch["audio"])
             self._values[f"reconstruction_cosine/sources_{{}}{suffix}"].append(cosine.cpu())
 

@@ -12,20 +12,39 @@ and where the good ones begin. The second is the farther one as long as the teac
 bad ones are not the most; where the two overlap much, the first may win, and few pairs are dropped.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
-from lightning_ss2a.errors import InputError
+from lightning_ss2a.options import OptionCheck
 
 Curve = Literal["concave", "convex"]
 
 LEAST_QUANTILES = 10
 LEAST_RANGE = 1e-6
 """Cosines that differ by no more are equal: float32 rounds as coarsely."""
+
+
+@dataclass(frozen=True)
+class ElbowOptions:
+    """Options of an elbow, those of :class:`~lightning_ss2a.callbacks.PairFilter`, which tells what they mean."""
+
+    sensitivity: float = 1.0
+    curve: Curve = "concave"
+    quantiles: int = 300
+    floor_threshold: float | None = None
+    min_kept_fraction: float = 0.25
+    min_pairs: int = 50
+
+    def __post_init__(self) -> None:
+        check = OptionCheck("PairFilter")
+        check.at_least(0, sensitivity=self.sensitivity)
+        check.one_of(get_args(Curve), curve=self.curve)
+        check.at_least(LEAST_QUANTILES, quantiles=self.quantiles)
+        check.within(-1, 1, floor_threshold=self.floor_threshold)
+        check.within(0, 1, min_kept_fraction=self.min_kept_fraction)
+        check.at_least(1, min_pairs=self.min_pairs)
 
 
 @dataclass(frozen=True)
@@ -45,41 +64,29 @@ class Elbow:
     reason: str
 
 
-def find_elbow(
-    similarity: np.ndarray,
-    *,
-    sensitivity: float = 1.0,
-    curve: Curve = "concave",
-    quantiles: int = 300,
-    floor_threshold: float | None = None,
-    min_kept_fraction: float = 0.0,
-    min_pairs: int = 1,
-) -> Elbow:
+def find_elbow(similarity: np.ndarray, options: ElbowOptions = ElbowOptions()) -> Elbow:
     """Finds the similarity below which pairs are dropped; it depends on the values alone, not on their order.
 
     Args:
         similarity: cosine of each pair, finite, [pairs].
-        sensitivity: S of Kneedle, in mean steps of the curve.
-        curve: on which side of the chord to look, see :class:`~lightning_ss2a.callbacks.PairFilter`.
-        quantiles: points of the curve, at most.
-        floor_threshold: the threshold is at most this.
-        min_kept_fraction: part of the pairs that is kept at least.
-        min_pairs: with fewer there is no threshold.
+        options: how to look for it, and its limits.
     """
     ordered = np.sort(np.asarray(similarity, np.float64))
-    points = reduce_curve(ordered, quantiles)
-    if len(ordered) < min_pairs:
-        return Elbow(None, points, None, f"{len(ordered):,} pairs are fewer than min_pairs, {min_pairs:,}")
+    points = reduce_curve(ordered, options.quantiles)
+    if len(ordered) < options.min_pairs:
+        return Elbow(None, points, None, f"{len(ordered):,} pairs are fewer than min_pairs, {options.min_pairs:,}")
     if len(ordered) < 3 or ordered[-1] - ordered[0] <= LEAST_RANGE:
         return Elbow(None, points, None, "the similarities are all equal")
-    knee = farthest_knee(points, sensitivity, curve)
+    knee = farthest_knee(points, options.sensitivity, options.curve)
     if knee is None:
-        return Elbow(None, points, None, f"the sorted curve has no knee ({curve}, sensitivity {sensitivity:g})")
+        looked = f"{options.curve}, sensitivity {options.sensitivity:g}"
+        return Elbow(None, points, None, f"the sorted curve has no knee ({looked})")
     limits = {"knee": float(points[knee])}
-    if floor_threshold is not None:
-        limits["floor_threshold"] = floor_threshold
-    if min_kept_fraction > 0:
-        limits["min_kept_fraction"] = float(ordered[len(ordered) - least_kept(len(ordered), min_kept_fraction)])
+    if options.floor_threshold is not None:
+        limits["floor_threshold"] = options.floor_threshold
+    if options.min_kept_fraction > 0:
+        kept = least_kept(len(ordered), options.min_kept_fraction)
+        limits["min_kept_fraction"] = float(ordered[len(ordered) - kept])
     reason = min(limits, key=limits.__getitem__)  # the first of equal ones
     return Elbow(limits[reason], points, knee, reason)
 
@@ -110,23 +117,3 @@ def distance_from_chord(points: np.ndarray) -> np.ndarray:
     """Computes how far each point is above the chord, curve and chord scaled to the unit square."""
     chord = np.linspace(points[0], points[-1], len(points))
     return (points - chord) / (points.max() - points.min())
-
-
-def check_options(options: Mapping[str, Any]) -> None:
-    """Checks that options of :func:`find_elbow` are in their ranges.
-
-    Raises:
-        InputError: names the first that is not.
-    """
-    floor, curves = options["floor_threshold"], get_args(Curve)
-    problems = {
-        "sensitivity": None if 0 <= options["sensitivity"] < math.inf else "a number of at least 0",
-        "curve": None if options["curve"] in curves else f"one of {', '.join(curves)}",
-        "quantiles": None if options["quantiles"] >= LEAST_QUANTILES else f"at least {LEAST_QUANTILES}",
-        "floor_threshold": None if floor is None or -1 <= floor <= 1 else "a cosine, -1 to 1 (or null)",
-        "min_kept_fraction": None if 0 <= options["min_kept_fraction"] <= 1 else "0 to 1",
-        "min_pairs": None if options["min_pairs"] >= 1 else "at least 1",
-    }
-    for name, needs in problems.items():
-        if needs is not None:
-            raise InputError(f"PairFilter.{name} is {options[name]!r}, needs {needs}")

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from lightning_ss2a.callbacks.mean_teacher.elbow import Curve, check_options, find_elbow
+from lightning_ss2a.callbacks.mean_teacher.elbow import Curve, ElbowOptions, find_elbow
 from lightning_ss2a.callbacks.mean_teacher.report import PairReport, filter_figure, filter_table, summary_line
 from lightning_ss2a.callbacks.mean_teacher.row_switch import begins_epoch, train_on
 from lightning_ss2a.callbacks.mean_teacher.teacher import ANNOTATED, EMATeacher
@@ -22,6 +22,7 @@ from lightning_ss2a.data.loading.tensors import tensor_column, text_column
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import write_whole
 from lightning_ss2a.models import Manifold
+from lightning_ss2a.options import OptionCheck
 
 FOLDER = "pair_filter"
 MOST_NAMED_CLASSES = 5
@@ -57,35 +58,30 @@ class PairFilter(Callback):
         min_pairs: with fewer noisy pairs than this, all are kept.
         every_n_epochs: filter anew, over all pairs, each time so many epochs of stage 2 have passed. None: once.
 
+    Attributes:
+        kept: which training rows are kept, bool [rows]; None before the first filtering.
+        threshold: the last one, a cosine; None: there was no elbow.
+
     Raises:
         InputError: a value out of range.
     """
 
     def __init__(
         self,
-        sensitivity: float = 1.0,
-        curve: Curve = "concave",
-        quantiles: int = 300,
-        floor_threshold: float | None = None,
-        min_kept_fraction: float = 0.25,
-        min_pairs: int = 50,
+        sensitivity: float = ElbowOptions.sensitivity,
+        curve: Curve = ElbowOptions.curve,
+        quantiles: int = ElbowOptions.quantiles,
+        floor_threshold: float | None = ElbowOptions.floor_threshold,
+        min_kept_fraction: float = ElbowOptions.min_kept_fraction,
+        min_pairs: int = ElbowOptions.min_pairs,
         every_n_epochs: int | None = None,
     ) -> None:
-        self.options = {
-            "sensitivity": sensitivity,
-            "curve": curve,
-            "quantiles": quantiles,
-            "floor_threshold": floor_threshold,
-            "min_kept_fraction": min_kept_fraction,
-            "min_pairs": min_pairs,
-        }
-        check_options(self.options)
-        if every_n_epochs is not None and every_n_epochs < 1:
-            raise InputError(f"PairFilter.every_n_epochs is {every_n_epochs}, needs at least 1 (or null)")
+        self.elbow = ElbowOptions(sensitivity, curve, quantiles, floor_threshold, min_kept_fraction, min_pairs)
+        OptionCheck("PairFilter").at_least(1, every_n_epochs=every_n_epochs)
         self.every_n_epochs = every_n_epochs
-        self._kept: Tensor | None = None
+        self.kept: Tensor | None = None
         self._keys: str | None = None
-        self._threshold: float | None = None
+        self.threshold: float | None = None
         self._first_epoch: int | None = None
         self._last_epoch: int | None = None
         self._said_nothing_to_filter = False
@@ -95,17 +91,17 @@ class PairFilter(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Returns which training rows are kept, whose keys they are, the threshold, and the first and last epoch."""
         return {
-            "kept": self._kept,
+            "kept": self.kept,
             "keys": self._keys,
-            "threshold": self._threshold,
+            "threshold": self.threshold,
             "first_epoch": self._first_epoch,
             "last_epoch": self._last_epoch,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes that back."""
-        self._kept, self._keys = state_dict["kept"], state_dict["keys"]
-        self._threshold = state_dict["threshold"]
+        self.kept, self._keys = state_dict["kept"], state_dict["keys"]
+        self.threshold = state_dict["threshold"]
         self._first_epoch, self._last_epoch = state_dict["first_epoch"], state_dict["last_epoch"]
 
     # ---------------------------------------------------------------- Lightning's hooks
@@ -118,7 +114,7 @@ class PairFilter(Callback):
         """
         if stage != "fit":
             return
-        self._kept = self._keys = self._threshold = self._first_epoch = self._last_epoch = None
+        self.kept = self._keys = self.threshold = self._first_epoch = self._last_epoch = None
         self._said_nothing_to_filter = False
         teachers = [i for i, callback in enumerate(callbacks_of(trainer)) if isinstance(callback, EMATeacher)]
         if not teachers:
@@ -132,16 +128,16 @@ class PairFilter(Callback):
         Raises:
             InputError: the checkpoint's rows are not those of the data.
         """
-        if self._kept is None:
+        if self.kept is None:
             return
         keys = text_column(data_of(trainer).training_columns(["key"]), "key")
         if self._keys != digest(keys):
             raise InputError(
-                f"the checkpoint's pair filter is over {len(self._kept):,} other training rows than the {len(keys):,} "
+                f"the checkpoint's pair filter is over {len(self.kept):,} other training rows than the {len(keys):,} "
                 "of the data, or over the same in another order: resume with the data sets and splits of that run, or "
                 "begin a new run, with the checkpoint as EMATeacher.teacher_checkpoint"
             )
-        _train_on_kept(trainer, self._kept)
+        _train_on_kept(trainer, self.kept)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Filters where training begins with an epoch that it was resumed in."""
@@ -169,18 +165,18 @@ class PairFilter(Callback):
         epoch = trainer.current_epoch
         self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
         self._last_epoch = epoch
-        kept, self._threshold = torch.ones(len(origin), dtype=torch.bool), None
+        kept, self.threshold = torch.ones(len(origin), dtype=torch.bool), None
         self._keys = digest(text_column(columns, "key"))
         if len(rows):
             similarity = teacher_similarity(trainer, teacher, rows, len(origin))
-            report = decide(columns, rows, similarity, data_of(trainer).classes, self.options)
+            report = decide(columns, rows, similarity, data_of(trainer).classes, self.elbow)
             kept[torch.from_numpy(rows)] = torch.from_numpy(report.kept)
-            self._threshold = report.elbow.threshold
+            self.threshold = report.elbow.threshold
             self._tell(trainer, report)
         elif not self._said_nothing_to_filter:
             self._said_nothing_to_filter = True
             rank_zero_info("PairFilter: all training pairs are annotated, so there is nothing to filter")
-        self._kept = kept
+        self.kept = kept
         _train_on_kept(trainer, kept)
 
     # ---------------------------------------------------------------- what people see
@@ -236,7 +232,7 @@ def decide(
     rows: np.ndarray,
     similarity: np.ndarray,
     classes: list[str],
-    options: Mapping[str, Any],
+    options: ElbowOptions,
 ) -> PairReport:
     """Decides which noisy pairs are kept.
 
@@ -245,7 +241,7 @@ def decide(
         rows: numbers of the noisy rows, int64, increasing.
         similarity: cosine of each of those.
         classes: names of the classes.
-        options: keyword arguments of :func:`~lightning_ss2a.callbacks.mean_teacher.elbow.find_elbow`.
+        options: of the elbow.
 
     Raises:
         InputError: a similarity is NaN or infinite; names the row's key.
@@ -258,7 +254,7 @@ def decide(
             f"{similarity[broken[0]]} ({len(broken):,} such rows): the teacher has diverged; lower "
             "model.optimization.learning_rate, or set model.optimization.gradient_clip_norm"
         )
-    elbow = find_elbow(similarity, **options)
+    elbow = find_elbow(similarity, options)
     kept = np.ones(len(rows), bool) if elbow.threshold is None else similarity >= elbow.threshold
     rescued = classes_without_pairs(class_index, rows, kept)
     return PairReport(

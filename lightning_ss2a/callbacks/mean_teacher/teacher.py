@@ -1,7 +1,7 @@
 """Mean Teacher (Tarvainen and Valpola, 2017; paper, supplement 2.2): a teacher that follows its student."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,6 +16,7 @@ from lightning_ss2a.data import PAIR_ORIGINS
 from lightning_ss2a.data.loading.tensors import tensor_column
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.ema import DecaySchedule, ema_decay, relative_distance, update_ema
+from lightning_ss2a.options import OptionCheck
 
 ANNOTATED = PAIR_ORIGINS.index("annotated")
 OPTION = "EMATeacher.teacher_checkpoint"
@@ -63,15 +64,11 @@ class EMATeacher(Callback):
         teacher_checkpoint: str | None = None,
         validate_teacher: bool = False,
     ) -> None:
-        least = {"teacher_epochs": teacher_epochs, "consistency_weight": consistency_weight}
-        least |= {"consistency_rampup_epochs": consistency_rampup_epochs}
-        for name, value in least.items():
-            if not 0 <= value < math.inf:
-                raise InputError(f"EMATeacher.{name} must be at least 0, found {value}")
-        if not 0 <= decay <= 1:
-            raise InputError(f"EMATeacher.decay must be in [0, 1], found {decay}")
-        if decay_schedule not in ("constant", "warmup"):
-            raise InputError(f"EMATeacher.decay_schedule must be constant or warmup, found {decay_schedule!r}")
+        check = OptionCheck("EMATeacher")
+        check.at_least(0, teacher_epochs=teacher_epochs, consistency_weight=consistency_weight)
+        check.at_least(0, consistency_rampup_epochs=consistency_rampup_epochs)
+        check.within(0, 1, decay=decay)
+        check.one_of(get_args(DecaySchedule), decay_schedule=decay_schedule)
         self.teacher_epochs = teacher_epochs
         self.decay = decay
         self.decay_schedule = decay_schedule

@@ -116,7 +116,7 @@ def draw_scenes(world: World, origins: PairOriginMix, random: np.random.Generato
     """Draws scenes; truth: visual_classes, audio_classes, gains, sizes [rows, slots], mismatched."""
     spec = world.spec
     origin, mismatched = origins.draw(random, rows)
-    sources = _draw_sources(world, spec.scene_sources, mismatched, random)
+    sources = draw_sources(world, spec.scene_sources, mismatched, random)
     filled, counts = sources.filled, sources.filled.sum(1)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     weights = np.where(filled, sources.sizes, 0) ** spec.size_power * filled
@@ -137,7 +137,7 @@ def draw_videos(world: World, origins: PairOriginMix, random: np.random.Generato
     """Draws videos; truth: as scenes, and starts and stops [rows, slots] in seconds."""
     spec = world.spec
     origin, mismatched = origins.draw(random, rows)
-    sources = _draw_sources(world, spec.video_sources, mismatched, random)
+    sources = draw_sources(world, spec.video_sources, mismatched, random)
     filled = sources.filled
     length = random.uniform(spec.shortest_activation, 1, filled.shape) * spec.video_seconds * filled
     start = random.random(filled.shape) * (spec.video_seconds - length) * filled
@@ -162,7 +162,7 @@ DRAW: dict[str, Draw] = {"pairs": draw_pairs, "scenes": draw_scenes, "videos": d
 
 
 @dataclass(frozen=True)
-class _Sources:
+class Sources:
     """Sources of rows: classes, gains and sizes by slot [R, S], embeddings of the filled slots [N, W]."""
 
     filled: np.ndarray
@@ -174,6 +174,7 @@ class _Sources:
     audio: np.ndarray
 
     def truth(self) -> dict[str, np.ndarray]:
+        """Lists what a data set's truth tells of them, by name."""
         return {
             "visual_classes": np.where(self.filled, self.seen, NO_SOURCE),
             "audio_classes": np.where(self.filled, self.heard, NO_SOURCE),
@@ -182,7 +183,15 @@ class _Sources:
         }
 
 
-def _draw_sources(world: World, slots: int, mismatched: np.ndarray, random: np.random.Generator) -> _Sources:
+def draw_sources(world: World, slots: int, mismatched: np.ndarray, random: np.random.Generator) -> Sources:
+    """Draws sources of rows.
+
+    Args:
+        world: of the sources.
+        slots: most sources in a row.
+        mismatched: rows whose audible sources are of other classes than the visible ones, bool [R].
+        random: source of randomness.
+    """
     rows = len(mismatched)
     filled = np.arange(slots) < random.integers(1, slots + 1, size=(rows, 1))
     # Distinct classes by frequency: the largest of log frequency + Gumbel noise (Gumbel top-k). The first of them are
@@ -197,7 +206,7 @@ def _draw_sources(world: World, slots: int, mismatched: np.ndarray, random: np.r
     sizes = (1 - random.random((rows, slots))) * filled
     apart = np.broadcast_to(mismatched[:, None], filled.shape)[filled]
     visual, audio = _embed_sources(world, seen[filled], heard[filled], apart, random)
-    return _Sources(filled, seen, heard, gains, sizes, visual, audio)
+    return Sources(filled, seen, heard, gains, sizes, visual, audio)
 
 
 def _embed_sources(
@@ -227,7 +236,7 @@ def _noise(world: World, shape: tuple[int, ...], random: np.random.Generator) ->
 
 def _frames(
     world: World,
-    sources: _Sources,
+    sources: Sources,
     interval: tuple[np.ndarray, np.ndarray],
     times: np.ndarray,
     random: np.random.Generator,

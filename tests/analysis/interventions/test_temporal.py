@@ -98,9 +98,31 @@ def test_without_positions_timestamps_change_nothing(videos: str, tmp_path: Path
     frames, times = torch.randn(2, 64, 40), torch.rand(2, 64)
     before = module.aggregator(frames, times).mean, module.aggregator(frames, times.flip(1)).mean
     assert not torch.allclose(*before, atol=1e-5)
-    WithoutPositions().setup(make_trainer(tmp_path), module, "fit")
+    callback, trainer = WithoutPositions(), make_trainer(tmp_path)
+    callback.setup(trainer, module, "fit")
     after = module.aggregator(frames, times).mean, module.aggregator(frames, times.flip(1)).mean
     assert torch.equal(*after)
+    callback.teardown(trainer, module, "fit")
+    assert torch.equal(module.aggregator(frames, times).mean, before[0])
+
+
+def test_an_aggregation_that_encodes_no_time_has_none_to_leave_out(tmp_path: Path):
+    module = TemporalAggregationModule(40, "linear")
+    with pytest.raises(InputError, match=r"^WithoutPositions: model.flavour=linear encodes no time; use attention$"):
+        WithoutPositions().setup(make_trainer(tmp_path), module, "fit")
+
+
+def test_validation_alone_sees_the_other_truth(videos: str, tmp_path: Path):
+    """As the run did that made the checkpoint."""
+    module, data = TemporalAggregationModule(40, **SMALL), make_data(videos)
+    module.check_data = lambda data: None  # its frames are pictures
+    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[VideoTruth(videos, "first")])
+    trainer.fit(module, datamodule=data)
+    fitted = float(trainer.callback_metrics["val/ssms"])
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    again = make_trainer(tmp_path, callbacks=[VideoTruth(videos, "first")])
+    again.validate(module, data, tmp_path / "last.ckpt", weights_only=True, verbose=False)
+    assert float(again.callback_metrics["val/ssms"]) == fitted
 
 
 def test_shuffled_timestamps_are_those_of_each_video_in_another_order():

@@ -1,18 +1,22 @@
 """What manifolds are trained on, and with."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from lightning_ss2a.analysis.interventions import ConstantCcmrMask, TrainingRows
+from lightning_ss2a.analysis.interventions.ccmr_mask import ConstantMask
+from lightning_ss2a.analysis.probes import CcmrMaskStatistics
 from lightning_ss2a.data.simulation.dataset import simulate_dataset
 from lightning_ss2a.data.simulation.truth import read_truth
 from lightning_ss2a.data.simulation.world import ModalitySpec, WorldSpec
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.losses import contrastive_loss
-from lightning_ss2a.losses.contrastive import ContrastiveOptions
+from lightning_ss2a.losses.contrastive import CcmrMask, ContrastiveOptions
 from tests.manifold_examples import (
     AUDIO_WIDTH,
     VISUAL_WIDTH,
@@ -46,20 +50,13 @@ def test_unknown_rows_are_refused():
         TrainingRows("all")  # type: ignore[arg-type]  # what is refused
 
 
-def test_a_constant_mask_has_the_mean_of_the_other_and_ends_with_the_training(tmp_path: Path):
+@pytest.mark.parametrize("chunk_size", [None, 6])
+def test_a_constant_mask_has_the_mean_of_the_other(chunk_size: int | None):
     random = torch.Generator().manual_seed(0)
     x, y, visual, audio = torch.randn(4, 6, 5, generator=random)
-    mask_options = ContrastiveOptions(ccmr_alpha=0.8, ccmr_mask_diagonal=False)
-    temperature, callback = torch.tensor(4.0), ConstantCcmrMask()
-
-    def masked_loss() -> torch.Tensor:
-        return contrastive_loss(x, y, temperature, visual=visual, audio=audio, options=mask_options)
-
-    before = masked_loss()
-    trainer, module = make_trainer(tmp_path), make_module(0)
-    callback.on_train_start(trainer, module)
-    loss = masked_loss()
-    callback.on_train_end(trainer, module)
+    options = ContrastiveOptions(ccmr_alpha=0.8, ccmr_mask_diagonal=False, chunk_size=chunk_size)
+    temperature = torch.tensor(4.0)
+    loss = contrastive_loss(x, y, temperature, visual=visual, audio=audio, options=options, mask_type=ConstantMask)
 
     def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return torch.cosine_similarity(a[:, None], b[None], dim=2)
@@ -71,15 +68,31 @@ def test_a_constant_mask_has_the_mean_of_the_other_and_ends_with_the_training(tm
     target = torch.arange(6)
     cross_entropy = torch.nn.functional.cross_entropy
     torch.testing.assert_close(loss, (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2)
-    assert masked_loss() == before
-    assert loss != before
+    assert loss != contrastive_loss(x, y, temperature, visual=visual, audio=audio, options=options)
+
+
+class Interrupted(Callback):
+    def on_train_batch_end(self, *_: Any) -> None:
+        raise RuntimeError("stopped")
 
 
 def test_a_constant_mask_trains_and_ends(tmp_path: Path):
     data = make_data(write_learnable_pairs(tmp_path / "pairs"))
-    plain, constant = Recorder(), Recorder()
-    for recorder, more in ((constant, [ConstantCcmrMask()]), (plain, [])):
-        trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[recorder, *more])
-        trainer.fit(make_module(0, ccmr_mask_diagonal=False), datamodule=data)
+    plain, constant, module = Recorder(), Recorder(), make_module(0, ccmr_mask_diagonal=False)
+    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[constant, ConstantCcmrMask()])
+    trainer.fit(module, datamodule=data)
+    make_trainer(tmp_path, max_epochs=1, callbacks=[plain]).fit(make_module(0, ccmr_mask_diagonal=False), data)
     name = "train/loss_contrastive"
     assert constant.training[0, 0][name] != plain.training[0, 0][name]
+    assert module.loss_terms.mask_type is CcmrMask
+    with pytest.raises(RuntimeError, match="stopped"):
+        make_trainer(tmp_path, callbacks=[ConstantCcmrMask(), Interrupted()]).fit(module, datamodule=data)
+    assert module.loss_terms.mask_type is CcmrMask
+
+
+def test_what_the_mask_measures_is_the_constant_one(tmp_path: Path):
+    """With the diagonal masked, CCMR's own matching pairs would be below 1."""
+    data = make_data(write_learnable_pairs(tmp_path / "pairs"))
+    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[CcmrMaskStatistics(), ConstantCcmrMask()])
+    trainer.fit(make_module(0), datamodule=data)
+    assert trainer.callback_metrics["val/ccmr_mask/matching"] == 1

@@ -35,7 +35,7 @@ def test_what_the_filter_dropped_is_compared_with_the_truth(tmp_path: Path):
     data = make_data(folder)
     trainer.fit(make_module(0), datamodule=data)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    kept = pair_filter.state_dict()["kept"].numpy()
+    kept = pair_filter.kept.numpy()
     noisy = data.training_columns(["pair_origin"])["pair_origin"].numpy() != 0
     wrong = read_truth(folder, "train")["mismatched"]
     assert logged["val/filter/dropped"] == pytest.approx((~kept)[noisy].mean())

@@ -24,8 +24,7 @@ def test_best_guess_is_the_truth_where_nothing_is_hidden(tmp_path: Path):
     arguments = ["--kind=scenes", "--splits={validation: 50}", "--num_classes=12", mismatch, *clear, *other]
     ss2a(["shards", "simulate", str(tmp_path), *arguments])
     rows, bound = ShardDataset(str(tmp_path), "validation").columns(), TruthBound()
-    data = SimpleNamespace(datasets=[str(tmp_path)], splits=lambda stage: [[stage]])
-    bound.setup(SimpleNamespace(datamodule=data, world_size=1), None, "fit")
+    bound.setup(SimpleNamespace(datamodule=make_data(str(tmp_path)), world_size=1), make_mapper(), "fit")
     with_gains, without = (
         torch.cosine_similarity(bound.guess(np.arange(50), rows["sources"].numpy(), use), rows["audio"])
         for use in (True, False)

@@ -1,6 +1,10 @@
 """Similarities as a teacher gives them to matching and mismatched pairs, with the truth."""
 
+from typing import Any
+
 import numpy as np
+
+from lightning_ss2a.callbacks.mean_teacher.elbow import ElbowOptions
 
 
 def mixture(pairs: int, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -14,3 +18,8 @@ def mixture(pairs: int, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]
     matching = 0.97 - random.gamma(5.2, 0.0145, pairs)
     similarity = np.where(mismatched, random.normal(0.01, 0.158, pairs), matching)
     return np.clip(similarity, -1, 1).astype(np.float32), mismatched
+
+
+def unlimited(**options: Any) -> ElbowOptions:
+    """Options of an elbow, by default without limits to what it drops."""
+    return ElbowOptions(**{"min_kept_fraction": 0.0, "min_pairs": 1, **options})

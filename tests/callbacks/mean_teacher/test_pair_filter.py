@@ -16,6 +16,7 @@ from torch.nn.functional import cosine_similarity
 from lightning_ss2a.callbacks import EMATeacher, PairFilter
 from lightning_ss2a.callbacks.mean_teacher import pair_filter
 from lightning_ss2a.errors import InputError
+from tests.callbacks.mean_teacher.mixtures import unlimited
 from tests.callbacks.test_hyperparameters import events_of
 from tests.manifold_examples import (
     Recorder,
@@ -73,7 +74,7 @@ def trained_rows(recorder: Recorder, epoch: int) -> np.ndarray:
 
 
 def kept_by(chosen: PairFilter) -> np.ndarray:
-    return chosen.state_dict()["kept"].numpy()
+    return chosen.kept.numpy()
 
 
 # -------------------------------------------------------------------- what is dropped
@@ -83,7 +84,7 @@ def kept_by(chosen: PairFilter) -> np.ndarray:
 def test_dropped_rows_do_not_train_and_annotated_rows_do(tmp_path: Path, dataset: str, known: list[int], residency):
     chosen = PairFilter()
     recorder = fit(tmp_path, dataset, chosen, data={"residency": residency})
-    kept, threshold = kept_by(chosen), chosen.state_dict()["threshold"]
+    kept, threshold = kept_by(chosen), chosen.threshold
     assert 0.4 < threshold < 0.75
     assert known == [1]
     owls = numbers % 3 == 2
@@ -113,7 +114,7 @@ def test_many_rescued_classes_are_counted():
     columns = {"key": np.array([b"k"] * 90), "pair_origin": np.ones(90, np.uint8), "class_index": np.arange(90) // 10}
     similarity = np.concatenate([np.linspace(-0.5, 0, 80), np.linspace(0.8, 0.9, 10)])
     report = pair_filter.decide(
-        columns, np.arange(90), similarity, classes, {"floor_threshold": 0.7, "curve": "convex"}
+        columns, np.arange(90), similarity, classes, unlimited(floor_threshold=0.7, curve="convex")
     )
     assert report.kept[:70].all()
     assert not report.kept[70:79].any()  # class 7 has one pair at the threshold, which stays without help
@@ -148,7 +149,7 @@ def test_without_an_elbow_everything_is_kept(tmp_path, dataset, monkeypatch, sim
     with pytest.warns(UserWarning, match=f"PairFilter keeps all pairs: {reason}"):
         recorder = fit(tmp_path, dataset, chosen, logger=logger)
     assert kept_by(chosen).all()
-    assert chosen.state_dict()["threshold"] is None
+    assert chosen.threshold is None
     assert len(trained_rows(recorder, 1)) == ROWS
     scalars = events_of(tmp_path / "run" / "version_0").Tags()["scalars"]
     assert "pair_filter/kept_noisy_rows" in scalars
@@ -172,7 +173,7 @@ def test_whatever_is_decided(pairs: int, seed: int, fraction: float, curve: str)
         "pair_origin": random.integers(0, 3, pairs),
         "class_index": random.integers(0, 20, pairs),
     }
-    rows, options = np.flatnonzero(columns["pair_origin"]), {"min_kept_fraction": fraction, "curve": curve}
+    rows, options = np.flatnonzero(columns["pair_origin"]), unlimited(min_kept_fraction=fraction, curve=curve)
     similarity = random.normal(size=len(rows)).astype(np.float32)
     report = pair_filter.decide(columns, rows, similarity, ["name"] * 20, options)
     assert report.kept.mean() >= fraction - 1e-9 if len(rows) else True
@@ -296,7 +297,7 @@ def test_a_teacher_must_be_listed_before(tmp_path: Path, dataset: str):
     ],
 )
 def test_options_out_of_range_are_named(option: str, value: Any):
-    with pytest.raises(InputError, match=rf"PairFilter\.{option} is {value!r}, needs "):
+    with pytest.raises(InputError, match=rf"^PairFilter\.{option} must be .*, found {value!r}$"):
         PairFilter(**{option: value})
 
 

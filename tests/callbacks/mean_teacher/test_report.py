@@ -8,7 +8,7 @@ import pytest
 from lightning_ss2a.callbacks.mean_teacher.pair_filter import decide
 from lightning_ss2a.callbacks.mean_teacher.report import PairReport, filter_figure, filter_table, summary_line
 from tests.callbacks.figures.test_manifold import labels
-from tests.callbacks.mean_teacher.mixtures import mixture
+from tests.callbacks.mean_teacher.mixtures import mixture, unlimited
 
 
 def report_of(rate: float = 0.3, pairs: int = 2_000, origins: tuple[int, ...] = (1, 2), **options: Any) -> PairReport:
@@ -18,7 +18,7 @@ def report_of(rate: float = 0.3, pairs: int = 2_000, origins: tuple[int, ...] = 
         "pair_origin": np.resize(origins, pairs).astype(np.uint8),
         "class_index": np.arange(pairs) % 3,
     }
-    return decide(columns, np.arange(pairs), similarity, ["cat", "dog", "owl"], options)
+    return decide(columns, np.arange(pairs), similarity, ["cat", "dog", "owl"], unlimited(**options))
 
 
 def test_the_figure_shows_the_curve_its_knee_and_both_origins():
@@ -84,7 +84,7 @@ def test_origins_without_pairs_are_not_counted():
 def test_equal_similarities_are_listed_in_the_order_of_rows():
     names = ["b", "a", "c", "d"]
     columns = {"key": np.array(names, "S"), "pair_origin": np.ones(4, np.uint8), "class_index": np.zeros(4, int)}
-    report = decide(columns, np.arange(4), np.array([0.5, 0.5, -0.1, 0.6]), ['say "cat", twice'], {})
+    report = decide(columns, np.arange(4), np.array([0.5, 0.5, -0.1, 0.6]), ['say "cat", twice'], unlimited())
     assert filter_table(report).decode().splitlines()[1:] == [
         'c,curated,"say ""cat"", twice",2,-0.100000,false',
         'b,curated,"say ""cat"", twice",0,0.500000,true',

@@ -297,7 +297,7 @@ def test_switches_that_ask_for_more_batches_than_a_stage_has_are_named(tmp_path:
         ({"teacher_epochs": -1}, "teacher_epochs must be at least 0, found -1"),
         ({"decay": 1.5}, r"decay must be in \[0, 1\], found 1.5"),
         ({"decay": math.nan}, r"decay must be in \[0, 1\], found nan"),
-        ({"decay_schedule": "cosine"}, "decay_schedule must be constant or warmup, found 'cosine'"),
+        ({"decay_schedule": "cosine"}, "decay_schedule must be one of constant, warmup, found 'cosine'"),
         ({"consistency_weight": -0.1}, "consistency_weight must be at least 0"),
         ({"consistency_rampup_epochs": math.inf}, "consistency_rampup_epochs must be at least 0"),
     ],
