@@ -174,12 +174,16 @@ class _Mask:
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows ``start:stop`` of the mask, ``[stop - start, N]``."""
         with torch.no_grad():
-            mask = self.visual[start:stop] @ self.columns_visual.T
-            mask.mul_(self.audio[start:stop] @ self.columns_audio.T).clamp_(0, 1)
-            mask.pow_(self.options.ccmr_alpha).mul_(-self.options.ccmr_alpha).exp_()
+            alike = self.visual[start:stop] @ self.columns_visual.T
+            mask = _weakening(alike.mul_(self.audio[start:stop] @ self.columns_audio.T), self.options.ccmr_alpha)
             if not self.options.ccmr_mask_diagonal:
                 mask.diagonal(self.offset + start).fill_(1)
             return mask
+
+
+def _weakening(alike: Tensor, ccmr_alpha: float) -> Tensor:
+    """Turns products of cosines into the mask of Eq. 7, ``exp(-α clamp(alike)^α)``, in place."""
+    return alike.clamp_(0, 1).pow_(ccmr_alpha).mul_(-ccmr_alpha).exp_()
 
 
 def _build_mask(
