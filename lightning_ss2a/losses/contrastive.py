@@ -51,7 +51,6 @@ def contrastive_loss(
     visual: Tensor | None = None,
     audio: Tensor | None = None,
     options: ContrastiveOptions = ContrastiveOptions(ccmr_alpha=0.0),
-    gather: bool = True,
 ) -> Tensor:
     r"""Contrastive loss over the global batch (Eq. 3), with similarities weakened by the CCMR mask (Eq. 7).
 
@@ -63,9 +62,9 @@ def contrastive_loss(
     Eq. 3 is printed without the minus sign; the loss is the cross-entropy, minimised. Embeddings are L2-normalised
     here. Everything is computed in float32 or wider, also under autocast.
 
-    With several processes, each passes its own rows, the same number on every rank (pass ``gather=False`` where that
-    cannot be promised). The value is the mean over this rank's rows; its gradients, once *averaged* over ranks as
-    DistributedDataParallel does, are those of one process holding the global batch.
+    With several processes, each passes its own rows, the same number on every rank. The value is the mean over this
+    rank's rows; its gradients, once *averaged* over ranks as DistributedDataParallel does, are those of one process
+    holding the global batch.
 
     Args:
         visual_embedding: manifold embeddings of the visuals, ``[B, D]``, any norm.
@@ -74,7 +73,6 @@ def contrastive_loss(
         visual: raw visual inputs, ``[B, V]``, needed for the mask; no gradient flows to them.
         audio: raw audio inputs, ``[B, A]``, needed for the mask; no gradient flows to them.
         options: mask and rows at a time; by default no mask, and all rows.
-        gather: compare with the rows of all ranks, when torch.distributed runs with more than one.
 
     Returns:
         The loss, a scalar.
@@ -91,7 +89,7 @@ def contrastive_loss(
     """
     _check_embeddings(visual_embedding, audio_embedding)
     with torch.autocast(visual_embedding.device.type, enabled=False):
-        gather = gather and world_size() > 1
+        gather = world_size() > 1
         visual_rows, audio_rows = unit_rows(visual_embedding), unit_rows(audio_embedding)
         visual_columns = gather_with_gradient(visual_rows) if gather else visual_rows
         audio_columns = gather_with_gradient(audio_rows) if gather else audio_rows

@@ -28,7 +28,7 @@ class CycleMixOptions:
     """Options of Cycle Mix.
 
     Args:
-        iterations: T of Algorithm 1, at least 1.
+        iterations: T of Algorithm 1, at least 1; the published code runs one more than it is told.
         samples: N of Algorithm 1, draws an iteration, at least 1.
         score: ``mean`` of a draw's cosines to the sources, as in the paper; it ranks draws as the cosine to the
             weighted mean of the unit χ(e_m) does. ``min``: the cosine of the worst source, so that none is forgotten.
@@ -55,10 +55,6 @@ class CycleMixOptions:
         check.at_least(0, feedback_samples=self.feedback_samples, noise_scale=self.noise_scale)
         check.one_of(get_args(Score), score=self.score)
         check.one_of(get_args(Feedback), feedback=self.feedback)
-
-
-PUBLISHED_CYCLE_MIX = CycleMixOptions(score="std", feedback="replace", var_samples=64, feedback_samples=64)
-"""Options of the authors' code, which also runs one iteration more than it is told."""
 
 
 @dataclass(frozen=True)

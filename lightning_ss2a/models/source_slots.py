@@ -31,14 +31,13 @@ class SourceSlots:
     valid: Tensor
     weight: Tensor
 
-    def tokens(self, draws: int = 0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def tokens(self, draws: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """What ``Remixer`` takes: e, v and the mask.
 
         Args:
             draws: samples of e that are averaged; 0: its mean.
-            generator: source of randomness; torch's global one by default.
         """
-        e = self.cmss.sample(draws, generator) if draws else self.cmss.mean
+        e = self.cmss.sample(draws) if draws else self.cmss.mean
         return e, self.visual, self.valid
 
 

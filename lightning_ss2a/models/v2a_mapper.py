@@ -46,13 +46,13 @@ class RegressionMapperOptions:
 class RegressionMapper(nn.Module):
     """``ResidualMLP`` and a Linear from visual to audio embeddings.
 
-    Outputs have any norm: an error of unit vectors (theirs) or of directions (``cosine_distance_loss``) trains it.
+    Inputs are brought to unit variance. Outputs have any norm: an error of unit vectors (theirs) or of directions
+    (``cosine_distance_loss``) trains it.
 
     Args:
         visual_width: V (768 for CLIP ViT-L/14).
         audio_width: A (512 for CLAP).
         options: architecture.
-        input_scaling: bring inputs to unit variance; ``False`` takes them as they are.
 
     Raises:
         ValueError: If a width is not positive.
@@ -69,11 +69,10 @@ class RegressionMapper(nn.Module):
         visual_width: int,
         audio_width: int,
         options: RegressionMapperOptions = RegressionMapperOptions(),
-        input_scaling: bool = True,
     ) -> None:
         super().__init__()
         check_sizes(visual_width=visual_width, audio_width=audio_width)
-        self.visual_width, self.options, self.input_scaling = visual_width, options, input_scaling
+        self.visual_width, self.options = visual_width, options
         self.trunk = ResidualMLP(visual_width, options.hidden_widths, options.dropout)
         self.output = nn.Linear(options.hidden_widths[-1], audio_width)
 
@@ -91,7 +90,7 @@ class RegressionMapper(nn.Module):
         """
         if visual.shape[-1] != self.visual_width:
             raise ValueError(f"visual has width {visual.shape[-1]}, expected {self.visual_width}")
-        return self.output(self.trunk(unit_variance(visual) if self.input_scaling else visual))
+        return self.output(self.trunk(unit_variance(visual)))
 
 
 @dataclass(frozen=True)
@@ -164,10 +163,10 @@ class DiffusionMapper(nn.Module):
     Example:
         >>> import torch
         >>> from lightning_ss2a.models import DiffusionMapper, DiffusionMapperOptions
-        >>> mapper = DiffusionMapper(768, 512, DiffusionMapperOptions(num_layers=1, num_heads=2))
+        >>> mapper = DiffusionMapper(768, 512, DiffusionMapperOptions(num_layers=1, num_heads=2, sample_steps=2))
         >>> mapper.denoising_loss(torch.randn(4, 768), torch.randn(4, 512)).shape
         torch.Size([])
-        >>> mapper.sample(torch.randn(4, 768), steps=2).norm(dim=1)
+        >>> mapper.sample(torch.randn(4, 768)).norm(dim=1)
         tensor([1.0000, 1.0000, 1.0000, 1.0000])
     """
 
@@ -212,54 +211,41 @@ class DiffusionMapper(nn.Module):
         return F.mse_loss(self._denoise(noised, timesteps, self._some_left_out(_condition(visual))), clean)
 
     @torch.no_grad()
-    def sample(
-        self,
-        visual: Tensor,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        steps: int | None = None,
-    ) -> Tensor:
+    def sample(self, visual: Tensor, noise: Tensor | None = None) -> Tensor:
         """Draw an audio embedding for each visual, without gradients and without dropout.
 
-        Ancestral sampling (Ho et al. 2020, Eq. 6-7) on T steps of the schedule. A row depends on its own visual and
-        noise alone. The predicted embedding is kept within the ball on whose surface audio embeddings lie, where every
-        mean of them is; guidance may leave it.
+        Ancestral sampling (Ho et al. 2020, Eq. 6-7) on T = ``sample_steps`` steps of the schedule. A row depends on its
+        own visual and noise alone. The predicted embedding is kept within the ball on whose surface audio embeddings
+        lie, where every mean of them is; guidance may leave it.
 
         Args:
             visual: visual embeddings, ``[B, V]``, any norm.
             noise: all of the randomness, standard normal, ``[B, T, A]``: the start and what each step but the last
                 adds. Drawn by default, a step at a time.
-            generator: source of the noise; torch's global one by default.
-            steps: T, ``sample_steps`` by default.
 
         Returns:
             Unit vectors, ``[B, A]``.
 
         Raises:
-            ValueError: If a shape is wrong, ``steps`` is out of range, or both noise and generator are given.
+            ValueError: If a shape is wrong.
         """
-        steps = self.options.sample_steps if steps is None else steps
-        if not 1 <= steps <= self.options.train_steps:
-            raise ValueError(f"steps must be between 1 and train_steps={self.options.train_steps}, got {steps}")
         _check_shape("visual", visual, len(visual), self.visual_width)
-        if noise is not None and generator is not None:
-            raise ValueError("noise and generator are both given, expected at most one of them")
         if noise is not None:
-            _check_shape("noise", noise, len(visual), steps, self.audio_width)
+            _check_shape("noise", noise, len(visual), self.options.sample_steps, self.audio_width)
         condition = _condition(visual)
-        draws = self._draws(condition, noise, generator, steps)
         training = self.transformer.training
         self.transformer.eval()
         try:
-            sample = self._reverse(condition, draws, steps)
+            sample = self._reverse(condition, self._draws(condition, noise))
         finally:
             self.transformer.train(training)
         return F.normalize(sample, dim=-1)
 
-    def _reverse(self, condition: Tensor, draws: Iterator[Tensor], steps: int) -> Tensor:
+    def _reverse(self, condition: Tensor, draws: Iterator[Tensor]) -> Tensor:
         """The chain from noise to a clean embedding of unit variance, ``[B, A]``."""
         sample = next(draws)
-        for timestep, clean_weight, sample_weight, std in _chain(self.scheduler.alphas_cumprod, steps):
+        steps = _chain(self.scheduler.alphas_cumprod, self.options.sample_steps)
+        for timestep, clean_weight, sample_weight, std in steps:
             timesteps = torch.full((len(sample),), timestep, device=sample.device)
             clean = _into_ball(self._guided(sample, timesteps, condition), self.audio_width**0.5)
             sample = clean_weight * clean + sample_weight * sample
@@ -287,14 +273,11 @@ class DiffusionMapper(nn.Module):
         left_out = torch.rand(len(condition), 1, device=condition.device) < self.options.condition_dropout
         return condition.masked_fill(left_out, 0)
 
-    def _draws(
-        self, condition: Tensor, noise: Tensor | None, generator: torch.Generator | None, steps: int
-    ) -> Iterator[Tensor]:
+    def _draws(self, condition: Tensor, noise: Tensor | None) -> Iterator[Tensor]:
         """The noise of each step, ``[B, A]``."""
-        device = condition.device if generator is None else generator.device
-        for step in range(steps):
+        for step in range(self.options.sample_steps):
             if noise is None:
-                drawn = torch.randn(len(condition), self.audio_width, generator=generator, device=device)
+                drawn = torch.randn(len(condition), self.audio_width, device=condition.device)
             else:
                 drawn = noise[:, step]
             yield drawn.to(condition)
