@@ -52,7 +52,7 @@ def contrastive_loss(
     audio: Tensor | None = None,
     options: ContrastiveOptions = ContrastiveOptions(ccmr_alpha=0.0),
 ) -> Tensor:
-    r"""Contrastive loss over the global batch (Eq. 3), with similarities weakened by the CCMR mask (Eq. 7).
+    r"""Computes the contrastive loss over the global batch (Eq. 3), similarities weakened by the CCMR mask (Eq. 7).
 
     .. math::
         C^*_{ij} = \tau \cos(e^{visual}_i, e^{audio}_j) M_{ij}, \qquad
@@ -111,7 +111,7 @@ def ccmr_mask(
     ccmr_mask_diagonal: bool = True,
     diagonal_offset: int = 0,
 ) -> Tensor:
-    r"""Mask of the cross-modal contrastive mask regularisation (Eq. 6-7).
+    r"""Computes the mask of the cross-modal contrastive mask regularisation (Eq. 6-7).
 
     .. math::
         M_{ij} = \exp\left(-\alpha\, \mathrm{clamp}_{[0, 1]}\left(\cos(v_i, v_j) \cos(a_i, a_j)\right)^{\alpha}\right)
@@ -154,7 +154,7 @@ def ccmr_mask(
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """L2-normalised rows in float32 or wider; a zero row stays zero."""
+    """Returns L2-normalised rows in float32 or wider; a zero row stays zero."""
     return F.normalize(rows if rows.dtype == torch.float64 else rows.float(), dim=-1)
 
 
@@ -170,7 +170,7 @@ class _Mask:
     offset: int
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Rows ``start:stop`` of the mask, ``[stop - start, N]``."""
+        """Computes rows ``start:stop`` of the mask, ``[stop - start, N]``."""
         with torch.no_grad():
             alike = self.visual[start:stop] @ self.columns_visual.T
             mask = _weakening(alike.mul_(self.audio[start:stop] @ self.columns_audio.T), self.options.ccmr_alpha)
@@ -192,7 +192,7 @@ def _build_mask(
     offset: int,
     gather: bool,
 ) -> _Mask | None:
-    """The mask of this rank's rows, or None where it is 1 everywhere."""
+    """Builds the mask of this rank's rows; None where it is 1 everywhere."""
     if options.ccmr_alpha == 0:
         return None
     if visual is None or audio is None:
@@ -218,7 +218,7 @@ def _plain_loss(
     mask: _Mask | None,
     offset: int,
 ) -> Tensor:
-    """Eq. 3 as it is written, for this rank's rows: two [B, N] matrices."""
+    """Computes Eq. 3 as it is written, for this rank's rows: two [B, N] matrices."""
     visual_to_audio = temperature * _Similarity.apply(visual_rows, audio_columns)  # [B, N]
     audio_to_visual = temperature * _Similarity.apply(audio_rows, visual_columns)  # [B, N]
     if mask is not None:
@@ -298,7 +298,7 @@ def _chunk_loss(
     scale: float,
     gradients: tuple[Tensor, Tensor, Tensor] | None,
 ) -> Tensor:
-    """Scaled sum of the rows' cross-entropies; adds to the gradients of rows, columns and temperature in place.
+    """Sums the rows' cross-entropies, scaled; adds to the gradients of rows, columns and temperature in place.
 
     Args:
         rows: unit rows, ``[C, D]``.

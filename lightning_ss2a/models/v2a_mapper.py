@@ -39,7 +39,7 @@ class RegressionMapperOptions:
         check.probability(dropout=self.dropout)
 
     def architecture(self) -> "RegressionMapperOptions":
-        """The same, without what has no part in trained weights."""
+        """Returns the same, without what has no part in trained weights."""
         return replace(self, dropout=0.0)
 
 
@@ -77,7 +77,7 @@ class RegressionMapper(nn.Module):
         self.output = nn.Linear(options.hidden_widths[-1], audio_width)
 
     def forward(self, visual: Tensor) -> Tensor:
-        """Map visual embeddings to audio embeddings.
+        """Maps visual embeddings to audio embeddings.
 
         Args:
             visual: ``[..., V]``.
@@ -137,7 +137,7 @@ class DiffusionMapperOptions:
             )
 
     def architecture(self) -> "DiffusionMapperOptions":
-        """The same, without what has no part in trained weights."""
+        """Returns the same, without what has no part in trained weights."""
         return replace(self, dropout=0.0, sample_steps=1, condition_dropout=0.1, guidance_scale=1.0)
 
 
@@ -182,7 +182,7 @@ class DiffusionMapper(nn.Module):
     def denoising_loss(
         self, visual: Tensor, audio: Tensor, noise: Tensor | None = None, timesteps: Tensor | None = None
     ) -> Tensor:
-        """Mean squared error of the predicted clean embedding, in float32 or wider, also under autocast.
+        """Computes the mean squared error of the predicted clean embedding, in float32 or wider, also under autocast.
 
         The audio has unit variance here, so predicting nothing at all costs 1.
 
@@ -212,7 +212,7 @@ class DiffusionMapper(nn.Module):
 
     @torch.no_grad()
     def sample(self, visual: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Draw an audio embedding for each visual, without gradients and without dropout.
+        """Draws an audio embedding for each visual, without gradients and without dropout.
 
         Ancestral sampling (Ho et al. 2020, Eq. 6-7) on T = ``sample_steps`` steps of the schedule. A row depends on its
         own visual and noise alone. The predicted embedding is kept within the ball on whose surface audio embeddings
@@ -242,7 +242,7 @@ class DiffusionMapper(nn.Module):
         return F.normalize(sample, dim=-1)
 
     def _reverse(self, condition: Tensor, draws: Iterator[Tensor]) -> Tensor:
-        """The chain from noise to a clean embedding of unit variance, ``[B, A]``."""
+        """Runs the chain from noise to a clean embedding of unit variance, ``[B, A]``."""
         sample = next(draws)
         steps = _chain(self.scheduler.alphas_cumprod, self.options.sample_steps)
         for timestep, clean_weight, sample_weight, std in steps:
@@ -254,7 +254,7 @@ class DiffusionMapper(nn.Module):
         return sample
 
     def _guided(self, noised: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
-        """Predicted clean embedding under ``guidance_scale``, ``[B, A]``."""
+        """Predicts the clean embedding under ``guidance_scale``, ``[B, A]``."""
         if self.options.guidance_scale == 1:
             return self._denoise(noised, timesteps, condition)
         conditions = torch.cat([condition, torch.zeros_like(condition)])
@@ -262,7 +262,7 @@ class DiffusionMapper(nn.Module):
         return untold + self.options.guidance_scale * (told - untold)
 
     def _denoise(self, noised: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
-        """What the transformer predicts, ``[B, A]``, in the precision of ``noised``."""
+        """Returns what the transformer predicts, ``[B, A]``, in the precision of ``noised``."""
         dtype = self.transformer.dtype
         (clean,) = self.transformer(noised.to(dtype), timesteps, condition.to(dtype), return_dict=False)
         return clean.to(noised.dtype)
@@ -274,7 +274,7 @@ class DiffusionMapper(nn.Module):
         return condition.masked_fill(left_out, 0)
 
     def _draws(self, condition: Tensor, noise: Tensor | None) -> Iterator[Tensor]:
-        """The noise of each step, ``[B, A]``."""
+        """Yields the noise of each step, ``[B, A]``."""
         for step in range(self.options.sample_steps):
             if noise is None:
                 drawn = torch.randn(len(condition), self.audio_width, device=condition.device)
@@ -284,7 +284,7 @@ class DiffusionMapper(nn.Module):
 
 
 def _transformer(visual_width: int, audio_width: int, options: DiffusionMapperOptions) -> nn.Module:
-    """Diffusers' prior without text: no text tokens among its positions, and no layer that would project them."""
+    """Makes diffusers' prior without text: no text tokens among its positions, no layer that would project them."""
     from diffusers import PriorTransformer  # takes seconds to import, and only this model needs it
 
     transformer: Any = PriorTransformer(
@@ -305,14 +305,14 @@ def _transformer(visual_width: int, audio_width: int, options: DiffusionMapperOp
 
 
 def _scheduler(train_steps: int) -> Any:
-    """The cosine schedule. Not a module: its table stays in float32 when the model is cast to less."""
+    """Makes the cosine schedule. Not a module: its table stays in float32 when the model is cast to less."""
     from diffusers import UnCLIPScheduler
 
     return UnCLIPScheduler(num_train_timesteps=train_steps, clip_sample=False, prediction_type="sample")
 
 
 def _chain(alphas: Tensor, steps: int) -> Iterator[tuple[int, float, float, float]]:
-    """Time step, weights of the predicted clean and of the current sample, and std of the noise, from noisy to clean.
+    """Yields time step, weights of predicted clean and current sample, and std of the noise, from noisy to clean.
 
     Ho et al. 2020, Eq. 6-7, with the β that skipped steps have together. ``UnCLIPScheduler.step`` has the same
     numbers, but draws its noise for the whole batch, so that a row would depend on its place in it.
@@ -335,12 +335,12 @@ def _condition(visual: Tensor) -> Tensor:
 
 
 def _wide(embeddings: Tensor) -> Tensor:
-    """The same in float32 or wider."""
+    """Returns the same in float32 or wider."""
     return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
 
 def _into_ball(rows: Tensor, radius: float) -> Tensor:
-    """Rows, those longer than the radius shortened to it."""
+    """Shortens rows that are longer than the radius to it."""
     return rows * (radius / rows.norm(dim=-1, keepdim=True).clamp(min=radius))
 
 

@@ -41,7 +41,7 @@ class DiagonalGaussian:
         return (0.5 * self.log_variance).exp()
 
     def sample(self, draws: int = 1) -> Tensor:
-        """Mean of ``draws`` independent samples, with gradients to mean and variance (reparameterised).
+        """Draws the mean of ``draws`` independent samples, with gradients to mean and variance (reparameterised).
 
         The mean of n draws is itself Gaussian with std / sqrt(n), so it costs one draw whatever n is.
 
@@ -61,7 +61,7 @@ class DiagonalGaussian:
         return mean + noise * (self.std / draws**0.5)
 
     def kl(self) -> Tensor:
-        r"""Divergence from the standard normal in nats, summed over D and averaged over the batch, a scalar (Eq. 5).
+        r"""Computes the divergence from the standard normal in nats, summed over D, averaged over the batch (Eq. 5).
 
         .. math:: \frac{1}{2N} \sum_{n, d} \left( \mu_{nd}^2 + \sigma_{nd}^2 - 1 - \log \sigma_{nd}^2 \right)
 
