@@ -9,7 +9,9 @@ export HF_HUB_OFFLINE = 1
 
 help:
 	@echo "make fit          train the manifold on the demo shards (sets up $(VENV) first)"
-	@echo "make test         lint, import contracts, types, tests"
+	@echo "make setup        set up $(VENV) with the tested versions, as all of these do first"
+	@echo "make lint         ruff, format, import contracts, types"
+	@echo "make test         lint, then all tests but the long ones"
 	@echo "make test-slow    the long tests"
 	@echo "make bench        every benchmark; each ends with one JSON line"
 	@echo "make demo-shards  build shards/demo, demo_scenes and demo_videos again from Debian's packages"

@@ -38,7 +38,7 @@ def main() -> None:
     batch_size = parser.parse_args().batch_size
     work = step_work(ManifoldOptions(), (VISUAL_WIDTH, AUDIO_WIDTH), batch_size)
     count, steps = work.count, steps_of(PAIRS, EPOCHS, batch_size)
-    card, host = work.floor_seconds(BF16_FLOPS, FLOAT32_FLOPS, BYTES_PER_SECOND), count.operations * HOST_SECONDS
+    card, host = work.lower_bound_seconds(BF16_FLOPS, FLOAT32_FLOPS, BYTES_PER_SECOND), count.operations * HOST_SECONDS
     print(f"{work.parameters / 1e6:.1f} M parameters; {steps:,} steps of {batch_size} pairs; of one step, counted:")
     print(f"  {count.bf16_flops / 1e9:,.0f} GFLOP in bf16, {count.float32_flops / 1e9:,.1f} in float32 (contrastive)")
     print(f"  {count.matmul_bytes / 1e9:.2f} GB through matrix products, {count.other_bytes / 1e9:.2f} GB elementwise,")

@@ -19,7 +19,7 @@ def with_bases(file: str | os.PathLike[str]) -> list[Path]:
     """Lists a configuration file after its bases, and each of these after its own.
 
     Args:
-        file: what is no configuration file, or a broken one, has no bases.
+        file: path of a configuration file; one that cannot be read, or is no mapping, counts as a file without bases.
 
     Returns:
         The files in the order in which they are merged; a base that several files name comes once, at its first place.

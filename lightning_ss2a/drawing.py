@@ -14,7 +14,7 @@ def literal(text: str) -> str:
 def new_figure(width: float, height: float) -> "Figure":
     """Makes a figure without pyplot: no global state, no window system; fine enough for thumbnails.
 
-    matplotlib is imported where it is drawn with: only who draws waits for it.
+    matplotlib is imported here, so that only those who draw wait for it.
 
     Args:
         width: in inches.

@@ -25,7 +25,7 @@ class OptionCheck:
     group: str = ""
 
     def at_least(self, least: float, **options: float | None) -> None:
-        """Raise InputError for a number that is not finite or too small; None passes."""
+        """Raises InputError for a number that is not finite or too small; None passes."""
         for name, value in options.items():
             if value is not None and not least <= value < math.inf:
                 raise InputError(f"{self._full(name)} must be at least {least}, found {value}")
@@ -37,13 +37,13 @@ class OptionCheck:
                 raise InputError(f"{self._full(name)} must be in [{least}, {most}], found {value}")
 
     def probability(self, **options: float) -> None:
-        """Raise InputError for a number outside [0, 1)."""
+        """Raises InputError for a number outside [0, 1)."""
         for name, value in options.items():
             if not 0 <= value < 1:
                 raise InputError(f"{self._full(name)} must be in [0, 1), found {value}")
 
     def widths(self, **options: Sequence[int]) -> None:
-        """Raise InputError for a list of layer widths that is empty or holds one below 1."""
+        """Raises InputError for a list of layer widths that is empty or holds one below 1."""
         for name, value in options.items():
             if not value:
                 raise InputError(f"{self._full(name)} must name at least one layer")
@@ -51,7 +51,7 @@ class OptionCheck:
                 raise InputError(f"{self._full(name)} must be at least 1, found {min(value)}")
 
     def one_of(self, choices: Sequence[str], **options: str) -> None:
-        """Raise InputError for a text that is not among the choices."""
+        """Raises InputError for a text that is not among the choices."""
         for name, value in options.items():
             if value not in choices:
                 raise InputError(f"{self._full(name)} must be one of {', '.join(choices)}, found {value!r}")
@@ -61,7 +61,7 @@ class OptionCheck:
 
 
 def plain(value: Any) -> Any:
-    """The same value of dicts, lists, numbers and texts only, which ``torch.load(weights_only=True)`` reads."""
+    """Returns the same value of dicts, lists, numbers and texts only, which ``torch.load(weights_only=True)`` reads."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
@@ -70,7 +70,7 @@ def plain(value: Any) -> Any:
 
 
 def dotted(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Names and values of nested plain options: ``{"a": {"b": 1}}`` gives ``("a.b", 1)``."""
+    """Lists names and values of nested plain options: ``{"a": {"b": 1}}`` gives ``("a.b", 1)``."""
     for name, value in options.items():
         if isinstance(value, Mapping):
             yield from dotted(value, f"{prefix}{name}.")

@@ -34,11 +34,11 @@ def run(inputs: Inputs, report: Report) -> None:
         bf16_gflop_a_step=mixed.count.bf16_flops / 1e9,
         float32_gflop_a_step=mixed.count.float32_flops / 1e9,
         weight_gb_a_step=mixed.weight_bytes / 1e9,
-        floor_ms=mixed.floor_seconds(rates["bf16"], rates["float32"], bandwidth) * 1e3,
+        lower_bound_ms=mixed.lower_bound_seconds(rates["bf16"], rates["float32"], bandwidth) * 1e3,
     )
     single = step_work(sizes.manifold, sizes.widths, sizes.batch_size, bf16=False)
     for name in ("tf32", "float32"):
-        report(**{f"{name}_floor_ms": single.floor_seconds(rates["bf16"], rates[name], bandwidth) * 1e3})
+        report(**{f"{name}_lower_bound_ms": single.lower_bound_seconds(rates["bf16"], rates[name], bandwidth) * 1e3})
 
 
 def _seconds(action: Callable[[], object], repeats: int = 10) -> float:

@@ -143,16 +143,18 @@ def smaller_model(inputs: Inputs, group: str, options: ManifoldOptions | Remixer
     return [f"--model.{group}={json.dumps(asdict(options))}"] if inputs.smoke else []
 
 
-def step_figures(seconds: float, floor_ms: float | None) -> Figures:
+def step_figures(seconds: float, lower_bound_ms: float | None) -> Figures:
     """A step of the manifold in ms, against what the card needs, and what all the paper's steps would take.
 
     Args:
         seconds: of a step.
-        floor_ms: what the card needs; None: not measured in this run.
+        lower_bound_ms: what the card needs; None: not measured in this run.
     """
     projected = seconds * steps_of(PAIRS, EPOCHS, BATCH_SIZE)
     figures = {"ms_a_step": seconds * 1e3, "projected_seconds": projected, "how": "projected from measured ms a step"}
-    return figures if floor_ms is None else {**figures, "floor_ms": floor_ms, "times_floor": seconds * 1e3 / floor_ms}
+    if lower_bound_ms is None:
+        return figures
+    return {**figures, "lower_bound_ms": lower_bound_ms, "times_lower_bound": seconds * 1e3 / lower_bound_ms}
 
 
 def reset_peak_memory() -> None:

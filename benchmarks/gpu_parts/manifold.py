@@ -14,7 +14,7 @@ def run(inputs: Inputs, report: Report) -> None:
     data = inputs.pairs(report)
     reset_peak_memory()
     seconds = statistics.median(inputs.time_manifold(data))
-    report(**step_figures(seconds, inputs.known.get("card", {}).get("floor_ms")), **peak_memory())
+    report(**step_figures(seconds, inputs.known.get("card", {}).get("lower_bound_ms")), **peak_memory())
     kernels = KernelTimes(after=sizes.pace.warm_up, steps=sizes.profiled_steps)
     pace = Pace(sizes.pace.warm_up, windows=1, window=sizes.profiled_steps)
     lightning_steps(data, pace, [kernels], inputs.manifold(), "bf16-mixed")

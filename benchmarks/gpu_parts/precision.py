@@ -14,5 +14,5 @@ def run(inputs: Inputs, report: Report) -> None:
     for name, products in (("float32", "highest"), ("tf32", "high")):
         torch.set_float32_matmul_precision(products)
         seconds = statistics.median(inputs.time_manifold(data, "32-true"))
-        figures = step_figures(seconds, card.get(f"{name}_floor_ms"))
+        figures = step_figures(seconds, card.get(f"{name}_lower_bound_ms"))
         report(**{f"{name}_{key}": value for key, value in figures.items() if key != "how"})

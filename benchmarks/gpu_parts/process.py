@@ -59,7 +59,8 @@ def run_apart(context: BaseContext, function: Callable, arguments: Sequence[Any]
     """
     outcome, start = Outcome(), time.monotonic()
     reader, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(writer, function, arguments))  # type: ignore[attr-defined]
+    passed = (writer, function, arguments)
+    process = context.Process(target=_child, args=passed)  # type: ignore[attr-defined]  # subclasses have it
     process.start()
     writer.close()
     try:

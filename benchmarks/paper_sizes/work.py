@@ -73,7 +73,7 @@ class StepWork:
         """Bytes of casts and optimisers, which kernels of their own move, compiled or not."""
         return self.count.cast_bytes + self.parameters * OPTIMIZER_BYTES
 
-    def floor_seconds(self, bf16_flops: float, float32_flops: float, bytes_per_second: float) -> float:
+    def lower_bound_seconds(self, bf16_flops: float, float32_flops: float, bytes_per_second: float) -> float:
         """Seconds that a card needs at least, at these rates a second.
 
         Products run at the full rate, whatever their widths; activations cost nothing beside them, as if all

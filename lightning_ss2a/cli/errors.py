@@ -147,7 +147,7 @@ def _mentions(argument: str, name: str) -> bool:
     path = Path(argument)
     if path.suffix not in SUFFIXES or not path.is_file():
         return False
-    return re.search(rf"\b{re.escape(name)}\b", path.read_text(errors="replace")) is not None
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", path.read_text(errors="replace")) is not None
 
 
 def _wrong_name(found: re.Match[str]) -> str:

@@ -32,7 +32,6 @@ __all__ = [
 _ON_FIRST_USE = {
     "ShardDataModule": "lightning_ss2a.data.loading.datamodule",
     "ShardDataset": "lightning_ss2a.data.loading.dataset",
-    "manifest_of": "lightning_ss2a.data.format.compatibility",
 }
 __all__ += sorted(_ON_FIRST_USE)
 

@@ -55,14 +55,18 @@ class CcmrMask:
     offset: int
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Rows ``start:stop`` of the mask, ``[stop - start, N]``."""
+        """Computes rows ``start:stop`` of the mask, ``[stop - start, N]``."""
         with torch.no_grad():
-            mask = self.visual[start:stop] @ self.columns_visual.T
-            mask.mul_(self.audio[start:stop] @ self.columns_audio.T).clamp_(0, 1)
-            mask.pow_(self.options.ccmr_alpha).mul_(-self.options.ccmr_alpha).exp_()
+            alike = self.visual[start:stop] @ self.columns_visual.T
+            mask = _weakening(alike.mul_(self.audio[start:stop] @ self.columns_audio.T), self.options.ccmr_alpha)
             if not self.options.ccmr_mask_diagonal:
                 mask.diagonal(self.offset + start).fill_(1)
             return mask
+
+
+def _weakening(alike: Tensor, ccmr_alpha: float) -> Tensor:
+    """Turns products of cosines into the mask of Eq. 7, ``exp(-α clamp(alike)^α)``, in place."""
+    return alike.clamp_(0, 1).pow_(ccmr_alpha).mul_(-ccmr_alpha).exp_()
 
 
 def contrastive_loss(
@@ -73,10 +77,9 @@ def contrastive_loss(
     visual: Tensor | None = None,
     audio: Tensor | None = None,
     options: ContrastiveOptions = ContrastiveOptions(ccmr_alpha=0.0),
-    gather: bool = True,
     mask_type: type[CcmrMask] = CcmrMask,
 ) -> Tensor:
-    r"""Contrastive loss over the global batch (Eq. 3), with similarities weakened by the CCMR mask (Eq. 7).
+    r"""Computes the contrastive loss over the global batch (Eq. 3), similarities weakened by the CCMR mask (Eq. 7).
 
     .. math::
         C^*_{ij} = \tau \cos(e^{visual}_i, e^{audio}_j) M_{ij}, \qquad
@@ -86,9 +89,9 @@ def contrastive_loss(
     Eq. 3 is printed without the minus sign; the loss is the cross-entropy, minimised. Embeddings are L2-normalised
     here. Everything is computed in float32 or wider, also under autocast.
 
-    With several processes, each passes its own rows, the same number on every rank (pass ``gather=False`` where that
-    cannot be promised). The value is the mean over this rank's rows; its gradients, once *averaged* over ranks as
-    DistributedDataParallel does, are those of one process holding the global batch.
+    With several processes, each passes its own rows, the same number on every rank. The value is the mean over this
+    rank's rows; its gradients, once *averaged* over ranks as DistributedDataParallel does, are those of one process
+    holding the global batch.
 
     Args:
         visual_embedding: manifold embeddings of the visuals, ``[B, D]``, any norm.
@@ -97,7 +100,6 @@ def contrastive_loss(
         visual: raw visual inputs, ``[B, V]``, needed for the mask; no gradient flows to them.
         audio: raw audio inputs, ``[B, A]``, needed for the mask; no gradient flows to them.
         options: mask and rows at a time; by default no mask, and all rows.
-        gather: compare with the rows of all ranks, when torch.distributed runs with more than one.
         mask_type: computes the mask.
 
     Returns:
@@ -115,7 +117,7 @@ def contrastive_loss(
     """
     _check_embeddings(visual_embedding, audio_embedding)
     with torch.autocast(visual_embedding.device.type, enabled=False):
-        gather = gather and world_size() > 1
+        gather = world_size() > 1
         visual_rows, audio_rows = unit_rows(visual_embedding), unit_rows(audio_embedding)
         visual_columns = gather_with_gradient(visual_rows) if gather else visual_rows
         audio_columns = gather_with_gradient(audio_rows) if gather else audio_rows
@@ -138,7 +140,7 @@ def ccmr_mask(
     diagonal_offset: int = 0,
     mask_type: type[CcmrMask] = CcmrMask,
 ) -> Tensor:
-    r"""Mask of the cross-modal contrastive mask regularisation (Eq. 6-7).
+    r"""Computes the mask of the cross-modal contrastive mask regularisation (Eq. 6-7).
 
     .. math::
         M_{ij} = \exp\left(-\alpha\, \mathrm{clamp}_{[0, 1]}\left(\cos(v_i, v_j) \cos(a_i, a_j)\right)^{\alpha}\right)
@@ -182,7 +184,7 @@ def ccmr_mask(
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """L2-normalised rows in float32 or wider; a zero row stays zero."""
+    """Returns L2-normalised rows in float32 or wider; a zero row stays zero."""
     return F.normalize(rows if rows.dtype == torch.float64 else rows.float(), dim=-1)
 
 
@@ -195,7 +197,7 @@ def _build_mask(
     gather: bool,
     mask_type: type[CcmrMask],
 ) -> CcmrMask | None:
-    """The mask of this rank's rows, or None where it is 1 everywhere."""
+    """Builds the mask of this rank's rows; None where it is 1 everywhere."""
     if options.ccmr_alpha == 0:
         return None
     if visual is None or audio is None:
@@ -221,7 +223,7 @@ def _plain_loss(
     mask: CcmrMask | None,
     offset: int,
 ) -> Tensor:
-    """Eq. 3 as it is written, for this rank's rows: two [B, N] matrices."""
+    """Computes Eq. 3 as it is written, for this rank's rows: two [B, N] matrices."""
     visual_to_audio = temperature * _Similarity.apply(visual_rows, audio_columns)  # [B, N]
     audio_to_visual = temperature * _Similarity.apply(audio_rows, visual_columns)  # [B, N]
     if mask is not None:
@@ -301,7 +303,7 @@ def _chunk_loss(
     scale: float,
     gradients: tuple[Tensor, Tensor, Tensor] | None,
 ) -> Tensor:
-    """Scaled sum of the rows' cross-entropies; adds to the gradients of rows, columns and temperature in place.
+    """Sums the rows' cross-entropies, scaled; adds to the gradients of rows, columns and temperature in place.
 
     Args:
         rows: unit rows, ``[C, D]``.

@@ -1,7 +1,7 @@
 """Networks of the paper as plain torch modules."""
 
 from lightning_ss2a.models.audio_to_visual import AudioToVisual, AudioToVisualOptions
-from lightning_ss2a.models.cycle_mix import PUBLISHED_CYCLE_MIX, CycleMixOptions, CycleMixResult, cycle_mix
+from lightning_ss2a.models.cycle_mix import CycleMixOptions, CycleMixResult, cycle_mix
 from lightning_ss2a.models.layers.efficient_attention import AttentionBlock, EfficientAttention
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
 from lightning_ss2a.models.layers.residual_mlp import ResidualMLP
@@ -24,7 +24,6 @@ from lightning_ss2a.models.v2a_mapper import (
 )
 
 __all__ = [
-    "PUBLISHED_CYCLE_MIX",
     "AttentionBlock",
     "AudioToVisual",
     "AudioToVisualOptions",

@@ -37,7 +37,7 @@ class AudioToVisualOptions:
         check.probability(dropout=self.dropout)
 
     def architecture(self) -> "AudioToVisualOptions":
-        """The same, without what has no part in trained weights."""
+        """Returns the same, without what has no part in trained weights."""
         return replace(self, dropout=0.0)
 
 
@@ -85,7 +85,7 @@ class AudioToVisual(nn.Module):
         return bounded_temperature(self.log_temperature)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """Map audio embeddings into the image space.
+        """Maps audio embeddings into the image space.
 
         Args:
             audio: ``[..., A]``.

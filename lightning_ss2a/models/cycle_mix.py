@@ -28,7 +28,7 @@ class CycleMixOptions:
     """Options of Cycle Mix.
 
     Args:
-        iterations: T of Algorithm 1, at least 1.
+        iterations: T of Algorithm 1, at least 1; the published code runs one more than it is told.
         samples: N of Algorithm 1, draws an iteration, at least 1.
         score: ``mean`` of a draw's cosines to the sources, as in the paper; it ranks draws as the cosine to the
             weighted mean of the unit χ(e_m) does. ``min``: the cosine of the worst source, so that none is forgotten.
@@ -55,10 +55,6 @@ class CycleMixOptions:
         check.at_least(0, feedback_samples=self.feedback_samples, noise_scale=self.noise_scale)
         check.one_of(get_args(Score), score=self.score)
         check.one_of(get_args(Feedback), feedback=self.feedback)
-
-
-PUBLISHED_CYCLE_MIX = CycleMixOptions(score="std", feedback="replace", var_samples=64, feedback_samples=64)
-"""Options of the authors' code, which also runs one iteration more than it is told."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ def cycle_mix(
     seed: int = 0,
     slot_weights: Tensor | None = None,
 ) -> CycleMixResult:
-    """Mix each scene by Algorithm 1.
+    """Mixes each scene by Algorithm 1.
 
     Every iteration draws N embeddings a_n from ψ(x_1 .. x_M+1), scores each by its cosines to χ(e_m), and if the best
     beats the scene's best so far, keeps it and sets x_M+1 = [φ(a_best); 0]. χ(e_m) does not change between iterations
@@ -171,14 +167,14 @@ class _Mixer:
         self.mean, self.spread = self._moments(gaussian)
 
     def draw(self, samples: int, generators: Sequence[torch.Generator]) -> Tensor:
-        """Draws of every scene before their normalisation, ``[B, N, A]``, each scene's from its own generator."""
+        """Draws for every scene, before normalisation, ``[B, N, A]``, each scene's from its own generator."""
         noise = self.mean.new_empty(len(self.mean), samples, self.mean.shape[1])
         for scene, generator in zip(noise, generators, strict=True):
             scene.normal_(generator=generator)
         return torch.addcmul(self.mean.unsqueeze(1), noise, self.spread.unsqueeze(1), out=noise)
 
     def condition(self, rows: Tensor, best: Tensor, samples: int, generators: Sequence[torch.Generator]) -> None:
-        """Put φ of the best draws, ``[K, A]``, in the open slot of the scenes ``rows``, ``[K]``."""
+        """Puts φ of the best draws, ``[K, A]``, in the open slot of the scenes ``rows``, ``[K]``."""
         projected = self.manifold.project_audio(best)
         token = projected.mean
         if samples:
@@ -195,7 +191,7 @@ class _Mixer:
 
 
 def _merit(draws: Tensor, sources: Tensor, valid: Tensor, weights: Tensor, score: Score) -> Tensor:
-    """Score of each draw, negated where lower is better, ``[B, N]``."""
+    """Scores each draw, negated where lower is better, ``[B, N]``."""
     with torch.autocast(draws.device.type, enabled=False):
         cosines = draws @ sources.to(draws.dtype).mT / draws.norm(dim=-1, keepdim=True)  # 0 where a slot has no weight
         if score == "mean":
@@ -208,7 +204,7 @@ def _merit(draws: Tensor, sources: Tensor, valid: Tensor, weights: Tensor, score
 
 
 def _sources(manifold: Manifold, manifold_tokens: Tensor, weights: Tensor) -> Tensor:
-    """Unit χ(e_m) of the slots that have a weight, 0 elsewhere, ``[B, S, A]``."""
+    """Computes the unit χ(e_m) of the slots that have a weight, 0 elsewhere, ``[B, S, A]``."""
     scored = weights > 0
     audio = F.normalize(manifold.reconstruct_audio(manifold_tokens[scored]).mean, dim=-1)
     sources = audio.new_zeros(*weights.shape, audio.shape[-1])
@@ -219,7 +215,7 @@ def _sources(manifold: Manifold, manifold_tokens: Tensor, weights: Tensor) -> Te
 def _slot_weights(
     given: Tensor | None, valid: Tensor, keys: Sequence, feedback: Feedback, dtype: torch.dtype
 ) -> Tensor:
-    """Weight of each slot in the score, 0 where it is not valid, ``[B, S]``."""
+    """Returns the weight of each slot in the score, 0 where it is not valid, ``[B, S]``."""
     if given is None:
         weights = valid.to(dtype)
         if feedback == "replace":

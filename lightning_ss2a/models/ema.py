@@ -15,7 +15,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def frozen_copy(network: Network) -> Network:
-    """A copy that takes no gradients, drops no units and calls no hooks, whatever mode its parent module is in.
+    """Makes a copy that takes no gradients, drops no units and calls no hooks, whatever mode its parent module is in.
 
     Hooks belong to what is watched; those of a profiler cannot even be copied. Dropout is set to 0 rather than left to
     ``eval()``: a ``train()`` of the module that holds the copy, which Lightning calls too, would bring it back.
@@ -29,7 +29,7 @@ def frozen_copy(network: Network) -> Network:
 
 
 def ema_decay(updates: int, decay: float, schedule: DecaySchedule) -> float:
-    """Decay of the next update.
+    """Computes the decay of the next update.
 
     Args:
         updates: updates done so far, t.
@@ -41,7 +41,7 @@ def ema_decay(updates: int, decay: float, schedule: DecaySchedule) -> float:
 
 @torch.no_grad()
 def update_ema(teacher: nn.Module, student: nn.Module, decay: float) -> None:
-    """Move the teacher to decay * teacher + (1 - decay) * student, all parameters in one fused call; copy buffers.
+    """Moves the teacher to decay * teacher + (1 - decay) * student, all parameters in one fused call; copies buffers.
 
     Args:
         teacher: moves, in place.
@@ -55,7 +55,7 @@ def update_ema(teacher: nn.Module, student: nn.Module, decay: float) -> None:
 
 @torch.no_grad()
 def relative_distance(teacher: nn.Module, student: nn.Module) -> torch.Tensor:
-    """Norm of the difference of all parameters over the norm of the student's, a scalar."""
+    """Divides the norm of the difference of all parameters by that of the student's, a scalar."""
     ours: list[torch.Tensor] = list(student.parameters())
     theirs: list[torch.Tensor] = list(teacher.parameters())
     difference = torch._foreach_norm(torch._foreach_sub(ours, theirs))

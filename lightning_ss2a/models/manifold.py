@@ -48,7 +48,7 @@ class ManifoldOptions:
             raise InputError("model.manifold.variant: published is not available yet, use paper")
 
     def architecture(self) -> "ManifoldOptions":
-        """The same, without what has no part in trained weights."""
+        """Returns the same, without what has no part in trained weights."""
         return replace(self, dropout=0.0, initial_log_variance=0.0)
 
 
@@ -94,13 +94,13 @@ class Manifold(nn.Module):
         return bounded_temperature(self.log_temperature)
 
     def project_visual(self, visual: Tensor) -> DiagonalGaussian:
-        """Project visual embeddings (υ of Eq. 2), ``[..., V] -> [..., M]``."""
+        """Projects visual embeddings (υ of Eq. 2), ``[..., V] -> [..., M]``."""
         return self.visual_projector(visual)
 
     def project_audio(self, audio: Tensor) -> DiagonalGaussian:
-        """Project audio embeddings (φ of Eq. 2), ``[..., A] -> [..., M]``."""
+        """Projects audio embeddings (φ of Eq. 2), ``[..., A] -> [..., M]``."""
         return self.audio_projector(audio)
 
     def reconstruct_audio(self, cmss: Tensor) -> DiagonalGaussian:
-        """Map manifold embeddings back to audio embeddings (χ of Eq. 4), ``[..., M] -> [..., A]``."""
+        """Maps manifold embeddings back to audio embeddings (χ of Eq. 4), ``[..., M] -> [..., A]``."""
         return self.audio_reconstructor(cmss)

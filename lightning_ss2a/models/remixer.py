@@ -51,7 +51,7 @@ class RemixerOptions(ReadoutOptions):
         check.one_of(get_args(Conditions), conditions=self.conditions)
 
     def architecture(self) -> "RemixerOptions":
-        """The same, without what has no part in trained weights."""
+        """Returns the same, without what has no part in trained weights."""
         trained = replace(super().architecture(), token_dropout=0.0, token_dropout_mode="whole")
         return replace(trained, conditions="manifold+visual", max_slots=64)
 
@@ -91,7 +91,7 @@ class Remixer(AttentiveReadout):
         self.manifold_width, self.visual_width, self.options = manifold_width, visual_width, options
 
     def forward(self, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor) -> DiagonalGaussian:
-        """Mix each scene's sources.
+        """Mixes each scene's sources.
 
         A sample of the Gaussian is not a unit vector: L2-normalise what ``sample`` returns, as CLAP's embeddings are.
 
@@ -111,7 +111,7 @@ class Remixer(AttentiveReadout):
         return self.mix(*self.encode(*self.pad(manifold_tokens, visual_tokens, valid)))
 
     def attention_weights(self, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor) -> Tensor:
-        """How much of each source the [cls] token takes in the last layer, mean over heads; for figures.
+        """Tells how much of each source the [cls] token takes in the last layer, mean over heads; for figures.
 
         Args:
             manifold_tokens: as in ``forward``, ``[B, S, M]``.
@@ -133,7 +133,7 @@ class Remixer(AttentiveReadout):
         return weights[:, : valid.shape[1]].masked_fill(~valid, 0)
 
     def check_inputs(self, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor) -> None:
-        """Raise ValueError if the inputs of ``forward`` have wrong shapes, dtype or too many slots."""
+        """Raises ValueError if the inputs of ``forward`` have wrong shapes, dtype or too many slots."""
         if valid.ndim != 2 or valid.dtype != torch.bool:
             raise ValueError(f"valid must be a bool mask [scenes, slots], got {valid.dtype} {tuple(valid.shape)}")
         for name, tokens, width in (
@@ -150,7 +150,7 @@ class Remixer(AttentiveReadout):
             )
 
     def pad(self, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same slots and, where padding is attended to, empty ones up to ``max_slots``."""
+        """Returns the same slots and, where padding is attended to, empty ones up to ``max_slots``."""
         missing = 0 if self.options.mask_padding else max(0, self.options.max_slots - valid.shape[1])
         if not missing:
             return manifold_tokens, visual_tokens, valid
@@ -158,7 +158,7 @@ class Remixer(AttentiveReadout):
         return F.pad(manifold_tokens, rows), F.pad(visual_tokens, rows), F.pad(valid, (0, missing))
 
     def encode(self, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens ``[B, S, D]`` before attention, and which of them are attended to, bool ``[B, S]``; slot by slot."""
+        """Makes tokens before attention, ``[B, S, D]``; tells which are attended to, bool ``[B, S]``; slot by slot."""
         parts = [tokens.masked_fill(~valid.unsqueeze(-1), 0) for tokens in (manifold_tokens, visual_tokens)]
         parts = self._drop(parts)
         used = (self.options.conditions != "visual", self.options.conditions != "manifold")
@@ -168,7 +168,7 @@ class Remixer(AttentiveReadout):
         return self.input(torch.cat(parts, dim=-1)), valid if self.options.mask_padding else torch.ones_like(valid)
 
     def _drop(self, parts: list[Tensor]) -> list[Tensor]:
-        """Zero tokens at random while training."""
+        """Zeroes tokens at random while training."""
         if not self.training or not self.options.token_dropout:
             return parts
         masks = [torch.rand_like(part[..., :1]) >= self.options.token_dropout for part in parts]

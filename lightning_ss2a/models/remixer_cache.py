@@ -38,7 +38,7 @@ class RemixerCache:
             self.context = remixer.last_block.context(*remixer.with_summary(self.tokens, self.attended))
 
     def __call__(self, rows: Tensor, manifold_token: Tensor, visual_token: Tensor, filled: Tensor) -> DiagonalGaussian:
-        """Mix some scenes, each with its open slot filled.
+        """Mixes some scenes, each with its open slot filled.
 
         Args:
             rows: numbers of the scenes, ``[K]``.

@@ -31,21 +31,20 @@ class SourceSlots:
     valid: Tensor
     weight: Tensor
 
-    def tokens(self, draws: int = 0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """What ``Remixer`` takes: e, v and the mask.
+    def tokens(self, draws: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns what ``Remixer`` takes: e, v and the mask.
 
         Args:
             draws: samples of e that are averaged; 0: its mean.
-            generator: source of randomness; torch's global one by default.
         """
-        e = self.cmss.sample(draws, generator) if draws else self.cmss.mean
+        e = self.cmss.sample(draws) if draws else self.cmss.mean
         return e, self.visual, self.valid
 
 
 def visual_slots(
     visual: Tensor, valid: Tensor, project_visual: Callable[[Tensor], DiagonalGaussian], weight: float = 1.0
 ) -> SourceSlots:
-    """Slots of things seen (or of text, translated to the visual space).
+    """Makes slots of things seen (or of text, translated to the visual space).
 
     Args:
         visual: v of each source, ``[B, S, V]``.
@@ -59,7 +58,7 @@ def visual_slots(
 def audio_slots(
     audio: Tensor, valid: Tensor, manifold: Manifold, translate: Callable[[Tensor], Tensor] | None = None
 ) -> SourceSlots:
-    """Slots of things heard.
+    """Makes slots of things heard.
 
     Args:
         audio: embedding of each source, ``[B, S, A]``.
@@ -73,7 +72,7 @@ def audio_slots(
 
 
 def join_slots(parts: Sequence[SourceSlots]) -> SourceSlots:
-    """Slots of the same scenes side by side."""
+    """Joins slots of the same scenes side by side."""
     cmss = DiagonalGaussian(
         torch.cat([part.cmss.mean for part in parts], dim=1),
         torch.cat([part.cmss.log_variance for part in parts], dim=1),
@@ -84,7 +83,7 @@ def join_slots(parts: Sequence[SourceSlots]) -> SourceSlots:
 
 
 def mean_of_sources(slots: SourceSlots, manifold: Manifold) -> Tensor:
-    """Mean of the unit χ(e_m) of each scene's sources, ``[B, A]``: mixing without a Remixer.
+    """Averages the unit χ(e_m) of each scene's sources, ``[B, A]``: mixing without a Remixer.
 
     Slots of weight 0 do not count, unless a scene has no other.
     """

@@ -21,7 +21,7 @@ RESOLUTION = 1024.0
 
 
 def frame_positions(timestamps: Tensor) -> Tensor:
-    """Positions t of Eq. 11 and 12: 1..T for evenly spaced frames, fractions between them otherwise.
+    """Finds positions t of Eq. 11 and 12: 1..T for evenly spaced frames, fractions between them otherwise.
 
     t = 1 + (timestamp - first) / spacing with spacing = (last - first) / (T - 1), first and last the least and the
     greatest of the row: positions come from the timestamps alone, not from the order of the frames. Only frames that
@@ -62,7 +62,7 @@ def frame_positions(timestamps: Tensor) -> Tensor:
 
 
 def positional_encoding(positions: Tensor, width: int, resolution: float = RESOLUTION) -> Tensor:
-    """Sines at even and cosines at odd coordinates of positions (Eq. 11 and 12, ``width`` in the place of 512).
+    """Computes sines at even and cosines at odd coordinates of positions (Eq. 11 and 12, ``width`` for 512).
 
     pos(2i, t) = sin(t / resolution^(2i / width)), pos(2i + 1, t) = cos(t / resolution^(2i / width)). An odd width
     ends with a sine that has no cosine.
@@ -141,7 +141,7 @@ class TemporalAggregator(AttentiveReadout):
         self.first_position, self.resolution = (1, RESOLUTION) if options.variant == "paper" else (2, 2 * RESOLUTION)
 
     def forward(self, frames: Tensor, timestamps: Tensor) -> DiagonalGaussian:
-        """Aggregate each video's frames.
+        """Aggregates each video's frames.
 
         A sample of the Gaussian is not a unit vector: L2-normalise what ``sample`` returns, as CLAP's embeddings are.
 
@@ -164,7 +164,7 @@ class TemporalAggregator(AttentiveReadout):
         return self.mix(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device))
 
     def encode(self, frames: Tensor, timestamps: Tensor) -> Tensor:
-        """Tokens ``[B, T, D]`` before attention; frame by frame."""
+        """Makes tokens ``[B, T, D]`` before attention; frame by frame."""
         scaled = unit_variance(frames) if self.options.input_scaling else frames
         if not self.encodes_time:
             return self.input(scaled)
@@ -206,7 +206,7 @@ class LinearAggregator(nn.Module):
         self.weight = nn.Parameter(weight)
 
     def forward(self, frames: Tensor, timestamps: Tensor) -> Tensor:
-        """Aggregate each video's frames.
+        """Aggregates each video's frames.
 
         Args:
             frames: audio embedding of each frame, ``[B, T, A]``.
@@ -227,7 +227,7 @@ class LinearAggregator(nn.Module):
 
 
 def mean_over_frames(frames: Tensor) -> Tensor:
-    """Mean of a video's L2-normalised frames, the aggregation that learns nothing.
+    """Averages a video's L2-normalised frames, the aggregation that learns nothing.
 
     Args:
         frames: ``[B, T, A]``, at least one frame.

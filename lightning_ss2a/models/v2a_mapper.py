@@ -39,20 +39,20 @@ class RegressionMapperOptions:
         check.probability(dropout=self.dropout)
 
     def architecture(self) -> "RegressionMapperOptions":
-        """The same, without what has no part in trained weights."""
+        """Returns the same, without what has no part in trained weights."""
         return replace(self, dropout=0.0)
 
 
 class RegressionMapper(nn.Module):
     """``ResidualMLP`` and a Linear from visual to audio embeddings.
 
-    Outputs have any norm: an error of unit vectors (theirs) or of directions (``cosine_distance_loss``) trains it.
+    Inputs are brought to unit variance. Outputs have any norm: an error of unit vectors (theirs) or of directions
+    (``cosine_distance_loss``) trains it.
 
     Args:
         visual_width: V (768 for CLIP ViT-L/14).
         audio_width: A (512 for CLAP).
         options: architecture.
-        input_scaling: bring inputs to unit variance; ``False`` takes them as they are.
 
     Raises:
         ValueError: If a width is not positive.
@@ -69,16 +69,15 @@ class RegressionMapper(nn.Module):
         visual_width: int,
         audio_width: int,
         options: RegressionMapperOptions = RegressionMapperOptions(),
-        input_scaling: bool = True,
     ) -> None:
         super().__init__()
         check_sizes(visual_width=visual_width, audio_width=audio_width)
-        self.visual_width, self.options, self.input_scaling = visual_width, options, input_scaling
+        self.visual_width, self.options = visual_width, options
         self.trunk = ResidualMLP(visual_width, options.hidden_widths, options.dropout)
         self.output = nn.Linear(options.hidden_widths[-1], audio_width)
 
     def forward(self, visual: Tensor) -> Tensor:
-        """Map visual embeddings to audio embeddings.
+        """Maps visual embeddings to audio embeddings.
 
         Args:
             visual: ``[..., V]``.
@@ -91,7 +90,7 @@ class RegressionMapper(nn.Module):
         """
         if visual.shape[-1] != self.visual_width:
             raise ValueError(f"visual has width {visual.shape[-1]}, expected {self.visual_width}")
-        return self.output(self.trunk(unit_variance(visual) if self.input_scaling else visual))
+        return self.output(self.trunk(unit_variance(visual)))
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class DiffusionMapperOptions:
             )
 
     def architecture(self) -> "DiffusionMapperOptions":
-        """The same, without what has no part in trained weights."""
+        """Returns the same, without what has no part in trained weights."""
         return replace(self, dropout=0.0, sample_steps=1, condition_dropout=0.1, guidance_scale=1.0)
 
 
@@ -164,11 +163,11 @@ class DiffusionMapper(nn.Module):
     Example:
         >>> import torch
         >>> from lightning_ss2a.models import DiffusionMapper, DiffusionMapperOptions
-        >>> mapper = DiffusionMapper(768, 512, DiffusionMapperOptions(num_layers=1, num_heads=2))
+        >>> mapper = DiffusionMapper(768, 512, DiffusionMapperOptions(num_layers=1, num_heads=2, sample_steps=2))
         >>> mapper.denoising_loss(torch.randn(4, 768), torch.randn(4, 512)).shape
         torch.Size([])
-        >>> mapper.sample(torch.randn(4, 768), steps=2).norm(dim=1)
-        tensor([1.0000, 1.0000, 1.0000, 1.0000])
+        >>> mapper.sample(torch.randn(4, 768)).norm(dim=1).round(decimals=3)
+        tensor([1., 1., 1., 1.])
     """
 
     def __init__(
@@ -183,7 +182,7 @@ class DiffusionMapper(nn.Module):
     def denoising_loss(
         self, visual: Tensor, audio: Tensor, noise: Tensor | None = None, timesteps: Tensor | None = None
     ) -> Tensor:
-        """Mean squared error of the predicted clean embedding, in float32 or wider, also under autocast.
+        """Computes the mean squared error of the predicted clean embedding, in float32 or wider, also under autocast.
 
         The audio has unit variance here, so predicting nothing at all costs 1.
 
@@ -212,54 +211,41 @@ class DiffusionMapper(nn.Module):
         return F.mse_loss(self._denoise(noised, timesteps, self._some_left_out(_condition(visual))), clean)
 
     @torch.no_grad()
-    def sample(
-        self,
-        visual: Tensor,
-        noise: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        steps: int | None = None,
-    ) -> Tensor:
-        """Draw an audio embedding for each visual, without gradients and without dropout.
+    def sample(self, visual: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Draws an audio embedding for each visual, without gradients and without dropout.
 
-        Ancestral sampling (Ho et al. 2020, Eq. 6-7) on T steps of the schedule. A row depends on its own visual and
-        noise alone. The predicted embedding is kept within the ball on whose surface audio embeddings lie, where every
-        mean of them is; guidance may leave it.
+        Ancestral sampling (Ho et al. 2020, Eq. 6-7) on T = ``sample_steps`` steps of the schedule. A row depends on its
+        own visual and noise alone. The predicted embedding is kept within the ball on whose surface audio embeddings
+        lie, where every mean of them is; guidance may leave it.
 
         Args:
             visual: visual embeddings, ``[B, V]``, any norm.
             noise: all of the randomness, standard normal, ``[B, T, A]``: the start and what each step but the last
                 adds. Drawn by default, a step at a time.
-            generator: source of the noise; torch's global one by default.
-            steps: T, ``sample_steps`` by default.
 
         Returns:
             Unit vectors, ``[B, A]``.
 
         Raises:
-            ValueError: If a shape is wrong, ``steps`` is out of range, or both noise and generator are given.
+            ValueError: If a shape is wrong.
         """
-        steps = self.options.sample_steps if steps is None else steps
-        if not 1 <= steps <= self.options.train_steps:
-            raise ValueError(f"steps must be between 1 and train_steps={self.options.train_steps}, got {steps}")
         _check_shape("visual", visual, len(visual), self.visual_width)
-        if noise is not None and generator is not None:
-            raise ValueError("noise and generator are both given, expected at most one of them")
         if noise is not None:
-            _check_shape("noise", noise, len(visual), steps, self.audio_width)
+            _check_shape("noise", noise, len(visual), self.options.sample_steps, self.audio_width)
         condition = _condition(visual)
-        draws = self._draws(condition, noise, generator, steps)
         training = self.transformer.training
         self.transformer.eval()
         try:
-            sample = self._reverse(condition, draws, steps)
+            sample = self._reverse(condition, self._draws(condition, noise))
         finally:
             self.transformer.train(training)
         return F.normalize(sample, dim=-1)
 
-    def _reverse(self, condition: Tensor, draws: Iterator[Tensor], steps: int) -> Tensor:
-        """The chain from noise to a clean embedding of unit variance, ``[B, A]``."""
+    def _reverse(self, condition: Tensor, draws: Iterator[Tensor]) -> Tensor:
+        """Runs the chain from noise to a clean embedding of unit variance, ``[B, A]``."""
         sample = next(draws)
-        for timestep, clean_weight, sample_weight, std in _chain(self.scheduler.alphas_cumprod, steps):
+        steps = _chain(self.scheduler.alphas_cumprod, self.options.sample_steps)
+        for timestep, clean_weight, sample_weight, std in steps:
             timesteps = torch.full((len(sample),), timestep, device=sample.device)
             clean = _into_ball(self._guided(sample, timesteps, condition), self.audio_width**0.5)
             sample = clean_weight * clean + sample_weight * sample
@@ -268,7 +254,7 @@ class DiffusionMapper(nn.Module):
         return sample
 
     def _guided(self, noised: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
-        """Predicted clean embedding under ``guidance_scale``, ``[B, A]``."""
+        """Predicts the clean embedding under ``guidance_scale``, ``[B, A]``."""
         if self.options.guidance_scale == 1:
             return self._denoise(noised, timesteps, condition)
         conditions = torch.cat([condition, torch.zeros_like(condition)])
@@ -276,7 +262,7 @@ class DiffusionMapper(nn.Module):
         return untold + self.options.guidance_scale * (told - untold)
 
     def _denoise(self, noised: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
-        """What the transformer predicts, ``[B, A]``, in the precision of ``noised``."""
+        """Returns what the transformer predicts, ``[B, A]``, in the precision of ``noised``."""
         dtype = self.transformer.dtype
         (clean,) = self.transformer(noised.to(dtype), timesteps, condition.to(dtype), return_dict=False)
         return clean.to(noised.dtype)
@@ -287,21 +273,18 @@ class DiffusionMapper(nn.Module):
         left_out = torch.rand(len(condition), 1, device=condition.device) < self.options.condition_dropout
         return condition.masked_fill(left_out, 0)
 
-    def _draws(
-        self, condition: Tensor, noise: Tensor | None, generator: torch.Generator | None, steps: int
-    ) -> Iterator[Tensor]:
-        """The noise of each step, ``[B, A]``."""
-        device = condition.device if generator is None else generator.device
-        for step in range(steps):
+    def _draws(self, condition: Tensor, noise: Tensor | None) -> Iterator[Tensor]:
+        """Yields the noise of each step, ``[B, A]``."""
+        for step in range(self.options.sample_steps):
             if noise is None:
-                drawn = torch.randn(len(condition), self.audio_width, generator=generator, device=device)
+                drawn = torch.randn(len(condition), self.audio_width, device=condition.device)
             else:
                 drawn = noise[:, step]
             yield drawn.to(condition)
 
 
 def _transformer(visual_width: int, audio_width: int, options: DiffusionMapperOptions) -> nn.Module:
-    """Diffusers' prior without text: no text tokens among its positions, and no layer that would project them."""
+    """Makes diffusers' prior without text: no text tokens among its positions, no layer that would project them."""
     from diffusers import PriorTransformer  # takes seconds to import, and only this model needs it
 
     transformer: Any = PriorTransformer(
@@ -322,14 +305,14 @@ def _transformer(visual_width: int, audio_width: int, options: DiffusionMapperOp
 
 
 def _scheduler(train_steps: int) -> Any:
-    """The cosine schedule. Not a module: its table stays in float32 when the model is cast to less."""
+    """Makes the cosine schedule. Not a module: its table stays in float32 when the model is cast to less."""
     from diffusers import UnCLIPScheduler
 
     return UnCLIPScheduler(num_train_timesteps=train_steps, clip_sample=False, prediction_type="sample")
 
 
 def _chain(alphas: Tensor, steps: int) -> Iterator[tuple[int, float, float, float]]:
-    """Time step, weights of the predicted clean and of the current sample, and std of the noise, from noisy to clean.
+    """Yields time step, weights of predicted clean and current sample, and std of the noise, from noisy to clean.
 
     Ho et al. 2020, Eq. 6-7, with the β that skipped steps have together. ``UnCLIPScheduler.step`` has the same
     numbers, but draws its noise for the whole batch, so that a row would depend on its place in it.
@@ -352,12 +335,12 @@ def _condition(visual: Tensor) -> Tensor:
 
 
 def _wide(embeddings: Tensor) -> Tensor:
-    """The same in float32 or wider."""
+    """Returns the same in float32 or wider."""
     return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
 
 def _into_ball(rows: Tensor, radius: float) -> Tensor:
-    """Rows, those longer than the radius shortened to it."""
+    """Shortens rows that are longer than the radius to it."""
     return rows * (radius / rows.norm(dim=-1, keepdim=True).clamp(min=radius))
 
 

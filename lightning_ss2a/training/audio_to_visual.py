@@ -73,18 +73,18 @@ class AudioToVisualModule(StageModule):
         return self.translator
 
     def build_validation(self, data: ShardDataModule) -> EpochMetrics[Tensor]:
-        """Metrics of translated audio embeddings."""
+        """Makes the metrics of translated audio embeddings."""
         return translation_metrics()
 
     def on_fit_start(self) -> None:
-        """Get ready to measure, and give translations the length of the visual embeddings."""
+        """Gets ready to measure, and gives translations the length of the visual embeddings."""
         super().on_fit_start()
         norm = self.statistics.visual_norm
         assert norm is not None  # pairs have visual embeddings
         self.translator.visual_norm.copy_(norm)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``contrastive`` and ``cosine``, those of weight 0 left out."""
+        """Computes ``contrastive`` and ``cosine``, those of weight 0 left out."""
         visual, audio = batch["visual"], batch["audio"]
         translated = self.translator(audio)
         terms = {}
@@ -107,7 +107,7 @@ class AudioToVisualModule(StageModule):
         return {"loss": loss} | terms
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Measure a batch of pairs."""
+        """Measures a batch of pairs."""
         targets = targets_of(batch)
         if len(targets):
             own = normalize(self.translator(batch["audio"]).float(), dim=-1)

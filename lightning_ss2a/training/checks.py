@@ -14,7 +14,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 
 
 def check_width(data: ShardDataModule, field: str, **width: int | None) -> None:
-    """Refuse data of another width than the model's.
+    """Refuses data of another width than the model's.
 
     Args:
         data: with a manifest.
@@ -35,7 +35,7 @@ def check_width(data: ShardDataModule, field: str, **width: int | None) -> None:
 
 
 def check_kind(data: ShardDataModule, kinds: Sequence[str], model: str) -> None:
-    """Refuse data of another kind.
+    """Refuses data of another kind.
 
     Raises:
         InputError: names the kinds that the model takes.
@@ -47,7 +47,7 @@ def check_kind(data: ShardDataModule, kinds: Sequence[str], model: str) -> None:
 
 
 def check_label_head(data: ShardDataModule, top_n: int) -> None:
-    """Refuse a label head that has fewer labels than SSMS compares.
+    """Refuses a label head that has fewer labels than SSMS compares.
 
     Raises:
         InputError: names both numbers.
@@ -60,7 +60,7 @@ def check_label_head(data: ShardDataModule, top_n: int) -> None:
 
 
 def check_trainer(trainer: Trainer, owns_optimization: bool) -> None:
-    """Refuse switches of the trainer that cannot work here.
+    """Refuses switches of the trainer that cannot work here.
 
     Args:
         trainer: the trainer.
@@ -91,7 +91,7 @@ def check_trainer(trainer: Trainer, owns_optimization: bool) -> None:
 
 
 def warn_without_effect(reason: str, *options: tuple[str, object, object]) -> None:
-    """Warn of options that change nothing, where they are not as usual.
+    """Warns of options that change nothing, where they are not as usual.
 
     Args:
         reason: the option because of which they have no effect, and its value.

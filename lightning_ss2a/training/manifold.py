@@ -117,11 +117,11 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
     # ---------------------------------------------------------------- set-up
 
     def networks_to_compile(self) -> list[nn.Module]:
-        """The projectors and the reconstructor."""
+        """Lists the projectors and the reconstructor."""
         return list(self.manifold.children())
 
     def start_teacher(self) -> None:
-        """Take a frozen copy of the manifold as the teacher."""
+        """Takes a frozen copy of the manifold as the teacher."""
         self.teacher = frozen_copy(self.manifold)
 
     @property
@@ -130,7 +130,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         return self.teacher if self.validate_teacher and self.teacher is not None else self.manifold
 
     def configure_optimizers(self) -> tuple[list, list]:
-        """One AdamW for the projectors and the temperature, one for the reconstructor, each with its schedule."""
+        """Makes one AdamW for the projectors and the temperature, one for the reconstructor, each with its schedule."""
         halves = (self.projector_parameters, self.reconstructor_parameters)
         optimizers = [build_adamw(parameters, self.optimization) for parameters in halves]
         schedulers = [build_schedule(optimizer, self.optimization, self._progress) for optimizer in optimizers]
@@ -153,29 +153,29 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         return list(self.manifold.audio_reconstructor.parameters())
 
     def build_validation(self, data: ShardDataModule) -> EpochMetrics[PairPrediction]:
-        """Metrics of pairs."""
+        """Makes the metrics of pairs."""
         return pair_metrics(self.measuring.top_n, len(data.classes) or None, data.label_head is not None)
 
     def setup(self, stage: str) -> None:
-        """Begin a run: no batches wait, and a teacher of another run is gone; see the base for the rest."""
+        """Begins a run: no batches wait, and a teacher of another run is gone; see the base for the rest."""
         self._pending, self._latest_terms = [], None
         if stage == "fit":
             self.teacher, self.consistency_weight = None, 0.0
         super().setup(stage)
 
     def on_fit_start(self) -> None:
-        """Get ready to measure; take this rank's share of batches that a checkpoint left waiting for their step."""
+        """Gets ready to measure; takes this rank's share of batches that a checkpoint left waiting for their step."""
         super().on_fit_start()
         self._pending = [rank_share(self, batch) for batch in self._pending]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep global batches that wait for their step."""
+        """Keeps global batches that wait for their step."""
         super().on_save_checkpoint(checkpoint)
         if self._pending:
             checkpoint["pending_batches"] = [global_batch(self, batch) for batch in self._pending]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back global batches that waited for their step; have a teacher if the checkpoint has one."""
+        """Takes back global batches that waited for their step; has a teacher if the checkpoint has one."""
         super().on_load_checkpoint(checkpoint)
         if not any(name.startswith(TEACHER) for name in checkpoint["state_dict"]):
             self.teacher = None
@@ -186,7 +186,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
     # ---------------------------------------------------------------- training
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect batches until a step is due, then step the projectors and the reconstructor in turn."""
+        """Collects batches until a step is due, then steps the projectors and the reconstructor in turn."""
         self.seed_step(batch_idx)
         self._pending.append(batch)
         if len(self._pending) >= self.optimization.accumulate_batches or is_last_batch(self.trainer, batch_idx):
@@ -195,7 +195,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
             self._log_training(self._latest_terms)
 
     def _optimize(self) -> dict[str, Tensor]:
-        """Step on the pending batches; returns the detached terms of the loss, means over the batches."""
+        """Steps on the pending batches; returns the detached terms of the loss, means over the batches."""
         batches, self._pending = self._pending, []
         if self.alternation == "exact":
             terms = self._projector_turn(batches)
@@ -211,11 +211,11 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         return terms
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of L_fold for a batch, see :class:`~lightning_ss2a.training.manifold_losses.ManifoldLosses`."""
+        """Computes the terms of L_fold for a batch, see :meth:`ManifoldLosses.all_terms`."""
         return self.loss_terms.all_terms(batch, self.teacher, self.consistency_weight)
 
     def reconstructor_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of L_fold that depend on the reconstructor; nothing flows back to the projectors."""
+        """Computes the terms of L_fold that depend on the reconstructor; nothing flows back to the projectors."""
         return self.loss_terms.reconstructor_terms(batch)
 
     def _projector_turn(self, batches: list[Batch]) -> dict[str, Tensor]:
@@ -238,7 +238,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         return terms
 
     def _backward(self, batches: list[Batch], losses: Callable[[Batch], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Accumulate the gradients of the mean loss over the batches; returns the detached means of its terms."""
+        """Accumulates the gradients of the mean loss over the batches; returns the detached means of its terms."""
         totals: dict[str, Tensor] = {}
         for batch in batches:
             terms = losses(batch)
@@ -253,7 +253,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         return optimizers[which]
 
     def _step(self, which: int) -> Tensor:
-        """Average, clip, step and clear one optimiser's gradients; returns the gradient norm before clipping."""
+        """Averages, clips, steps and clears one optimiser's gradients; returns the gradient norm before clipping."""
         optimizer = self._optimizer(which)
         parameters = (self.projector_parameters, self.reconstructor_parameters)[which]
         average_gradients(parameters)
@@ -286,13 +286,13 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
 
     @torch.compiler.set_stance("force_eager")
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """CMSS embeddings (means, [rows, manifold width]) under ``visual`` and ``audio``; other fields unchanged."""
+        """Puts CMSS embeddings (means, [rows, manifold width]) under ``visual`` and ``audio``; other fields stay."""
         manifold = self.evaluated_manifold
         visual, audio = manifold.project_visual(batch["visual"]), manifold.project_audio(batch["audio"])
         return {**batch, "visual": visual.mean.float(), "audio": audio.mean.float()}
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Measure a batch of pairs; returns the means of its embeddings for the figures."""
+        """Measures a batch of pairs; returns the means of its embeddings for the figures."""
         manifold = self.evaluated_manifold
         visual, audio = manifold.project_visual(batch["visual"]).mean, manifold.project_audio(batch["audio"]).mean
         own = PairPrediction(manifold.reconstruct_audio(visual).mean, visual, audio)

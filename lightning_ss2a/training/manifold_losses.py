@@ -34,7 +34,7 @@ class ManifoldLosses:
     def all_terms(
         self, batch: Batch, teacher: Manifold | None = None, consistency_weight: float = 0.0
     ) -> dict[str, Tensor]:
-        """``contrastive``, ``reconstruction``, ``kl`` and their weighted sum ``loss``.
+        """Computes ``contrastive``, ``reconstruction``, ``kl`` and their weighted sum ``loss``.
 
         With a teacher and a weight above 0, ``consistency`` too, which is then part of the sum.
         """
@@ -59,7 +59,7 @@ class ManifoldLosses:
         return terms
 
     def reconstructor_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of L_fold that depend on the reconstructor; nothing flows back to the projectors."""
+        """Computes the terms of L_fold that depend on the reconstructor; nothing flows back to the projectors."""
         with torch.no_grad():
             visual_embedding = self.embed(self.manifold.project_visual(batch["visual"]))
             audio_embedding = self.embed(self.manifold.project_audio(batch["audio"]))
@@ -68,17 +68,17 @@ class ManifoldLosses:
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl}
 
     def embed(self, gaussian: DiagonalGaussian) -> Tensor:
-        """What the losses see of a Gaussian: its mean, or a sample."""
+        """Returns what the losses see of a Gaussian: its mean, or a sample."""
         return embed(gaussian, self.sampling)
 
     def _reconstruct(self, audio: Tensor, audio_embedding: Tensor, visual_embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """L_r and the reconstructor's KL, from both modalities in one pass."""
+        """Computes L_r and the reconstructor's KL, from both modalities in one pass."""
         reconstructed = self.manifold.reconstruct_audio(torch.cat([audio_embedding, visual_embedding]))
         from_audio, from_visual = self.embed(reconstructed).chunk(2)
         return reconstruction_loss(audio, from_audio, from_visual), reconstructed.kl()
 
     def _consistency(self, batch: Batch, teacher: Manifold, visual: Tensor, audio: Tensor) -> Tensor:
-        """Distance of what the student's other losses see, dropout and sampling included, from the teacher's means."""
+        """Compares what the student's other losses see, dropout and sampling included, with the teacher's means."""
         with torch.no_grad():
             teacher_visual = teacher.project_visual(batch["visual"]).mean
             teacher_audio = teacher.project_audio(batch["audio"]).mean

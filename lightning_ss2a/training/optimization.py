@@ -61,7 +61,7 @@ class AlternatingOptimizationOptions(OptimizationOptions):
 
 
 def run_progress(trainer: Trainer, accumulate_batches: int) -> float:
-    """Part of a run that is done, in [0, 1]; 0 where nothing bounds the run.
+    """Tells which part of a run is done, in [0, 1]; 0 where nothing bounds the run.
 
     Epochs count alike, however many batches each has: a mean teacher's first stage has shorter ones than the second,
     and how many rows a filter will leave is not known beforehand.
@@ -82,7 +82,7 @@ def run_progress(trainer: Trainer, accumulate_batches: int) -> float:
 
 
 def build_adamw(parameters: Iterable[nn.Parameter], options: OptimizationOptions) -> AdamW:
-    """AdamW that decays matrices only; biases, gains and temperatures are left alone."""
+    """Makes an AdamW that decays matrices only; biases, gains and temperatures are left alone."""
     parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
@@ -93,7 +93,7 @@ def build_adamw(parameters: Iterable[nn.Parameter], options: OptimizationOptions
 
 
 def learning_rate_factor(step: int, total_steps: float, options: OptimizationOptions) -> float:
-    """Factor on the peak learning rate at a step: linear warm-up, then constant or a half cosine down to 0.
+    """Computes the factor on the peak learning rate at a step: linear warm-up, then constant or half a cosine to 0.
 
     Args:
         step: optimiser step, from 0.
@@ -109,7 +109,7 @@ def learning_rate_factor(step: int, total_steps: float, options: OptimizationOpt
 
 
 def build_schedule(optimizer: Optimizer, options: OptimizationOptions, progress: Callable[[], float]) -> LambdaLR:
-    """The schedule of :func:`learning_rate_factor` as a torch scheduler, stepped once an optimiser step.
+    """Makes a torch scheduler of :func:`learning_rate_factor`, stepped once an optimiser step.
 
     All steps of the run are those done over the part of it that is done; ``progress`` tells that part.
     """
@@ -123,7 +123,7 @@ def build_schedule(optimizer: Optimizer, options: OptimizationOptions, progress:
 
 @torch.no_grad()
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over the ranks, in one all-reduce.
+    """Replaces every gradient by its mean over the ranks, in one all-reduce.
 
     A backward pass that reaches only the projectors, or only the reconstructor, would leave DistributedDataParallel
     waiting for the other half (or need ``find_unused_parameters``, a search through the graph on every step). So the
@@ -145,7 +145,7 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
 @torch.no_grad()
 def average_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Means over the ranks of scalars, in one all-reduce; the same keys on every rank."""
+    """Averages scalars over the ranks, in one all-reduce; the same keys on every rank."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return values
     stacked = torch.stack(list(values.values()))
@@ -154,5 +154,5 @@ def average_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
-    """Scale the gradients down to a norm of at most ``max_norm`` (None: leave them) and return the norm before."""
+    """Scales the gradients down to a norm of at most ``max_norm`` (None: leaves them); returns the norm before."""
     return nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm)

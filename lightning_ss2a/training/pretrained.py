@@ -31,7 +31,7 @@ class StoredManifold:
 
 
 def read_manifold(path: str, option: str, teacher: bool = False) -> StoredManifold:
-    """The manifold in a checkpoint of ``ManifoldModule``.
+    """Reads the manifold in a checkpoint of ``ManifoldModule``.
 
     Args:
         path: the checkpoint.
@@ -52,7 +52,7 @@ def read_manifold(path: str, option: str, teacher: bool = False) -> StoredManifo
 def build_manifold(
     visual_width: int, audio_width: int, options: ManifoldOptions, weights: Mapping[str, Tensor] | None = None
 ) -> Manifold:
-    """A frozen manifold; without weights until a checkpoint brings them, if none are given."""
+    """Builds a frozen manifold; without weights until a checkpoint brings them, if none are given."""
     manifold = Manifold(visual_width, audio_width, options)
     if weights is not None:
         manifold.load_state_dict(weights)
@@ -62,7 +62,7 @@ def build_manifold(
 def load_audio_to_visual(
     path: str, option: str, audio_width: int | None = None, visual_width: int | None = None
 ) -> AudioToVisual:
-    """The frozen translator in a checkpoint of ``AudioToVisualModule``.
+    """Loads the frozen translator in a checkpoint of ``AudioToVisualModule``.
 
     Args:
         path: the checkpoint.
@@ -84,14 +84,14 @@ def load_audio_to_visual(
 
 
 def same_weights(state: Mapping[str, Tensor], prefix: str, network: nn.Module) -> bool:
-    """Whether a checkpoint's state holds, under a prefix, the weights of a network, bit for bit."""
+    """Tells whether a checkpoint's state holds, under a prefix, the weights of a network, bit for bit."""
     part = _part(state, prefix)
     own = network.state_dict()
     return own.keys() == part.keys() and all(torch.equal(x.cpu(), part[name].cpu()) for name, x in own.items())
 
 
 def _read(path: str, option: str, network: str, what: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Architecture and state in a checkpoint of a module that trains a network of this name."""
+    """Reads architecture and state in a checkpoint of a module that trains a network of this name."""
     checkpoint = read_checkpoint(path, option)
     architecture = architecture_of(checkpoint)
     if network not in architecture:

@@ -45,7 +45,7 @@ class ProjectionCache:
 
     @torch.no_grad()
     def __call__(self, embeddings: Tensor) -> DiagonalGaussian:
-        """Gaussians of embeddings that were given, ``[..., W] -> [..., M]``; NaN for others."""
+        """Looks up Gaussians of embeddings that were given, ``[..., W] -> [..., M]``; NaN for others."""
         keys = self._keys_of(embeddings)
         position = torch.searchsorted(self._keys, keys).clamp_max(len(self._keys) - 1)
         unknown = (self._keys[position] != keys).unsqueeze(-1)
@@ -57,7 +57,7 @@ class ProjectionCache:
     def _project_new(
         self, projector: Callable[[Tensor], DiagonalGaussian], embeddings: Tensor, seen: Tensor
     ) -> tuple[Tensor, DiagonalGaussian]:
-        """Keys and Gaussians of those embeddings whose keys were not seen, each once."""
+        """Computes keys and Gaussians of those embeddings whose keys were not seen, each once."""
         keys, position = torch.unique(self._keys_of(embeddings), return_inverse=True)
         first = torch.empty_like(keys).scatter_(0, position, torch.arange(len(embeddings), device=keys.device))
         new = ~torch.isin(keys, seen)
@@ -65,7 +65,7 @@ class ProjectionCache:
             return keys[new], projector(embeddings[first[new]].float())
 
     def _keys_of(self, embeddings: Tensor) -> Tensor:
-        """A number for each embedding, ``[..., W] -> int64 [...]``."""
+        """Computes a number for each embedding, ``[..., W] -> int64 [...]``."""
         bits = (embeddings.float() + 0.0).view(torch.int32).long()  # -0.0 + 0.0 is 0.0
         if self._factors is None:
             random = torch.Generator().manual_seed(0)

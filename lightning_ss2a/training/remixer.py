@@ -141,7 +141,7 @@ class RemixerModule(StageModule, MixesScenes):
         return self.remixer
 
     def build_validation(self, data: ShardDataModule) -> EpochMetrics[Tensor]:
-        """Metrics of mixed audio embeddings."""
+        """Makes the metrics of mixed audio embeddings."""
         variants = ["draw", "cycle_mix"] if self.validate_cycle_mix else ["draw"]
         baselines = [*BASELINES, "source_mean", "global"]
         extra = {"draw_cosine": MeanCosine()}
@@ -153,7 +153,7 @@ class RemixerModule(StageModule, MixesScenes):
         self._projections = None
 
     def on_fit_start(self) -> None:
-        """Get ready to measure, and project every embedding of the data once.
+        """Gets ready to measure, and projects every embedding of the data once.
 
         Raises:
             InputError: there is no manifold: neither a checkpoint of one nor one of a Remixer was read.
@@ -165,11 +165,11 @@ class RemixerModule(StageModule, MixesScenes):
             self._projections = ProjectionCache(self.manifold.project_visual, self._embeddings_of_the_data())
 
     def on_fit_end(self) -> None:
-        """Free the projections."""
+        """Frees the projections."""
         self._projections = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take its manifold.
+        """Takes its manifold.
 
         Raises:
             InputError: the run to be resumed was trained on another manifold than the one named now.
@@ -203,7 +203,7 @@ class RemixerModule(StageModule, MixesScenes):
         return stored
 
     def _load_manifold(self) -> None:
-        """Weights for a manifold of known architecture, as the saved config of a run gives it."""
+        """Loads weights for a manifold of known architecture, as the saved config of a run gives it."""
         if self.manifold_checkpoint is None:
             raise InputError("model.manifold_checkpoint is missing: an untrained manifold tells nothing")
         stored = self._read_manifold()
@@ -215,7 +215,7 @@ class RemixerModule(StageModule, MixesScenes):
         self._has_manifold_weights = True
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of Eq. 9 for a batch of scenes: ``cosine`` and ``kl``."""
+        """Computes the terms of Eq. 9 for a batch of scenes: ``cosine`` and ``kl``."""
         slots = self.slots(batch)
         if self.change_training_slots is not None:
             slots = self.change_training_slots(batch, slots)
@@ -225,7 +225,7 @@ class RemixerModule(StageModule, MixesScenes):
     # ---------------------------------------------------------------- scenes to tokens
 
     def slots(self, batch: Batch) -> SourceSlots:
-        """The slots of a batch of scenes: the global embedding, if it is used, then the sources.
+        """Makes the slots of a batch of scenes: the global embedding, if it is used, then the sources.
 
         Args:
             batch: ``sources`` [B, S, V], ``valid`` [B, S], ``global_visual`` [B, V].
@@ -245,7 +245,7 @@ class RemixerModule(StageModule, MixesScenes):
         return join_slots(parts)
 
     def _project(self, field: str) -> Callable[[Tensor], DiagonalGaussian]:
-        """υ for the embeddings of a field: looked up while fitting, where each row has one embedding."""
+        """Finds υ for the embeddings of a field: looked up while fitting, where each row has one embedding."""
         if self._projections is None or field in self._fields_with_views():
             return self._project_visual
         return self._projections
@@ -256,12 +256,12 @@ class RemixerModule(StageModule, MixesScenes):
             return self.manifold.project_visual(visual.float())
 
     def _fields_with_views(self) -> list[str]:
-        """Fields of which training draws another view each time."""
+        """Lists fields of which training draws another view each time."""
         fields = self.data.manifest.fields
         return [name for name in SOURCE_FIELDS if fields[name].views is not None]
 
     def _embeddings_of_the_data(self) -> Iterator[Tensor]:
-        """All different things seen while fitting, in parts of [N, V]."""
+        """Collects all different things seen while fitting, in parts of [N, V]."""
         data = self.data
         fields = [name for name in SOURCE_FIELDS if name not in self._fields_with_views()]
         for loader in (data.training_rows_loader(every_row=True), data.val_dataloader()):
@@ -274,7 +274,7 @@ class RemixerModule(StageModule, MixesScenes):
     # ---------------------------------------------------------------- evaluation
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Measure a batch of scenes; returns what figures are drawn from.
+        """Measures a batch of scenes; returns what figures are drawn from.
 
         ``attention`` [B, S] is what [cls] takes of each slot, ``history`` [B, T] Cycle Mix's best score so far.
         """
@@ -300,11 +300,11 @@ class RemixerModule(StageModule, MixesScenes):
         return shown
 
     def draw(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> Tensor:
-        """One draw for each scene of an evaluation batch, unit vectors [B, A]; arguments of :meth:`mix_in_cycles`."""
+        """Draws once for each scene of an evaluation batch, unit vectors [B, A]; arguments of :meth:`mix_in_cycles`."""
         return keyed_draw(self.remixer(*slots.tokens()), seed, batch["key"])
 
     def mix_in_cycles(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> CycleMixResult:
-        """Mix the scenes of an evaluation batch by Algorithm 1, with the options ``cycle_mix``.
+        """Mixes the scenes of an evaluation batch by Algorithm 1, with the options ``cycle_mix``.
 
         Args:
             batch: has the ``key`` of each scene, which seeds its noise.
@@ -323,7 +323,7 @@ class RemixerModule(StageModule, MixesScenes):
 
 
 def manifold_predictions(slots: SourceSlots, global_cmss: DiagonalGaussian, manifold: Manifold) -> dict[str, Tensor]:
-    """What the manifold alone predicts, [scenes, audio width] each: the mean of χ(e_m), and χ of the global e."""
+    """Predicts by the manifold alone, [scenes, audio width] each: the mean of χ(e_m), and χ of the global e."""
     return {
         "source_mean": mean_of_sources(slots, manifold),
         "global": manifold.reconstruct_audio(global_cmss.mean).mean,

@@ -98,7 +98,7 @@ class TemporalAggregationModule(StageModule):
         return self.aggregator
 
     def check_data(self, data: ShardDataModule) -> None:
-        """Refuse data that the model was not made for.
+        """Refuses data that the model was not made for.
 
         Raises:
             InputError: as for every module, or frames are no audio embeddings.
@@ -112,7 +112,7 @@ class TemporalAggregationModule(StageModule):
         check_width(data, "frames", audio_width=self.audio_width)
 
     def build_validation(self, data: ShardDataModule) -> EpochMetrics[Tensor]:
-        """Metrics of aggregated audio embeddings."""
+        """Makes the metrics of aggregated audio embeddings."""
         seen = "visual" in data.manifest.fields
         baselines = [*BASELINES, "frame_mean"]
         return audio_metrics(self.measuring.top_n, data.label_head is not None, seen, baselines=baselines)
@@ -124,7 +124,7 @@ class TemporalAggregationModule(StageModule):
         return build_adamw(self.network.parameters(), OptimizationOptions(learning_rate=0.0, weight_decay=0.0))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of Eq. 10: ``cosine`` and, of the variational aggregator, ``kl``."""
+        """Computes the terms of Eq. 10: ``cosine`` and, of the variational aggregator, ``kl``."""
         fused = self.aggregator(batch["frames"], batch["timestamps"])
         if isinstance(self.aggregator, LinearAggregator):
             cosine = cosine_distance_loss(fused, batch["audio"])
@@ -132,12 +132,12 @@ class TemporalAggregationModule(StageModule):
         return cosine_losses(fused, batch["audio"], self.sampling, self.kl_weight)
 
     def predict_audio(self, batch: Batch) -> Tensor:
-        """Audio embedding of each video, the mean of its Gaussian, [videos, audio width]."""
+        """Predicts the audio embedding of each video, the mean of its Gaussian, [videos, audio width]."""
         fused = self.aggregator(batch["frames"], batch["timestamps"])
         return fused if isinstance(self.aggregator, LinearAggregator) else fused.mean
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Measure a batch of videos."""
+        """Measures a batch of videos."""
         targets = targets_of(batch)
 
         def baselines(targets: Targets, statistics: TrainingStatistics) -> dict[str, Tensor]:

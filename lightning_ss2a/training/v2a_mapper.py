@@ -88,15 +88,15 @@ class V2AMapperModule(StageModule):
         return self.mapper
 
     def networks_to_compile(self) -> Sequence[nn.Module]:
-        """The mapper, or the transformer in it that a diffusion mapper calls many times."""
+        """Lists the mapper, or the transformer in it that a diffusion mapper calls many times."""
         return [self.mapper.transformer if isinstance(self.mapper, DiffusionMapper) else self.mapper]
 
     def build_validation(self, data: ShardDataModule) -> EpochMetrics[Tensor]:
-        """Metrics of mapped audio embeddings."""
+        """Makes the metrics of mapped audio embeddings."""
         return audio_metrics(self.measuring.top_n, data.label_head is not None, True, baselines=BASELINES)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``denoising`` of the diffusion mapper, or ``cosine`` of the regression mapper."""
+        """Computes ``denoising`` of the diffusion mapper, or ``cosine`` of the regression mapper."""
         visual, audio = visual_of(batch), batch["audio"]
         if isinstance(self.mapper, DiffusionMapper):
             denoising = self.mapper.denoising_loss(visual, audio)
@@ -105,7 +105,7 @@ class V2AMapperModule(StageModule):
         return {"loss": cosine, "cosine": cosine}
 
     def predict_audio(self, batch: Batch, seed: int = 0) -> Tensor:
-        """Audio embeddings for an evaluation batch, [rows, audio width].
+        """Predicts audio embeddings for an evaluation batch, [rows, audio width].
 
         Args:
             batch: has the ``key`` of each row, which seeds its noise.
@@ -119,7 +119,7 @@ class V2AMapperModule(StageModule):
         return self.mapper.sample(visual, noise=noise.unflatten(1, (steps, width)))
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
-        """Measure a batch of scenes or pairs."""
+        """Measures a batch of scenes or pairs."""
         targets = targets_of(batch)
         if len(targets):
             self.add_predictions(targets, {OWN: self.predict_audio(batch)}, untrained_predictions)
@@ -127,5 +127,5 @@ class V2AMapperModule(StageModule):
 
 
 def visual_of(batch: Batch) -> Tensor:
-    """The one visual embedding of each row, [rows, visual width]."""
+    """Finds the one visual embedding of each row, [rows, visual width]."""
     return batch["global_visual"] if "global_visual" in batch else batch["visual"]

@@ -36,14 +36,14 @@ class SamplingOptions:
 
 
 def embed(gaussian: DiagonalGaussian, sampling: SamplingOptions) -> Tensor:
-    """The mean of a Gaussian of width D, or a sample of it, [..., D]."""
+    """Returns the mean of a Gaussian of width D, or a sample of it, [..., D]."""
     return gaussian.mean if sampling.embedding == "mean" else gaussian.sample(sampling.draws)
 
 
 def cosine_losses(
     gaussian: DiagonalGaussian, audio: Tensor, sampling: SamplingOptions, kl_weight: float
 ) -> dict[str, Tensor]:
-    """|1 - cos| of the embedding and the audio, ``cosine``, the divergence, ``kl``, and their weighted sum, ``loss``.
+    """Computes |1 - cos| of embedding and audio, ``cosine``, the divergence, ``kl``, and their weighted sum, ``loss``.
 
     Args:
         gaussian: of the predicted audio embedding, [B, A] (Eq. 9 and 10).

@@ -63,10 +63,10 @@ def test_smoke_runs_every_part(tmp_path: Path):
     assert not any("error" in line for line in lines)
     parts = {line["part"]: line for line in lines[:-1]}
     for part, figure in {
-        "card": "floor_ms",
+        "card": "lower_bound_ms",
         "manifold": "projected_seconds",
         "command": "projected_seconds",
-        "precision": "tf32_times_floor",
+        "precision": "tf32_times_lower_bound",
         "overhead": "bf16_ratio",
         "residency": "device_ms_a_step",
         "teacher": "average_and_consistency_ms_a_step",

@@ -59,6 +59,6 @@ def test_step_work_counts_what_torch_counts(work: ModuleType, bf16: bool):
     assert counted.parameters == sum(p.numel() for p in module.parameters())
 
 
-def test_floor_is_arithmetic_and_the_traffic_of_weights(work: ModuleType):
+def test_the_lower_bound_is_arithmetic_and_the_traffic_of_weights(work: ModuleType):
     step = work.StepWork(work.Count(bf16_flops=600, float32_flops=20, cast_bytes=72), parameters=1)
-    assert step.floor_seconds(bf16_flops=300, float32_flops=10, bytes_per_second=50) == 2 + 2 + 2
+    assert step.lower_bound_seconds(bf16_flops=300, float32_flops=10, bytes_per_second=50) == 2 + 2 + 2

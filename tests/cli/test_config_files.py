@@ -99,6 +99,11 @@ SHARED_FILE = "base: shared.yaml"
             "model: {init_args: {kl_wieght: 1}}",
             ["shared.yaml: model: Option", "did you mean model.kl_weight?"],
         ),
+        (
+            SHARED_FILE,
+            "trainer: {callback+: [ClassSimilarity]}",
+            ["shared.yaml: Subcommand", "did you mean trainer.callbacks+?"],
+        ),
         (SHARED_FILE, "base: mine.yaml", ["shared.yaml: base: mine.yaml builds on this file itself"]),
         (SHARED_FILE, "trainer: [", ["mine.yaml: base: shared.yaml holds no YAML mapping"]),
         ("base: shard.yaml", "", ["mine.yaml: base: shard.yaml is no file; did you mean shared.yaml?"]),

@@ -20,14 +20,12 @@ def make_batch(rows: int = ROWS, dtype: torch.dtype = torch.float64) -> dict[str
     return batch
 
 
-def loss_and_gradients(
-    batch: dict[str, Tensor], gather: bool = True, ccmr_alpha: float = 0.0, **options
-) -> list[Tensor]:
+def loss_and_gradients(batch: dict[str, Tensor], ccmr_alpha: float = 0.0, **options) -> list[Tensor]:
     embeddings = [batch[name].clone().requires_grad_() for name in ("visual_embedding", "audio_embedding")]
     temperature = torch.tensor(14.0, dtype=embeddings[0].dtype, requires_grad=True)
     options = ContrastiveOptions(ccmr_alpha, **options)
     raw = {"visual": batch["visual"], "audio": batch["audio"]}
-    loss = contrastive_loss(*embeddings, temperature, **raw, options=options, gather=gather)
+    loss = contrastive_loss(*embeddings, temperature, **raw, options=options)
     return [loss.detach(), *torch.autograd.grad(loss, (*embeddings, temperature))]
 
 
@@ -249,13 +247,6 @@ def test_ranks_give_the_gradients_of_the_global_batch():
         torch.testing.assert_close(torch.cat(visual_gradients) / 2, visual_gradient, rtol=0, atol=1e-10)
         torch.testing.assert_close(torch.cat(audio_gradients) / 2, audio_gradient, rtol=0, atol=1e-10)
         torch.testing.assert_close(sum(temperature_gradients) / 2, temperature_gradient, rtol=0, atol=1e-10)
-
-
-def test_gather_false_keeps_to_the_rank():
-    by_rank = run_distributed(losses_of_rank, {"ccmr_alpha": 0.35, "gather": False})
-    half = {name: tensor[: ROWS // 2] for name, tensor in make_batch().items()}
-    for expected, found in zip(loss_and_gradients(half, ccmr_alpha=0.35), by_rank[0], strict=True):
-        torch.testing.assert_close(found, expected)
 
 
 def test_gather_returns_rows_in_rank_order_and_sums_gradients():

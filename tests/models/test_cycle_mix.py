@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from torch.nn.functional import cosine_similarity, normalize
 
 from lightning_ss2a.models import (
-    PUBLISHED_CYCLE_MIX,
     CycleMixOptions,
     Manifold,
     ManifoldOptions,
@@ -20,6 +19,7 @@ from lightning_ss2a.models.layers.keyed_noise import keyed_generator
 MANIFOLD, VISUAL, AUDIO = 6, 5, 4
 SHORT = CycleMixOptions(iterations=6, samples=5)
 ONCE = CycleMixOptions(iterations=1, samples=1)
+PUBLISHED = CycleMixOptions(score="std", feedback="replace", var_samples=64, feedback_samples=64)
 
 
 def networks(**options) -> tuple[Remixer, Manifold]:
@@ -84,7 +84,7 @@ def algorithm_1(remixer, manifold, sources, visual, generator, options):
         CycleMixOptions(),
         CycleMixOptions(score="min", var_samples=4, noise_scale=2.0),
         CycleMixOptions(feedback_samples=3),
-        PUBLISHED_CYCLE_MIX,
+        PUBLISHED,
     ],
     ids=["default", "score", "feedback_samples", "published"],
 )

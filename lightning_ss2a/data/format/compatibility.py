@@ -32,11 +32,6 @@ def load_manifests(datasets: str | list[str]) -> list[Manifest]:
     return manifests
 
 
-def manifest_of(datasets: str | list[str]) -> Manifest:
-    """Loads the manifest that stands for all data sets: the first one's; the splits are its own."""
-    return load_manifests(datasets)[0]
-
-
 def _facts(manifest: Manifest) -> Iterator[tuple[str, Any]]:
     """Lists what must be equal, most telling first."""
     yield "the kind", manifest.kind

@@ -44,7 +44,7 @@ class TrainingLoader:
     """Training batches, each rank its share; stateful in the sense of ``state_dict``/``load_state_dict``.
 
     In Lightning it asks the trainer for the epoch and the batches done when it starts an epoch, so that prefetching
-    never makes a resumed run skip or repeat a batch. In a plain loop it counts by itself; ``set_epoch`` is optional.
+    never makes a resumed run skip or repeat a batch. In a plain loop it counts by itself.
 
     Args:
         source: where batches come from.
@@ -76,10 +76,6 @@ class TrainingLoader:
             self._done += 1
             yield batch
         self._epoch, self._done = self._epoch + 1, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Goes to the start of an epoch."""
-        self._epoch, self._done, self._resume_at = epoch, 0, 0
 
     def state_dict(self) -> dict[str, Any]:
         """Tells the epoch and the batches handed out, and what they are counted in."""

@@ -66,7 +66,7 @@ class ReadoutOptions:
             raise InputError(f"{self.GROUP}.num_heads must divide width {self.width}, found {self.num_heads}")
 
     def architecture(self: Readout) -> Readout:
-        """The same, without what has no part in trained weights."""
+        """Returns the same, without what has no part in trained weights."""
         return replace(self, dropout=0.0, initial_log_variance=0.0)
 
 
@@ -112,12 +112,12 @@ class AttentiveReadout(nn.Module):
         return block
 
     def mix(self, tokens: Tensor, attended: Tensor) -> DiagonalGaussian:
-        """Gaussian ``[B, A]`` of the tokens ``[B, S, D]`` that are attended to, bool ``[B, S]``."""
+        """Infers the Gaussian ``[B, A]`` of the tokens ``[B, S, D]`` that are attended to, bool ``[B, S]``."""
         tokens, attended = self._before_last(tokens, attended)
         return self.infer(self.last_block(tokens, attended, num_queries=len(self.summary)))
 
     def summary_weights(self, tokens: Tensor, attended: Tensor) -> Tensor:
-        """How much of each token [cls] takes in the last layer, mean over its heads, ``[B, S]`` (see ``mix``).
+        """Tells how much of each token [cls] takes in the last layer, mean over its heads, ``[B, S]`` (see ``mix``).
 
         ``published``: of the token that feeds the mean head. See ``EfficientAttention.weights`` for what they sum to.
         """
@@ -126,19 +126,19 @@ class AttentiveReadout(nn.Module):
         return weights[:, :, 0, len(self.summary) :].mean(1)
 
     def with_summary(self, tokens: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
-        """The same tokens and mask with the summary tokens ([cls]) before them."""
+        """Returns the same tokens and mask with the summary tokens ([cls]) before them."""
         summary = self.summary.expand(len(tokens), -1, -1)
         return torch.cat([summary.to(tokens.dtype), tokens], dim=1), F.pad(attended, (len(self.summary), 0), value=True)
 
     def infer(self, summary: Tensor) -> DiagonalGaussian:
-        """Gaussian of the summary tokens after attention, ``[B, 1, D]`` (``published``: ``[B, 2, D]``)."""
+        """Infers the Gaussian of the summary tokens after attention, ``[B, 1, D]`` (``published``: ``[B, 2, D]``)."""
         mean = self.mean_head(summary[:, 0])
         return DiagonalGaussian(
             F.normalize(mean, dim=-1) if self.unit_mean else mean, self.log_variance_head(summary[:, -1])
         )
 
     def _before_last(self, tokens: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
-        """Summary and other tokens as the last block gets them, and their mask."""
+        """Returns summary and other tokens as the last block gets them, and their mask."""
         tokens, attended = self.with_summary(tokens, attended)
         for block in self.blocks[:-1]:
             tokens = block(tokens, attended)
@@ -146,7 +146,7 @@ class AttentiveReadout(nn.Module):
 
 
 def _head(widths: Sequence[int], dropout: float, variant: Variant) -> nn.Sequential:
-    """Hidden layers of ``widths[1:-1]`` and a Linear, ``[..., widths[0]] -> [..., widths[-1]]``."""
+    """Makes hidden layers of ``widths[1:-1]`` and a Linear, ``[..., widths[0]] -> [..., widths[-1]]``."""
     layers: list[nn.Module] = []
     for start, end in pairwise(widths[:-1]):
         tail = (

@@ -30,11 +30,11 @@ class GlobalContext:
     maximum: Tensor
 
     def rows(self, index: Tensor) -> "GlobalContext":
-        """Contexts of some rows of the batch, ``index`` of ``[K]`` row numbers."""
+        """Selects the contexts of some rows of the batch, ``index`` of ``[K]`` row numbers."""
         return GlobalContext(self.values[index], self.weight[index], self.maximum[index])
 
     def merge(self, other: "GlobalContext") -> "GlobalContext":
-        """Context of both sets of tokens together."""
+        """Merges two contexts into that of both sets of tokens together."""
         maximum = torch.maximum(self.maximum, other.maximum)
         unit = _finite(maximum)
         scale, other_scale = (self.maximum - unit).exp(), (other.maximum - unit).exp()
@@ -91,7 +91,7 @@ class EfficientAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, valid: Tensor, queries: Tensor | None = None) -> Tensor:
-        """Attend.
+        """Attends.
 
         Args:
             tokens: keys and values come from these, ``[B, S, D]``. Invalid ones may hold anything, NaN included.
@@ -104,14 +104,14 @@ class EfficientAttention(nn.Module):
         return self.read(tokens if queries is None else queries, self.context(tokens, valid))
 
     def context(self, tokens: Tensor, valid: Tensor) -> GlobalContext:
-        """Global context of the valid tokens, ``[B, S, D]`` and ``[B, S]``."""
+        """Computes the global context of the valid tokens, ``[B, S, D]`` and ``[B, S]``."""
         tokens = tokens.masked_fill(~valid.unsqueeze(-1), 0)
         weights, weight, maximum = self._weigh_keys(tokens, valid)
         values = self._split(self.value(tokens))
         return GlobalContext(torch.einsum("bshk,bshv->bhkv", weights, values), weight, maximum)
 
     def weights(self, queries: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
-        """How much of each token's value a query takes, before dropout and ``self.output``; for figures.
+        """Tells how much of each token's value a query takes, before dropout and ``self.output``; for figures.
 
         sum_k softmax(q)_k K_{s,k}, K the normalised keys: what attention never forms, since it is not linear in S.
 
@@ -132,7 +132,7 @@ class EfficientAttention(nn.Module):
         return torch.einsum("bqhk,bshk->bhqs", asked, weights)
 
     def read(self, queries: Tensor, context: GlobalContext) -> Tensor:
-        """Attend with ``[B, Q, D]`` queries to a context, ``[B, Q, D]``."""
+        """Attends with ``[B, Q, D]`` queries to a context, ``[B, Q, D]``."""
         weights = self._split(self.query(queries)).softmax(-1)
         values = context.values
         if self.key_softmax == "sequence":
@@ -142,7 +142,7 @@ class EfficientAttention(nn.Module):
         return self.output(attended.flatten(-2))
 
     def _weigh_keys(self, tokens: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights of the tokens for each feature, ``[B, S, H, d]``; ``weight`` and ``maximum`` of ``GlobalContext``."""
+        """Weighs the tokens for each feature, ``[B, S, H, d]``; ``weight`` and ``maximum`` of ``GlobalContext``."""
         keys, invalid = self._split(self.key(tokens)), ~valid[..., None, None]
         if self.key_softmax == "features":
             weights = keys.softmax(-1).masked_fill(invalid, 0)
@@ -154,7 +154,7 @@ class EfficientAttention(nn.Module):
         return weights, weights.sum(1), maximum
 
     def _split(self, features: Tensor) -> Tensor:
-        """``[B, S, D] -> [B, S, H, d]``."""
+        """Splits heads, ``[B, S, D] -> [B, S, H, d]``."""
         return features.unflatten(-1, (self.num_heads, -1))
 
 
@@ -209,7 +209,7 @@ class AttentionBlock(nn.Module):
         self.feed_forward = nn.Sequential(*layers, nn.Dropout(dropout), last)
 
     def forward(self, tokens: Tensor, valid: Tensor, num_queries: int | None = None) -> Tensor:
-        """Outputs of the first tokens, which attend to all valid ones.
+        """Computes the outputs of the first tokens, which attend to all valid ones.
 
         Args:
             tokens: ``[B, S, D]``. Invalid ones may hold anything, NaN included.
@@ -223,22 +223,22 @@ class AttentionBlock(nn.Module):
         return self.read(tokens[:, :num_queries], self.context(tokens, valid))
 
     def weights(self, tokens: Tensor, valid: Tensor, num_queries: int | None = None) -> Tensor:
-        """How much of each token the first tokens take (see ``EfficientAttention.weights``), ``[B, H, Q, S]``."""
+        """Tells how much of each token the first tokens take (see ``EfficientAttention.weights``), ``[B, H, Q, S]``."""
         tokens = self.norm(tokens.masked_fill(~valid.unsqueeze(-1), 0))
         return self.attention.weights(tokens[:, :num_queries], tokens, valid)
 
     def context(self, tokens: Tensor, valid: Tensor) -> GlobalContext:
-        """What the block reads of its tokens, ``[B, S, D]`` and ``[B, S]``."""
+        """Computes what the block reads of its tokens, ``[B, S, D]`` and ``[B, S]``."""
         return self.attention.context(self.norm(tokens), valid)
 
     def read(self, queries: Tensor, context: GlobalContext) -> Tensor:
-        """The block's outputs at ``[B, Q, D]`` queries, given the context of all tokens."""
+        """Computes the block's outputs at ``[B, Q, D]`` queries, given the context of all tokens."""
         hidden = self.shortcut(queries) + self.attention.read(self.norm(queries), context)
         return self.end(hidden + self.feed_forward(hidden))
 
 
 def _largest(keys: Tensor) -> Tensor:
-    """Largest key of each feature, -inf without tokens, ``[B, S, H, d] -> [B, H, d]``."""
+    """Finds the largest key of each feature, -inf without tokens, ``[B, S, H, d] -> [B, H, d]``."""
     floor = keys.new_full((keys.shape[0], 1, *keys.shape[2:]), -torch.inf)
     return torch.cat([floor, keys], dim=1).amax(1)
 

@@ -5,14 +5,14 @@ from torch import Tensor
 
 
 def check_sizes(**sizes: int) -> None:
-    """Raise ValueError if a size, given by its argument's name, is below 1."""
+    """Raises ValueError if a size, given by its argument's name, is below 1."""
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}")
 
 
 def unit_variance(embeddings: Tensor) -> Tensor:
-    """L2-normalised, then times the root of their width, ``[..., D]``: a coordinate's mean square is 1.
+    """Scales embeddings to a norm of the root of their width, ``[..., D]``: a coordinate's mean square is 1.
 
     Embeddings of CLIP and CLAP are unit vectors, whose coordinates (about 1 / sqrt(D)) a network without normalisation
     hardly sees. Zero rows stay zero.
@@ -21,6 +21,6 @@ def unit_variance(embeddings: Tensor) -> Tensor:
 
 
 def mean_direction(embeddings: Tensor, valid: Tensor) -> Tensor:
-    """Mean of the unit vectors of the valid embeddings, [B, S, W], bool [B, S] -> [B, W]; 0 where there is none."""
+    """Averages the unit vectors of valid embeddings, [B, S, W], bool [B, S] -> [B, W]; 0 where there is none."""
     directions = F.normalize(embeddings, dim=-1).masked_fill(~valid.unsqueeze(-1), 0)
     return directions.sum(1) / valid.sum(1, keepdim=True).clamp_min(1)

@@ -40,14 +40,13 @@ class DiagonalGaussian:
         """Standard deviations, ``[..., D]``."""
         return (0.5 * self.log_variance).exp()
 
-    def sample(self, draws: int = 1, generator: torch.Generator | None = None) -> Tensor:
-        """Mean of ``draws`` independent samples, with gradients to mean and variance (reparameterised).
+    def sample(self, draws: int = 1) -> Tensor:
+        """Draws the mean of ``draws`` independent samples, with gradients to mean and variance (reparameterised).
 
         The mean of n draws is itself Gaussian with std / sqrt(n), so it costs one draw whatever n is.
 
         Args:
             draws: samples to average, at least 1.
-            generator: source of randomness; torch's global one by default.
 
         Returns:
             ``[..., D]``.
@@ -58,11 +57,11 @@ class DiagonalGaussian:
         if draws < 1:
             raise ValueError(f"draws must be at least 1, got {draws}")
         mean = self.mean
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        noise = torch.randn(mean.shape, device=mean.device, dtype=mean.dtype)
         return mean + noise * (self.std / draws**0.5)
 
     def kl(self) -> Tensor:
-        r"""Divergence from the standard normal in nats, summed over D and averaged over the batch, a scalar (Eq. 5).
+        r"""Computes the divergence from the standard normal in nats, summed over D, averaged over the batch (Eq. 5).
 
         .. math:: \frac{1}{2N} \sum_{n, d} \left( \mu_{nd}^2 + \sigma_{nd}^2 - 1 - \log \sigma_{nd}^2 \right)
 

@@ -11,7 +11,7 @@ from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
 
 
 def keyed_generator(seed: int, key: str | bytes | int, device: torch.device) -> torch.Generator:
-    """Generator of one row, the same for one seed and key in every process.
+    """Makes the generator of one row, the same for one seed and key in every process.
 
     Args:
         seed: changes the noise of all rows.
@@ -24,7 +24,7 @@ def keyed_generator(seed: int, key: str | bytes | int, device: torch.device) -> 
 
 
 def keyed_normal(seed: int, keys: Sequence[str | bytes | int], width: int, device: torch.device) -> Tensor:
-    """Standard normal numbers of each row, float32 ``[rows, width]``."""
+    """Draws standard normal numbers of each row, float32 ``[rows, width]``."""
     noise = torch.empty(len(keys), width, device=device)
     for row, key in zip(noise, keys, strict=True):
         row.normal_(generator=keyed_generator(seed, key, device))
@@ -32,7 +32,7 @@ def keyed_normal(seed: int, keys: Sequence[str | bytes | int], width: int, devic
 
 
 def keyed_draw(gaussian: DiagonalGaussian, seed: int, keys: Sequence[str | bytes | int]) -> Tensor:
-    """One draw of each row's Gaussian, unit vectors ``[rows, width]`` in float32.
+    """Makes one draw of each row's Gaussian, unit vectors ``[rows, width]`` in float32.
 
     Args:
         gaussian: ``[rows, width]``.

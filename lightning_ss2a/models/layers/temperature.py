@@ -11,12 +11,12 @@ MAX_LOG_TEMPERATURE = math.log(100)
 
 
 def initial_log_temperature() -> nn.Parameter:
-    """Logarithm of τ before training, log(1 / 0.07), as a parameter."""
+    """Makes the logarithm of τ before training, log(1 / 0.07), as a parameter."""
     return nn.Parameter(torch.tensor(math.log(INITIAL_TEMPERATURE)))
 
 
 def bounded_temperature(log_temperature: Tensor) -> Tensor:
-    """τ in [1, 100], of the shape of its logarithm; at a bound it still learns its way back."""
+    """Returns τ in [1, 100], of the shape of its logarithm; at a bound it still learns its way back."""
     return _ClampInward.apply(log_temperature, 0.0, MAX_LOG_TEMPERATURE).exp()
 
 

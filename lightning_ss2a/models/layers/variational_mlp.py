@@ -65,7 +65,7 @@ class VariationalMLP(nn.Module):
         nn.init.constant_(self.log_variance_head.bias, initial_log_variance)
 
     def forward(self, inputs: Tensor) -> DiagonalGaussian:
-        """Infer the Gaussian of each input.
+        """Infers the Gaussian of each input.
 
         Args:
             inputs: embeddings, ``[..., input_width]``.

@@ -66,7 +66,7 @@ def _own_size(text: bytes, surface: Any) -> tuple[int, int]:
     return width, height
 
 
-class _Measured(Exception):  # noqa: N818
+class _Measured(Exception):  # noqa: N818 (carries a result, tells of no error)
     """Carries the size out of the drawing program, which then stops."""
 
 

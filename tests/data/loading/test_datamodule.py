@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_ss2a.data import ShardDataModule, ShardError, field_width, manifest_of
+from lightning_ss2a.data import ShardDataModule, ShardError, field_width
+from lightning_ss2a.data.format.compatibility import load_manifests
 from lightning_ss2a.data.loading.batch_order import MemoryPlan
 from lightning_ss2a.errors import InputError
 from tests.data.shards import AUDIO_WIDTH, VISUAL_WIDTH, write_pairs
@@ -33,7 +34,7 @@ def module(datasets, rank=0, world=1, **options) -> RankDataModule:
 
 def epoch_rows(data: ShardDataModule, epoch: int = 0) -> list[list[int]]:
     loader = data.train_dataloader()
-    loader.set_epoch(epoch)
+    loader.load_state_dict({"epoch": epoch, "batch": 0})
     batches = [batch["index"].tolist() for batch in loader]
     assert len(batches) == len(loader)
     return batches
@@ -276,7 +277,7 @@ def test_data_sets_that_do_not_go_together_are_named_with_both_values(tmp_path: 
         (other_views, "views of field 'audio' is None in the first and 2"),
     ):
         with pytest.raises(ShardError, match=message) as error:
-            manifest_of([first, second])
+            load_manifests([first, second])
         assert first in str(error.value)
         assert second in str(error.value)
 

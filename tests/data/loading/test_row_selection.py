@@ -34,7 +34,7 @@ def selected(path, rows: np.ndarray | None, **options) -> ShardDataModule:
 
 def batches(data: ShardDataModule, epoch: int = 0) -> list[Batch]:
     loader = data.train_dataloader()
-    loader.set_epoch(epoch)
+    loader.load_state_dict({"epoch": epoch, "batch": 0})
     return list(loader)
 
 
