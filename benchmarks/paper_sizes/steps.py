@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,10 +80,15 @@ class Pace:
 
 
 class Clock:
-    """Seconds a step of each window; told of the end of every step."""
+    """Seconds a step of each window; told of the end of every step.
 
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
+    Args:
+        pace: which steps are timed.
+        now: tells the time in seconds.
+    """
+
+    def __init__(self, pace: Pace, now: Callable[[], float] = time.perf_counter) -> None:
+        self.pace, self.now = pace, now
         self._step = -pace.warm_up
         self._marks: list[float] = []
 
@@ -91,7 +96,7 @@ class Clock:
         """A step has ended."""
         if self._step >= 0 and self._step % self.pace.window == 0:
             wait()
-            self._marks.append(time.perf_counter())
+            self._marks.append(self.now())
         self._step += 1
 
     @property
@@ -101,10 +106,10 @@ class Clock:
 
 
 class StepTimes(Callback):
-    """Times the steps of ``Trainer.fit`` by a :class:`Clock`."""
+    """Times the steps of ``Trainer.fit`` by a :class:`Clock`; arguments as there."""
 
-    def __init__(self, pace: Pace) -> None:
-        self.clock = Clock(pace)
+    def __init__(self, pace: Pace, now: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = Clock(pace, now)
 
     def on_train_batch_end(self, *_: object) -> None:
         """Count it."""

@@ -155,4 +155,7 @@ def average_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
     """Scales the gradients down to a norm of at most ``max_norm`` (None: leaves them); returns the norm before."""
-    return nn.utils.clip_grad_norm_(parameters, math.inf if max_norm is None else max_norm)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if max_norm is not None:
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    return norm
