@@ -13,7 +13,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_ss2a.callbacks.outputs import run_folder
 from lightning_ss2a.callbacks.protocols import HoldsBatches
 from lightning_ss2a.callbacks.slurm import SlurmJob, slurm_job
-from lightning_ss2a.callbacks.trainer_state import cluster_environment_of, is_last_batch, is_logging_batch
+from lightning_ss2a.callbacks.trainer_state import (
+    cluster_environment_of,
+    is_last_batch,
+    is_logging_batch,
+    original_handlers_of,
+)
 
 
 class GracefulInterrupt(Callback):
@@ -39,23 +44,23 @@ class GracefulInterrupt(Callback):
         self._previous: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Takes Slurm's signal from Lightning; one that comes before training starts waits until then."""
+        """Takes Slurm's signal from Lightning, from now on: one that comes before training starts waits until then."""
+        self._asked = self._agreed = self._requeues = False
         self._job = slurm_job(trainer)
         if self._job is None:
             return
         # Lightning would save between two lines of Python, into the working directory, where any job resumes from it.
         cast(SLURMEnvironment, cluster_environment_of(trainer)).auto_requeue = False
-        if stage == "fit" and _is_main_thread():
-            signal.pthread_sigmask(signal.SIG_BLOCK, [self._job.signal])
+        if stage == "fit":
+            self._listen(self._job.signal)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listens for the signals while training."""
-        self._asked = self._agreed = self._requeues = False
-        if not _is_main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM, *([self._job.signal] if self._job else [])):
-            self._previous[number] = signal.signal(number, self._ask)
-        self._unblock()
+        self._listen(signal.SIGINT, signal.SIGTERM)
+
+    def _listen(self, *numbers: signal.Signals) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._previous |= {number: signal.signal(number, self._ask) for number in numbers}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -85,8 +90,8 @@ class GracefulInterrupt(Callback):
         raise KeyboardInterrupt
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves Slurm's signal as it was; Lightning gives back the others itself."""
-        self._leave_slurm(trainer)
+        """Gives back the signals as at a good end."""
+        self._give_back(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gives back the signals that are still taken; Lightning has put its own handlers away by now.
@@ -94,20 +99,18 @@ class GracefulInterrupt(Callback):
         To put back what it had while training would leave the process with a handler that swallows SIGTERM, and the
         processes forked from it too.
         """
+        self._give_back(trainer)
+
+    def _give_back(self, trainer: Trainer) -> None:
         for number, handler in self._previous.items():
             if signal.getsignal(number) == self._ask:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            # What Lightning took for the handler before its own, and puts back after an exception.
+            if original_handlers_of(trainer).get(number) == self._ask:
+                original_handlers_of(trainer)[number] = handler
         self._previous.clear()
-        self._leave_slurm(trainer)
-
-    def _leave_slurm(self, trainer: Trainer) -> None:
         if self._job is not None:
             cast(SLURMEnvironment, cluster_environment_of(trainer)).auto_requeue = True
-            self._unblock()
-
-    def _unblock(self) -> None:
-        if self._job is not None and _is_main_thread():
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [self._job.signal])
 
     def _ask(self, number: int, frame: Any) -> None:
         if self._job is not None and number == self._job.signal:
@@ -117,10 +120,6 @@ class GracefulInterrupt(Callback):
         if not self._asked:
             self._asked = True
             rank_zero_info("\nFinishing this step, then saving. Ctrl-C again stops at once.")
-
-
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def resume_command(folder: Path, checkpoint: Path) -> str:

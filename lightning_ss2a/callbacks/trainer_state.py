@@ -1,5 +1,7 @@
 """Typed access to what Lightning's trainer holds without declaring it."""
 
+from typing import Any, cast
+
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins.environments import ClusterEnvironment
 
@@ -30,6 +32,11 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
 def cluster_environment_of(trainer: Trainer) -> ClusterEnvironment:
     """Returns what started the processes of a run: Slurm, torchrun, or Lightning itself."""
     return trainer._accelerator_connector.cluster_environment
+
+
+def original_handlers_of(trainer: Trainer) -> dict[int, Any]:
+    """Returns the handlers of signals that Lightning puts back when a run ends, by signal; may be changed."""
+    return cast(dict[int, Any], trainer._signal_connector._original_handlers)
 
 
 def is_test_drive(trainer: Trainer) -> bool:

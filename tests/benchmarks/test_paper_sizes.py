@@ -31,12 +31,10 @@ def work(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.parametrize(("window", "expected"), [(1, [3, 4, 5, 6]), (2, [3.5, 5.5])])
-def test_clock_takes_the_mean_of_each_window(
-    steps: ModuleType, monkeypatch: pytest.MonkeyPatch, window: int, expected: list[float]
-):
+def test_clock_takes_the_mean_of_each_window(steps: ModuleType, window: int, expected: list[float]):
     pace = steps.Pace(warm_up=2, windows=len(expected), window=window)
-    clock, now = steps.Clock(pace), 0.0
-    monkeypatch.setattr(steps.time, "perf_counter", lambda: now)
+    now = 0.0
+    clock = steps.Clock(pace, lambda: now)
     assert pace.steps == 7
     for seconds in range(pace.steps):  # each step takes a second longer than the one before
         now += seconds

@@ -131,7 +131,7 @@ def build_tiny_demo(folder: Path, pairs: Path):
 
 
 def test_the_demo_is_built_from_its_packages(tmp_path, monkeypatch):
-    files = {f"usr/share/tiny/{i}.png": picture_file(plain_picture((i * 10, 0, 0))) for i in range(20)}
+    files = {f"usr/share/tiny/{i}.png": picture_file(plain_picture((i * 10, 0, 9))) for i in range(20)}
     files |= {f"usr/share/tiny/{i}.wav": sound_file(sine(300 + 20 * i, 0.3)) for i in range(20)}
     package = make_package(tmp_path, files)
     (tmp_path / "cache" / "debs").mkdir(parents=True)

@@ -148,14 +148,15 @@ def test_sigterm_may_come_twice(tmp_path: Path, dataset, whole):
     assert largest_difference(fit(tmp_path / "resumed", dataset, [], checkpoint), whole(1)) == 0.0
 
 
-def test_a_handler_that_others_set_meanwhile_stays():
+def test_a_handler_that_others_set_meanwhile_stays(tmp_path: Path):
     def theirs(number, frame) -> None: ...
 
     callback, before = GracefulInterrupt(), signal.getsignal(signal.SIGTERM)
-    callback.on_train_start(None, None)
+    trainer, module = make_trainer(tmp_path), make_module()
+    callback.on_train_start(trainer, module)
     try:
         signal.signal(signal.SIGTERM, theirs)
-        callback.teardown(None, None, "fit")
+        callback.teardown(trainer, module, "fit")
         assert signal.getsignal(signal.SIGTERM) is theirs
         assert signal.getsignal(signal.SIGINT) is not callback._ask
     finally:

@@ -35,7 +35,7 @@ def zoo(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "zoo").mkdir()
     for row in range(8):
-        (tmp_path / "zoo" / f"{row}.png").write_bytes(picture_file(plain_picture((20 * row, 0, 0))))
+        (tmp_path / "zoo" / f"{row}.png").write_bytes(picture_file(plain_picture((20 * row, 0, 9))))
         (tmp_path / "zoo" / f"{row}.wav").write_bytes(sound_file(sine(300 + 50 * row, 0.3)))
     build_pairs("zoo", "pairs", MeanColour(), Loudness(), image_views=2, folds=2, progress=False)
     (tmp_path / "encoders.yaml").write_text(ENCODERS)

@@ -319,7 +319,8 @@ def test_a_teacher_of_other_widths_is_named(tmp_path: Path, dataset: str):
 def test_a_file_that_is_no_teacher_is_named(tmp_path: Path, dataset: str, content: Any):
     path = tmp_path / "file.ckpt"
     if content in ("weights", "foreign"):
-        ours = {"lightning_ss2a": {"format": FORMAT, "architecture": {}}} if content == "weights" else {}
+        parts = {"lightning_ss2a": {"format": FORMAT, "architecture": {}}, "hyper_parameters": {"_class_path": "a.B"}}
+        ours = parts if content == "weights" else {}
         torch.save({"state_dict": nn.Linear(2, 2).state_dict()} | ours, path)
     elif content is not None:
         path.write_bytes(content)
