@@ -16,7 +16,7 @@ class ShardError(InputError):
     """A shard, a manifest or rows to be written are not what they should be; names file, row and field."""
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Gives an exception's message as one line, or its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 

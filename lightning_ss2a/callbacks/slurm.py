@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from lightning_ss2a.callbacks.trainer_state import cluster_environment_of
+from lightning_ss2a.files import local_path
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,10 @@ def requeued_checkpoint(trainer: Trainer) -> Path | None:
     job = slurm_job(trainer)
     if job is None:
         return None
-    # Not by run_folder, which settles the version of a folder that is yet to be made.
+    # Not by run_folder, which settles the version of a folder that is yet to be made. Without a logger, the command has
+    # given each run a root of its own, beside the others.
     logger = trainer.logger
-    root = Path((logger and (logger.root_dir or logger.save_dir)) or trainer.default_root_dir)
+    named = logger and (logger.root_dir or logger.save_dir)
+    root = Path(local_path(named)) if named else Path(local_path(trainer.default_root_dir)).parent
     found = [path for place in (".", "*") for path in root.glob(f"{place}/checkpoints/{job.checkpoint}")]
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)

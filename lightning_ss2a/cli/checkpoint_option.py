@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from lightning_ss2a.cli.errors import naming_base_files
 from lightning_ss2a.config_files import sets_option
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import local_path
 
 NAMES = ("best", "last")
 """Of checkpoints in the newest run that has one."""
@@ -69,7 +70,7 @@ def folder_without_logger(trainer: Namespace) -> Path:
     Args:
         trainer: its options.
     """
-    folder = Path(trainer.default_root_dir or RUNS)
+    folder = Path(local_path(trainer.default_root_dir or RUNS))
     newest = next(iter(_newest_first(folder)), None)
     return folder / f"version_{0 if newest is None else _number(newest) + 1}"
 
@@ -77,13 +78,13 @@ def folder_without_logger(trainer: Namespace) -> Path:
 def _folder_of_runs(trainer: Namespace) -> tuple[Path, str | None]:
     """Where runs of this name are, and the one that the logger names, if it does."""
     if trainer.logger in (None, True):
-        return Path(trainer.default_root_dir or ".", "lightning_logs"), None  # Lightning's choice
+        return Path(local_path(trainer.default_root_dir or "."), "lightning_logs"), None  # Lightning's choice
     loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
     options: dict[str, Any] = next((dict(x.init_args) for x in loggers if isinstance(x, Namespace)), {})
     if "save_dir" not in options:
-        return Path(trainer.default_root_dir or RUNS), None
+        return Path(local_path(trainer.default_root_dir or RUNS)), None
     version = options.get("version")
-    folder = Path(options["save_dir"] or ".", options.get("name") or "")
+    folder = Path(local_path(options["save_dir"] or "."), options.get("name") or "")
     return folder, f"version_{version}" if isinstance(version, int) else version
 
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 import yaml
 
 from lightning_ss2a.config_files import SUFFIXES, with_bases
-from lightning_ss2a.errors import InputError, nearest_name
+from lightning_ss2a.errors import InputError, nearest_name, one_line
 
 Result = TypeVar("Result")
 
@@ -45,7 +45,7 @@ def run_reporting_errors(command: str, call: Callable[[list[str]], Result], args
         cause = _cause_of(error)
         if cause is None or debug or isinstance(cause, BrokenPipeError):
             raise
-        print(f"{command}: error: {' '.join(str(cause).split())} (traceback: --debug)", file=sys.stderr)
+        print(f"{command}: error: {one_line(cause)} (traceback: --debug)", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         if debug:

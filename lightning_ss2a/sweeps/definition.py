@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lightning_ss2a.config_files import with_bases
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import to_path
 from lightning_ss2a.sweeps.base_files import ConfigFile
 from lightning_ss2a.sweeps.records import Direction, Objective
 from lightning_ss2a.sweeps.space import Parameter, SearchSpace
@@ -189,7 +190,7 @@ class Sweep:
     @property
     def root(self) -> Path:
         """The study's folder."""
-        return Path(self.folder, self.name)
+        return to_path(self.folder) / self.name
 
     @property
     def objectives(self) -> list[Objective]:

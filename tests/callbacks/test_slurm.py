@@ -92,6 +92,13 @@ def test_a_refused_requeue_is_told(tmp_path: Path, dataset, job: Path, caplog):
     assert "scontrol requeue 4711 failed (Requeue is disabled): submit the job again yourself" in caplog.text
 
 
+def test_a_run_without_a_logger_goes_on_from_the_folder_of_the_one_before(tmp_path: Path, dataset, job: Path):
+    interrupt(tmp_path / "version_0", dataset, Send(signal.SIGUSR1, at_batch=3))
+    checkpoint = requeued_checkpoint(make_trainer(tmp_path / "version_1"))
+    assert checkpoint is not None
+    assert checkpoint.parent == tmp_path / "version_0" / "checkpoints"
+
+
 def test_the_command_goes_on_in_its_own_job_only(tmp_path: Path, scontrol: Path):
     """The same line thrice, each time cut after 7 of 18 batches, gives what one run gives."""
     folder = tmp_path / "work"

@@ -12,8 +12,8 @@ from lightning_ss2a.errors import InputError
 from tests.cli.test_lightning import command, error_of, folder, trained  # noqa: F401  (a fixture)
 
 
-def trainer_options(**logger) -> Namespace:
-    named = Namespace(class_path="TensorBoardLogger", init_args=Namespace(save_dir="runs", name="manifold", **logger))
+def trainer_options(save_dir="runs", **logger) -> Namespace:
+    named = Namespace(class_path="TensorBoardLogger", init_args=Namespace(save_dir=save_dir, name="manifold", **logger))
     return Namespace(logger=named, default_root_dir=None)
 
 
@@ -48,6 +48,15 @@ def test_the_newest_run_without_a_logger_of_one_s_own(tmp_path: Path, logger, fo
     file = tmp_path / folder / "version_3" / "checkpoints" / "last.ckpt"
     write_runs(tmp_path, str(file))
     assert find_named("last", Namespace(logger=logger, default_root_dir=str(tmp_path))) == str(file)
+
+
+def test_the_newest_run_below_a_url_of_this_machine(tmp_path: Path):
+    file, other = (tmp_path / run / "checkpoints" / "last.ckpt" for run in ("manifold/version_3", "version_4"))
+    write_runs(tmp_path, str(file), str(other))
+    assert find_named("last", trainer_options(f"file://{tmp_path}")) == str(file)
+    without_logger = Namespace(logger=False, default_root_dir=f"file://{tmp_path}")
+    assert find_named("last", without_logger) == str(other)
+    assert folder_without_logger(without_logger) == tmp_path / "version_5"
 
 
 def test_a_name_without_such_a_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -98,6 +98,12 @@ def test_repeats(tmp_path: Path):
     assert Repeat({"seed_everything": 0}).label == "seed_0"
 
 
+def test_the_folder_may_be_a_url_of_this_machine(tmp_path: Path):
+    assert make_sweep(tmp_path, folder=f"file://{tmp_path}", name="s").root == tmp_path / "s"
+    with pytest.raises(InputError, match="only a path of this machine"):
+        _ = make_sweep(tmp_path, folder="s3://bucket").root
+
+
 def test_objectives(tmp_path: Path):
     several = make_sweep(tmp_path, metric=["a", "b"], direction=["maximize", "minimize"]).objectives
     assert [(o.metric, o.maximize) for o in several] == [("a", True), ("b", False)]

@@ -101,9 +101,11 @@ def zero_vectors(column: Column) -> np.ndarray:
     """
     values = column.values if isinstance(column, Ragged) else column
     vectors = np.ascontiguousarray(values).reshape(-1, values.shape[-1])
-    # Integers, many times as fast as float16; the shift takes the sign away, which a zero may have.
+    # Integers, many times as fast as float16; the shift takes the sign away, which a zero may have. Few vectors begin
+    # with a zero, so that the rest of most is not looked at: each block is read once an epoch.
     bits = vectors.view({2: np.uint16, 4: np.uint32}[vectors.dtype.itemsize])
-    zeros = np.flatnonzero(~(bits << 1).any(axis=1))
+    zeros = np.flatnonzero(bits[:, 0] << 1 == 0)
+    zeros = zeros[~(bits[zeros] << 1).any(axis=1)]
     if isinstance(column, Ragged):
         return np.unique(np.searchsorted(column.offsets, zeros, side="right") - 1)
     return np.unique(zeros // max(1, len(vectors) // max(1, len(column))))

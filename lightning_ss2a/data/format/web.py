@@ -5,6 +5,7 @@ import io
 import logging
 import mmap
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -27,6 +28,8 @@ COPIES = 4
 _PARTIAL, _BEYOND_END = 206, 416
 _MISSING = (404, 410)
 _MAY_PASS = (408, 425, 429, 500, 502, 503, 504)
+
+_one_at_a_time = threading.Lock()
 
 _Result = TypeVar("_Result")
 logger = logging.getLogger(__name__)
@@ -72,7 +75,8 @@ class WebFile:
             try:
                 return _patiently(self.url, partial(_ask_range, self.url, start, stop))[: stop - start]
             except _NoRangesError as answer:
-                self._copy = _download(self.url, answer.version)
+                with _one_at_a_time:  # threads read the blocks of a shard, and would each copy it
+                    self._copy = _download(self.url, answer.version)
         return self._copy[start:stop]
 
 

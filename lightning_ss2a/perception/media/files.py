@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_ss2a.errors import InputError
+from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.media.qt_resources import open_resources
 from lightning_ss2a.perception.media.svg import BITMAP_FORMATS, MOST_PIXELS, draw_svg, is_too_large
 from lightning_ss2a.perception.packages import media_package
@@ -144,7 +144,7 @@ def _open_bitmap(data: bytes, name: str) -> Any:
             return (_eight_bits(image) if image.mode.startswith("I") else image).convert("RGBA")
     except Exception as error:  # Pillow passes on whatever its decoders raise: struct.error, zlib.error, SyntaxError
         unknown = isinstance(error, pillow.UnidentifiedImageError)
-        reason = "of no known type" if unknown else " ".join(str(error).split())
+        reason = "of no known type" if unknown else one_line(error)
         raise InputError(f"{name}: not a picture ({reason}); needs {', '.join(BITMAP_FORMATS)} or SVG") from error
 
 

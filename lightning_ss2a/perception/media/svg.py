@@ -5,7 +5,7 @@ import zlib
 from typing import Any
 from urllib.request import urlopen
 
-from lightning_ss2a.errors import InputError
+from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.packages import media_package
 
 BITMAP_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -42,7 +42,7 @@ def draw_svg(data: bytes, longest_side: int) -> bytes:
             scale = 1
         return surface.convert(bytestring=text, scale=scale, url_fetcher=_embedded)
     except Exception as error:  # cairosvg passes on whatever its parser, cairo or the file's numbers raise
-        raise InputError(f"not an SVG picture that can be drawn ({' '.join(str(error).split())})") from error
+        raise InputError(f"not an SVG picture that can be drawn ({one_line(error)})") from error
 
 
 def is_too_large(image: Any) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_ss2a.errors import InputError, did_you_mean
+from lightning_ss2a.errors import InputError, did_you_mean, one_line
 from lightning_ss2a.metric_names import is_baseline
 from lightning_ss2a.sweeps.definition import Repeat
 from lightning_ss2a.sweeps.records import TrialRecord
@@ -262,7 +262,7 @@ class Coordinator:
     def _give_back(self, error: BaseException) -> None:
         """Puts running trials back into the queue; they were not to blame."""
         self.pool.stop()
-        why = f": {' '.join(str(error).split())[:300]}" if isinstance(error, Exception) else ""
+        why = f": {one_line(error)[:300]}" if isinstance(error, Exception) else ""
         with contextlib.suppress(Exception):  # a storage that is gone; the next process recovers them
             self.queue.give_back(f"the sweep was stopped{why}")
         self.running.clear()

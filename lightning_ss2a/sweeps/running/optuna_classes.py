@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from lightning_ss2a.errors import InputError, did_you_mean
+from lightning_ss2a.errors import InputError, did_you_mean, one_line
 from lightning_ss2a.sweeps.definition import GRID, ClassSpec, Sweep, class_name
 from lightning_ss2a.sweeps.running.storage import import_optuna, quietly
 
@@ -49,7 +49,7 @@ def _rehearse(sweep: Sweep, sampler: "optuna.samplers.BaseSampler") -> None:
                 sweep.space.suggest(trial)
                 study.tell(trial, [0.0] * len(sweep.objectives))
     except (TypeError, ValueError, ImportError) as error:
-        raise InputError(f"sampler {class_name(sweep.sampler)}: {' '.join(str(error).split())}") from error
+        raise InputError(f"sampler {class_name(sweep.sampler)}: {one_line(error)}") from error
 
 
 def build_pruner(spec: ClassSpec | None) -> "optuna.pruners.BasePruner":
@@ -85,7 +85,7 @@ def _built(option: str, spec: ClassSpec, module: ModuleType, kind: type, default
     except ArgumentError as error:
         raise InputError(f"{option}: {_explain(error, class_name(spec), module, kind)}") from error
     except (TypeError, ValueError, ImportError) as error:
-        raise InputError(f"{option}: {class_name(spec)}: {' '.join(str(error).split())}") from error
+        raise InputError(f"{option}: {class_name(spec)}: {one_line(error)}") from error
 
 
 def _explain(error: ArgumentError, name: str, module: ModuleType, kind: type) -> str:

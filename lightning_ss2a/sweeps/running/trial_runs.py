@@ -24,7 +24,7 @@ class Runs:
     def __init__(self, sweep: Sweep) -> None:
         self.sweep, self.space = sweep, sweep.space
         self.repeats = sweep.all_repeats
-        self.preparation = Preparation(sweep.prepare or {}, Path(sweep.folder, "prepared"))
+        self.preparation = Preparation(sweep.prepare or {}, sweep.root.parent / "prepared")
         self._configs, self._overrides = sweep.config_files(), sweep.all_overrides()
         self.options({}, self.repeats[0])  # every placeholder stands for something
 

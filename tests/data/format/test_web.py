@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -142,6 +143,15 @@ def test_a_server_without_ranges_sends_each_shard_once(tmp_path, caplog):
         assert asked[SHARD, "range"] <= 8
         assert validate_dataset(url) == []
     assert caplog.text.count("knows no byte ranges") == 1
+
+
+def test_threads_share_a_copy(tmp_path):
+    make_dataset(tmp_path)
+    with serve(tmp_path, ranges=False) as (url, asked):
+        reader = ShardReader(url)
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda _: reader.read("train", 0, 0, 1), range(8)))
+        assert asked[SHARD, "whole"] == 1
 
 
 def test_a_copy_does_not_outlive_the_file_that_it_was_made_of(tmp_path):

@@ -12,8 +12,8 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import FolderLock
 from lightning_ss2a.sweeps.reporting.results import best_trial, write_results
 from lightning_ss2a.sweeps.running.messages import Answer, Done, Failed, RunTask, Task
+from tests.limits import largest_file
 from tests.sweeps.running.coordinators import make_coordinator, make_sweep
-from tests.sweeps.running.limits import files_of_at_most
 
 
 def test_files_of_a_sweep_that_has_ended(tmp_path: Path):
@@ -61,7 +61,7 @@ def test_results_that_cannot_be_written_are_told_with_their_file(tmp_path: Path)
             write_results(coordinator, Console(file=io.StringIO()))
         path.rmdir() if path.suffix else path.unlink()
         (root / "aside").rename(path)
-    with files_of_at_most(10), pytest.raises(InputError, match=f"{root}.*File too large"):
+    with largest_file(10), pytest.raises(InputError, match=f"{root}.*File too large"):
         write_results(coordinator, Console(file=io.StringIO()))
     kept = {path: content for path, content in before.items() if "board" not in path.parts}
     assert {path: path.read_bytes() for path in kept} == kept

@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.running.storage import _without_password, open_storage, storage_errors_explained
-from tests.sweeps.running.limits import files_of_at_most
+from tests.limits import largest_file
 
 
 def test_sqlite_by_default_and_only_there_is_a_folder_made(tmp_path: Path):
@@ -57,7 +57,7 @@ def test_a_journal_whose_disk_is_full_stays_whole(tmp_path: Path):
     study = optuna.create_study(storage=open_storage(url, tmp_path), study_name="s")
     before = Path(url).read_bytes()
     with (
-        files_of_at_most(len(before) + 100),
+        largest_file(len(before) + 100),
         pytest.raises(InputError) as error,
         storage_errors_explained(url, tmp_path),
     ):
