@@ -102,8 +102,8 @@ def _explained(error: Exception, url: str | None, folder: Path) -> InputError:
     *_, cause = chain(error)  # Optuna's own words are about something else
     reason = " ".join(str(cause).split()).partition("(Background on this error")[0][:300]
     place = f"storage {folder / 'study.db' if url is None else _without_password(url)}"
-    if is_outside(error) or "disk is full" in reason:
-        return InputError(f"{place}: cannot be written: {reason}; make room, then the same command goes on")
+    if is_outside(error) or any(words in reason for words in ("disk is full", "readonly database")):
+        return InputError(f"{place}: cannot be written: {reason}; mend it, then the same command goes on")
     if "locked" in reason:
         return InputError(f"{place}: {reason} by another process, for {SQLITE_WAIT_SECONDS} s; try again")
     if isinstance(cause, KeyError) and "Record does not exist" in reason:

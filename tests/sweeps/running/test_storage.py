@@ -62,7 +62,7 @@ def test_a_journal_whose_disk_is_full_stays_whole(tmp_path: Path):
         storage_errors_explained(url, tmp_path),
     ):
         study.enqueue_trial({"x": 1})
-    assert str(error.value).startswith(f"storage {url}: cannot be written: [Errno 27] File too large; make room")
+    assert str(error.value).startswith(f"storage {url}: cannot be written: [Errno 27] File too large; mend it")
     assert Path(url).read_bytes() == before
     study.enqueue_trial({"x": 1})
     assert len(study.trials) == 1
@@ -150,7 +150,15 @@ def test_a_full_sqlite_disk(tmp_path: Path):
     event.listen(engine, "begin", lambda held: held.exec_driver_sql(f"PRAGMA max_page_count = {pages}"))
     with pytest.raises(InputError) as error, storage_errors_explained(None, tmp_path):
         study.set_user_attr("x", "y" * 100_000)
-    assert "study.db: cannot be written: database or disk is full; make room" in str(error.value)
+    assert "study.db: cannot be written: database or disk is full; mend it" in str(error.value)
+
+
+def test_a_read_only_sqlite(tmp_path: Path):
+    study = optuna.create_study(storage=open_storage(None, tmp_path), study_name="s")
+    event.listen(study._storage._backend.engine, "begin", lambda held: held.exec_driver_sql("PRAGMA query_only = 1"))
+    with pytest.raises(InputError) as error, storage_errors_explained(None, tmp_path):
+        study.set_user_attr("x", "y")
+    assert "study.db: cannot be written: attempt to write a readonly database; mend it" in str(error.value)
 
 
 def test_other_errors_are_left_alone(tmp_path: Path):
