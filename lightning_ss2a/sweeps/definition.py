@@ -15,7 +15,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.base_files import ConfigFile
 from lightning_ss2a.sweeps.reporting.paper_table import Table, check_table
 from lightning_ss2a.sweeps.running.records import Direction, Objective
-from lightning_ss2a.sweeps.space import Parameter, SearchSpace
+from lightning_ss2a.sweeps.space import Parameter, SearchSpace, check_text
 
 ClassSpec = dict[str, Any] | str
 """A class and its arguments, ``{class_path: ..., init_args: {...}}``; or its name alone."""
@@ -156,6 +156,7 @@ class Sweep:
             raise InputError(f"name: a sweep needs one, of letters, digits, '_', '.' and '-'; found {self.name!r}")
         if len(self.name) > LONGEST_NAME:
             raise InputError(f"name: is the name of a folder, too: {len(self.name)} letters are above {LONGEST_NAME}")
+        check_text(self.folder, "folder")
         space = self.space  # refuses what is no space
         trials = 1 if self.trials is None else self.trials
         counts = (

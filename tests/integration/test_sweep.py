@@ -28,7 +28,7 @@ from tests.integration.sweeps import (
     write_base,
     write_sweep,
 )
-from tests.sweeps.running.limits import files_of_at_most
+from tests.limits import largest_file
 
 SMALL = {
     **GRID,
@@ -138,7 +138,7 @@ def test_trials_that_cannot_be_written_or_hang(tmp_path: Path):
     (folder / "base.yaml").write_text(base.replace("enable_checkpointing: false", "enable_checkpointing: true"))
     points = {"model.manifold.width": {"choices": [12, 4000]}, SLEEP: {"choices": [0.0, 1000.0]}}
     write_sweep(folder, parameters=points, retries=0, max_silent_minutes=0.5)
-    with files_of_at_most(2_000_000):  # the wide model's checkpoint is larger
+    with largest_file(2_000_000):  # the wide model's checkpoint is larger
         printed = sweep(folder, status=2)
     (line,) = [line for line in printed.splitlines() if "error" in line]
     assert "File too large" in line

@@ -16,7 +16,7 @@ from lightning_ss2a.sweeps.reporting.hparams_board import write_board
 from lightning_ss2a.sweeps.running.records import TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
 from tests.hparams_tab import NUMBER, HParamsTab
-from tests.sweeps.running.limits import files_of_at_most
+from tests.limits import largest_file
 from tests.sweeps.studies import BOTTLENECK, DROPOUT, LOSS, LR, NORM, SSMS, WIDTH, realistic
 
 
@@ -106,7 +106,7 @@ def test_a_full_disk_leaves_the_files_that_were_there_and_no_others(tmp_path: Pa
     records, space = realistic(count=4)
     write_board(tmp_path, records, [SSMS], space)
     before = all_files(tmp_path)
-    with files_of_at_most(100), pytest.raises(OSError, match="File too large"):
+    with largest_file(100), pytest.raises(OSError, match="File too large"):
         write_board(tmp_path, records, [LOSS], space)
     assert all_files(tmp_path) == before
 

@@ -12,12 +12,12 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import FolderLock
 from lightning_ss2a.sweeps.reporting.results import best_trial, write_results
 from lightning_ss2a.sweeps.running.messages import Answer, Done, Failed, RunTask, Task
+from tests.limits import largest_file
 from tests.sweeps.running.coordinators import make_coordinator, make_sweep
-from tests.sweeps.running.limits import files_of_at_most
 
 
 def test_files_of_a_sweep_that_has_ended(tmp_path: Path):
-    coordinator, _ = make_coordinator(make_sweep(tmp_path))
+    coordinator, _ = make_coordinator(make_sweep(tmp_path, folder=f"{tmp_path}/my sweeps"))
     coordinator.run()
     printed = io.StringIO()
     lock = FolderLock(coordinator.sweep.root)  # another sweep of this study writes its results
@@ -30,7 +30,8 @@ def test_files_of_a_sweep_that_has_ended(tmp_path: Path):
     first, second = (root / "best.yaml").read_text().splitlines()
     assert first == "# Trial 2 of the sweep s: val/x 30 (one run)."
     assert second == f"fit -c {tmp_path}/base.yaml --seed_everything=0 --model.x=3"
-    assert f"lightning fit -c {root}/best.yaml" in printed.getvalue()
+    assert f"lightning fit -c '{root}/best.yaml'" in printed.getvalue()
+    assert f"tensorboard --logdir '{root}'" in printed.getvalue()
 
 
 def test_reasons_are_written_where_no_trial_is_complete(tmp_path: Path):
@@ -61,7 +62,7 @@ def test_results_that_cannot_be_written_are_told_with_their_file(tmp_path: Path)
             write_results(coordinator, Console(file=io.StringIO()))
         path.rmdir() if path.suffix else path.unlink()
         (root / "aside").rename(path)
-    with files_of_at_most(10), pytest.raises(InputError, match=f"{root}.*File too large"):
+    with largest_file(10), pytest.raises(InputError, match=f"{root}.*File too large"):
         write_results(coordinator, Console(file=io.StringIO()))
     kept = {path: content for path, content in before.items() if "board" not in path.parts}
     assert {path: path.read_bytes() for path in kept} == kept

@@ -28,8 +28,8 @@ from lightning_ss2a.sweeps.running.messages import (
 from lightning_ss2a.sweeps.running.owner import BEAT_SECONDS
 from lightning_ss2a.sweeps.running.queue import MAKER
 from lightning_ss2a.sweeps.space import Parameter
+from tests.limits import largest_file
 from tests.sweeps.running.coordinators import Work, learned, make_coordinator, make_sweep, option
-from tests.sweeps.running.limits import files_of_at_most
 from tests.sweeps.running.queues import make_queue, slots
 
 
@@ -197,7 +197,7 @@ def test_a_run_that_died_of_a_disk_that_takes_nothing(tmp_path: Path):
 
     sweep = make_sweep(tmp_path, retries=0)
     coordinator, _ = make_coordinator(sweep, work)
-    with files_of_at_most(1000), pytest.raises(InputError) as error:
+    with largest_file(1000), pytest.raises(InputError) as error:
         coordinator.run()
     assert f"trial 0: its process died; {sweep.root}: File too large; no trial's fault" in str(error.value)
     assert states(coordinator) == ["failed", "waiting", "waiting", "waiting"]

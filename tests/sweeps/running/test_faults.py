@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightning_ss2a.sweeps.running.faults import chain, is_outside, why_unwritable
-from tests.sweeps.running.limits import files_of_at_most
+from tests.limits import largest_file
 
 
 def test_errors_that_led_to_an_error_but_not_those_that_were_dealt_with():
@@ -34,6 +34,6 @@ def test_what_may_be_the_trial_s_fault(error: Exception):
 def test_a_folder_that_takes_no_file(tmp_path: Path):
     assert why_unwritable(tmp_path) is None
     assert why_unwritable(tmp_path / "gone") == f"{tmp_path / 'gone'}: No such file or directory"
-    with files_of_at_most(1000):
+    with largest_file(1000):
         assert why_unwritable(tmp_path) == f"{tmp_path}: File too large"
     assert list(tmp_path.iterdir()) == []

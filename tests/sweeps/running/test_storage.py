@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.sweeps.running.storage import _without_password, open_storage, storage_errors_explained
-from tests.sweeps.running.limits import files_of_at_most
+from tests.limits import largest_file
 
 
 def test_sqlite_by_default_and_only_there_is_a_folder_made(tmp_path: Path):
@@ -24,6 +24,14 @@ def test_sqlite_by_default_and_only_there_is_a_folder_made(tmp_path: Path):
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     assert not (tmp_path / "c").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"a", "x.journal", "y.journal", "z.db"}
+
+
+def test_a_folder_of_any_name(tmp_path: Path):
+    folder = tmp_path / "what? {z} 100% %41#\udcff"
+    study = optuna.create_study(storage=open_storage(None, folder), study_name="s")
+    study.enqueue_trial({"x": 1})
+    assert list(tmp_path.rglob("*")) == [folder, folder / "study.db"]
+    assert len(optuna.load_study(storage=open_storage(None, folder), study_name="s").trials) == 1
 
 
 def test_a_transaction_has_sqlite_for_itself_from_its_beginning(tmp_path: Path):
@@ -57,7 +65,7 @@ def test_a_journal_whose_disk_is_full_stays_whole(tmp_path: Path):
     study = optuna.create_study(storage=open_storage(url, tmp_path), study_name="s")
     before = Path(url).read_bytes()
     with (
-        files_of_at_most(len(before) + 100),
+        largest_file(len(before) + 100),
         pytest.raises(InputError) as error,
         storage_errors_explained(url, tmp_path),
     ):

@@ -28,7 +28,7 @@ from lightning_ss2a.sweeps.running.messages import (
     RunTask,
 )
 from lightning_ss2a.sweeps.running.worker import Worker, run_other_rank
-from tests.sweeps.running.limits import files_of_at_most
+from tests.limits import largest_file
 
 
 class Line:
@@ -177,7 +177,7 @@ def test_a_log_that_cannot_be_written(task: RunTask, tmp_path: Path):
         talk(callbacks)
         raise ValueError("wrong width")
 
-    with files_of_at_most(1000):
+    with largest_file(1000):
         assert answer(task, talk, {"val/x": 1.0}).value == {"val/x": 1.0}  # a shorter log is no reason to lose a run
         assert answer(task, talk_and_fail).reason == "ValueError: wrong width"
     (tmp_path / "file").touch()
