@@ -1,7 +1,9 @@
 """How both commands fail: one clear line, exit status 2; the traceback only with ``--debug``."""
 
 import argparse
+import contextlib
 import inspect
+import io
 import re
 import signal
 import sys
@@ -40,7 +42,8 @@ def run_reporting_errors(command: str, call: Callable[[list[str]], Result], args
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        return call(arguments)
+        with _any_name_printable():
+            return call(arguments)
     except Exception as error:
         cause = _cause_of(error)
         if cause is None or debug or isinstance(cause, BrokenPipeError):
@@ -52,6 +55,23 @@ def run_reporting_errors(command: str, call: Callable[[list[str]], Result], args
             raise
         print(f"{command}: interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
+
+
+@contextlib.contextmanager
+def _any_name_printable() -> Iterator[None]:
+    """Prints as escapes what standard output's encoding lacks, such as names of files that are not UTF-8.
+
+    Or what was done would end as a failure, because it could not be told.
+    """
+    out = sys.stdout
+    if not isinstance(out, io.TextIOWrapper) or out.errors != "strict":
+        yield
+        return
+    out.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        out.reconfigure(errors="strict")
 
 
 def _cause_of(error: BaseException | None) -> BaseException | None:
@@ -121,6 +141,8 @@ def _shortened(line: str) -> str:
 
 
 def _advice(text: str) -> str:
+    if "surrogates not allowed" in text:
+        return "; a configuration holds UTF-8 only: rename the file or folder"
     no_model = re.search(r"arguments are required: \w+\.model", text)
     return "; name a configuration, for example -c configs/manifold.yaml" if no_model else ""
 

@@ -15,7 +15,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import to_path
 from lightning_ss2a.sweeps.base_files import ConfigFile
 from lightning_ss2a.sweeps.records import Direction, Objective
-from lightning_ss2a.sweeps.space import Parameter, SearchSpace
+from lightning_ss2a.sweeps.space import Parameter, SearchSpace, check_text
 from lightning_ss2a.sweeps.table_layout import Table, check_table
 
 ClassSpec = dict[str, Any] | str
@@ -157,6 +157,7 @@ class Sweep:
             raise InputError(f"name: a sweep needs one, of letters, digits, '_', '.' and '-'; found {self.name!r}")
         if len(self.name) > LONGEST_NAME:
             raise InputError(f"name: is the name of a folder, too: {len(self.name)} letters are above {LONGEST_NAME}")
+        check_text(self.folder, "folder")
         space = self.space  # refuses what is no space
         trials = 1 if self.trials is None else self.trials
         counts = (

@@ -90,7 +90,7 @@ class Parameter:
             raise InputError(f"{where}: step and log belong to a range (low, high)")
         else:
             for option in options:
-                _check_text(str(option), where)
+                check_text(str(option), where)
 
     def _check_range(self, where: str) -> None:
         low, high = self.bounds
@@ -290,7 +290,7 @@ def arguments(assignments: Mapping[str, Any]) -> list[str]:
     return [f"--{path}={value if isinstance(value, str) else json.dumps(value)}" for path, value in assignments.items()]
 
 
-def _check_text(text: str, where: str) -> None:
+def check_text(text: str, where: str) -> None:
     """Refuses a text that no table could hold.
 
     Raises:

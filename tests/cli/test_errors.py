@@ -1,7 +1,9 @@
 """What a user sees when something is wrong: one line, exit status 2, the nearest right name."""
 
 import argparse
+import io
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,18 @@ def test_debug_shows_the_traceback_and_is_no_argument(error):
 
     with pytest.raises(type(error)):
         run_reporting_errors("ss2a", call, ["inspect", "--debug"])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "shown"),
+    [("utf-8", "not\udcff", b"not\\udcff: good"), ("ascii", "box \u2502", b"box \\u2502: good")],
+)
+def test_names_beyond_the_encoding_of_the_output_are_printed_as_escapes(monkeypatch, encoding, name, shown):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    run_reporting_errors("ss2a", lambda _: print(f"{name}: good", flush=True), [])
+    assert written.getvalue().strip() == shown
+    assert sys.stdout.errors == "strict"
 
 
 def test_our_own_mistakes_are_not_hidden():

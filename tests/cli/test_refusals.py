@@ -29,6 +29,14 @@ def test_a_switch_of_the_trainer_out_of_range(folder: Path, capsys, option: str,
     assert f"lightning: error: {expected}" in error_of(command("fit", option, *TEACHERLESS), capsys)
 
 
+@pytest.mark.parametrize("option", ["--data.datasets", "--trainer.logger.save_dir"])
+def test_a_name_that_no_configuration_could_hold(folder: Path, capsys, option: str):  # noqa: F811
+    line = error_of(command("fit", f"{option}=not\udcff"), capsys)
+    assert f"{option[2:].rpartition('.')[0]}: " in line
+    assert "a configuration holds UTF-8 only: rename the file or folder" in line
+    assert not Path("runs").exists()
+
+
 def test_an_interval_of_time_is_none_of_batches(folder: Path):  # noqa: F811
     build_cli(command("fit", "--trainer.max_epochs=1", "--trainer.val_check_interval=00:00:00:01", *TEACHERLESS))
 

@@ -114,6 +114,7 @@ def test_objectives(tmp_path: Path):
     ("options", "message"),
     [
         ({"name": "two words"}, "name: a sweep needs one"),
+        ({"folder": "not\udcff"}, r"folder: 'not\\udcff' cannot be written as UTF-8"),
         ({"name": ".hidden"}, "name: a sweep needs one"),
         ({"gpus_per_worker": -1}, "gpus_per_worker is -1, needs at least 0"),
         ({"trials": 0}, "trials is 0, needs at least 1"),

@@ -4,6 +4,7 @@ It lies in ``truth/`` beside the shards, ``SPLIT-000000.npz`` for the shard ``SP
 reads it in training.
 """
 
+import io
 import json
 import os
 from dataclasses import asdict, dataclass, field
@@ -134,8 +135,10 @@ class TruthFiles:
         if not self._parts:
             return
         arrays = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
+        content = io.BytesIO()  # numpy leaves an archive open that a full disk stops, and Python then complains of it
+        np.savez(content, **arrays)
         with WholeFile(self.dataset / TRUTH / f"{self.split}-{self.number:06d}.npz", durable=True) as stream:
-            np.savez(stream, **arrays)
+            stream.write(content.getbuffer())
         self._parts, self._waiting, self.number = [], 0, self.number + 1
 
 

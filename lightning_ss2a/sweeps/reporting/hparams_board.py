@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_ss2a.callbacks.hyperparameters import session_end, session_start
+from lightning_ss2a.files import write_whole
 from lightning_ss2a.sweeps.records import Objective, TrialRecord
 from lightning_ss2a.sweeps.space import Parameter
 from lightning_ss2a.sweeps.text import setting_text
@@ -97,14 +98,16 @@ def _picture(path: Path) -> "Summary":
 def _write_events(folder: Path, summaries: "Sequence[Summary]", step: int) -> None:
     """Lets a folder hold one file with these summaries.
 
-    Its name is new, and later in the order: TensorBoard, once it has read a file, looks only for what was appended to
-    it, but goes on to the next.
+    Its name is new, and later in the order, also where the clock was set back: TensorBoard, once it has read a file,
+    looks only for what was appended to it, but goes on to the next.
     """
     folder.mkdir(parents=True, exist_ok=True)
     old = list(folder.glob(f"{EVENTS}*"))
-    temporary = folder / "board.writing"  # without "tfevents", so that TensorBoard does not read half a file
-    temporary.write_bytes(_records(summaries, step))
-    os.replace(temporary, folder / f"{EVENTS}{time.time_ns()}.sweep")
+    numbers = [file.name.removeprefix(EVENTS).partition(".")[0] for file in old]
+    later = max([time.time_ns(), *(int(number) + 1 for number in numbers if number.isdecimal())])
+    # Without "tfevents", so that TensorBoard does not read half a file.
+    temporary = write_whole(folder / "board.writing", _records(summaries, step))
+    os.replace(temporary, folder / f"{EVENTS}{later}.sweep")
     for other in old:
         other.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 from rich.console import Console
 
@@ -101,8 +102,9 @@ def _header(best: TrialRecord, sweep: Sweep) -> str:
 
 
 def _next_steps(root: Path, best: TrialRecord, sweep: Sweep) -> list[str]:
+    config = quote(str(root / BEST))
     return [
         f"All trials:  {root / 'trials.csv'}, every run's metrics: {root / 'runs.csv'}, pictures: {root / 'figures'}",
-        f"Best:        lightning {sweep.command} -c {root / BEST}   (trial {best.number}: {root / best.folder})",
-        f"Look at it:  tensorboard --logdir {root}",
+        f"Best:        lightning {sweep.command} -c {config}   (trial {best.number}: {root / best.folder})",
+        f"Look at it:  tensorboard --logdir {quote(str(root))}",
     ]

@@ -5,10 +5,12 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,6 +28,8 @@ CONNECT_SECONDS = 10
 
 SQLITE_WAIT_SECONDS = 60
 """How long a process waits while another writes."""
+
+_SQLITE_OPTIONS: dict[str, Any] = {"timeout": SQLITE_WAIT_SECONDS, "isolation_level": None}
 
 
 def import_optuna() -> Any:
@@ -60,10 +64,9 @@ def open_storage(url: str | None, folder: Path) -> "optuna.storages.BaseStorage"
             return optuna.storages.JournalStorage(_whole_lines(journal))
         if url is None:
             folder.mkdir(parents=True, exist_ok=True)
-        address = f"sqlite:///{folder / 'study.db'}" if url is None else url
         with quietly():
             # What get_storage makes of it remembers trials that have ended, and knows those that others took.
-            return optuna.storages.get_storage(_sqlite(address) if address.startswith("sqlite") else _server(address))
+            return optuna.storages.get_storage(_sqlite_file(folder / "study.db") if url is None else _at(url))
     except InputError:
         raise
     except Exception as error:  # of the database's driver, whichever that is
@@ -102,8 +105,8 @@ def _explained(error: Exception, url: str | None, folder: Path) -> InputError:
     *_, cause = chain(error)  # Optuna's own words are about something else
     reason = " ".join(str(cause).split()).partition("(Background on this error")[0][:300]
     place = f"storage {folder / 'study.db' if url is None else _without_password(url)}"
-    if is_outside(error) or "disk is full" in reason:
-        return InputError(f"{place}: cannot be written: {reason}; make room, then the same command goes on")
+    if is_outside(error) or any(words in reason for words in ("disk is full", "readonly database")):
+        return InputError(f"{place}: cannot be written: {reason}; mend it, then the same command goes on")
     if "locked" in reason:
         return InputError(f"{place}: {reason} by another process, for {SQLITE_WAIT_SECONDS} s; try again")
     if isinstance(cause, KeyError) and "Record does not exist" in reason:
@@ -213,13 +216,21 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
         content = content[file.write(content) :]
 
 
-def _server(url: str) -> Any:
-    """Opens a database on a server; one that does not answer is given up soon."""
+def _at(url: str) -> Any:
+    """Opens a database at a URL; a server that does not answer is given up soon."""
+    if url.startswith("sqlite"):
+        return _sqlite(url, {"connect_args": _SQLITE_OPTIONS})
     wait = {"connect_timeout": CONNECT_SECONDS} if re.match(r"postgresql(\+psycopg2?)?:", url) else {}
     return _database(url, {"connect_args": wait})
 
 
-def _sqlite(url: str) -> Any:
+def _sqlite_file(file: Path) -> Any:
+    """Opens SQLite by its path; in a URL, ``?`` and braces, as names of folders may have, mean other things."""
+    connect = partial(sqlite3.connect, file.absolute(), check_same_thread=False, **_SQLITE_OPTIONS)
+    return _sqlite("sqlite:///study.db", {"creator": connect})
+
+
+def _sqlite(url: str, options: Mapping[str, Any]) -> Any:
     """Opens SQLite so that two processes never take the same trial.
 
     Optuna reads a trial's state with a lock and then writes it; SQLite has no such locks of rows, and two processes
@@ -227,7 +238,7 @@ def _sqlite(url: str) -> Any:
     """
     from sqlalchemy import event  # Optuna needs it
 
-    storage = _database(url, {"connect_args": {"timeout": SQLITE_WAIT_SECONDS, "isolation_level": None}})
+    storage = _database(url, options)
     event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return storage
 

@@ -1,5 +1,6 @@
 """Simulated data sets: the same bytes from the same arguments, a truth for every row, builds that go on."""
 
+import gc
 import math
 import os
 import subprocess
@@ -21,6 +22,7 @@ from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
 from tests.data.shard_examples import read_everything, same_data
 from tests.data.simulation.test_world import SMALL
+from tests.limits import largest_file
 
 ROWS = {"pairs": 700, "scenes": 300, "videos": 70}
 
@@ -222,6 +224,16 @@ def test_the_truth_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "replace", replacing)
     small(tmp_path)
     assert os.stat(tmp_path / "truth" / "train-000000.npz").st_ino in synced
+
+
+def test_a_truth_that_a_full_disk_stops_is_told_once(tmp_path: Path, monkeypatch):
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    with largest_file(10_000), pytest.raises(OSError, match=r"File too large: .*truth/train-000000.npz"):
+        small(tmp_path, shard_rows=400)
+    gc.collect()
+    assert not unraisable
+    assert not list(tmp_path.iterdir())
 
 
 def test_scenes_of_few_classes_where_nothing_is_mismatched(tmp_path: Path):

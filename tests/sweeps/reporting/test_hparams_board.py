@@ -16,6 +16,7 @@ from lightning_ss2a.sweeps.reporting.figures import write_figures
 from lightning_ss2a.sweeps.reporting.hparams_board import write_board
 from lightning_ss2a.sweeps.space import Parameter
 from tests.hparams_tab import NUMBER, HParamsTab
+from tests.limits import largest_file
 from tests.sweeps.studies import BOTTLENECK, DROPOUT, LOSS, LR, NORM, SSMS, WIDTH, realistic
 
 
@@ -88,6 +89,26 @@ def test_a_trial_that_went_on_is_replaced_by_a_later_file(tmp_path: Path):
     assert second.name > first.name
     assert sorted(path.name for path in (tmp_path / "board").glob("*/")) == ["0000", "0001"]
     assert events_of(second.parent).Scalars("val/ssms")[0].value == 2.5
+
+
+def test_a_later_file_comes_later_where_the_clock_was_set_back(tmp_path: Path):
+    space, records = {"x": Parameter(low=0, high=3)}, [TrialRecord(0, "running", {"x": 1})]
+    write_board(tmp_path, records, [SSMS], space)
+    (first,) = (tmp_path / "board" / "0000").iterdir()
+    tomorrow = first.with_name(f"events.out.tfevents.{time.time_ns() + 86400 * 10**9}.sweep")
+    first.rename(tomorrow)
+    write_board(tmp_path, records, [SSMS], space)
+    (second,) = (tmp_path / "board" / "0000").iterdir()
+    assert second.name > tomorrow.name
+
+
+def test_a_full_disk_leaves_the_files_that_were_there_and_no_others(tmp_path: Path):
+    records, space = realistic(count=4)
+    write_board(tmp_path, records, [SSMS], space)
+    before = all_files(tmp_path)
+    with largest_file(100), pytest.raises(OSError, match="File too large"):
+        write_board(tmp_path, records, [LOSS], space)
+    assert all_files(tmp_path) == before
 
 
 X = Parameter(choices=[None, 1.0])

@@ -17,7 +17,7 @@ from tests.sweeps.running.coordinators import make_coordinator, make_sweep
 
 
 def test_files_of_a_sweep_that_has_ended(tmp_path: Path):
-    coordinator, _ = make_coordinator(make_sweep(tmp_path))
+    coordinator, _ = make_coordinator(make_sweep(tmp_path, folder=f"{tmp_path}/my sweeps"))
     coordinator.run()
     printed = io.StringIO()
     lock = FolderLock(coordinator.sweep.root)  # another sweep of this study writes its results
@@ -30,7 +30,8 @@ def test_files_of_a_sweep_that_has_ended(tmp_path: Path):
     first, second = (root / "best.yaml").read_text().splitlines()
     assert first == "# Trial 2 of the sweep s: val/x 30 (one run)."
     assert second == f"fit -c {tmp_path}/base.yaml --seed_everything=0 --model.x=3"
-    assert f"lightning fit -c {root}/best.yaml" in printed.getvalue()
+    assert f"lightning fit -c '{root}/best.yaml'" in printed.getvalue()
+    assert f"tensorboard --logdir '{root}'" in printed.getvalue()
 
 
 def test_reasons_are_written_where_no_trial_is_complete(tmp_path: Path):

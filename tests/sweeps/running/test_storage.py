@@ -26,6 +26,14 @@ def test_sqlite_by_default_and_only_there_is_a_folder_made(tmp_path: Path):
     assert {path.name for path in tmp_path.iterdir()} == {"a", "x.journal", "y.journal", "z.db"}
 
 
+def test_a_folder_of_any_name(tmp_path: Path):
+    folder = tmp_path / "what? {z} 100% %41#\udcff"
+    study = optuna.create_study(storage=open_storage(None, folder), study_name="s")
+    study.enqueue_trial({"x": 1})
+    assert list(tmp_path.rglob("*")) == [folder, folder / "study.db"]
+    assert len(optuna.load_study(storage=open_storage(None, folder), study_name="s").trials) == 1
+
+
 def test_a_transaction_has_sqlite_for_itself_from_its_beginning(tmp_path: Path):
     storage = open_storage(None, tmp_path)
     code = f"import sqlite3; sqlite3.connect('{tmp_path}/study.db', 0.1).execute('BEGIN IMMEDIATE')"
@@ -62,7 +70,7 @@ def test_a_journal_whose_disk_is_full_stays_whole(tmp_path: Path):
         storage_errors_explained(url, tmp_path),
     ):
         study.enqueue_trial({"x": 1})
-    assert str(error.value).startswith(f"storage {url}: cannot be written: [Errno 27] File too large; make room")
+    assert str(error.value).startswith(f"storage {url}: cannot be written: [Errno 27] File too large; mend it")
     assert Path(url).read_bytes() == before
     study.enqueue_trial({"x": 1})
     assert len(study.trials) == 1
@@ -150,7 +158,15 @@ def test_a_full_sqlite_disk(tmp_path: Path):
     event.listen(engine, "begin", lambda held: held.exec_driver_sql(f"PRAGMA max_page_count = {pages}"))
     with pytest.raises(InputError) as error, storage_errors_explained(None, tmp_path):
         study.set_user_attr("x", "y" * 100_000)
-    assert "study.db: cannot be written: database or disk is full; make room" in str(error.value)
+    assert "study.db: cannot be written: database or disk is full; mend it" in str(error.value)
+
+
+def test_a_read_only_sqlite(tmp_path: Path):
+    study = optuna.create_study(storage=open_storage(None, tmp_path), study_name="s")
+    event.listen(study._storage._backend.engine, "begin", lambda held: held.exec_driver_sql("PRAGMA query_only = 1"))
+    with pytest.raises(InputError) as error, storage_errors_explained(None, tmp_path):
+        study.set_user_attr("x", "y")
+    assert "study.db: cannot be written: attempt to write a readonly database; mend it" in str(error.value)
 
 
 def test_other_errors_are_left_alone(tmp_path: Path):
