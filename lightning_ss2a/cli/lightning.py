@@ -2,14 +2,16 @@
 
 import errno
 import json
+import logging
 import os
 import threading
 import warnings
 from collections.abc import Sequence
 from contextvars import copy_context
 from traceback import walk_tb
-from typing import Any
+from typing import Any, Literal
 
+import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning.pytorch import Callback, Trainer
@@ -35,6 +37,8 @@ from lightning_ss2a.data.loading.streaming import FEWER_WORKERS
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import local_path, to_path, write_whole
 from lightning_ss2a.training.base import MeasuredModule
+
+MatmulPrecision = Literal["highest", "high", "medium"]
 
 LINKED = ("visual_width", "audio_width")
 """Parameters of a model that come from the data's manifest."""
@@ -84,6 +88,16 @@ class ShardCLI(LightningCLI):
         links = {"model.init_args.visual_width": _visual_width, "model.init_args.audio_width": _audio_width}
         for target, width_of in links.items():
             parser.link_arguments("data.init_args.datasets", target, compute_fn=width_of)
+        parser.add_argument(
+            "--matmul_precision",
+            type=MatmulPrecision,
+            default="highest",
+            help="of float32 products on a GPU: highest, or high (TF32) or medium (bf16), faster and less precise",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Set the precision of float32 products, which torch has for a whole process."""
+        torch.set_float32_matmul_precision(self._get(self.config, "matmul_precision"))
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse.
@@ -338,11 +352,18 @@ def main(args: Sequence[str] | None = None) -> None:
 def quiet() -> None:
     """Hide warnings that no user can act on, and tracebacks of errors that are reported by themselves."""
     threading.excepthook = _report_thread
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(f"{name}.utilities.rank_zero").addFilter(_is_no_tip)
     # What Lightning says about its own use of torch; nothing that a user could change.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # The metrics have gathered all ranks' rows already.
     warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    """Leaves out advice to install what else Lightning's makers offer, and to set what matmul_precision sets here."""
+    return not ("Tip:" in record.getMessage() or "has Tensor Cores" in record.getMessage())
 
 
 def _report_thread(arguments: threading.ExceptHookArgs) -> None:

@@ -104,6 +104,24 @@ def test_paper_config_with_widths_of_clip_and_clap(folder: Path, compiled: bool)
     assert {"val/clip_score", "val/modality_gap"} <= cli.trainer.callback_metrics.keys()
 
 
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_the_precision_of_float32_products_is_an_option(folder: Path, precision: str):
+    before = torch.get_float32_matmul_precision()
+    try:
+        build_cli(command("fit", f"--matmul_precision={precision}")[1:], run=False)
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_lightnings_tips_are_left_out(folder: Path, capsys, caplog):
+    with caplog.at_level("INFO"):
+        main(command("fit", "--trainer.max_epochs=1"))
+    printed = "".join(capsys.readouterr()) + caplog.text
+    assert "GPU available" in printed  # what it says of the run stays
+    assert "Tip" not in printed
+
+
 @pytest.mark.parametrize("config", [CONFIG, PAPER])
 def test_a_printed_config_gives_itself(folder: Path, capsys, config):
     printed = printed_config(command("fit", "--model.kl_weight=0.5", config=config), capsys)
