@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import local_path
 from lightning_ss2a.sweeps.running.faults import chain, is_outside
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _database(url: str, options: Mapping[str, Any]) -> Any:
 
 def _journal(url: str | None) -> Path | None:
     """Finds the file of a storage that is a journal."""
-    return Path(url.removeprefix("journal://")) if url is not None and url.endswith(".journal") else None
+    return Path(local_path(url.removeprefix("journal://"))) if url is not None and url.endswith(".journal") else None
 
 
 def _whole_lines(journal: Path) -> Any:

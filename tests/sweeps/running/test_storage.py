@@ -19,11 +19,12 @@ from tests.limits import largest_file
 def test_sqlite_by_default_and_only_there_is_a_folder_made(tmp_path: Path):
     open_storage(None, tmp_path / "a" / "b")
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["study.db"]
-    for url in (str(tmp_path / "x.journal"), f"journal://{tmp_path}/y.journal", f"sqlite:///{tmp_path}/z.db"):
+    journals = (str(tmp_path / "x.journal"), f"journal://{tmp_path}/y.journal", f"file://{tmp_path}/u.journal")
+    for url in (*journals, f"sqlite:///{tmp_path}/z.db"):
         study = optuna.create_study(storage=open_storage(url, tmp_path / "c"))
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     assert not (tmp_path / "c").exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"a", "x.journal", "y.journal", "z.db"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "u.journal", "x.journal", "y.journal", "z.db"}
 
 
 def test_a_folder_of_any_name(tmp_path: Path):
