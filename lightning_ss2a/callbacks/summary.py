@@ -64,7 +64,8 @@ class RunSummary(Callback):
             return
         if self._best:
             _print_table(trainer, pl_module, summary_table(self._best, self._last))
-        checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
+        saving = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        checkpoint = next((c for c in saving if _saved_file(c) is not None), None)
         # Not through rich: it would break a long command into lines that cannot be pasted.
         with_predict = any(isinstance(callback, CMSSShardWriter) for callback in callbacks_of(trainer))
         lines = next_commands(str(folder), checkpoint, bool(trainer.loggers), with_predict, self._best)
@@ -115,8 +116,7 @@ def next_commands(
         best: the best values of the run, to say whether the checkpoint has the best.
     """
     lines = []
-    paths = (checkpoint.best_model_path, checkpoint.last_model_path) if checkpoint is not None else ()
-    path = next((path for path in paths if path and (not is_local(path) or Path(local_path(path)).is_file())), None)
+    path = None if checkpoint is None else _saved_file(checkpoint)
     if checkpoint is not None and path is not None:
         # A trainer made in Python, not by the command, has no config.
         config = f"{folder}/config.yaml"
@@ -131,6 +131,12 @@ def next_commands(
     if with_logger:
         lines.append(f"Look at it:  tensorboard --logdir {shlex.quote(folder)}")
     return lines
+
+
+def _saved_file(checkpoint: ModelCheckpoint) -> str | None:
+    """Finds the best or else the last file that it has saved and that is there."""
+    paths = (checkpoint.best_model_path, checkpoint.last_model_path)
+    return next((path for path in paths if path and (not is_local(path) or Path(local_path(path)).is_file())), None)
 
 
 def _score(checkpoint: ModelCheckpoint, best: Best) -> str:

@@ -128,6 +128,10 @@ class ShardCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError, ImportError) as error:
             raise InputError(_refusal(error)) from error
+        except RuntimeError as error:
+            if not _is_raised_by_lightning(error):
+                raise
+            raise InputError(str(error)) from error
         if self._checkpoint is not None:
             _check_model(self.model, *self._checkpoint)
 
@@ -337,7 +341,7 @@ def _check_model(model: MeasuredModule, path: str, class_path: str, architecture
     # A class of one's own may go on with a checkpoint of the one that it builds on.
     if class_path not in {f"{base.__module__}.{base.__qualname__}" for base in type(model).__mro__}:
         other = class_path.rpartition(".")[2]
-        raise InputError(f"{path} is the checkpoint of a {other}, the configuration is of a {type(model).__name__}")
+        raise InputError(f"{path} is a checkpoint of {other}, the configuration is of {type(model).__name__}")
     for name, ours, theirs in other_architecture(model.architecture, architecture):
         advice = "other data" if name in LINKED else f"--model.{name} {json.dumps(theirs)}"
         raise InputError(f"{path} has model.{name} {theirs}, here it is {ours}; use {advice}")
@@ -357,6 +361,8 @@ def quiet() -> None:
     # What Lightning says about its own use of torch; nothing that a user could change.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # The best of the run that goes on is carried over in spite of it; see training/resume.py.
+    warnings.filterwarnings("ignore", message="The dirpath has changed from")
     # The metrics have gathered all ranks' rows already.
     warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist=True.*")
 

@@ -100,6 +100,17 @@ def test_no_validation_no_table(tmp_path: Path, dataset, capsys):
     assert capsys.readouterr().out.strip() == ""  # no logger, no checkpoint, no validation: nothing to say
 
 
+def test_without_a_validation_the_newest_checkpoint_is_named(tmp_path: Path, dataset, capsys):
+    saving = [
+        ModelCheckpoint(tmp_path, "best", monitor="val/ssms"),
+        ModelCheckpoint(tmp_path, "last", save_on_train_epoch_end=True),
+    ]
+    options = {"enable_checkpointing": True, "max_epochs": 1, "check_val_every_n_epoch": 5}
+    trainer = make_trainer(tmp_path, callbacks=[*saving, RunSummary()], **options)
+    trainer.fit(make_module(), datamodule=make_data(dataset))
+    assert f"Checkpoint: {tmp_path}/last.ckpt" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_an_evaluation_prints_its_values_beside_their_baselines(tmp_path: Path, dataset, capsys, stage):
     data = make_data(dataset, test_split="validation")

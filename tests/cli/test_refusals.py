@@ -45,7 +45,12 @@ def test_another_models_checkpoint(folder: Path, capsys):  # noqa: F811
     checkpoint = trained(*TEACHERLESS) / "checkpoints" / "last.ckpt"
     stage = ["fit", "-c", str(Path(__file__).parents[2] / "configs" / "audio_to_visual.yaml"), "--data.datasets=pairs"]
     line = error_of([*stage, "--data.fold=null", f"--ckpt_path={checkpoint}"], capsys)
-    assert f"{checkpoint} is the checkpoint of a ManifoldModule, the configuration is of a AudioToVisualModule" in line
+    assert f"{checkpoint} is a checkpoint of ManifoldModule, the configuration is of AudioToVisualModule" in line
+
+
+def test_two_callbacks_of_one_state(folder: Path, capsys):  # noqa: F811
+    twice = "--trainer.callbacks+={class_path: ModelCheckpoint, init_args: {monitor: val/ssms, mode: max}}"
+    assert "Found more than one stateful callback" in error_of(command("fit", twice, *TEACHERLESS), capsys)
 
 
 class KillWorker(Callback):

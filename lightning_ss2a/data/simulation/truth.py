@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_ss2a.data.format.manifest import Manifest
+from lightning_ss2a.data.format.reader import ShardReader
 from lightning_ss2a.data.simulation.world import ModalitySpec, World, WorldSpec
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import WholeFile, local_path, write_whole
@@ -38,16 +39,19 @@ def read_truth(dataset: str | os.PathLike[str], split: str) -> dict[str, np.ndar
         Arrays [rows, ...]; see :mod:`lightning_ss2a.data.simulation.rows` for what they hold, and ``key``.
 
     Raises:
-        InputError: there is no truth of that split.
+        InputError: there is no truth of that split, or it is of other rows: a data set that was replaced left it.
     """
-    manifest = Manifest.load(dataset)
+    reader = ShardReader(dataset)
     parts = []
-    for shard in manifest.shards(split):
+    for number, shard in enumerate(reader.manifest.shards(split)):
         file = Path(local_path(dataset), TRUTH, f"{Path(shard.file).stem}.npz")
         if not file.is_file():
             raise _no_truth(file)
         with np.load(file, allow_pickle=False) as arrays:
-            parts.append({name: arrays[name] for name in arrays.files})
+            part = {name: arrays[name] for name in arrays.files}
+        if not np.array_equal(part["key"], reader.read(split, number, fields=["key"])["key"]):
+            raise InputError(f"{file}: tells of other rows than {shard.file}; remove the folder, or simulate again")
+        parts.append(part)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

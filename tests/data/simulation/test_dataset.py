@@ -18,6 +18,7 @@ from lightning_ss2a.data.format.staging import STAGING
 from lightning_ss2a.data.simulation.dataset import DRAWN_TOGETHER, simulate_dataset
 from lightning_ss2a.data.simulation.truth import read_truth, read_world
 from lightning_ss2a.data.simulation.world import ModalitySpec, World
+from lightning_ss2a.data.tools.pack import repack_dataset
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
 from tests.data.shard_examples import read_everything, same_data
@@ -51,6 +52,13 @@ def all_bytes(folder: Path) -> dict[str, bytes]:
 
 def read(folder: Path, split: str = "train") -> dict:
     return ShardReader(folder).read_split(split)
+
+
+def test_a_truth_of_other_rows_is_refused(tmp_path: Path):
+    few = small(tmp_path / "few", splits={"train": 30})
+    repack_dataset([str(small(tmp_path / "many"))], str(few), overwrite=True)
+    with pytest.raises(InputError, match=r"train-000000\.npz: tells of other rows than train-000000\.tar"):
+        read_truth(few, "train")
 
 
 @pytest.mark.parametrize("kind", ROWS)
