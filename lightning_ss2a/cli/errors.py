@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import inspect
 import io
+import os
 import re
 import signal
 import sys
@@ -43,11 +44,19 @@ def run_reporting_errors(command: str, call: Callable[[list[str]], Result], args
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         with _any_name_printable():
-            return call(arguments)
+            result = call(arguments)
+            print(end="", flush=True)  # or a full disk would show where nobody can tell it any more
+            return result
     except Exception as error:
         cause = _cause_of(error)
-        if cause is None or debug or isinstance(cause, BrokenPipeError):
+        if isinstance(cause, OSError) and cause.filename is None:
+            cause = output_error() or cause
+        if cause is None or debug:
             raise
+        if isinstance(cause, BrokenPipeError):
+            if cause.filename is None:
+                raise
+            raise SystemExit(128 + signal.SIGPIPE) from None  # as others end, of whom ``head`` has read enough
         print(f"{command}: error: {one_line(cause)} (traceback: --debug)", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
@@ -71,7 +80,21 @@ def _any_name_printable() -> Iterator[None]:
     try:
         yield
     finally:
-        out.reconfigure(errors="strict")
+        with contextlib.suppress(OSError):  # it flushes
+            out.reconfigure(errors="strict")
+
+
+def output_error() -> OSError | None:
+    """Finds out why standard output takes no more: its disk is full, or who read it is gone. None: it does.
+
+    Python's own errors name nothing. An output that takes no more is closed, so that Python does not try again.
+    """
+    try:
+        os.write(1, b"\n")
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return OSError(error.errno, error.strerror, "standard output")
+    return None
 
 
 def _cause_of(error: BaseException | None) -> BaseException | None:

@@ -30,7 +30,13 @@ from lightning_ss2a.checkpoints import architecture_of, other_architecture, read
 from lightning_ss2a.cli.arguments import after_config_files, files_first
 from lightning_ss2a.cli.callback_options import with_callback_options
 from lightning_ss2a.cli.checkpoint_option import NAMES, check_is_given, find_named, folder_without_logger, has_logger
-from lightning_ss2a.cli.errors import explain, explain_interpolation, naming_base_files, run_reporting_errors
+from lightning_ss2a.cli.errors import (
+    explain,
+    explain_interpolation,
+    naming_base_files,
+    output_error,
+    run_reporting_errors,
+)
 from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
 from lightning_ss2a.data.loading.streaming import FEWER_WORKERS
@@ -162,6 +168,8 @@ class ShardCLI(LightningCLI):
         except OSError as error:
             if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
+            if (of_output := output_error()) is not None:
+                raise of_output from error
             # Not trainer.log_dir, for which this rank would wait for the others.
             folder = next((logger.log_dir for logger in self.trainer.loggers), None)
             raise OSError(error.errno, error.strerror, folder or self.trainer.default_root_dir) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import WholeFile
+from lightning_ss2a.files import write_whole
 
 VERSION = 1
 """Goes up when the preparation of media or their views change; older entries are then not found any more."""
@@ -61,10 +61,8 @@ class EmbeddingCache:
         """Stores embeddings [views, width] under a path that :meth:`path` gave.
 
         Raises:
-            InputError: the file cannot be written.
+            OSError: the file cannot be written: no fault of the medium, so that nobody may leave it out for that.
         """
-        try:
-            with WholeFile(path) as file:
-                np.save(file, embeddings, allow_pickle=False)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        content = io.BytesIO()  # numpy would write past our file, and not say why it cannot
+        np.save(content, embeddings, allow_pickle=False)
+        write_whole(path, content.getvalue())

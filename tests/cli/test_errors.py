@@ -2,9 +2,12 @@
 
 import argparse
 import io
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -63,6 +66,36 @@ def test_names_beyond_the_encoding_of_the_output_are_printed_as_escapes(monkeypa
     run_reporting_errors("ss2a", lambda _: print(f"{name}: good", flush=True), [])
     assert written.getvalue().strip() == shown
     assert sys.stdout.errors == "strict"
+
+
+def run_with_output(output: int | BinaryIO, code: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of ours whose standard output goes there."""
+    script = f"from lightning_ss2a.cli.errors import run_reporting_errors\n{code}"
+    return subprocess.run([sys.executable, "-c", script], stdout=output, stderr=subprocess.PIPE, text=True)
+
+
+SAY = "run_reporting_errors('ss2a', lambda _: print('good'), [])"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_standard_output_is_named():
+    with open("/dev/full", "wb") as full:
+        ended = run_with_output(full, SAY)
+    assert ended.returncode == 2
+    assert ended.stderr == ("ss2a: error: [Errno 28] No space left on device: 'standard output' (traceback: --debug)\n")
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as pipe:
+        ended = run_with_output(pipe, SAY)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def test_a_pipe_to_something_else_that_broke_is_not_hidden():
+    code = "def call(_): raise BrokenPipeError(32, 'Broken pipe')\nrun_reporting_errors('ss2a', call, [])"
+    assert "Traceback" in run_with_output(subprocess.DEVNULL, code).stderr
 
 
 def test_our_own_mistakes_are_not_hidden():

@@ -299,6 +299,16 @@ def test_a_full_run_folder_is_an_error_whatever_was_being_written(folder: Path, 
         assert "File too large: 'runs/manifold/version_1'" in error_of([*fit, "--trainer.max_epochs=60"], capsys)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_standard_output_is_not_taken_for_the_run_folder(folder: Path):
+    fit = [sys.executable, "-m", "lightning_ss2a", *command("fit", "--trainer.max_epochs=1")]
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(fit, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2
+    assert "No space left on device: 'standard output'" in ended.stderr.splitlines()[-1]
+    assert (folder / "runs/manifold/version_0/checkpoints/last.ckpt").exists()
+
+
 def test_data_without_a_label_head_cannot_be_monitored_by_ssms(folder: Path, capsys):
     write_learnable_pairs(folder / "plain", with_head=False)
     line = error_of(command("fit", "--data.datasets=plain"), capsys)

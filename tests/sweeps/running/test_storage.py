@@ -170,6 +170,14 @@ def test_a_read_only_sqlite(tmp_path: Path):
     assert "study.db: cannot be written: attempt to write a readonly database; mend it" in str(error.value)
 
 
+def test_a_study_that_is_renamed_while_it_runs(tmp_path: Path):
+    study = optuna.create_study(storage=open_storage(None, tmp_path / "s"), study_name="s")
+    (tmp_path / "s").rename(tmp_path / "t")
+    with pytest.raises(InputError) as error, storage_errors_explained(None, tmp_path / "s"):
+        study.set_user_attr("x", "y")
+    assert "s/study.db: the study is no longer there; was it removed?" in str(error.value)
+
+
 def test_other_errors_are_left_alone(tmp_path: Path):
     study = optuna.create_study(storage=open_storage(None, tmp_path))
     with pytest.raises(ZeroDivisionError), storage_errors_explained(None, tmp_path):
