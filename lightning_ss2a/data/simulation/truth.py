@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_ss2a.data.format.columns import dense
 from lightning_ss2a.data.format.manifest import Manifest
 from lightning_ss2a.data.format.reader import ShardReader
 from lightning_ss2a.data.simulation.world import ModalitySpec, World, WorldSpec
@@ -49,7 +50,7 @@ def read_truth(dataset: str | os.PathLike[str], split: str) -> dict[str, np.ndar
             raise _no_truth(file)
         with np.load(file, allow_pickle=False) as arrays:
             part = {name: arrays[name] for name in arrays.files}
-        if not np.array_equal(part["key"], reader.read(split, number, fields=["key"])["key"]):
+        if not np.array_equal(part["key"], dense(reader.read(split, number, fields=["key"])["key"])):
             raise InputError(f"{file}: tells of other rows than {shard.file}; remove the folder, or simulate again")
         parts.append(part)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
