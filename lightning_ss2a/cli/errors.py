@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import inspect
 import io
 import os
@@ -21,6 +22,9 @@ from lightning_ss2a.config_files import SUFFIXES, with_bases
 from lightning_ss2a.errors import InputError, nearest_name, one_line
 
 Result = TypeVar("Result")
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The system's numbers of a full disk, a quota, a limit."""
 
 _NOISE = re.compile(r"Does not validate|Subtypes:|Errors:$|.*<class 'NoneType'>$|Given value( type)?:")
 """Lines of the parser's messages that tell a user nothing."""
@@ -49,7 +53,7 @@ def run_reporting_errors(command: str, call: Callable[[list[str]], Result], args
             return result
     except Exception as error:
         cause = _cause_of(error)
-        if isinstance(cause, OSError) and cause.filename is None:
+        if isinstance(cause, OSError) and cause.filename is None and cause.errno in (*FULL, errno.EPIPE):
             cause = output_error() or cause
         if cause is None or debug:
             raise

@@ -1,6 +1,5 @@
 """``lightning fit|validate|test|predict``: training from YAML files and the command line."""
 
-import errno
 import json
 import logging
 import os
@@ -31,6 +30,7 @@ from lightning_ss2a.cli.arguments import after_config_files, files_first
 from lightning_ss2a.cli.callback_options import with_callback_options
 from lightning_ss2a.cli.checkpoint_option import NAMES, check_is_given, find_named, folder_without_logger, has_logger
 from lightning_ss2a.cli.errors import (
+    FULL,
     explain,
     explain_interpolation,
     naming_base_files,
@@ -166,7 +166,7 @@ class ShardCLI(LightningCLI):
                 raise
             raise InputError(str(error)) from error
         except OSError as error:
-            if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.filename is not None or error.errno not in FULL:
                 raise
             if (of_output := output_error()) is not None:
                 raise of_output from error
