@@ -31,6 +31,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from lightning_ss2a.callbacks import Throughput
 from lightning_ss2a.data import ShardDataModule
+from lightning_ss2a.data.format.manifest import MANIFEST
 from lightning_ss2a.data.simulation.dataset import simulate_dataset
 from lightning_ss2a.data.simulation.world import ModalitySpec, WorldSpec
 from lightning_ss2a.models import (
@@ -121,7 +122,8 @@ def build_data(kind: Literal["pairs", "scenes", "videos"], width: int, folder: s
         manifest = simulate_dataset(str(path), kind, splits, world=world, progress=False)
         if kind == "videos":
             frames = replace(manifest.fields["frames"], role="audio")
-            replace(manifest, fields=manifest.fields | {"frames": frames}).save(path)
+            heard = replace(manifest, fields=manifest.fields | {"frames": frames})
+            (path / MANIFEST).write_bytes(heard.to_bytes())
     return ShardDataModule(str(path), batch_size=ROWS, residency="memory")
 
 
