@@ -1,7 +1,11 @@
 """Defines the exceptions that mean "the user's input is wrong", and finds the nearest right word for their messages."""
 
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The system's numbers of a full disk, a quota, a limit."""
 
 
 class InputError(ValueError):
@@ -19,6 +23,13 @@ class ShardError(InputError):
 def one_line(error: BaseException) -> str:
     """Gives an exception's message as one line, or its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Lists an error and those that it was raised from, the first last."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:

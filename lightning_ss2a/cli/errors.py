@@ -19,12 +19,9 @@ from typing import TypeVar
 import yaml
 
 from lightning_ss2a.config_files import SUFFIXES, with_bases
-from lightning_ss2a.errors import InputError, nearest_name, one_line
+from lightning_ss2a.errors import FULL, InputError, causes, nearest_name, one_line
 
 Result = TypeVar("Result")
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""The system's numbers of a full disk, a quota, a limit."""
 
 _NOISE = re.compile(r"Does not validate|Subtypes:|Errors:$|.*<class 'NoneType'>$|Given value( type)?:")
 """Lines of the parser's messages that tell a user nothing."""
@@ -101,11 +98,9 @@ def output_error() -> OSError | None:
     return None
 
 
-def _cause_of(error: BaseException | None) -> BaseException | None:
+def _cause_of(error: BaseException) -> BaseException | None:
     """Finds the error of input behind one that a library made of it, as Lightning's logger does of a full disk."""
-    while error is not None and not isinstance(error, _errors_of_input()):
-        error = error.__cause__
-    return error
+    return next((cause for cause in causes(error) if isinstance(cause, _errors_of_input())), None)
 
 
 def _errors_of_input() -> tuple[type[Exception], ...]:

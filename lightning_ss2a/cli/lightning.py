@@ -30,7 +30,6 @@ from lightning_ss2a.cli.arguments import after_config_files, files_first
 from lightning_ss2a.cli.callback_options import with_callback_options
 from lightning_ss2a.cli.checkpoint_option import NAMES, check_is_given, find_named, folder_without_logger, has_logger
 from lightning_ss2a.cli.errors import (
-    FULL,
     explain,
     explain_interpolation,
     naming_base_files,
@@ -40,7 +39,7 @@ from lightning_ss2a.cli.errors import (
 from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
 from lightning_ss2a.data.loading.streaming import FEWER_WORKERS
-from lightning_ss2a.errors import InputError
+from lightning_ss2a.errors import FULL, InputError, causes
 from lightning_ss2a.files import local_path, to_path, write_whole
 from lightning_ss2a.training.base import MeasuredModule
 
@@ -331,12 +330,7 @@ def _check_linked(config: Any) -> None:
 
 def _refusal(error: BaseException) -> str:
     """What our own classes said, where they are the cause; else the error itself."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            return str(cause)
-        cause = cause.__cause__
-    return str(error)
+    return str(next((cause for cause in causes(error) if isinstance(cause, InputError)), error))
 
 
 def _is_raised_by_lightning(error: BaseException) -> bool:
