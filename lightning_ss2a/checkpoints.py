@@ -40,17 +40,20 @@ def check_format(checkpoint: Mapping[str, Any], source: str) -> None:
         raise InputError(f"{source}: lacks the options or the architecture of its model; something has changed it")
 
 
-def read_checkpoint(path: str, option: str) -> dict[str, Any]:
+def read_checkpoint(path: str, option: str, source: Path | io.BytesIO | None = None) -> dict[str, Any]:
     """A checkpoint of ours, on the CPU; a local file's tensors are read as they are used. See :func:`read_undamaged`.
 
     Args:
         path: the file, or a URL that fsspec opens.
         option: what named it, for messages.
+        source: what :func:`checkpoint_source` has found there already.
 
     Raises:
         InputError: there is no such file, it is none of Lightning's, it is damaged, or it has another format.
     """
-    checkpoint = read_undamaged(path, option, mmap=True)
+    checkpoint = _undamaged(
+        checkpoint_source(path, option) if source is None else source, f"{option} {path}", mmap=True
+    )
     check_format(checkpoint, f"{option} {path}")
     return checkpoint
 
@@ -69,8 +72,10 @@ def read_undamaged(path: str, option: str, mmap: bool = False) -> dict[str, Any]
     Raises:
         InputError: there is no such file, it is none of Lightning's, or it is damaged.
     """
-    where = f"{option} {path}"
-    source = checkpoint_source(path, option)
+    return _undamaged(checkpoint_source(path, option), f"{option} {path}", mmap)
+
+
+def _undamaged(source: Path | io.BytesIO, where: str, mmap: bool) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(source) as archive:
             damaged = archive.testzip()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -229,8 +230,10 @@ class MeasuredModule(LightningModule):
             InputError: the file is no checkpoint, or has another format.
         """
         if isinstance(checkpoint_path, str | Path):
-            read_checkpoint(str(checkpoint_path), "checkpoint")
             source = checkpoint_source(str(checkpoint_path), "checkpoint")
+            read_checkpoint(str(checkpoint_path), "checkpoint", source)
+            if isinstance(source, BytesIO):
+                source.seek(0)
             return super().load_from_checkpoint(source, *args, **plain(kwargs))
         return super().load_from_checkpoint(checkpoint_path, *args, **plain(kwargs))
 
