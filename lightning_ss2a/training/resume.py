@@ -87,8 +87,9 @@ def carry_over_best(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
             continue
         resumed = str(trainer.ckpt_path)
         found = {_find(path, resumed): score for path, score in state["best_k_models"].items()}
-        kept = {path: score for path, score in found.items() if path and _has_score(path, callback.state_key, score)}
-        kept = trainer.strategy.broadcast(kept)
+        if trainer.is_global_zero:  # which reads each file for all ranks
+            found = {p: score for p, score in found.items() if p and _has_score(p, callback.state_key, score)}
+        kept = trainer.strategy.broadcast(found)
         best = max(kept, key=lambda path: kept[path] * (1 if callback.mode == "max" else -1), default="")
         if len(kept) < len(state["best_k_models"]):  # the worst of k is known only where there are k
             state |= {"kth_best_model_path": callback.kth_best_model_path, "kth_value": callback.kth_value}
