@@ -259,7 +259,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         totals: dict[str, Tensor] = {}
         for batch in batches:
             terms = losses(batch)
-            self.manual_backward(terms["loss"] / len(batches))
+            self.manual_backward(terms["loss"] if len(batches) == 1 else terms["loss"] / len(batches))
             _add_terms(totals, terms, len(batches))
         return totals
 
@@ -366,4 +366,4 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
 def _add_terms(totals: dict[str, Tensor], terms: dict[str, Tensor], batches: int) -> None:
     """Adds a batch's share to the detached means over so many batches."""
     for name, value in terms.items():
-        totals[name] = totals.get(name, 0) + value.detach() / batches
+        totals[name] = value.detach() if batches == 1 else totals.get(name, 0) + value.detach() / batches

@@ -14,7 +14,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_ss2a.options import OptionCheck
-from lightning_ss2a.training.step.flat_adamw import FlatAdamW
+from lightning_ss2a.training.step.flat_adamw import FlatAdamW, PlainAdamW
 
 Schedule = Literal["constant", "cosine"]
 
@@ -100,7 +100,7 @@ def build_adamw(parameters: Iterable[nn.Parameter], options: OptimizationOptions
     if flat:
         return FlatAdamW(groups, lr=options.learning_rate)
     # One kernel for all parameters; the CPU and CUDA builds of torch both have it.
-    return AdamW(groups, lr=options.learning_rate, fused=True)
+    return PlainAdamW(groups, lr=options.learning_rate, fused=True)
 
 
 def learning_rate_factor(step: int, total_steps: float, options: OptimizationOptions) -> float:

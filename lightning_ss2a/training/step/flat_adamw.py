@@ -39,7 +39,17 @@ class FlatParameters:
         return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
-class FlatAdamW(AdamW):
+class PlainAdamW(AdamW):
+    """AdamW that does not look for GPUs at each step, to see whether a graph captures it: none does here.
+
+    Where there is a CUDA build of torch and no GPU, looking takes as long as a layer (torch 2.11).
+    """
+
+    def _accelerator_graph_capture_health_check(self) -> None:
+        pass
+
+
+class FlatAdamW(PlainAdamW):
     """AdamW that optimises the buffers of :class:`FlatParameters`, one for each group.
 
     What it saves and loads is what ``AdamW`` over the parameters themselves does, so that a run may go on with either.
