@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor, nn
@@ -439,6 +440,19 @@ def test_a_step_of_flat_parameters_is_the_eager_one(
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=2e-6)
     for number, terms in logged[0].items():
         assert logged[1][number] == pytest.approx(terms, rel=1e-4), number
+
+
+@pytest.mark.parametrize(("first", "then"), [("eager", "graph"), ("graph", "eager"), ("compiled", "graph")])
+def test_a_run_goes_on_with_another_step(tmp_path, dataset, without_compiler, first: str, then: str):
+    every = ModelCheckpoint(tmp_path, "{epoch}", every_n_epochs=1, save_top_k=-1, save_on_train_epoch_end=True)
+    reference, interrupted, resumed = (make_module(step=way) for way in ("eager", first, then))
+    fit(tmp_path, dataset, reference, max_epochs=3)
+    fit(tmp_path, dataset, interrupted, max_epochs=1, callbacks=[every], enable_checkpointing=True)
+    trainer = make_trainer(tmp_path, max_epochs=3)
+    trainer.fit(resumed, datamodule=make_data(dataset), ckpt_path=tmp_path / "epoch=0.ckpt", weights_only=True)
+    assert trainer.global_step == 3 * trainer.num_training_batches
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=1e-4, atol=2e-6)
 
 
 # -------------------------------------------------------------------- what the trainer can ask for
