@@ -316,7 +316,7 @@ def _check_pairs_dataset(folder: str, manifest: Manifest, images: ImageEncoder, 
     """Refuses other encoders: rows composed with them could not be judged by a manifold of those pairs."""
     if manifest.kind != "pairs":
         raise InputError(f"{folder}: a data set of kind {manifest.kind}; pairs_dataset needs one of kind pairs")
-    for field, encoder in (("visual", images.name), ("audio", sounds.name)):
+    for field, encoder in (("visual", images.identity), ("audio", sounds.identity)):
         if manifest.encoders[field] != encoder:
             raise InputError(
                 f"{folder}: field {field} was made by {manifest.encoders[field]}, the encoder given is {encoder}; "

