@@ -89,3 +89,12 @@ def write_tokenizer(folder: Path) -> Any:
     tokenizer = transformers.RobertaTokenizer({word: i for i, word in enumerate(words)}, merges)
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def sounds() -> list[np.ndarray]:
+    """3 s of noise, 10 s of a rising tone and 12 s of clicks that fade, at 48 kHz."""
+    generator, time = np.random.default_rng(0), np.arange(576_000) / 48_000
+    noise = generator.uniform(-0.5, 0.5, 144_000)
+    tone = 0.5 * np.sin(2 * np.pi * 60 * 2 ** (0.8 * time[:480_000]) * time[:480_000])
+    clicks = generator.uniform(-1, 1, 576_000) * np.exp(-20 * (time % 0.5))
+    return [sound.astype(np.float32) for sound in (noise, tone, clicks)]

@@ -13,7 +13,7 @@ from lightning_ss2a.perception.encoders.clap import (
     LaionCLAPAudioEncoder,
     LaionCLAPTextEncoder,
 )
-from tests.perception.encoders.clap_files import laion_clap, write_laion, write_tokenizer
+from tests.perception.encoders.clap_files import laion_clap, sounds, write_laion, write_tokenizer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*timm.*:FutureWarning"),
@@ -25,10 +25,8 @@ pytestmark = [
 def test_laions_package_gives_what_transformers_gives(tmp_path: Path):
     write_tokenizer(tmp_path)
     file = str(write_laion(laion_clap(tiny=False), tmp_path / "630k-audioset-best.pt"))
-    generator = np.random.default_rng(0)
-    sounds = [generator.uniform(-0.5, 0.5, samples).astype(np.float32) for samples in (144_000, 576_000)]
     audio, laions_audio = CLAPAudioEncoder(file), LaionCLAPAudioEncoder(file)
-    torch.testing.assert_close(laions_audio.encode(sounds), audio.encode(sounds), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(laions_audio.encode(sounds()), audio.encode(sounds()), rtol=1e-4, atol=1e-5)
     assert laions_audio.identity == audio.identity.replace("transformers", "laion_clap")
     texts, tokenizer = ["rain", "a dog barks", ""], str(tmp_path)
     text, laions_text = CLAPTextEncoder(file, tokenizer=tokenizer), LaionCLAPTextEncoder(file, tokenizer=tokenizer)
