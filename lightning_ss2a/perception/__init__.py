@@ -1,7 +1,25 @@
 """Turns media files into embeddings. Media packages are imported when they are used."""
 
+from lightning_ss2a.perception.encoders.clap import (
+    CLAPAudioEncoder,
+    CLAPTextEncoder,
+    LaionCLAPAudioEncoder,
+    LaionCLAPTextEncoder,
+)
+from lightning_ss2a.perception.encoders.clip import CLIPImageEncoder, CLIPTextEncoder
 from lightning_ss2a.perception.encoders.efficientnet_lite import EfficientNetLite
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.encoders.yamnet import YAMNet
 
-__all__ = ["AudioEncoder", "EfficientNetLite", "ImageEncoder", "YAMNet"]
+__all__ = [
+    "AudioEncoder",
+    "CLAPAudioEncoder",
+    "CLAPTextEncoder",
+    "CLIPImageEncoder",
+    "CLIPTextEncoder",
+    "EfficientNetLite",
+    "ImageEncoder",
+    "LaionCLAPAudioEncoder",
+    "LaionCLAPTextEncoder",
+    "YAMNet",
+]

@@ -6,8 +6,8 @@ otherwise and keeps query, key and value apart.
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from itertools import count, takewhile
+from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def roberta_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "vocab_size": words.shape[0],
         "hidden_size": words.shape[1],
-        "num_hidden_layers": _number(lambda i: f"text_branch.encoder.layer.{i}.output.dense.weight" in state),
+        "num_hidden_layers": _number(state, "text_branch.encoder.layer.{}.output.dense.weight"),
         "num_attention_heads": max(1, words.shape[1] // _HEAD_WIDTH),
         "intermediate_size": state["text_branch.encoder.layer.0.intermediate.dense.weight"].shape[0],
         "max_position_embeddings": state["text_branch.embeddings.position_embeddings.weight"].shape[0],
@@ -178,7 +178,7 @@ def _from_file(file: Path, where: str) -> Any:
 
 def _htsat_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Reads the sizes of an HTSAT off its weights."""
-    layers = _number(lambda i: f"audio_branch.layers.{i}.blocks.0.norm1.weight" in state)
+    layers = _number(state, "audio_branch.layers.{}.blocks.0.norm1.weight")
     blocks = [f"audio_branch.layers.{layer}.blocks" for layer in range(layers)]
     tables = [state[f"{block}.0.attn.relative_position_bias_table"] for block in blocks]  # [(2 window - 1)², heads]
     patches = state[_ANCHOR]  # [width, 1, patch, patch]
@@ -186,7 +186,7 @@ def _htsat_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "patch_embeds_hidden_size": patches.shape[0],
         "patch_size": patches.shape[-1],
         "patch_stride": [patches.shape[-1]] * 2,
-        "depths": [_number(lambda i, block=block: f"{block}.{i}.norm1.weight" in state) for block in blocks],
+        "depths": [_number(state, block + ".{}.norm1.weight") for block in blocks],
         "num_attention_heads": [table.shape[1] for table in tables],
         "window_size": (math.isqrt(tables[0].shape[0]) + 1) // 2,
         "hidden_size": state["audio_branch.norm.weight"].shape[0],
@@ -194,9 +194,9 @@ def _htsat_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _number(there: Callable[[int], bool]) -> int:
-    """Counts things that are numbered from 0."""
-    return len(list(takewhile(there, count())))
+def _number(state: Mapping[str, Tensor], pattern: str) -> int:
+    """Counts weights whose names differ in a number, from 0 on."""
+    return next(number for number in count() if pattern.format(number) not in state)
 
 
 def _from_folder(folder: Path, where: str) -> Any:

@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.packages import media_package
 
 _scalar = np.float64(0).__reduce__()[0]
-_NUMPY_SCALARS = [
+_NUMPY_SCALARS: list[Any] = [
     np.dtype,
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
     (_scalar, "numpy.core.multiarray.scalar"),
