@@ -88,6 +88,18 @@ class Described(Protocol):
         """Says what it is and where its files are looked for; loads and downloads nothing."""
 
 
+def files_at(path: str | None, files: Sequence[str]) -> tuple[str, ...]:
+    """Names what to look for: the file that a path names, or looks as if it named; else a folder's or the hub's files.
+
+    Raises:
+        InputError: the path is a URL.
+    """
+    if path is None:
+        return tuple(files)
+    place = to_path(path)
+    return (place.name,) if place.is_file() or (place.suffix and not place.is_dir()) else tuple(files)
+
+
 def find_weights(part: str, path: str | None, repository: str, files: Sequence[str]) -> WeightsStatus:
     """Looks for the files of a model, without loading or downloading any.
 

@@ -10,6 +10,7 @@ from lightning_ss2a.perception.weights import (
     ModelCard,
     WeightsStatus,
     check_weights,
+    files_at,
     find_weights,
     joined,
     locate_weights,
@@ -168,3 +169,12 @@ def test_files_of_two_places_are_told_of_as_one(tmp_path: Path):
     both = joined(there, gone)
     assert (both.names, both.found, both.missing, both.problem) == (("a", "b"), (tmp_path / "a",), ("b",), gone.problem)
     assert joined(there).sha256() == there.sha256() != both.sha256()
+
+
+def test_a_path_with_a_suffix_stands_for_a_file_even_before_it_is_there(tmp_path: Path):
+    names = ("config.json", "model.bin")
+    write(tmp_path, "v1.0/model.bin", "weights")
+    assert files_at(None, names) == files_at(str(tmp_path), names) == files_at(str(tmp_path / "v1.0"), names) == names
+    assert files_at(str(tmp_path / "gone"), names) == names
+    assert files_at((tmp_path / "weights").as_uri(), names) == ("weights",)
+    assert files_at(str(tmp_path / "gone.ckpt"), names) == ("gone.ckpt",)

@@ -24,7 +24,7 @@ from lightning_ss2a.perception.encoders.protocols import TextFeatures
 from lightning_ss2a.perception.encoders.running import Precision, autocast, batches, check_batch_size, load_once
 from lightning_ss2a.perception.identity import identify
 from lightning_ss2a.perception.packages import media_package
-from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, joined, obtain_weights
+from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, files_at, find_weights, joined, obtain_weights
 
 REPOSITORY = "laion/clap-htsat-unfused"
 TOKENIZER_REPOSITORY, TOKENIZER_FILE = "FacebookAI/roberta-base", "tokenizer.json"
@@ -82,8 +82,7 @@ class _CLAP:
 
     def _places(self) -> list[tuple[str | None, str, tuple[str, ...]]]:
         """Path, repository and names of the files that it needs: of the network, then of the tokenizer."""
-        lone = self.path is not None and Path(self.path).is_file()
-        names = self._files[-1:] if lone else self._files
+        names = files_at(self.path, self._files)
         network = (self.path, self.repository, names)
         if not self._reads_texts():
             return [network]

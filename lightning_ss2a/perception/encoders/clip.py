@@ -17,7 +17,7 @@ from lightning_ss2a.perception.encoders.running import Precision, autocast, batc
 from lightning_ss2a.perception.encoders.torch_files import fill, is_torchscript, read_state
 from lightning_ss2a.perception.identity import identify
 from lightning_ss2a.perception.packages import media_package
-from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, obtain_weights
+from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, files_at, find_weights, obtain_weights
 
 ARCHITECTURE = "ViT-L-14-quickgelu"
 """OpenAI's weights were trained with QuickGELU; open_clip's ``ViT-L-14`` has another activation and only warns."""
@@ -77,9 +77,7 @@ class _CLIP:
         return identify(self._model, self._weights.sha256() or "", preparation)
 
     def _names(self) -> tuple[str, ...]:
-        """The file that the path names; in a folder and on the hub, what open_clip puts there."""
-        lone = self.path is not None and Path(self.path).is_file()
-        return (WEIGHTS_FILE,) if lone else (CONFIG_FILE, WEIGHTS_FILE)
+        return files_at(self.path, (CONFIG_FILE, WEIGHTS_FILE))
 
     @cached_property
     def _weights(self) -> WeightsStatus:

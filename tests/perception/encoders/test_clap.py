@@ -235,6 +235,7 @@ def test_wrong_files_are_one_line(network: Any, laion_file: Path, folder: Path, 
         (shape, r"shape.pt: has audio_model.audio_encoder.norm.bias of shape \[3\], needs \[64\]"),
         (tmp_path / "folder", "config.json: not a CLAP's"),
         (tmp_path, "lacks config.json, model.safetensors; audio_encoder.path must name a folder"),
+        (tmp_path / "gone.ckpt", "gone.ckpt does not exist; audio_encoder.path must name the file"),
     ):
         with pytest.raises(InputError, match=message) as error:
             CLAPAudioEncoder(str(path)).encode([np.ones(10, np.float32)])
