@@ -21,7 +21,14 @@ from lightning_ss2a.perception.encoders.clap_sounds import SAMPLE_RATE, prepare_
 from lightning_ss2a.perception.encoders.clap_towers import FOLDER_FILES, Towers, load_clap_towers
 from lightning_ss2a.perception.encoders.laion_towers import load_laion_towers
 from lightning_ss2a.perception.encoders.protocols import TextFeatures
-from lightning_ss2a.perception.encoders.running import Precision, autocast, batches, check_batch_size, load_once
+from lightning_ss2a.perception.encoders.running import (
+    Precision,
+    autocast,
+    batches,
+    check_running,
+    load_once,
+    usable_device,
+)
 from lightning_ss2a.perception.identity import identify
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, files_at, find_weights, joined, obtain_weights
@@ -58,10 +65,11 @@ class _CLAP:
         device: str,
         precision: Precision,
     ) -> None:
+        check_running(batch_size, precision)
         self.path = path
         self.repository = repository
         self.tokenizer = tokenizer
-        self.batch_size = check_batch_size(batch_size)
+        self.batch_size = batch_size
         self.device = device
         self.precision = precision
 
@@ -104,7 +112,7 @@ class _CLAP:
     def _towers(self) -> Towers:
         source = self._weights[0].location
         key = (self.package, str(source), self.device)
-        return load_once(key, lambda: self._load(source).to(self.device))
+        return load_once(key, lambda: self._load(source).to(usable_device(self.device)))
 
     @cached_property
     def _tokenizer(self) -> Any:

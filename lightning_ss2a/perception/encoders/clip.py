@@ -12,8 +12,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lightning_ss2a.errors import InputError, did_you_mean
+from lightning_ss2a.files import to_path
 from lightning_ss2a.perception.encoders.protocols import TextFeatures
-from lightning_ss2a.perception.encoders.running import Precision, autocast, batches, check_batch_size, load_once
+from lightning_ss2a.perception.encoders.running import (
+    Precision,
+    autocast,
+    batches,
+    check_running,
+    load_once,
+    usable_device,
+)
 from lightning_ss2a.perception.encoders.torch_files import fill, is_torchscript, read_state
 from lightning_ss2a.perception.identity import identify
 from lightning_ss2a.perception.packages import media_package
@@ -51,16 +59,17 @@ class _CLIP:
         device: str = "cpu",
         precision: Precision = "float32",
     ) -> None:
+        check_running(batch_size, precision)
         self.path = path
         self.repository = repository
         self.architecture = architecture
-        self.batch_size = check_batch_size(batch_size)
+        self.batch_size = batch_size
         self.device = device
         self.precision = precision
 
     def describe(self) -> ModelCard:
         """Says what it is and where its files are looked for; loads and downloads nothing."""
-        status = find_weights(self.part, self.path, self.repository, self._names())
+        status = find_weights(self.part, *self._place())
         licence = "MIT (OpenAI's weights and open_clip)"
         return ModelCard(self.part, self._model, licence, status, self.note)
 
@@ -76,12 +85,18 @@ class _CLIP:
     def _identify(self, preparation: str) -> str:
         return identify(self._model, self._weights.sha256() or "", preparation)
 
-    def _names(self) -> tuple[str, ...]:
-        return files_at(self.path, (CONFIG_FILE, WEIGHTS_FILE))
+    def _place(self) -> tuple[str | None, str, tuple[str, ...]]:
+        """Path, repository and names of the files; a file of weights beside its configuration means the folder."""
+        both = (CONFIG_FILE, WEIGHTS_FILE)
+        if self.path is not None:
+            place = to_path(self.path)
+            if place.name == WEIGHTS_FILE and place.with_name(CONFIG_FILE).is_file():
+                return str(place.parent), self.repository, both
+        return self.path, self.repository, files_at(self.path, both)
 
     @cached_property
     def _weights(self) -> WeightsStatus:
-        return obtain_weights(self.part, self.path, self.repository, self._names())
+        return obtain_weights(self.part, *self._place())
 
     @cached_property
     def _config(self) -> dict[str, Any]:
@@ -115,7 +130,7 @@ class _CLIP:
         weights = {name.removeprefix("module."): state[name] for name in state.keys() - _OPENAI_MARKS}
         network = media_package("open_clip").CLIP(**self._config)
         fill(network, weights, f"{self.part}: {file}: not a {self.architecture}", computed=lambda name: False)
-        return network.to(self.device)
+        return network.to(usable_device(self.device))
 
     def _check_activation(self, file: Path, quick_gelu: bool) -> None:
         if quick_gelu != self._config.get("quick_gelu", False):

@@ -17,6 +17,7 @@ from lightning_ss2a.perception.encoders.clap import (
 )
 from lightning_ss2a.perception.encoders.clap_towers import transformers_state
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, TextEncoder
+from lightning_ss2a.perception.encoders.running import Precision
 from lightning_ss2a.perception.identity import sha256_of
 from lightning_ss2a.perception.weights import Described
 from tests.perception.encoders.clap_files import laion_clap, write_audioldm, write_laion, write_tokenizer
@@ -147,10 +148,15 @@ def test_what_comes_after_ten_seconds_is_not_heard(audio_encoder: CLAPAudioEncod
     torch.testing.assert_close(audio_encoder.encode([changed]), audio_encoder.encode([sounds[2]]))
 
 
-def test_a_lower_precision_changes_little(laion_file: Path, audio_encoder: CLAPAudioEncoder, sounds: list[np.ndarray]):
-    low = CLAPAudioEncoder(str(laion_file), precision="bfloat16")
-    cosine = (low.encode(sounds) * audio_encoder.encode(sounds)).sum(dim=-1)
-    assert 0.99 < cosine.min() < 1 - 1e-6
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_lower_precision_changes_little(
+    laion_file: Path, audio_encoder: CLAPAudioEncoder, sounds: list[np.ndarray], precision: Precision
+):
+    low = CLAPAudioEncoder(str(laion_file), precision=precision)
+    embeddings, full = low.encode(sounds), audio_encoder.encode(sounds)
+    assert embeddings.dtype == torch.float32
+    assert (embeddings * full).sum(dim=-1).min() > 0.99
+    assert not torch.equal(embeddings, full)
     assert low.identity == audio_encoder.identity
 
 

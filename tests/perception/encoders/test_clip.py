@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.encoders.clip import CLIPImageEncoder, CLIPTextEncoder
 from lightning_ss2a.perception.encoders.protocols import ImageEncoder, TextEncoder
+from lightning_ss2a.perception.encoders.running import Precision
 from lightning_ss2a.perception.identity import sha256_of
 from lightning_ss2a.perception.weights import Described
 
@@ -168,11 +169,15 @@ def test_embeddings_are_unit_vectors_and_do_not_depend_on_the_batch(
     assert text_encoder.features([]).hidden.shape == (0, 77, 32)
 
 
-def test_a_lower_precision_changes_little(folder: Path, image_encoder: CLIPImageEncoder, images: list[np.ndarray]):
-    low = CLIPImageEncoder(str(folder), architecture=TINY, precision="bfloat16")
-    cosine = (low.encode(images) * image_encoder.encode(images)).sum(dim=-1)
-    assert low.encode(images).dtype == torch.float32
-    assert 0.99 < cosine.min() < 1 - 1e-6
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_lower_precision_changes_little(
+    folder: Path, image_encoder: CLIPImageEncoder, images: list[np.ndarray], precision: Precision
+):
+    low = CLIPImageEncoder(str(folder), architecture=TINY, precision=precision)
+    embeddings, full = low.encode(images), image_encoder.encode(images)
+    assert embeddings.dtype == torch.float32
+    assert (embeddings * full).sum(dim=-1).min() > 0.99
+    assert not torch.equal(embeddings, full)
     assert low.identity == image_encoder.identity
 
 
@@ -183,7 +188,7 @@ def test_both_encoders_share_a_network(image_encoder: CLIPImageEncoder, text_enc
 def test_they_are_what_builders_ask_for(image_encoder: CLIPImageEncoder, text_encoder: CLIPTextEncoder, folder: Path):
     assert isinstance(image_encoder, ImageEncoder)
     assert isinstance(text_encoder, TextEncoder)
-    digest = sha256_of(folder / "open_clip_config.json", folder / "open_clip_model.safetensors")[:12]
+    digest = _digest(folder)[:12]
     assert image_encoder.identity == f"open_clip/{TINY}@{digest}+bicubic32-v1"
     assert text_encoder.identity == f"open_clip/{TINY}@{digest}+bpe77-v1"
 
@@ -239,9 +244,16 @@ def test_a_training_checkpoint_is_read(network: Any, tmp_path: Path, text_encode
     torch.testing.assert_close(lone.encode(TEXTS), text_encoder.encode(TEXTS))
 
 
-def test_another_activation_than_the_folders_is_refused(folder: Path):
+@pytest.mark.parametrize("name", ["", "open_clip_model.safetensors"])
+def test_another_activation_than_the_configurations_is_refused(folder: Path, name: str):
+    encoder = CLIPImageEncoder(str(folder / name), architecture=TINY_GELU)
     with pytest.raises(InputError, match=r"image encoder: .* take the architecture ViT-tiny-of-tests-quickgelu"):
-        CLIPImageEncoder(str(folder), architecture=TINY_GELU).encode([np.zeros((8, 8, 3), np.uint8)])
+        encoder.encode([np.zeros((8, 8, 3), np.uint8)])
+    assert CLIPImageEncoder(str(folder / name), architecture=TINY)._weights.sha256() == _digest(folder)
+
+
+def _digest(folder: Path) -> str:
+    return sha256_of(folder / "open_clip_config.json", folder / "open_clip_model.safetensors")
 
 
 def test_other_weights_architectures_and_options_are_one_line(folder: Path, tmp_path: Path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.perception.encoders.running import autocast, batches, check_batch_size, load_once
+from lightning_ss2a.perception.encoders.running import autocast, batches, check_running, load_once, usable_device
 
 
 def test_batches_hold_every_item_once():
@@ -12,10 +12,16 @@ def test_batches_hold_every_item_once():
     assert batches([], 2) == []
 
 
-def test_a_batch_size_below_one_is_refused():
-    assert check_batch_size(1) == 1
-    with pytest.raises(InputError, match="batch_size is 0"):
-        check_batch_size(0)
+def test_ways_of_running_that_there_are_not_are_named():
+    check_running(1, "bfloat16")
+    with pytest.raises(InputError, match="batch_size is 0, needs at least 1"):
+        check_running(0, "float32")
+    with pytest.raises(InputError, match="precision is 'fp16', needs float32, bfloat16, float16"):
+        check_running(1, "fp16")
+    assert usable_device("cpu") == torch.device("cpu")
+    for name in ("cuda:99", "gpu"):
+        with pytest.raises(InputError, match=f"device is '{name}', which cannot be used here"):
+            usable_device(name)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
