@@ -14,8 +14,8 @@ from lightning_ss2a.perception.packages import media_package
 
 CropShape = Literal["padded", "stretched"]
 """How a box becomes the square that encoders see. ``padded``: in the middle of a white square, as whole pictures are
-(:func:`~lightning_ss2a.perception.media.files.load_image`), so that proportions stay. ``stretched``: to a square, as the
-paper's authors do, who stretch whole pictures, too."""
+(:func:`~lightning_ss2a.perception.media.files.load_image`), so that proportions stay. ``stretched``: to a square, as
+the paper's authors do, who stretch whole pictures, too."""
 
 MOST_SOURCES = 16
 """The published run's ``top_k``, taken in the detector's order."""
