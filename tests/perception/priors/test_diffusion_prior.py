@@ -225,7 +225,7 @@ def test_missing_files_are_named(clip: ClipText, folder: Path, tmp_path: Path):
 
 def test_a_text_encoder_without_hidden_states_is_refused(clip: ClipText, folder: Path):
     prior = DiffusionPrior(clip, str(folder))
-    with pytest.raises(InputError, match="test/clip@0123.* gives no hidden states"):
+    with pytest.raises(InputError, match=r"test/clip@0123.* gives no hidden states"):
         prior.predict(TextFeatures(TEXTS, clip.encode(TEXTS)))
     features = clip.features(TEXTS)
     assert features.hidden is not None
