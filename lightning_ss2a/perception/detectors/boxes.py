@@ -1,4 +1,4 @@
-"""Turns the boxes that a network gives into detections, and groups pictures into batches."""
+"""Turns the boxes that a network gives into detections; options and batches that detectors share."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,23 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch import Tensor
 
+from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.detectors.protocols import Detections
+
+PART = "detector"
+
+
+def check_thresholds(conf: float, iou: float, max_det: int) -> None:
+    """Checks the options by which detectors choose among boxes.
+
+    Raises:
+        InputError: one is out of its range.
+    """
+    for name, share in (("conf", conf), ("iou", iou)):
+        if not 0 <= share <= 1:
+            raise InputError(f"{PART}.{name} is {share}, needs 0 to 1")
+    if max_det < 1:
+        raise InputError(f"{PART}.max_det is {max_det}, needs at least 1")
 
 
 def detections_of(

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ss2a.errors import InputError, one_line
-from lightning_ss2a.perception.detectors.boxes import batches_of_one_shape, detections_of
+from lightning_ss2a.perception.detectors.boxes import PART, batches_of_one_shape, check_thresholds, detections_of
 from lightning_ss2a.perception.detectors.protocols import Detections
-from lightning_ss2a.perception.identity import identify, sha256_of
+from lightning_ss2a.perception.encoders.running import check_batch_size
+from lightning_ss2a.perception.identity import identify
 from lightning_ss2a.perception.packages import media_package
-from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, locate_weights
+from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, obtain_weights
 
-PART = "detector"
 MODEL = "transformers/GroundingDINO"
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
 NARROWEST = 16
@@ -90,28 +90,24 @@ class GroundingDINO:
         batch_size: int = 4,
         device: str = "cpu",
     ) -> None:
-        for name, share in (("conf", conf), ("iou", iou)):
-            if not 0 <= share <= 1:
-                raise InputError(f"{PART}.{name} is {share}, needs 0 to 1")
-        for name, number in (("max_det", max_det), ("batch_size", batch_size)):
-            if number < 1:
-                raise InputError(f"{PART}.{name} is {number}, needs at least 1")
+        check_thresholds(conf, iou, max_det)
         check_labels(labels)
         self.labels = tuple(labels)
         self.path, self.repository = path, repository
         self.conf, self.iou, self.max_det = conf, iou, max_det
-        self.batch_size, self.device = batch_size, device
+        self.batch_size, self.device = check_batch_size(batch_size), device
 
     def describe(self) -> ModelCard:
         """Says what it is and where its files are looked for; loads nothing."""
-        return ModelCard(PART, MODEL, "Apache-2.0", self._status(), f"finds {len(self.labels)} classes by their names")
+        status = find_weights(PART, self.path, self.repository, FILES)
+        return ModelCard(PART, MODEL, "Apache-2.0", status, f"{len(self.labels)} classes, found by their names")
 
     @cached_property
     def identity(self) -> str:
         """Model, weights, classes and thresholds."""
         classes = hashlib.sha256("\n".join(self.labels).encode()).hexdigest()[:8]
         choice = f"{len(self.labels)}labels{classes}-conf{self.conf:g}-iou{self.iou:g}-most{self.max_det}-v{VERSION}"
-        return identify(MODEL, sha256_of(*(self._folder / name for name in FILES)), choice)
+        return identify(MODEL, self._weights.sha256() or "", choice)
 
     @torch.inference_mode()
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
@@ -147,20 +143,17 @@ class GroundingDINO:
         kept = media_package("torchvision.ops").batched_nms(corners, scores, classes, self.iou)
         return detections_of(corners[kept], scores[kept], classes[kept], self.labels, image, self.max_det)
 
-    def _status(self) -> WeightsStatus:
-        return find_weights(PART, self.path, self.repository, FILES)
-
     @cached_property
-    def _folder(self) -> Path:
-        return locate_weights(PART, self.path, self.repository, FILES)
+    def _weights(self) -> WeightsStatus:
+        return obtain_weights(PART, self.path, self.repository, FILES)
 
     @cached_property
     def _processor(self) -> Any:
-        return load_processor(self._folder)
+        return load_processor(self._weights.location)
 
     @cached_property
     def _network(self) -> Any:
-        return load_network(self._folder).eval().requires_grad_(False).to(self.device)
+        return load_network(self._weights.location).eval().requires_grad_(False).to(self.device)
 
     @cached_property
     def _prompts(self) -> list[Prompt]:
@@ -207,7 +200,10 @@ def pack_labels(labels: Sequence[str], tokenizer: Any, most_tokens: int) -> list
     """
     phrases = [_phrase(label) for label in labels]
     lengths = [len(tokenizer(phrase, add_special_tokens=False).input_ids) for phrase in phrases]
-    prompts, classes, spans, end = [], [], [], 1  # token 0 is [CLS]
+    prompts: list[Prompt] = []
+    classes: list[int] = []
+    spans: list[tuple[int, int]] = []
+    end = 1  # token 0 is [CLS]
     for number, length in enumerate(lengths):
         if length + 3 > most_tokens:  # [CLS], full stop, [SEP]
             raise InputError(f"{PART}.labels: {labels[number]!r} has {length} tokens, needs at most {most_tokens - 3}")

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ss2a.errors import InputError, one_line
-from lightning_ss2a.perception.detectors.boxes import batches_of_one_shape, detections_of
+from lightning_ss2a.perception.detectors.boxes import PART, batches_of_one_shape, check_thresholds, detections_of
 from lightning_ss2a.perception.detectors.protocols import Detections
-from lightning_ss2a.perception.identity import identify, sha256_of
+from lightning_ss2a.perception.encoders.running import check_batch_size
+from lightning_ss2a.perception.identity import identify
 from lightning_ss2a.perception.packages import media_package
-from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, locate_weights
+from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, obtain_weights
 
-PART = "detector"
 MODEL = "ultralytics/YOLO"
 FILES = ("yolov8x-oiv7.pt",)
 STRIDE = 32
@@ -71,26 +71,21 @@ class YOLO:
     ) -> None:
         if image_side < STRIDE or image_side % STRIDE:
             raise InputError(f"{PART}.image_side is {image_side}, needs a multiple of {STRIDE}")
-        for name, share in (("conf", conf), ("iou", iou)):
-            if not 0 <= share <= 1:
-                raise InputError(f"{PART}.{name} is {share}, needs 0 to 1")
-        for name, number in (("max_det", max_det), ("batch_size", batch_size)):
-            if number < 1:
-                raise InputError(f"{PART}.{name} is {number}, needs at least 1")
+        check_thresholds(conf, iou, max_det)
         self.path, self.repository = path, repository
         self.image_side, self.conf, self.iou, self.max_det, self.augment = image_side, conf, iou, max_det, augment
-        self.batch_size, self.device = batch_size, device
+        self.batch_size, self.device = check_batch_size(batch_size), device
 
     def describe(self) -> ModelCard:
         """Says what it is and where its file is looked for; loads nothing."""
-        licence = "AGPL-3.0 (weights and package)"
-        return ModelCard(PART, MODEL, licence, self._status(), "finds the 601 classes of Open Images V7")
+        status = find_weights(PART, self.path, self.repository, FILES)
+        return ModelCard(PART, MODEL, "AGPL-3.0 (weights and package)", status, "the 601 classes of Open Images V7")
 
     @cached_property
     def identity(self) -> str:
         """Model, weights, size of pictures and thresholds."""
         choice = f"side{self.image_side}-conf{self.conf:g}-iou{self.iou:g}-most{self.max_det}"
-        return identify(MODEL, sha256_of(self._file), f"{choice}{'-augment' * self.augment}-v{VERSION}")
+        return identify(MODEL, self._weights.sha256() or "", f"{choice}{'-augment' * self.augment}-v{VERSION}")
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -126,12 +121,9 @@ class YOLO:
         boxes = ops.scale_boxes(shape, chosen[:, :4], image.shape)
         return detections_of(boxes, chosen[:, 4], chosen[:, 5], self.labels, image, self.max_det)
 
-    def _status(self) -> WeightsStatus:
-        return find_weights(PART, self.path, self.repository, FILES)
-
     @cached_property
-    def _file(self) -> Path:
-        return locate_weights(PART, self.path, self.repository, FILES)
+    def _weights(self) -> WeightsStatus:
+        return obtain_weights(PART, self.path, self.repository, FILES)
 
     @cached_property
     def _ultralytics(self) -> SimpleNamespace:
@@ -139,7 +131,7 @@ class YOLO:
 
     @cached_property
     def _network(self) -> Any:
-        return load_network(self._file).to(self.device)
+        return load_network(self._weights.location).to(self.device)
 
 
 def load_network(file: Path) -> nn.Module:

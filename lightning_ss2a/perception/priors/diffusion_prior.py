@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
 from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextFeatures
-from lightning_ss2a.perception.identity import identify, sha256_of
+from lightning_ss2a.perception.encoders.running import Precision, autocast, check_batch_size
+from lightning_ss2a.perception.identity import identify
 from lightning_ss2a.perception.packages import media_package
-from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, locate_weights
+from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, obtain_weights
 
 PART = "prior"
 MODEL = "diffusers/PriorTransformer"
@@ -43,6 +44,7 @@ class DiffusionPrior:
         seed: of the noise, with the text.
         batch_size: texts at once; the network sees ``2 * samples`` rows for each.
         device: where it runs.
+        precision: of the network's matrix products; the diffusion stays in float32. It is no part of the identity.
 
     Raises:
         InputError: an option is out of its range; once the weights are used: they are missing, damaged, or of another
@@ -60,28 +62,31 @@ class DiffusionPrior:
         seed: int = 0,
         batch_size: int = 32,
         device: str = "cpu",
+        precision: Precision = "float32",
     ) -> None:
-        for name, value, least in (("samples", samples, 1), ("steps", steps, 2), ("batch_size", batch_size, 1)):
+        for name, value, least in (("samples", samples, 1), ("steps", steps, 2), ("guidance", guidance, 1)):
             if value < least:
                 raise InputError(f"{PART}.{name} is {value}, needs at least {least}")
-        if guidance < 1:
-            raise InputError(f"{PART}.guidance is {guidance}, needs at least 1")
         self.text_encoder = text_encoder
-        self.width = text_encoder.width
         self.path, self.repository = path, repository
         self.samples, self.steps, self.guidance, self.seed = samples, steps, guidance, seed
-        self.batch_size, self.device = batch_size, device
+        self.batch_size, self.device, self.precision = check_batch_size(batch_size), device, precision
 
     def describe(self) -> ModelCard:
         """Says what it is and where its files are looked for; loads nothing."""
-        return ModelCard(PART, MODEL, "Apache-2.0", self._status(), "translates texts to pictures in CLIP's space")
+        status = find_weights(PART, self.path, self.repository, FILES)
+        return ModelCard(PART, MODEL, "Apache-2.0", status, "from captions to pictures in CLIP's space")
+
+    @cached_property
+    def width(self) -> int:
+        """Numbers in an embedding, those of the text encoder."""
+        return self.text_encoder.width
 
     @cached_property
     def identity(self) -> str:
         """Model, weights and sampling, and in brackets the text encoder's identity."""
         sampling = f"steps{self.steps}-guidance{self.guidance:g}-best{self.samples}-seed{self.seed}-v{VERSION}"
-        sha256 = sha256_of(*(self._folder / name for name in FILES))
-        return f"{identify(MODEL, sha256, sampling)}({self.text_encoder.identity})"
+        return f"{identify(MODEL, self._weights.sha256() or '', sampling)}({self.text_encoder.identity})"
 
     @torch.inference_mode()
     def predict(self, features: TextFeatures) -> Tensor:
@@ -103,7 +108,7 @@ class DiffusionPrior:
         repeated = [condition.repeat_interleave(self.samples, dim=0) for condition in conditions]
         samples = self._sample(repeated, generators).unflatten(0, (len(texts), self.samples))  # [B, S, D]
         best = cosine_similarity(samples, conditions[0][:, None], dim=-1).argmax(dim=1)  # [B]
-        return normalize(samples[torch.arange(len(texts)), best], dim=-1).float().cpu()
+        return normalize(samples[torch.arange(len(texts), device=best.device), best], dim=-1).float().cpu()
 
     def _sample(self, conditions: Sequence[Tensor], generators: list[torch.Generator]) -> Tensor:
         """Denoises one embedding for each row of the conditions: [rows, D]."""
@@ -124,14 +129,15 @@ class DiffusionPrior:
 
     def _predicted(self, latents: Tensor, step: Tensor, embeddings: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
         """Predicts the clean embeddings with guidance, from [rows, D] and conditions of [2 rows, ...]."""
-        both = self._network(
-            torch.cat([latents, latents]),
-            timestep=step,
-            proj_embedding=embeddings,
-            encoder_hidden_states=hidden,
-            attention_mask=mask,
-        ).predicted_image_embedding
-        unconditional, conditional = both.chunk(2)
+        with autocast(self.device, self.precision):
+            both = self._network(
+                torch.cat([latents, latents]),
+                timestep=step,
+                proj_embedding=embeddings,
+                encoder_hidden_states=hidden,
+                attention_mask=mask,
+            ).predicted_image_embedding
+        unconditional, conditional = both.float().chunk(2)
         return unconditional + self.guidance * (conditional - unconditional)
 
     def _conditions(self, features: TextFeatures) -> list[Tensor]:
@@ -150,23 +156,22 @@ class DiffusionPrior:
     def _unconditional(self) -> list[Tensor]:
         return self._conditions(self.text_encoder.features([""]))
 
-    def _status(self) -> WeightsStatus:
-        return find_weights(PART, self.path, self.repository, FILES)
-
     @cached_property
-    def _folder(self) -> Path:
-        return locate_weights(PART, self.path, self.repository, FILES)
+    def _weights(self) -> WeightsStatus:
+        return obtain_weights(PART, self.path, self.repository, FILES)
 
     @cached_property
     def _scheduler(self) -> Any:
-        return load_scheduler(self._folder / "scheduler")
+        return load_scheduler(self._weights.location / "scheduler")
 
     @cached_property
     def _network(self) -> Any:
-        check_width(self._folder / FILES[0], self.width)
-        network = load_network(self._folder / "prior")
+        check_width(self._weights.location / FILES[0], self.width)
+        network = load_network(self._weights.location / "prior")
         if not network.clip_std.any():
-            raise InputError(f"{self._folder / FILES[1]}: clip_std is zero, as in a prior that was never trained")
+            raise InputError(
+                f"{self._weights.location / FILES[1]}: clip_std is zero, as in a prior that was never trained"
+            )
         return network.eval().to(self.device)
 
 
@@ -191,7 +196,7 @@ def check_width(config: Path, width: int) -> None:
         )
 
 
-def load_network(folder: Path) -> nn.Module:
+def load_network(folder: Path) -> Any:
     """Loads a ``PriorTransformer`` from its folder.
 
     Raises:

@@ -296,7 +296,7 @@ def test_weights_that_lack_a_part_are_refused(folder: Path, tmp_path: Path):
         (["dog"], {"conf": 1.5}, "detector.conf is 1.5, needs 0 to 1"),
         (["dog"], {"iou": -0.1}, "detector.iou is -0.1"),
         (["dog"], {"max_det": 0}, "detector.max_det is 0"),
-        (["dog"], {"batch_size": 0}, "detector.batch_size is 0"),
+        (["dog"], {"batch_size": 0}, "batch_size is 0"),
     ],
 )
 def test_options_out_of_range(labels: list[str], options: dict, message: str):

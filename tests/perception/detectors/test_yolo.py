@@ -203,7 +203,7 @@ def test_a_checkpoint_of_another_task_is_refused(tmp_path: Path):
         ({"conf": 1.5}, "detector.conf is 1.5, needs 0 to 1"),
         ({"iou": -0.1}, "detector.iou is -0.1"),
         ({"max_det": 0}, "detector.max_det is 0"),
-        ({"batch_size": 0}, "detector.batch_size is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
     ],
 )
 def test_options_out_of_range(options: dict, message: str):

@@ -144,6 +144,27 @@ def test_a_text_has_one_translation_in_any_batch_and_place(clip: ClipText, folde
     assert prior.predict(clip.features(TEXTS)).equal(together)
 
 
+def test_what_lies_behind_the_end_of_a_text_does_not_count(clip: ClipText, folder: Path):
+    features = clip.features(TEXTS)
+    assert features.hidden is not None
+    assert features.mask is not None
+    other = torch.where(features.mask[..., None], features.hidden, torch.randn_like(features.hidden))
+    prior = DiffusionPrior(clip, str(folder))
+    expected = prior.predict(features)
+    found = prior.predict(TextFeatures(TEXTS, features.embeddings, other, features.mask))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_lower_precision_changes_little(clip: ClipText, folder: Path):
+    features = clip.features(TEXTS)
+    exact = DiffusionPrior(clip, str(folder), samples=1).predict(features)
+    rough = DiffusionPrior(clip, str(folder), samples=1, precision="bfloat16").predict(features)
+    assert rough.dtype == torch.float32
+    similarity = cosine_similarity(rough, exact)
+    assert similarity.min() > 0.98
+    assert similarity.max() < 1 - 1e-6
+
+
 def test_another_seed_gives_another_translation(clip: ClipText, folder: Path):
     features = clip.features(TEXTS[:1])
     one, other = (DiffusionPrior(clip, str(folder), seed=seed).predict(features) for seed in (0, 1))
@@ -241,7 +262,7 @@ def test_a_text_encoder_without_hidden_states_is_refused(clip: ClipText, folder:
         ({"samples": 0}, "prior.samples is 0, needs at least 1"),
         ({"steps": 1}, "prior.steps is 1, needs at least 2"),
         ({"guidance": 0.5}, "prior.guidance is 0.5, needs at least 1"),
-        ({"batch_size": 0}, "prior.batch_size is 0, needs at least 1"),
+        ({"batch_size": 0}, "batch_size is 0, needs at least 1"),
     ],
 )
 def test_options_out_of_range(clip: ClipText, options: dict, message: str):
