@@ -1,6 +1,7 @@
 """A YOLOv8 of the true architecture, of few channels and random weights, saved as ultralytics saves them."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
+import lightning_ss2a
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.detectors.protocols import Detections, Detector
 from lightning_ss2a.perception.detectors.yolo import YOLO, import_ultralytics
@@ -229,3 +231,9 @@ def test_without_the_package_it_says_which_extra_holds_it(checkpoint: Path, monk
     monkeypatch.setitem(sys.modules, "ultralytics.nn.tasks", None)
     with pytest.raises(InputError, match=r"ultralytics.*lightning-ss2a\[yolo\]"):
         detector(checkpoint).detect(pictures())
+
+
+def test_no_other_module_imports_the_package():
+    uses = re.compile(r"(import|from) ultralytics|media_package\(f?.ultralytics")
+    modules = Path(lightning_ss2a.__file__).parent.rglob("*.py")
+    assert [module.name for module in modules if uses.search(module.read_text())] == ["yolo.py"]
