@@ -8,6 +8,7 @@ Its weights are float16 in the package and stay so in the file; they are cast to
 import base64
 import hashlib
 import json
+import math
 import subprocess
 import tarfile
 import tempfile
@@ -81,15 +82,15 @@ def read_weights(listed: Sequence[Mapping[str, Any]], content: bytes) -> dict[st
     Raises:
         InputError: the file is longer or shorter than what is listed.
     """
-    weights, start = {}, 0
-    for entry in listed:
-        dtype = np.dtype(_DTYPES[entry.get("quantization", entry)["dtype"]])
-        end = start + dtype.itemsize * int(np.prod(entry["shape"]))
-        weights[entry["name"]] = np.frombuffer(content[start:end], dtype).reshape(entry["shape"])
-        start = end
-    if start != len(content):
-        raise InputError(f"{WEIGHTS}: {len(content)} bytes, needs {start}")
-    return weights
+    dtypes = [np.dtype(_DTYPES[entry.get("quantization", entry)["dtype"]]) for entry in listed]
+    counts = [math.prod(entry["shape"]) for entry in listed]
+    starts = np.cumsum([0, *(dtype.itemsize * count for dtype, count in zip(dtypes, counts, strict=True))])
+    if starts[-1] != len(content):
+        raise InputError(f"{WEIGHTS}: {len(content)} bytes, needs {starts[-1]}")
+    return {
+        entry["name"]: np.frombuffer(content, dtype, count, start).reshape(entry["shape"])
+        for entry, dtype, count, start in zip(listed, dtypes, counts, starts, strict=False)
+    }
 
 
 def convert(nodes: Sequence[Mapping[str, Any]], weights: Mapping[str, np.ndarray]) -> bytes:
