@@ -1,8 +1,8 @@
 """Converts NanoDet from a TensorFlow.js graph inside an npm package to the ONNX file that is in this package.
 
 Run by ``make lite-detector``; nobody else needs it. The graph was itself made from ONNX and turns every value from
-channels first to channels last and back, so that leaving those turns out gives a network of plain channels-first layers.
-Its weights are float16 in the package and stay so in the file; they are cast to float32 when the file is loaded.
+channels first to channels last and back: without those turns it is a network of plain channels-first layers. Its
+weights are float16 in the package and stay so in the file; they are cast to float32 when the file is loaded.
 """
 
 import base64
@@ -38,7 +38,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = read_package(fetch_package(Path(folder)))
     graph = json.loads(files[TOPOLOGY])
-    model = convert(graph["modelTopology"]["node"], read_weights(graph["weightsManifest"][0]["weights"], files[WEIGHTS]))
+    model = convert(
+        graph["modelTopology"]["node"], read_weights(graph["weightsManifest"][0]["weights"], files[WEIGHTS])
+    )
     digest = hashlib.sha256(model).hexdigest()
     write_whole(FOLDER / MODEL_FILE, model)
     write_whole(FOLDER / DIGEST_FILE, f"{digest}  {MODEL_FILE}\n")
@@ -198,7 +200,9 @@ class _Translation:
 
     def _conv2d(self, name: str, inputs: list[str], attributes: Any) -> None:
         source, pads = self._pads.get(self._value(inputs[0]), (self._value(inputs[0]), [0] * 4))
-        weight = self._constants[inputs[1]].transpose(3, 2, 0, 1)  # [height, width, in, out] to [out, in, height, width]
+        weight = self._constants[inputs[1]].transpose(
+            3, 2, 0, 1
+        )  # [height, width, in, out] to [out, in, height, width]
         window = self._window(name, attributes) | {"pads": pads, "kernel_shape": list(weight.shape[2:])}
         self._emit("Conv", [source, self._store(inputs[1], weight)], name, **window)
 

@@ -33,7 +33,7 @@ def pattern() -> np.ndarray:
 
 
 def test_the_network_gives_what_tensorflow_js_gives():
-    """nanodet_tfjs.npz: each 97th output for the pattern, by @tensorflow/tfjs 4.22.0 on the model as it was published."""
+    """nanodet_tfjs.npz: each 97th output for the pattern, by @tensorflow/tfjs 4.22.0 on the published model."""
     session = onnxruntime.InferenceSession(nanodet.FOLDER / nanodet.MODEL_FILE, providers=["CPUExecutionProvider"])
     expected = np.load(HERE / "nanodet_tfjs.npz")
     for name in expected.files:
@@ -137,7 +137,7 @@ def test_a_distance_is_the_mean_of_its_distribution_from_the_middle_of_a_place()
 def test_its_identity_and_its_card(detector):
     assert isinstance(detector, Detector)
     assert len(detector.labels) == 80
-    assert detector.identity == "nanodet-g-416-coco@3761c8b42d9f+letterbox416-score0.4-iou0.5-v1"
+    assert detector.identity == "nanodet-g-416-coco@3761c8b42d9f+letterbox416-score0.4-iou0.5-most64-v1"
     assert NanoDet(threshold=0.3).identity != detector.identity
     card = detector.describe()
     assert card.weights.present

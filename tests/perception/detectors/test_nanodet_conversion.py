@@ -1,4 +1,4 @@
-"""The conversion, on a small graph of every operation that NanoDet has; its own output is tested against TF.js there."""
+"""The conversion, on a small graph of NanoDet's operations; test_nanodet.py compares its result with TF.js's."""
 
 import base64
 import io
