@@ -56,7 +56,7 @@ class WeightsStatus:
             InputError: some are missing.
         """
         if self.missing:
-            raise InputError(self.problem or f"{self.where}: there is no {', '.join(self.missing)}")
+            raise InputError(self.problem or f"{self.where} has no {', '.join(self.missing)}")
         first = self.found[0]
         return first if len(self.names) == 1 else first.parents[len(PurePosixPath(self.names[0]).parts) - 1]
 
@@ -109,7 +109,7 @@ def find_weights(part: str, path: str | None, repository: str, files: Sequence[s
     return _find_in_cache(part, repository, names)
 
 
-def locate_weights(part: str, path: str | None, repository: str, files: Sequence[str]) -> Path:
+def obtain_weights(part: str, path: str | None, repository: str, files: Sequence[str]) -> WeightsStatus:
     """Finds the files of a model, downloading those of the hub that are not in its cache.
 
     What is in the cache is used as it is: the hub is not asked whether it has a newer one.
@@ -121,7 +121,7 @@ def locate_weights(part: str, path: str | None, repository: str, files: Sequence
         files: names of the files.
 
     Returns:
-        The file where ``files`` names one; the folder that holds them where it names several.
+        where they are; none is missing.
 
     Raises:
         InputError: a file is missing, and cannot be downloaded (the hub is offline or lacks it); says where it goes.
@@ -130,7 +130,26 @@ def locate_weights(part: str, path: str | None, repository: str, files: Sequence
     if status.missing and not status.problem:
         _download(part, repository, status.names)
         status = find_weights(part, path, repository, files)
-    return status.location
+    if status.missing:
+        raise InputError(status.problem or f"{part}: {status.where} has no {', '.join(status.missing)}")
+    return status
+
+
+def locate_weights(part: str, path: str | None, repository: str, files: Sequence[str]) -> Path:
+    """Gives the file or folder that :func:`obtain_weights` finds, see :attr:`WeightsStatus.location`."""
+    return obtain_weights(part, path, repository, files).location
+
+
+def joined(first: WeightsStatus, *others: WeightsStatus) -> WeightsStatus:
+    """Tells of files of several places as one, where a part needs them all; it has no one location."""
+    every = (first, *others)
+    return WeightsStatus(
+        where=", ".join(status.where for status in every),
+        names=tuple(name for status in every for name in status.names),
+        found=tuple(file for status in every for file in status.found),
+        missing=tuple(name for status in every for name in status.missing),
+        problem="; ".join(status.problem for status in every if status.problem),
+    )
 
 
 def check_weights(cards: Iterable[ModelCard]) -> None:

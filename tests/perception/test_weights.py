@@ -6,7 +6,14 @@ import pytest
 from huggingface_hub import constants
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, check_weights, find_weights, locate_weights
+from lightning_ss2a.perception.weights import (
+    ModelCard,
+    WeightsStatus,
+    check_weights,
+    find_weights,
+    joined,
+    locate_weights,
+)
 
 REPOSITORY = "owner/model"
 
@@ -113,7 +120,7 @@ def test_online_what_is_missing_is_downloaded(hub: Path, monkeypatch: pytest.Mon
     for _ in range(2):  # the second time from the cache
         assert locate_weights("prior", None, REPOSITORY, ["model.bin"]).is_file()
     assert asked == [(REPOSITORY, ["model.bin"])]
-    with pytest.raises(InputError, match=r"hub owner/model: there is no other.bin"):
+    with pytest.raises(InputError, match=r"prior: hub owner/model has no other.bin"):
         locate_weights("prior", None, REPOSITORY, ["other.bin"])
 
 
@@ -153,3 +160,11 @@ def test_all_that_is_missing_is_named_at_once_and_the_same_once(tmp_path: Path):
     with pytest.raises(InputError) as error:
         check_weights([card("gone"), card("lost"), card("gone")])
     assert str(error.value).count("gone does not exist") == str(error.value).count("lost does not exist") == 1
+
+
+def test_files_of_two_places_are_told_of_as_one(tmp_path: Path):
+    there = find_weights("text encoder", str(write(tmp_path, "a")), "", ["a"])
+    gone = find_weights("text encoder", None, "", ["b"])
+    both = joined(there, gone)
+    assert (both.names, both.found, both.missing, both.problem) == (("a", "b"), (tmp_path / "a",), ("b",), gone.problem)
+    assert joined(there).sha256() == there.sha256() != both.sha256()
