@@ -87,7 +87,7 @@ def test_boxes_are_in_pixels_of_the_picture_whatever_its_shape(detector):
     assert intersection_over_union(found.boxes, expected).item() > 0.8
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (900, 3), (416, 416), (1, 2000)])
+@pytest.mark.parametrize("shape", [(1, 1), (900, 3), (1, 2000)])
 def test_pictures_of_any_size(shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     (found,) = NanoDet(threshold=0).detect([image])

@@ -29,7 +29,7 @@ def files() -> tuple[Path, Path]:
 
 
 def test_it_is_the_mean_over_tokens_of_the_last_layer_normalised(encoder, files):
-    """By the recipe of sentence-transformers, on a padded batch with a mask, where ours runs texts one by one."""
+    """By the recipe of sentence-transformers, on a padded batch with a mask, where ours runs without."""
     session = runtime.InferenceSession(files[0], providers=["CPUExecutionProvider"])
     tokenizer = tokenizers.Tokenizer.from_file(str(files[1]))
     tokenizer.enable_padding()
@@ -60,13 +60,20 @@ def test_texts_that_mean_the_same_are_near(encoder):
 
 
 def test_a_text_does_not_depend_on_its_batch(encoder):
-    together = encoder.encode(TEXTS)
-    assert together.shape == (4, 384)
+    texts = [*TEXTS, "violin", "a cat purrs.", "drum", "thunder", "A DOG BARKS."]  # some of equally many tokens
+    together = encoder.encode(texts)
+    assert together.shape == (9, 384)
     assert together.dtype == torch.float32
-    torch.testing.assert_close(together.norm(dim=1), torch.ones(4))
-    for text, embedding in zip(TEXTS, together, strict=True):
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(9))
+    for text, embedding in zip(texts, together, strict=True):
         assert torch.equal(encoder.encode([text])[0], embedding)
+    assert torch.equal(MiniLM(batch_size=2).encode(texts[::-1]).flip(0), together)
     assert encoder.encode([]).shape == (0, 384)
+
+
+def test_a_batch_size_below_one():
+    with pytest.raises(InputError, match=r"text_encoder\.batch_size is 0, needs at least 1"):
+        MiniLM(batch_size=0)
 
 
 def test_a_short_text_is_not_padded_and_a_long_one_is_cut_at_256_tokens(encoder):
