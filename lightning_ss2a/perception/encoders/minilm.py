@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.encoders.protocols import TextFeatures
+from lightning_ss2a.perception.encoders.running import check_batch_size
 from lightning_ss2a.perception.identity import identify, sha256_of
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights
@@ -48,15 +49,14 @@ class MiniLM:
         threads: threads that it runs on.
 
     Raises:
-        InputError: the batch size is below 1; once it is used: a file, onnxruntime or tokenizers is missing, or a file is something else.
+        InputError: the batch size is below 1; once it is used: a file, onnxruntime or tokenizers is missing, or a file
+            is something else.
     """
 
     width = 384
 
     def __init__(self, path: str | None = None, batch_size: int = 32, threads: int = 1) -> None:
-        if batch_size < 1:
-            raise InputError(f"{PART.replace(' ', '_')}.batch_size is {batch_size}, needs at least 1")
-        self.path, self.batch_size, self.threads = path, batch_size, threads
+        self.path, self.batch_size, self.threads = path, check_batch_size(batch_size), threads
 
     @cached_property
     def identity(self) -> str:
