@@ -42,7 +42,7 @@ class NanoDet:
     """Finds things of 80 classes, each with a box and the likeliest of the names; one thing has one box.
 
     A picture is made to fit 416 x 416 with its proportions kept and black beside it, as in training. Boxes suppress
-    each other whatever their names, since each stands for a sound source. About 0.05 s a picture on one core.
+    each other whatever their names, since each stands for a sound source. 12 pictures a second on one core.
 
     Args:
         threshold: the least score of a detection. Of 120 stamps in 60 pictures, 0.3 finds 92%, and 11% of its boxes are
