@@ -1,10 +1,11 @@
 """Defines what a list of media holds: items, and which of them are there."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from lightning_ss2a.data import PAIR_ORIGINS
 from lightning_ss2a.errors import InputError
@@ -84,10 +85,10 @@ class Item:
         return tuple(path for path in (self.picture, self.video, self.sound) if path is not None)
 
 
-@runtime_checkable
-class ItemReader(Protocol):
+class ItemReader(ABC):
     """Reads the list of a data set; one class serves every data set of the same layout."""
 
+    @abstractmethod
     def read(self, source: Path, root: Path) -> Iterator[Item]:
         """Lists the items, whether or not their media are there.
 
@@ -100,7 +101,8 @@ class ItemReader(Protocol):
         """
 
     def key_of(self, name: str) -> str:
-        """Gives the key of the item that a list of names (see ``exclude``) means; unknown names are their own key."""
+        """Gives the key of the item that a line of an exclusion list means; here, the line itself."""
+        return name
 
 
 @dataclass(frozen=True)
