@@ -156,6 +156,9 @@ def _see_through() -> bytes:
     return picture_file(pixels)
 
 
+_SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="6"><rect width="8" height="6"/></svg>'
+_NOISE = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+
 PICTURES: Makers = {
     "good.png": (_picture("PNG"), None),
     "good.jpg": (_picture("JPEG", quality=95), None),
@@ -169,21 +172,20 @@ PICTURES: Makers = {
     "animated.gif": (_bytes(_animated("GIF")), None),
     "animated.webp": (_bytes(_animated("WEBP")), None),
     "jpeg_named.png": (_picture("JPEG", quality=95), None),
-    "svg_named.png": (
-        _bytes(b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="6"><rect width="8" height="6"/></svg>'),
-        None,
-    ),
+    "svg_named.png": (_bytes(_SVG), None),
     "sound_named.png": (_bytes(sound_file(sine(440))), "of no known type"),
-    "cut_off.png": (
-        _bytes(cut(picture_file(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)))),
-        "not a picture",
-    ),
+    "cut_off.png": (_bytes(cut(picture_file(_NOISE))), "not a picture"),
     "empty.png": (_bytes(b""), "the file is empty, 0 bytes"),
     "transparent.png": (_bytes(picture_file(np.zeros((8, 8, 4), np.uint8))), "entirely transparent"),
 }
 
 _SURROUND = np.stack([sine(f, 1.0, 96_000) for f in (300, 400, 500, 600, 700, 800)], axis=1)
 _SECOND = sine(1000, 1.0, RATE)
+
+
+def _cut_m4a(path: Path) -> None:
+    path.write_bytes(cut(write_sound(path, _SECOND).read_bytes()))
+
 
 SOUNDS: Makers = {
     "good.wav": (_bytes(sound_file(_SECOND, RATE)), None),
@@ -196,10 +198,7 @@ SOUNDS: Makers = {
     "m4a_named.mp3": (lambda path: write_sound(path.with_suffix(".m4a"), _SECOND).rename(path), None),
     "silent.wav": (_bytes(sound_file(np.zeros(RATE), RATE)), "the sound is silent"),
     "cut_off.wav": (_bytes(cut(sound_file(sine(1000, 3.0, RATE), RATE))), "cut off: 1.5 s of 3.0 s"),
-    "cut_off.m4a": (
-        lambda path: path.write_bytes(cut(write_sound(path, _SECOND).read_bytes())),
-        "begins as MP4, but is cut off",
-    ),
+    "cut_off.m4a": (_cut_m4a, "begins as MP4, but is cut off"),
     "picture_named.wav": (_bytes(picture_file(QUARTERS)), "not a sound file"),
     "empty.wav": (_bytes(b""), "the file is empty, 0 bytes"),
 }
@@ -239,7 +238,7 @@ VIDEOS: Makers = {
     "three_frames.mp4": (_video([0, 0.04, 0.08], sine(1000, 0.12, RATE)), None),
     "mono_8_khz.mkv": (_video(sound=sine(1000, 3.0, 8000), rate=8000), None),
     "surround_96_khz.mkv": (_video(sound=np.tile(_SURROUND, (3, 1)), rate=96_000), None),
-    "webm_named.mp4": (_video(sound=None, suffix=".webm"), "no audio stream"),
+    "webm_named.mp4": (_video(sound=sine(1000, 3.0, 48_000), rate=48_000, suffix=".webm"), None),
     "without_sound.mp4": (_video(sound=None), "no audio stream"),
     "without_picture.mp4": (_without_picture, "no video stream"),
     "silent.mp4": (_video(sound=np.zeros(3 * RATE)), "the sound is silent"),

@@ -82,7 +82,9 @@ class FolderItems(ItemReader):
             pair_origin=self._pair_origin,
             sources=self._sources,
         )
-        return item if self._kind == "sound" else replace(item, sound=None, **{self._kind: item.sound})
+        if self._kind == "picture":
+            return replace(item, picture=item.sound, sound=None)
+        return replace(item, video=item.sound, sound=None) if self._kind == "video" else item
 
     def _class_name(self, path: PurePosixPath, root: Path) -> str:
         if self._class_from == "folder":

@@ -107,7 +107,10 @@ class CsvItems(ItemReader):
             split=given.get("split") or None,
             pair_origin=origin,
             sources=_number(given.get("sources"), "sources", place, int),
-            **media,
+            picture=media.get("picture"),
+            video=media.get("video"),
+            text=media.get("text"),
+            sound=media.get("sound"),
         )
 
 
