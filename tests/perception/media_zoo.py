@@ -92,7 +92,7 @@ def write_video(
 def add_sound(container: Any, codec: str, sound: np.ndarray, rate: int) -> Any:
     """Adds a stream of sound to a container that is written."""
     channels = 1 if sound.ndim == 1 else sound.shape[1]
-    stream = container.add_stream(codec, rate=rate, layout={1: "mono", 2: "stereo", 6: "5.1"}[channels])
+    stream = container.add_stream(codec, rate=rate, layout={1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[channels])
     if codec == "wmav2":
         stream.bit_rate = 64_000 * channels
     return stream
@@ -102,8 +102,8 @@ def encode_sound(container: Any, stream: Any, sound: np.ndarray, rate: int, star
     """Encodes a sound, float32 [samples(, channels)], and writes it."""
     import av
 
-    planes = np.ascontiguousarray(sound.reshape(len(sound), -1).T.astype(np.float32))
-    frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=stream.layout.name)
+    packed = np.ascontiguousarray(sound, np.float32).reshape(1, -1)  # PyAV 18 takes 8 planes for 9
+    frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=stream.layout.name)
     frame.sample_rate, frame.pts, frame.time_base = rate, round(start * rate), Fraction(1, rate)
     container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
@@ -237,6 +237,7 @@ VIDEOS: Makers = {
     "turned.mp4": (_video(rotation=90), None),
     "three_frames.mp4": (_video([0, 0.04, 0.08], sine(1000, 0.12, RATE)), None),
     "mono_8_khz.mkv": (_video(sound=sine(1000, 3.0, 8000), rate=8000), None),
+    "eight_channels.mkv": (_video(sound=np.tile(_LONG[:, None], 8), sound_codec="aac"), None),
     "surround_96_khz.mkv": (_video(sound=np.tile(_SURROUND, (3, 1)), rate=96_000), None),
     "webm_named.mp4": (_video(sound=sine(1000, 3.0, 48_000), rate=48_000, suffix=".webm"), None),
     "without_sound.mp4": (_video(sound=None), "no audio stream"),

@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -45,6 +45,8 @@ _HEADS = (
     (0, b"\x0b\x77", "AC-3"), (0, b"\xff\xf1", "AAC"), (0, b"\xff\xf9", "AAC"), (0, b"\x47", "MPEG-TS"),
 )  # fmt: skip
 """(position, bytes there, kind) of how files of these containers begin."""
+_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+"""Of FFmpeg's sample formats, without the p of planar ones."""
 _GAP = 0.1
 """Seconds; a longer hole in a sound stays a hole, a shorter one is inaccurate time keeping."""
 
@@ -87,7 +89,9 @@ def open_container(source: Path | bytes, name: str, what: str) -> Iterator[Any]:
         file.seek(0)
         try:
             # Python reads the file, not FFmpeg, to which some names are addresses.
-            container = av.open(file, metadata_errors="replace", options={"format_whitelist": ",".join(CONTAINERS)})
+            container = av.open(
+                _Seekable(file), metadata_errors="replace", options={"format_whitelist": ",".join(CONTAINERS)}
+            )
         except (av.FFmpegError, OSError, ValueError) as error:
             raise InputError(f"{name}: not {what} ({_why_not(head)})") from error
         with container:
@@ -124,6 +128,8 @@ def packets(container: Any, *streams: Any) -> Iterator[Any]:
     while True:
         try:
             yield next(reading)
+        except IndexError:  # a stream that is announced in the middle of the file, which PyAV does not know: go on
+            reading = container.demux(*streams)
         except (StopIteration, av.FFmpegError):
             return
 
@@ -185,14 +191,19 @@ class SoundTrack:
             )
         at = self._next if frame.time is None else round((frame.time - self.start) * self.rate)
         if self._next is None or (at is not None and at - self._next > _GAP * self.rate):
-            hole = max(0, at or 0) - max(0, self._next or 0)
-            self._check_length(hole, 1)
-            self._parts.append(np.zeros(hole, np.float32))
-            self._next = at or 0
-        samples = _samples(frame)
-        self._check_length(max(0, self._next) + len(samples), samples.shape[1])
-        self._parts.append(mean_of_channels(samples)[max(0, -self._next) :])
-        self._next += len(samples)
+            self._be_silent_until(at or 0)
+        if not self.is_full:
+            samples = _samples(frame)
+            check_samples((max(0, self._next or 0) + len(samples)) * samples.shape[1], self.name)
+            self._parts.append(mean_of_channels(samples)[max(0, -(self._next or 0)) :])
+            self._next = (self._next or 0) + len(samples)
+
+    def _be_silent_until(self, sample: int) -> None:
+        reached = sample if self.end is None else min(sample, self._wanted())
+        hole = max(0, reached - max(0, self._next or 0))
+        check_samples(hole, self.name)
+        self._parts.append(np.zeros(hole, np.float32))
+        self._next = sample
 
     @property
     def is_full(self) -> bool:
@@ -206,9 +217,6 @@ class SoundTrack:
 
     def _wanted(self) -> int:
         return round(((self.end or 0) - self.start) * self.rate)
-
-    def _check_length(self, samples: int, channels: int) -> None:
-        check_samples(samples * channels, self.name)
 
 
 def decode_sound(data: bytes, name: str) -> tuple[np.ndarray, int]:
@@ -243,7 +251,7 @@ def decode_sound(data: bytes, name: str) -> tuple[np.ndarray, int]:
     return track.waveform(), track.rate
 
 
-def _open_file(source: Path | bytes, name: str) -> Any:
+def _open_file(source: Path | bytes, name: str) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     try:
@@ -262,11 +270,35 @@ def _why_not(head: bytes) -> str:
 
 
 def _samples(frame: Any) -> np.ndarray:
-    """Gives a frame of sound as float32 [samples, channels], within -1 to 1 as libsndfile scales it."""
-    values = frame.to_ndarray()  # [channels, samples] if planar, else [1, samples * channels]
-    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
-    if values.dtype == np.uint8:
+    """Gives a frame of sound as float32 [samples, channels], within -1 to 1 as libsndfile scales it.
+
+    PyAV's own ``to_ndarray`` reads memory that is not the frame's where a planar one has 8 channels (PyAV 18: it takes
+    pointers to planes for as many as are not null).
+    """
+    kind, channels = frame.format.name, frame.layout.nb_channels
+    dtype = np.dtype(_DTYPES[kind.removesuffix("p")])
+    if frame.format.is_planar:
+        planes = [np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes[:channels]]
+        values = np.stack(planes, axis=1)
+    else:
+        values = np.frombuffer(frame.planes[0], dtype, frame.samples * channels).reshape(-1, channels)
+    if dtype.kind == "u":
         return (values.astype(np.float32) - 128) / 128
-    if values.dtype.kind == "i":
-        return (values / -float(np.iinfo(values.dtype).min)).astype(np.float32)
+    if dtype.kind == "i":
+        return (values / -float(np.iinfo(dtype).min)).astype(np.float32)
     return values.astype(np.float32)
+
+
+class _Seekable:
+    """A file that refuses places where there is nothing, as C does: PyAV prints what Python raises instead."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.read, self.tell, self.close = file.read, file.tell, file.close
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Goes to a place and gives it; -1: there is none."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -1

@@ -20,6 +20,7 @@ from lightning_ss2a.perception.media.containers import (
     time_of,
 )
 from lightning_ss2a.perception.media.files import LONGEST_SIDE
+from lightning_ss2a.perception.media.svg import MOST_PIXELS
 from lightning_ss2a.perception.media.waveform import check_whole, resample
 from lightning_ss2a.perception.packages import media_package
 
@@ -227,6 +228,9 @@ def _video_stream(container: Any, name: str) -> Any:
     video = best_stream(container, "video", name)
     if video is None:
         raise InputError(f"{name}: no video stream")
+    width, height = video.codec_context.width, video.codec_context.height
+    if width * height > MOST_PIXELS:
+        raise InputError(f"{name}: frames of {width} x {height} pixels, more than {MOST_PIXELS}")
     return video
 
 
@@ -267,6 +271,7 @@ class _Shown:
         self.frames: list[np.ndarray] = []
         self.presented: list[float] = []
         self._moments, self._longest_side, self._pixel_aspect = moments, longest_side, pixel_aspect
+        self._scaler = media_package("av.video.reformatter").VideoReformatter()
         self._size: tuple[int, int] | None = None
         self._held: Any = None
         self._pixels: np.ndarray | None = None  # of the frame that is held, once it was wanted
@@ -298,7 +303,7 @@ class _Shown:
 
     def _upright(self, frame: Any) -> np.ndarray:
         width, height = self._size = self._size or self._fit(frame)
-        pixels = frame.reformat(width, height, "rgb24", interpolation="BICUBIC").to_ndarray()
+        pixels = self._scaler.reformat(frame, width, height, "rgb24", interpolation="AREA").to_ndarray()
         return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
     def _fit(self, frame: Any) -> tuple[int, int]:

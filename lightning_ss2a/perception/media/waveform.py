@@ -79,4 +79,4 @@ def check_whole(there: float, promised: float, name: str) -> None:
         InputError: more is missing than headers are inaccurate.
     """
     if promised - there > max(MOST_MISSING[0], MOST_MISSING[1] * promised):
-        raise InputError(f"{name}: cut off: {there:.1f} s of {promised:.1f} s are there; get the file again")
+        raise InputError(f"{name}: cut off: {max(0.0, there):.1f} s of {promised:.1f} s are there; get the file again")
