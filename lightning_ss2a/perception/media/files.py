@@ -15,6 +15,7 @@ from lightning_ss2a.perception.media.waveform import (
     SAMPLE_RATES,
     check_samples,
     check_whole,
+    cut_window,
     mean_of_channels,
     resample,
 )
@@ -100,7 +101,7 @@ def resize_image(image: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(pillow.fromarray(image).resize((side, side), pillow.Resampling.BICUBIC))
 
 
-def load_audio(data: bytes, name: str, sample_rate: int) -> np.ndarray:
+def load_audio(data: bytes, name: str, sample_rate: int, window: tuple[float, float] | None = None) -> np.ndarray:
     """Loads a sound as the mean of its channels, resampled with a polyphase filter; see :mod:`.waveform`.
 
     Args:
@@ -108,12 +109,14 @@ def load_audio(data: bytes, name: str, sample_rate: int) -> np.ndarray:
             whatever its name says.
         name: its name, for messages.
         sample_rate: samples per second of the result.
+        window: seconds (start, end) of the part that is wanted; None: all of it.
 
     Returns:
         float32 [samples].
 
     Raises:
-        InputError: it is not a sound, empty, silent (no sample above -80 dB), cut off, or not finite.
+        InputError: it is not a sound, empty, silent (no sample above -80 dB), cut off, or not finite; or nothing of it
+            is in the window.
     """
     soundfile = media_package("soundfile")
     if not data:
@@ -125,6 +128,8 @@ def load_audio(data: bytes, name: str, sample_rate: int) -> np.ndarray:
         if not container_kind(data[:64]):
             raise InputError(f"{name}: not a sound file ({_reason(error)})") from error
         waveform, rate = decode_sound(data, name)
+    if window is not None and rate:
+        waveform = cut_window(waveform, rate, window, name)
     return resample(waveform, rate, sample_rate, name)
 
 

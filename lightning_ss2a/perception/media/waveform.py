@@ -1,7 +1,7 @@
 """States the one rule by which every sound becomes a waveform, whichever library has decoded it.
 
-The mean of its channels, then a polyphase resampling (scipy's ``resample_poly``) to the wanted rate; a sound that is
-empty, silent, not finite, or cut off is refused.
+The mean of its channels, out of it the wanted part, then a polyphase resampling (scipy's ``resample_poly``) to the
+wanted rate; a sound that is empty, silent, not finite, or cut off is refused.
 """
 
 import math
@@ -25,6 +25,26 @@ _SILENT_PEAK = 1e-4
 def mean_of_channels(channels: np.ndarray) -> np.ndarray:
     """Makes a sound mono: float32 [samples, channels] to [samples]."""
     return channels.mean(axis=1)
+
+
+def cut_window(waveform: np.ndarray, rate: int, window: tuple[float, float], name: str) -> np.ndarray:
+    """Cuts a part out of a mono sound, which ends with the sound if that ends first.
+
+    Args:
+        waveform: float32 [samples].
+        rate: its samples per second.
+        window: seconds (start, end).
+        name: the file's name, for messages.
+
+    Raises:
+        InputError: nothing of the sound is in the window.
+    """
+    part = waveform[round(window[0] * rate) : round(window[1] * rate)]
+    if not len(part):
+        raise InputError(
+            f"{name}: no sound from {window[0]:g} s to {window[1]:g} s; it ends at {len(waveform) / rate:g} s"
+        )
+    return part
 
 
 def resample(waveform: np.ndarray, rate: int, sample_rate: int, name: str) -> np.ndarray:

@@ -427,6 +427,20 @@ def test_a_wav_whose_recorder_left_its_size_open_is_whole():
         assert len(load_audio(bytes(data), "x", 16_000)) == 8000
 
 
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_a_window_is_cut_out_before_resampling(tmp_path, rate):
+    sound = (0.2 * np.random.default_rng(0).standard_normal(2 * rate)).clip(-1, 1).astype(np.float32)
+    for data in (
+        sound_file(sound, rate, subtype="FLOAT"),
+        write_sound(tmp_path / "x.mka", sound, rate).read_bytes(),
+    ):
+        expected = load_audio(sound_file(sound[rate // 2 : rate], rate, subtype="FLOAT"), "x", 16_000)
+        np.testing.assert_allclose(load_audio(data, "x", 16_000, (0.5, 1.0)), expected, atol=5e-5)
+        assert len(load_audio(data, "x", 16_000, (1.5, 11.5))) == 8000
+        with pytest.raises(InputError, match=r"^x: no sound from 7 s to 17 s; it ends at 2 s$"):
+            load_audio(data, "x", 16_000, (7, 17))
+
+
 @pytest.mark.parametrize("kind", ["pictures", "sounds"])
 def test_the_zoo(tmp_path, kind):
     for name, reason in write_zoo(tmp_path, kind).items():
