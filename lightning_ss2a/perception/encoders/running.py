@@ -16,14 +16,24 @@ Precision = Literal["float32", "bfloat16", "float16"]
 _LOADED: WeakValueDictionary[Hashable, nn.Module] = WeakValueDictionary()
 
 
+def check_batch_size(batch_size: int) -> int:
+    """Gives the batch size back.
+
+    Raises:
+        InputError: it is below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}, needs at least 1")
+    return batch_size
+
+
 def check_running(batch_size: int, precision: Precision) -> None:
     """Checks how an encoder is to run.
 
     Raises:
         InputError: the batch size is below 1, or there is no such precision.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}, needs at least 1")
+    check_batch_size(batch_size)
     if precision not in get_args(Precision):
         raise InputError(f"precision is {precision!r}, needs {', '.join(get_args(Precision))}")
 
