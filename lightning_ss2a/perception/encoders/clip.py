@@ -177,14 +177,23 @@ class CLIPImageEncoder(_CLIP):
 
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
         """Embeds RGB pictures, uint8 [height, width, 3] each, of any size: unit vectors, float32 [images, width]."""
-        found = [self._embed(batch) for batch in batches(images, self.batch_size)]
+        prepared = (torch.stack([*map(self.prepare, batch)]) for batch in batches(images, self.batch_size))
+        found = [self.encode_prepared(pixels) for pixels in prepared]
         return torch.cat(found) if found else torch.empty(0, self.width)
 
+    def encode_prepared(self, pixels: Tensor) -> Tensor:
+        """Embeds prepared pictures, [images, 3, side, side]: unit vectors, float32 [images, width]."""
+        found = [self._embed(batch) for batch in pixels.split(self.batch_size)] if len(pixels) else []
+        return torch.cat(found) if found else torch.empty(0, self.width)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the network behind on the way to processes that prepare pictures."""
+        return {name: value for name, value in self.__dict__.items() if name != "_network"}
+
     @torch.inference_mode()
-    def _embed(self, images: Sequence[np.ndarray]) -> Tensor:
-        pixels = torch.stack([self.prepare(image) for image in images]).to(self.device)  # [images, 3, side, side]
+    def _embed(self, pixels: Tensor) -> Tensor:
         with autocast(self.device, self.precision):
-            embeddings = self._network.encode_image(pixels)
+            embeddings = self._network.encode_image(pixels.to(self.device))
         return normalize(embeddings.float(), dim=-1).cpu()
 
     @cached_property

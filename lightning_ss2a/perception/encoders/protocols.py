@@ -3,6 +3,9 @@
 Batches go in, tensors come out, in float32 on the CPU. An ``identity`` stands in manifests and caches: model, sha256 of
 its weights and preparation of its inputs, see :func:`lightning_ss2a.perception.identity.identify`. Data sets whose
 fields were made by encoders of other identities are never trained on together.
+
+A model with an attribute ``device`` runs where that says, and one with ``precision`` computes in it (float32, bfloat16
+or float16); both may be set until it is first used.
 """
 
 from collections.abc import Sequence
@@ -29,6 +32,20 @@ class ImageEncoder(Protocol):
 
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
         """Embeds RGB pictures, uint8 [height, width, 3] each, of any size: float32 [images, width]."""
+
+
+@runtime_checkable
+class PreparingImageEncoder(ImageEncoder, Protocol):
+    """An image encoder that takes pictures that were prepared elsewhere: by processes that have no network."""
+
+    def prepare(self, image: np.ndarray) -> Tensor:
+        """Prepares an RGB picture, uint8 [height, width, 3], for the network: [3, side, side].
+
+        It is pickled on its way to other processes, and should not bring the network with it.
+        """
+
+    def encode_prepared(self, pixels: Tensor) -> Tensor:
+        """Embeds prepared pictures, [images, 3, side, side], as :meth:`encode` embeds the pictures themselves."""
 
 
 @runtime_checkable

@@ -64,7 +64,9 @@ class VideoReader(Protocol):
         decoder: the decoding library and its version, for manifests: decoders differ.
     """
 
-    decoder: str
+    @property
+    def decoder(self) -> str:
+        """The decoding library and its version."""
 
     def read(
         self,

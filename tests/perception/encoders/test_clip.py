@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.nn.functional import normalize
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.encoders.clip import CLIPImageEncoder, CLIPTextEncoder
-from lightning_ss2a.perception.encoders.protocols import ImageEncoder, TextEncoder
+from lightning_ss2a.perception.encoders.protocols import ImageEncoder, PreparingImageEncoder, TextEncoder
 from lightning_ss2a.perception.encoders.running import Precision
 from lightning_ss2a.perception.identity import sha256_of
 from lightning_ss2a.perception.weights import Described
@@ -167,6 +168,18 @@ def test_embeddings_are_unit_vectors_and_do_not_depend_on_the_batch(
         torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
         assert encoder.encode([]).shape == (0, 24)
     assert text_encoder.features([]).hidden.shape == (0, 77, 32)
+
+
+def test_pictures_may_be_prepared_by_processes_without_the_network(
+    image_encoder: CLIPImageEncoder, images: list[np.ndarray]
+):
+    assert isinstance(image_encoder, PreparingImageEncoder)
+    expected = image_encoder.encode(images)
+    sent = pickle.dumps(image_encoder.prepare)
+    assert len(sent) < 20_000, "the network goes along"
+    prepared = torch.stack([pickle.loads(sent)(image) for image in images])
+    assert torch.equal(image_encoder.encode_prepared(prepared), expected)
+    assert image_encoder.encode_prepared(prepared[:0]).shape == (0, 24)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
