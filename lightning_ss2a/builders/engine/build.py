@@ -117,7 +117,7 @@ def build_media(
         **{name: str(model.identity) for name, model in stack.models.items()},
         "decoder": f"{video_reader.decoder}, {_decoders()}",
         "device": runner.strategy.root_device.type,
-        "precision": trainer.precision or "the models' own",
+        "computing": computing(stack),
         "threads": str(trainer.threads),
         "batch_size": str(part_items),
         "most_sources": str(most_sources),
@@ -139,6 +139,17 @@ def build_media(
         report = assembly.write(place, stack)
         folder.remove()
     return report
+
+
+def computing(stack: Stack) -> str:
+    """Tells what of the models' options is in no identity, but in the last bits of an embedding."""
+    chosen = {
+        f"{name} {option}": getattr(model, option)
+        for name, model in stack.models.items()
+        for option in ("batch_size", "precision", "threads")
+        if hasattr(model, option)
+    }
+    return ", ".join(f"{name} {value}" for name, value in chosen.items()) or "by itself"
 
 
 def media_needs(

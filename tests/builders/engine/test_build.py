@@ -172,6 +172,22 @@ def test_other_options_do_not_go_on_with_an_unfinished_build(tmp_path: Path, opt
         build(items, tmp_path / "media", **option)
 
 
+def test_other_options_of_models_do_not_go_on_with_an_unfinished_build(tmp_path: Path):
+    items = write_pairs(tmp_path / "media", 6)
+    (tmp_path / "media" / "1.png").write_bytes(b"hello")
+    eye = MeanColour()
+    eye.batch_size, eye.precision = 16, "float32"
+    with pytest.raises(InputError, match="cannot be used"):
+        build(items, tmp_path / "media", stack(image_encoder=eye), skip_bad=False)
+    eye.batch_size = 8
+    with pytest.raises(InputError, match=r"another computing \(image_encoder batch_size 16, .*, now image_encoder"):
+        build(items, tmp_path / "media", stack(image_encoder=eye))
+    lower = replace(CPU, precision="bfloat16")
+    build(items, tmp_path / "media", stack(image_encoder=eye), trainer=lower, overwrite=True)
+    made_by = Manifest.load(tmp_path / "out").made_by
+    assert made_by["computing"] == "image_encoder batch_size 8, image_encoder precision bfloat16"
+
+
 def test_what_a_kill_left_of_a_finished_build_is_tidied_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     items = write_pairs(tmp_path / "media", 6)
     (tmp_path / "media" / "1.png").write_bytes(b"hello")
