@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import re
+import signal
 import sys
 import time
 import warnings
@@ -250,7 +251,7 @@ def _predict(trainer: Trainer, module: PerceptionModule, data: PartsData, progre
     if progress:
         callbacks.append(BuildProgress(data.folder, len(data.items), data.part_items))
     try:
-        with quiet():
+        with quiet(), interruptible():
             trainer.predict(module, datamodule=data, return_predictions=False)
     except RuntimeError as error:
         dead = _DEAD.search(str(error))
@@ -272,6 +273,19 @@ def _worker_context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([MediaParts.__module__])
     return context
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Passes Ctrl-C on, where Lightning would exit, and leave this process deaf to the next one."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 import csv
 import hashlib
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +150,22 @@ def test_a_build_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     assert same_data(read_everything(tmp_path / "whole"), read_everything(tmp_path / "out"))
     whole, stopped = (Manifest.load(tmp_path / name) for name in ("whole", "out"))
     assert whole.splits == stopped.splits  # the sha256 of every shard
+
+
+def test_an_interrupted_build_says_so_and_goes_on(tmp_path: Path):
+    class Interrupted(Loudness):
+        def encode(self, waveforms):
+            if self.encoded:
+                raise KeyboardInterrupt
+            return super().encode(waveforms)
+
+    items, before = write_pairs(tmp_path / "media", 6), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        build(items, tmp_path / "media", stack(audio_encoder=Interrupted()))
+    assert signal.getsignal(signal.SIGINT) == before
+    ear = Loudness()
+    build(items, tmp_path / "media", stack(audio_encoder=ear))
+    assert ear.encoded == 2
 
 
 @pytest.mark.parametrize(
