@@ -21,7 +21,7 @@ from lightning_ss2a.files import write_whole
 REJECTED, USED, SOURCES = "rejected.csv", "used_ids.txt", "sources.csv"
 """Files beside the shards: what is left out and why; keys of the rows; where the sources of each scene are."""
 
-COUNTS = ("groups", "rejected", "missing", "bare")
+COUNTS = ("groups", "rejected", "missing", "excluded", "repeated", "bare")
 """Numbers of the report that the manifest keeps."""
 
 _ELSEWHERE = ("kind", "provenance", "licence")
@@ -62,6 +62,8 @@ class MediaReport:
         classes: number of classes.
         rejected: items of the list that are not used.
         missing: those of them whose files are not there.
+        excluded: items that were left out on demand, and are not counted among the others.
+        repeated: entries of the list that say again what another one does.
         bare: scenes in which no source is known, so that the whole picture is their source.
     """
 
@@ -70,6 +72,8 @@ class MediaReport:
     classes: int
     rejected: int
     missing: int
+    excluded: int
+    repeated: int
     bare: int
 
     @classmethod
@@ -84,6 +88,8 @@ class MediaReport:
         words = f"{sum(self.rows.values())} rows ({splits}), {self.groups} groups, {self.classes} classes"
         if self.rejected:
             words += f"; {self.rejected} rejected, {self.missing} of them missing ({REJECTED} says why)"
+        words += f"; {self.excluded} excluded" if self.excluded else ""
+        words += f"; {self.repeated} listed again" if self.repeated else ""
         return words + (f"; in {self.bare} scenes the whole picture is the only source" if self.bare else "")
 
 
@@ -189,6 +195,8 @@ class Assembly:
             classes=classes,
             rejected=len(self.problems),
             missing=len(self.listing.missing),
+            excluded=len(self.listing.excluded),
+            repeated=len(self.listing.repeated),
             bare=sum(each.bare for each in used) if self.kind == "scenes" else 0,
         )
 

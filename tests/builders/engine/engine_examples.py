@@ -90,7 +90,8 @@ def write_pairs(folder: Path, count: int) -> list[Item]:
 
 def build(items: Sequence[Item], folder: Path, models: Stack | None = None, output: str = "out", **options: Any):
     options = {"trainer": CPU, "batch_size": 4, "dtype": "float32", "progress": False, **options}
-    reader, listing = options.pop("video_reader", PyAVReader()), Listing(tuple(items), options.pop("missing", ()))
+    parts = {name: options.pop(name, ()) for name in ("missing", "excluded", "repeated")}
+    reader, listing = options.pop("video_reader", PyAVReader()), Listing(tuple(items), **parts)
     return build_media(listing, folder, str(folder.parent / output), models or stack(), reader, **options)
 
 

@@ -86,10 +86,10 @@ def test_broken_media_stop_nothing_and_are_told_with_their_reason(tmp_path: Path
     items[4] = replace(items[4], sound=None)
     items[5] = replace(items[5], picture=None)
     gone = Item("list row 99", "gone", "gone", "class 0", picture="gone.png", sound="gone.wav")
-    report = build(items, folder, missing=(gone,))
+    report = build(items, folder, missing=(gone,), excluded=("a", "b"), repeated=("list row 17",))
     assert sum(report.rows.values()) == 5
     assert (report.rejected, report.missing) == (6, 1)
-    assert "6 rejected, 1 of them missing" in str(report)
+    assert "6 rejected, 1 of them missing (rejected.csv says why); 2 excluded; 1 listed again" in str(report)
     reasons = rejected(tmp_path / "out")
     assert [*reasons] == ["key1", "key2", "key3", "key4", "key5", "gone"]
     for key, words in {
