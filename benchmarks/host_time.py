@@ -6,7 +6,7 @@ medians. The bare loop makes the same calls as a step without Lightning; "Lightn
 with nothing logged, "logging" what logging every step adds. Operations are those of aten in one step of the bare loop,
 nested ones included.
 
-    python benchmarks/host_time.py [--stage manifold] [--precision bf16-mixed] [--compiled] [--width 96]
+    python benchmarks/host_time.py [--stage manifold] [--precision bf16-mixed] [--step compiled] [--width 96]
 """
 
 import argparse
@@ -19,14 +19,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from paper_sizes.steps import Pace, Precision, StepTimes, frozen
-from torch import Tensor, nn
-from torch.optim import AdamW
+from torch import Tensor
+from torch.optim import Optimizer
 from torch.profiler import ProfilerActivity, profile
 
 from lightning_ss2a.callbacks import Throughput
@@ -48,8 +48,9 @@ from lightning_ss2a.training import (
     TemporalAggregationModule,
     V2AMapperModule,
 )
-from lightning_ss2a.training.base import MeasuredModule, StageModule
-from lightning_ss2a.training.optimization import build_adamw, clip_gradients
+from lightning_ss2a.training.base import StageModule
+from lightning_ss2a.training.optimization import build_adamw, optimized_tensors
+from lightning_ss2a.training.step import Step
 
 GOAL = 1.5
 ROWS = 8
@@ -59,11 +60,12 @@ Losses = Callable[[dict[str, Any]], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Turn:
-    """One optimiser's part of a step: what it moves, what it holds still, and the losses."""
+    """One optimiser's part of a step: what it moves, what it holds still, the losses, and how it is optimised."""
 
-    moved: list[nn.Parameter]
-    still: list[nn.Parameter]
+    moved: list[Tensor]
+    still: list[Tensor]
     losses: Losses
+    optimizer: Optimizer
 
 
 def manifold_options(width: int) -> ManifoldOptions:
@@ -76,10 +78,10 @@ def manifold_options(width: int) -> ManifoldOptions:
     return ManifoldOptions(width, scaled(sizes.projector_widths), scaled(sizes.reconstructor_widths))
 
 
-def build_module(stage: str, width: int, folder: str, compile_model: bool) -> LightningModule:
+def build_module(stage: str, width: int, folder: str, step: Step) -> LightningModule:
     """A new module of a stage, the same each time."""
     seed_everything(0, verbose=False)
-    sizes: Any = {"compile_model": compile_model}
+    sizes: Any = {"step": step}
     if stage == "manifold":
         return ManifoldModule(width, width, manifold_options(width), **sizes)
     if stage == "remixer":
@@ -128,14 +130,25 @@ def build_data(kind: Literal["pairs", "scenes", "videos"], width: int, folder: s
 
 
 def turns_of(module: Any) -> list[Turn]:
-    """The turns of a step."""
+    """The turns of a step, as a fit leaves them."""
+    optimizers = module.trainer.optimizers
     if isinstance(module, StageModule):
-        return [Turn(list(module.network.parameters()), [], module.losses)]
-    projectors, reconstructor = module.projector_parameters, module.reconstructor_parameters
-    return [
-        Turn(projectors, reconstructor, module.losses),
-        Turn(reconstructor, projectors, module.reconstructor_losses),
-    ]
+        losses = {0: module._differentiate} if module._differentiate else {}
+        eager = [(list(module.network.parameters()), [], module.losses)]
+    else:
+        losses = module._flat_turns
+        projectors, reconstructor = module.projector_parameters, module.reconstructor_parameters
+        eager = [(projectors, reconstructor, module.losses), (reconstructor, projectors, module.reconstructor_losses)]
+    if not losses:
+        new = [build_adamw(moved, module.optimization) for moved, _, _ in eager]
+        return [Turn(*turn, optimizer) for turn, optimizer in zip(eager, new, strict=True)]
+
+    def compiled(number: int) -> Losses:
+        if isinstance(module, StageModule):
+            return lambda batch: losses[number].terms(module.prepare(batch))
+        return lambda batch: losses[number].terms(module._inputs(number, batch))
+
+    return [Turn(optimized_tensors(x), [], compiled(number), x) for number, x in enumerate(optimizers)]
 
 
 class BareLoop(Callback):
@@ -159,17 +172,16 @@ class BareLoop(Callback):
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Time the loop, then count its operations."""
         turns = turns_of(module)
-        optimizers = [build_adamw(turn.moved, cast(MeasuredModule, module).optimization) for turn in turns]
-        steps = [self._step(turns, optimizers) for _ in range(2 * self.steps)]
+        steps = [self._step(turns) for _ in range(2 * self.steps)]
         self.milliseconds = [statistics.median(x) * 1e3 for x in zip(*steps[self.steps :], strict=True)]
         with profile(activities=[ProfilerActivity.CPU]) as profiled:
-            self._step(turns, optimizers)
+            self._step(turns)
         self.operations = sum(event.name.startswith("aten::") for event in profiled.events() or [])
 
-    def _step(self, turns: Sequence[Turn], optimizers: Sequence[AdamW]) -> list[float]:
+    def _step(self, turns: Sequence[Turn]) -> list[float]:
         """Seconds of each of :data:`PHASES`."""
         seconds = [0.0] * len(PHASES)
-        for turn, optimizer in zip(turns, optimizers, strict=True):
+        for turn in turns:
             with frozen(turn.still):
                 marks = [time.process_time()]
                 with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
@@ -177,9 +189,8 @@ class BareLoop(Callback):
                 marks.append(time.process_time())
                 loss.backward()
                 marks.append(time.process_time())
-            clip_gradients(turn.moved, None)
-            optimizer.step()
-            optimizer.zero_grad()
+            turn.optimizer.step()
+            turn.optimizer.zero_grad()
             marks.append(time.process_time())
             seconds = [total + end - start for total, start, end in zip(seconds, marks, marks[1:], strict=False)]
         return seconds
@@ -225,7 +236,7 @@ def _fit(
         use_distributed_sampler=False,
         callbacks=[Throughput(), times, *callbacks],
     )
-    trainer.fit(build_module(stage, options.width, folder, options.compiled), datamodule=data)
+    trainer.fit(build_module(stage, options.width, folder, options.step), datamodule=data)
     return statistics.median(times.clock.seconds) * 1e3
 
 
@@ -233,14 +244,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", action="append", choices=list(STAGES), help="only this one, or these")
     parser.add_argument("--precision", choices=get_args(Precision), default="bf16-mixed")
-    parser.add_argument("--compiled", action="store_true", help="with compile_model; compiling takes minutes")
+    parser.add_argument("--step", choices=["eager", "compiled"], default="eager", help="compiling takes minutes")
     parser.add_argument("--width", type=int, default=96, help="of the embeddings and the networks")
     parser.add_argument("--steps", type=int, default=60, help="timed steps")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    print(f"ms of host time a step: {options.precision}, width {options.width}, {ROWS} rows, one thread")
+    print(
+        f"ms of host time a step: {options.step}, {options.precision}, width {options.width}, {ROWS} rows, one thread"
+    )
     ratios = {}
     with tempfile.TemporaryDirectory() as folder:
         for stage in options.stage or STAGES:

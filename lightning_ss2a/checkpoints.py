@@ -15,7 +15,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import is_local, local_path
 from lightning_ss2a.options import dotted
 
-FORMAT = 1
+FORMAT = 2
 """Version of what ours hold beside Lightning's: under ``lightning_ss2a``, this number and the architecture."""
 
 

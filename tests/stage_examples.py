@@ -77,15 +77,20 @@ def make_deterministic(name: str, materials: dict[str, str], seed: int = 0, **op
     """Without dropout and sampling; noise that a diffusion mapper cannot do without belongs to its rows."""
     module = make_stage(name, materials, seed, **STAGES[name].deterministic | options)
     if name == "diffusion":
-        module.losses = lambda batch: denoising_with_noise_of_rows(module, batch)
+        module.prepare = lambda batch: with_noise_of_rows(module, batch)
+        module.terms = lambda inputs: denoising(module, inputs)
     return module
 
 
-def denoising_with_noise_of_rows(module: StageModule, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+def with_noise_of_rows(module: StageModule, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
     audio = batch["audio"]
     noise = keyed_normal(0, batch["index"].tolist(), audio.shape[1], audio.device)
-    steps = batch["index"] * 37 % module.mapper.options.train_steps
-    loss = module.mapper.denoising_loss(batch["global_visual"], audio, noise, steps)
+    timesteps = batch["index"] * 37 % module.mapper.options.train_steps
+    return {"visual": batch["global_visual"], "audio": audio, "noise": noise, "timesteps": timesteps}
+
+
+def denoising(module: StageModule, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    loss = module.mapper.denoising_loss(**inputs)
     return {"loss": loss, "denoising": loss}
 
 

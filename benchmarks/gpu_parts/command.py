@@ -1,4 +1,4 @@
-"""``lightning fit -c configs/paper/manifold.yaml`` as it is but for its printed summary, eager.
+"""``lightning fit -c configs/paper/manifold.yaml`` as it is but for its printed summary.
 
 So with teacher, filter, figures, checkpoints and logger.
 """
@@ -59,7 +59,6 @@ def run(inputs: Inputs, report: Report) -> None:
     arguments += ["--trainer.devices=1", f"--trainer.logger.save_dir={inputs.folder}/runs"]
     arguments += ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
     arguments += ["--trainer.callbacks.EMATeacher.teacher_epochs=1", "--trainer.callbacks.RunSummary=false"]
-    arguments += ["--model.compile_model=false"]
     reset_peak_memory()
     start = time.perf_counter()
     build_cli(["fit", "-c", str(CONFIG), *arguments], callbacks=[times])

@@ -11,6 +11,7 @@ from paper_sizes.steps import device
 from gpu_parts.inputs import Inputs
 from gpu_parts.process import Report
 from lightning_ss2a.data.loading.residency import Residency
+from lightning_ss2a.training.step import Step
 
 Weights = dict[str, torch.Tensor]
 
@@ -20,23 +21,24 @@ def run(inputs: Inputs, report: Report) -> None:
     half = inputs.sizes.equal_steps // 2
     checkpoint = f"{inputs.folder}/step={half}.ckpt"
     saving = ModelCheckpoint(inputs.folder, "{step}", every_n_train_steps=half, save_top_k=-1)
-    reference = _trained(inputs, report, [saving])
-    report(repeat_equal=_equal(reference, _trained(inputs, report)))
-    report(resume_equal=_equal(reference, _trained(inputs, report, resume=checkpoint)))
-    report(residency_equal=_equal(reference, _trained(inputs, report, residency="device")))
+    reference = trained(inputs, report, [saving])
+    report(repeat_equal=equal(reference, trained(inputs, report)))
+    report(resume_equal=equal(reference, trained(inputs, report, resume=checkpoint)))
+    report(residency_equal=equal(reference, trained(inputs, report, residency="device")))
     scores = {place: _ssms(inputs, report, checkpoint, place) for place in ("cpu", device().type)}
     report(ssms_equal=len(set(scores.values())) == 1, **{f"ssms_{place}": score for place, score in scores.items()})
 
 
-def _trained(
+def trained(
     inputs: Inputs,
     report: Report,
     callbacks: Sequence[Callback] = (),
     residency: Residency = "memory",
     resume: str | None = None,
+    step: Step = "eager",
 ) -> Weights:
     """Weights on the CPU after the same number of steps in bf16, from the start or from a checkpoint."""
-    module, limits = inputs.manifold(), {"max_steps": inputs.sizes.equal_steps, "max_epochs": -1}
+    module, limits = inputs.manifold(step=step), {"max_steps": inputs.sizes.equal_steps, "max_epochs": -1}
     trainer = _trainer(device().type, callbacks, precision="bf16-mixed", limit_val_batches=0, **limits)
     trainer.fit(module, datamodule=inputs.pairs(report, residency=residency), ckpt_path=resume, weights_only=True)
     return {name: value.cpu().clone() for name, value in module.state_dict().items()}
@@ -65,5 +67,5 @@ def _trainer(accelerator: str, callbacks: Sequence[Callback] = (), **options: An
     )
 
 
-def _equal(one: Weights, other: Weights) -> bool:
+def equal(one: Weights, other: Weights) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())

@@ -35,7 +35,7 @@ def run(inputs: Inputs, report: Report) -> None:
     kernels = KernelTimes(after=pace.steps, steps=sizes.profiled_steps)
     arguments = smaller_model(inputs, "remixer", sizes.remixer)
     arguments += [f"--data.datasets={dataset}", f"--data.batch_size={sizes.batch_size}"]
-    arguments += [f"--model.manifold_checkpoint={manifold}", "--model.compile_model=false", "--trainer.max_epochs=-1"]
+    arguments += [f"--model.manifold_checkpoint={manifold}", "--model.step=eager", "--trainer.max_epochs=-1"]
     arguments += [f"--trainer.max_steps={pace.steps + sizes.profiled_steps}", "--trainer.devices=1"]
     arguments += ["--trainer.limit_val_batches=0", "--trainer.logger=false", "--trainer.enable_checkpointing=false"]
     arguments += ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]

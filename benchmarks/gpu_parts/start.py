@@ -26,8 +26,12 @@ def run_part(name: str, folder: str, smoke: bool, known: dict[str, Figures], rep
         known: figures of the parts before, by part.
         report: takes the figures.
     """
+    import torch
+
     from gpu_parts.inputs import Inputs
     from lightning_ss2a.data.loading.shared_cache import use_shared_cache
 
+    if smoke:
+        torch.compiler.set_stance("force_eager")  # the same way, without the minutes of a compiler
     with use_shared_cache():
         import_module(f"gpu_parts.{name}").run(Inputs(folder, smoke, known), report)

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning_ss2a.callbacks import Throughput
 from lightning_ss2a.data import FieldSpec, ShardDataModule, ShardWriter
 from lightning_ss2a.training import ManifoldModule
-from lightning_ss2a.training.optimization import build_adamw, clip_gradients
+from lightning_ss2a.training.optimization import build_adamw
 from paper_sizes import AUDIO_WIDTH, VISUAL_WIDTH
 
 
@@ -169,7 +169,6 @@ def bare_steps(
                 with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
                     loss = losses(batch)["loss"]
                 loss.backward()
-            clip_gradients(halves[turn], None)
             optimizers[turn].step()
             optimizers[turn].zero_grad()
         clock.step()
@@ -177,7 +176,7 @@ def bare_steps(
 
 
 @contextmanager
-def frozen(parameters: list[torch.nn.Parameter]) -> Iterator[None]:
+def frozen(parameters: list[torch.Tensor]) -> Iterator[None]:
     """Parameters that need no gradients, as in the other half's turn."""
     for parameter in parameters:
         parameter.requires_grad_(False)

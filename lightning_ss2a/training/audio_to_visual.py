@@ -15,6 +15,7 @@ from lightning_ss2a.models import AudioToVisual, AudioToVisualOptions
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.optimization import OptimizationOptions
+from lightning_ss2a.training.step import Step
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.targets import targets_of
 from lightning_ss2a.training.validation.translations import translation_baselines, translation_metrics
@@ -37,7 +38,8 @@ class AudioToVisualModule(StageModule):
         cosine_weight: weight of the cosine distance.
         contrastive: the contrastive loss.
         optimization: the optimiser.
-        compile_model: compile the network with ``torch.compile``, for training.
+        step: ``eager``; ``compiled``: gradients by functions that ``torch.compile`` makes; ``graph``: these, captured
+            as CUDA graphs and replayed.
     """
 
     DATA: ClassVar = {"pairs": "visual"}
@@ -51,9 +53,9 @@ class AudioToVisualModule(StageModule):
         cosine_weight: float = 1.0,
         contrastive: ContrastiveOptions = ContrastiveOptions(ccmr_alpha=0.0, ccmr_mask_diagonal=False),
         optimization: OptimizationOptions = OptimizationOptions(),
-        compile_model: bool = False,
+        step: Step = "eager",
     ) -> None:
-        super().__init__(locals(), audio_width, visual_width, optimization, compile_model)
+        super().__init__(locals(), audio_width, visual_width, optimization, step)
         OptionCheck("model").at_least(0, contrastive_weight=contrastive_weight, cosine_weight=cosine_weight)
         if contrastive_weight == cosine_weight == 0:
             raise InputError("model.contrastive_weight and model.cosine_weight are both 0: there is nothing to learn")
@@ -83,15 +85,19 @@ class AudioToVisualModule(StageModule):
         assert norm is not None  # pairs have visual embeddings
         self.translator.visual_norm.copy_(norm)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def prepare(self, batch: Batch) -> dict[str, Tensor]:
+        """Takes ``visual`` [B, V] and ``audio`` [B, A], and adds ``mean_visual`` [V] of the training split."""
+        mean = self.statistics.mean_visual
+        assert mean is not None  # pairs have visual embeddings
+        return {"visual": batch["visual"], "audio": batch["audio"], "mean_visual": mean}
+
+    def terms(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Computes ``contrastive`` and ``cosine``, those of weight 0 left out."""
-        visual, audio = batch["visual"], batch["audio"]
+        visual, audio, mean = inputs["visual"], inputs["audio"], inputs["mean_visual"]
         translated = self.translator(audio)
         terms = {}
         loss = torch.zeros((), device=audio.device)
         if self.contrastive_weight:
-            mean = self.statistics.mean_visual
-            assert mean is not None  # pairs have visual embeddings
             terms["contrastive"] = contrastive_loss(
                 normalize(visual, dim=-1) - mean,
                 normalize(translated.float(), dim=-1) - mean,

@@ -1,10 +1,10 @@
 """What all stages share: options and checkpoints, validation with its baselines, randomness by step, one optimiser."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -21,18 +21,26 @@ from lightning_ss2a.checkpoints import FORMAT, check_format, checkpoint_source, 
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.loading.tensors import Batch
-from lightning_ss2a.options import plain
+from lightning_ss2a.options import OptionCheck, plain
 from lightning_ss2a.seeding import mix_seed, seed_device
 from lightning_ss2a.training.checkpoint_io import use_whole_checkpoints
 from lightning_ss2a.training.checks import check_kind, check_label_head, check_trainer, check_width
 from lightning_ss2a.training.optimization import (
     OptimizationOptions,
+    add_gradients,
+    average_gradients,
     average_over_ranks,
     build_adamw,
     build_schedule,
+    leave_gradients_to_us,
+    optimized_tensors,
     run_progress,
 )
 from lightning_ss2a.training.resume import carry_over_best, finish_epoch, restore_position
+from lightning_ss2a.training.step import Step
+from lightning_ss2a.training.step.differentiate import Differentiate, differentiate
+from lightning_ss2a.training.step.flat_adamw import FlatAdamW
+from lightning_ss2a.training.step.flat_losses import FlatLosses
 from lightning_ss2a.training.validation.baselines import TrainingStatistics, training_statistics
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
@@ -51,7 +59,7 @@ class MeasuredModule(LightningModule):
         audio_width: width of the audio embeddings.
         visual_width: width of the visual embeddings; None: it reads none.
         optimization: options of its optimisers.
-        compile_model: compile the networks for training.
+        step: how a step is computed, see :data:`lightning_ss2a.training.step.Step`.
         measuring: options of the metrics; None: it has neither SSMS nor a CLIP score.
     """
 
@@ -64,7 +72,7 @@ class MeasuredModule(LightningModule):
         audio_width: int,
         visual_width: int | None,
         optimization: OptimizationOptions,
-        compile_model: bool,
+        step: Step,
         measuring: MeasuringOptions | None = None,
     ) -> None:
         super().__init__()
@@ -76,7 +84,8 @@ class MeasuredModule(LightningModule):
         options = {name: plain(value) for name, value in arguments.items() if name not in ("self", "__class__")}
         self.save_hyperparameters(options | made_by)
         self.audio_width, self.visual_width, self.measuring = audio_width, visual_width, measuring
-        self.optimization, self.compile_model = optimization, compile_model
+        OptionCheck("model").one_of(get_args(Step), step=step)
+        self.optimization, self.step = optimization, step
         self._statistics: TrainingStatistics | None = None
         self._validation: EpochMetrics[Any] | None = None
         self.label_head: LabelHead | None = None  # on the device from the start of a run on
@@ -153,16 +162,6 @@ class MeasuredModule(LightningModule):
 
     # ---------------------------------------------------------------- set-up
 
-    def networks_to_compile(self) -> Sequence[nn.Module]:
-        """What ``compile_model`` compiles, in place, so that checkpoints keep their names."""
-        raise NotImplementedError
-
-    def configure_model(self) -> None:
-        """Compile, if asked to."""
-        if self.compile_model:
-            for network in self.networks_to_compile():
-                network.compile()
-
     def configure_callbacks(self) -> list[Callback]:
         """No callbacks: the first hook that sees the trainer.
 
@@ -171,7 +170,7 @@ class MeasuredModule(LightningModule):
         Raises:
             InputError: a switch of the trainer that has another name here, or that is not supported.
         """
-        check_trainer(self.trainer, owns_optimization=not self.automatic_optimization)
+        check_trainer(self.trainer, not self.automatic_optimization, self.step)
         use_whole_checkpoints(self.trainer)
         if any(isinstance(logger, TensorBoardLogger) for logger in self.trainer.loggers):
             name_event_files_in_errors()
@@ -271,11 +270,11 @@ class MeasuredModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Measure a batch; returns what figures are drawn from."""
-        return self._measure_eagerly(batch)
+        return self.measure(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The same on the test split."""
-        return self._measure_eagerly(batch)
+        return self.measure(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/*`` with its baselines beside it."""
@@ -284,12 +283,6 @@ class MeasuredModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log ``test/*`` with its baselines beside it."""
         self._log_measured("test")
-
-    # Uncompiled: evaluation's batch sizes and grad modes would use up torch's limit of 8 variants of a function, after
-    # which training goes on uncompiled without an error. The variants of a training step fit.
-    @torch.compiler.set_stance("force_eager")
-    def _measure_eagerly(self, batch: Batch) -> dict[str, Tensor]:
-        return self.measure(batch)
 
     def _log_measured(self, prefix: str) -> None:
         values = self.validation.compute()
@@ -301,28 +294,40 @@ class MeasuredModule(LightningModule):
 class StageModule(MeasuredModule):
     """One network, one AdamW, optimised by Lightning: all switches of the trainer work as they are documented there.
 
-    A stage defines :attr:`network`, :meth:`losses`, and what :class:`MeasuredModule` asks for.
+    A stage defines :attr:`network`, :meth:`prepare`, :meth:`terms`, and what :class:`MeasuredModule` asks for.
 
     Resuming is exact from every checkpoint. Lightning forgets the gradients of batches that wait for their step
     (``accumulate_grad_batches``); a resumed run trains on these batches again.
     """
+
+    _differentiate: Differentiate | None = None
+    """Computes terms and gradients of a batch, in a run that is not eager."""
+    _gradients: list[Tensor]
+    """Of the last batch, by what is optimised."""
 
     @property
     def network(self) -> nn.Module:
         """What is trained."""
         raise NotImplementedError
 
-    def networks_to_compile(self) -> Sequence[nn.Module]:
-        """The network."""
-        return [self.network]
+    def prepare(self, batch: Batch) -> dict[str, Tensor]:
+        """What the losses read of a batch, by name; no gradient flows to it."""
+        raise NotImplementedError
+
+    def terms(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``loss``, which is minimised, and the terms that it is made of, scalars by name.
+
+        It reads nothing that changes from step to step but its inputs and the network, so that it can be compiled.
+        """
+        raise NotImplementedError
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``loss``, which is minimised, and the terms that it is made of, scalars by name."""
-        raise NotImplementedError
+        """The same of a batch."""
+        return self.terms(self.prepare(batch))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with its schedule, stepped once an optimiser step."""
-        optimizer = build_adamw(self.network.parameters(), self.optimization)
+        optimizer = build_adamw(self.network.parameters(), self.optimization, flat=self.step != "eager")
         schedule = build_schedule(optimizer, self.optimization, self._progress)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -331,18 +336,48 @@ class StageModule(MeasuredModule):
         """Whether batches wait for the step that they belong to, which a checkpoint taken now would lose."""
         return self.trainer.fit_loop._should_accumulate()
 
+    def on_fit_start(self) -> None:
+        """Get ready to measure, and make what computes the gradients, if it is not eager."""
+        super().on_fit_start()
+        self._differentiate = None
+        optimizer = self.trainer.optimizers[0]
+        if isinstance(optimizer, FlatAdamW):
+            flats = [flat for flat in optimizer.flats if flat]
+            self._differentiate = differentiate(FlatLosses(self.network, self.terms, flats), self.step, self.device)
+            leave_gradients_to_us(self.trainer.strategy)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; its terms are logged where loggers write."""
         self.seed_step(batch_idx)
-        terms = self.losses(batch)
+        inputs = self.prepare(batch)
+        if self._differentiate is None:
+            terms = self.terms(inputs)
+        else:
+            terms, self._gradients = self._differentiate(inputs)
         if self.is_logged or is_last_batch(self.trainer, batch_idx):
             self._log_training({name: value.detach().float() for name, value in terms.items()})
         return terms["loss"]
 
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Add the batch's gradients to those of the step; eagerly by Lightning's own backward pass."""
+        if self._differentiate is None:
+            super().backward(loss, *args, **kwargs)
+        else:
+            add_gradients(self.trained_tensors, self._gradients, 1 / self.trainer.accumulate_grad_batches)
+
+    @property
+    def trained_tensors(self) -> list[Tensor]:
+        """What is optimised, and has gradients: the network's parameters, or the buffers that hold them."""
+        if self._differentiate is None:
+            return list(self.network.parameters())
+        return optimized_tensors(self.trainer.optimizers[0])
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the gradient norm, before clipping, where loggers write."""
+        """Average what no strategy does, and log the gradient norm, before clipping, where loggers write."""
+        if self._differentiate is not None:
+            average_gradients(self.trained_tensors)
         if self.is_logged:
-            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+            gradients = [x.grad for x in self.trained_tensors if x.grad is not None]
             self.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
 
     def configure_gradient_clipping(
@@ -358,9 +393,9 @@ class StageModule(MeasuredModule):
         if not gradient_clip_val:
             return
         if gradient_clip_algorithm == "value":
-            nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)
+            nn.utils.clip_grad_value_(self.trained_tensors, gradient_clip_val)
         else:
-            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+            nn.utils.clip_grad_norm_(self.trained_tensors, gradient_clip_val)
 
     @property
     def is_logged(self) -> bool:

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_ss2a.callbacks.trainer_state import callbacks_of
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.training.step import Step
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -59,15 +61,16 @@ def check_label_head(data: ShardDataModule, top_n: int) -> None:
         )
 
 
-def check_trainer(trainer: Trainer, owns_optimization: bool) -> None:
-    """Refuses switches of the trainer that cannot work here.
+def check_trainer(trainer: Trainer, owns_optimization: bool, step: Step = "eager") -> None:
+    """Refuses switches and callbacks of the trainer that cannot work here.
 
     Args:
         trainer: the trainer.
         owns_optimization: whether the module steps two optimisers by itself, which some switches do not reach.
+        step: how the module computes a step.
 
     Raises:
-        InputError: the switch has another name here, or is not supported.
+        InputError: the switch has another name here, or is not supported; or a callback waits for what never comes.
     """
     if owns_optimization and trainer.state.fn == TrainerFn.FITTING:
         message = "trainer.{0}={1} does not reach two optimisers: use model.optimization.{2}={1}"
@@ -75,6 +78,8 @@ def check_trainer(trainer: Trainer, owns_optimization: bool) -> None:
             raise InputError(message.format("gradient_clip_val", clip, "gradient_clip_norm"))
         if (batches := trainer.accumulate_grad_batches) > 1:
             raise InputError(message.format("accumulate_grad_batches", batches, "accumulate_batches"))
+        if step != "eager":
+            _check_callbacks(trainer, step)
     for name in ("check_val_every_n_epoch", "val_check_interval"):
         every = getattr(trainer, name, None)  # Lightning has no interval of batches where one of time is given
         if every is not None and every <= 0:
@@ -88,6 +93,17 @@ def check_trainer(trainer: Trainer, owns_optimization: bool) -> None:
     if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy) or isinstance(strategy, DeepSpeedStrategy):
         # Gradients are averaged over ranks that each hold the whole model; sharded ones would be mixed up silently.
         raise InputError(f"trainer.strategy: {type(strategy).__name__} is not supported; use auto or ddp")
+
+
+def _check_callbacks(trainer: Trainer, step: Step) -> None:
+    """Refuses callbacks with hooks around a backward pass, where Lightning's is not called."""
+    for callback in callbacks_of(trainer):
+        for hook in ("on_before_backward", "on_after_backward"):
+            if getattr(type(callback), hook) is not getattr(Callback, hook):
+                raise InputError(
+                    f"trainer.callbacks: {type(callback).__name__}.{hook} would never be called with "
+                    f"model.step={step}; use model.step=eager"
+                )
 
 
 def warn_without_effect(reason: str, *options: tuple[str, object, object]) -> None:

@@ -1,9 +1,9 @@
 """Training of the Cross-Modal Sound Source (CMSS) manifold: L_fold = L_c + L_r + kl_weight * L_kl (paper, Eq. 5)."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -24,14 +24,20 @@ from lightning_ss2a.training.base import MeasuredModule
 from lightning_ss2a.training.manifold_losses import Batch, ManifoldLosses
 from lightning_ss2a.training.optimization import (
     AlternatingOptimizationOptions,
+    add_gradients,
     average_gradients,
     average_over_ranks,
     build_adamw,
     build_schedule,
     clip_gradients,
+    optimized_tensors,
     run_progress,
 )
 from lightning_ss2a.training.resume import global_batch, rank_share
+from lightning_ss2a.training.step import Step
+from lightning_ss2a.training.step.differentiate import Differentiate, differentiate
+from lightning_ss2a.training.step.flat_adamw import FlatAdamW
+from lightning_ss2a.training.step.flat_losses import FlatLosses
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
 from lightning_ss2a.training.validation.pairs import PairPrediction, pair_baselines, pair_metrics
@@ -39,8 +45,8 @@ from lightning_ss2a.training.validation.targets import targets_of
 from lightning_ss2a.training.variational import SamplingOptions
 
 TEACHER = "teacher."
-PROJECTORS, RECONSTRUCTOR = 0, 1
-"""Numbers of the optimisers."""
+PROJECTORS, RECONSTRUCTOR, BOTH = 0, 1, 2
+"""Turns: numbers of the optimisers, and of both at once."""
 LOSS_TERMS = ("contrastive", "reconstruction", "kl", "consistency")
 Alternation = Literal["exact", "shared_forward"]
 
@@ -67,7 +73,8 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         alternation: ``exact``: the reconstructor sees the projectors as just updated (a second projector pass without
             gradients); ``shared_forward``: both steps use the gradients of one pass, cheaper and off by one update.
         optimization: both optimisers.
-        compile_model: compile the three networks with ``torch.compile``, for training; a teacher is not compiled.
+        step: ``eager``; ``compiled``: gradients by functions that ``torch.compile`` makes; ``graph``: these, captured
+            as CUDA graphs and replayed.
         measuring: the metrics of validation and test.
     """
 
@@ -85,10 +92,10 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         kl_weight: float = 5e-5,
         alternation: Alternation = "exact",
         optimization: AlternatingOptimizationOptions = AlternatingOptimizationOptions(),
-        compile_model: bool = False,
+        step: Step = "eager",
         measuring: MeasuringOptions = MeasuringOptions(),
     ) -> None:
-        super().__init__(locals(), audio_width, visual_width, optimization, compile_model, measuring)
+        super().__init__(locals(), audio_width, visual_width, optimization, step, measuring)
         check = OptionCheck("model")
         check.at_least(0, kl_weight=kl_weight)
         check.one_of(get_args(Alternation), alternation=alternation)
@@ -108,6 +115,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         self._pending: list[Batch] = []
         self._latest_terms: dict[str, Tensor] | None = None
         self._latest_learning_rate = 0.0
+        self._flat_turns: dict[int, Differentiate] = {}
 
     @property
     def architecture_options(self) -> dict[str, Any]:
@@ -115,10 +123,6 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         return {"manifold": self.manifold.options.architecture()}
 
     # ---------------------------------------------------------------- set-up
-
-    def networks_to_compile(self) -> list[nn.Module]:
-        """Lists the projectors and the reconstructor."""
-        return list(self.manifold.children())
 
     def start_teacher(self) -> None:
         """Takes a frozen copy of the manifold as the teacher."""
@@ -132,7 +136,8 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
     def configure_optimizers(self) -> tuple[list, list]:
         """Makes one AdamW for the projectors and the temperature, one for the reconstructor, each with its schedule."""
         halves = (self.projector_parameters, self.reconstructor_parameters)
-        optimizers = [build_adamw(parameters, self.optimization) for parameters in halves]
+        flat = self.step != "eager"
+        optimizers = [build_adamw(parameters, self.optimization, flat) for parameters in halves]
         schedulers = [build_schedule(optimizer, self.optimization, self._progress) for optimizer in optimizers]
         return optimizers, schedulers
 
@@ -166,6 +171,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
     def on_fit_start(self) -> None:
         """Gets ready to measure; takes this rank's share of batches that a checkpoint left waiting for their step."""
         super().on_fit_start()
+        self._flat_turns = self._build_flat_turns()
         self._pending = [rank_share(self, batch) for batch in self._pending]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -189,19 +195,34 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         """Collects batches until a step is due, then steps the projectors and the reconstructor in turn."""
         self.seed_step(batch_idx)
         self._pending.append(batch)
-        if len(self._pending) >= self.optimization.accumulate_batches or is_last_batch(self.trainer, batch_idx):
-            self._latest_terms = self._optimize()
-        if self._latest_terms is not None and (self.is_logged or is_last_batch(self.trainer, batch_idx)):
+        is_last = is_last_batch(self.trainer, batch_idx)
+        is_logged = self.is_logged or is_last
+        if len(self._pending) >= self.optimization.accumulate_batches or is_last:
+            # The terms of a step over several batches may be logged at a later batch.
+            self._latest_terms = self._optimize(with_norm=is_logged or self.optimization.accumulate_batches > 1)
+        if self._latest_terms is not None and is_logged:
             self._log_training(self._latest_terms)
 
-    def _optimize(self) -> dict[str, Tensor]:
-        """Steps on the pending batches; returns the detached terms of the loss, means over the batches."""
+    def _optimize(self, with_norm: bool) -> dict[str, Tensor]:
+        """Steps on the pending batches.
+
+        Args:
+            with_norm: measure the norm of the projectors' gradient even where nothing is clipped.
+
+        Returns:
+            the detached terms of the loss, means over the batches, and the norm.
+        """
         batches, self._pending = self._pending, []
         if self.alternation == "exact":
-            terms = self._projector_turn(batches)
-            self._reconstructor_turn(batches)
+            terms = self._differentiate(PROJECTORS, batches)
+            norm = self._step(PROJECTORS, with_norm)
+            self._differentiate(RECONSTRUCTOR, batches)
         else:
-            terms = self._shared_turn(batches)
+            terms = self._differentiate(BOTH, batches)
+            norm = self._step(PROJECTORS, with_norm)
+        self._step(RECONSTRUCTOR)
+        if norm is not None:
+            terms["gradient_norm_projectors"] = norm
         self._latest_learning_rate = self._optimizer(PROJECTORS).param_groups[0]["lr"]
         schedulers = self.lr_schedulers()
         assert isinstance(schedulers, list)  # there are two
@@ -212,52 +233,95 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Computes the terms of L_fold for a batch, see :meth:`ManifoldLosses.all_terms`."""
-        return self.loss_terms.all_terms(batch, self.teacher, self.consistency_weight)
+        teacher = self.teacher if self.consistency_weight > 0 else None
+        return self.loss_terms.all_terms(batch, teacher, self.consistency_weight)
 
     def reconstructor_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Computes the terms of L_fold that depend on the reconstructor; nothing flows back to the projectors."""
         return self.loss_terms.reconstructor_terms(batch)
 
-    def _projector_turn(self, batches: list[Batch]) -> dict[str, Tensor]:
-        with self._optimizer(PROJECTORS).toggle_model(sync_grad=False):  # no gradients of the reconstructor
-            terms = self._backward(batches, self.losses)
-        terms["gradient_norm_projectors"] = self._step(PROJECTORS)
-        return terms
+    def _differentiate(self, turn: int, batches: list[Batch]) -> dict[str, Tensor]:
+        """Leaves the gradients of a turn's mean loss over the batches; returns the detached means of its terms."""
+        if self._flat_turns:
+            return self._add_gradients(turn, batches)
+        losses = self.reconstructor_losses if turn == RECONSTRUCTOR else self.losses
+        with self._others_held_still(turn):
+            return self._backward(batches, losses)
 
-    def _reconstructor_turn(self, batches: list[Batch]) -> None:
-        with self._optimizer(RECONSTRUCTOR).toggle_model(sync_grad=False):
-            self._backward(batches, self.reconstructor_losses)
-        self._step(RECONSTRUCTOR)
-
-    def _shared_turn(self, batches: list[Batch]) -> dict[str, Tensor]:
+    def _others_held_still(self, turn: int) -> AbstractContextManager:
+        """Keeps gradients from what a turn does not move, and from DistributedDataParallel's hooks."""
+        if turn != BOTH:
+            return self._optimizer(turn).toggle_model(sync_grad=False)
         strategy = self.trainer.strategy
-        with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
-            terms = self._backward(batches, self.losses)
-        terms["gradient_norm_projectors"] = self._step(PROJECTORS)
-        self._step(RECONSTRUCTOR)
-        return terms
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
     def _backward(self, batches: list[Batch], losses: Callable[[Batch], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Accumulates the gradients of the mean loss over the batches; returns the detached means of its terms."""
         totals: dict[str, Tensor] = {}
         for batch in batches:
             terms = losses(batch)
-            self.manual_backward(terms["loss"] / len(batches))
-            for name, value in terms.items():
-                totals[name] = totals.get(name, 0) + value.detach() / len(batches)
+            self.manual_backward(terms["loss"] if len(batches) == 1 else terms["loss"] / len(batches))
+            _add_terms(totals, terms, len(batches))
         return totals
+
+    def _add_gradients(self, turn: int, batches: list[Batch]) -> dict[str, Tensor]:
+        """Does what :meth:`_backward` does, by functions of flat parameters."""
+        totals: dict[str, Tensor] = {}
+        for batch in batches:
+            terms, gradients = self._flat_turns[turn](self._inputs(turn, batch))
+            add_gradients(self._tensors_of(turn), gradients, 1 / len(batches))
+            _add_terms(totals, terms, len(batches))
+        return totals
+
+    def _inputs(self, turn: int, batch: Batch) -> Batch:
+        """Takes what the losses of a turn read; the weight of consistency too, if the teacher has a say."""
+        inputs = {name: batch[name] for name in ("visual", "audio")}
+        if turn != RECONSTRUCTOR and self.teacher is not None and self.consistency_weight > 0:
+            inputs["consistency_weight"] = torch.full((), self.consistency_weight, device=self.device)
+        return inputs
+
+    def _losses_of_inputs(self, inputs: Batch) -> dict[str, Tensor]:
+        if "consistency_weight" in inputs:
+            return self.loss_terms.all_terms(inputs, self.teacher, inputs["consistency_weight"])
+        return self.loss_terms.all_terms(inputs)
+
+    def _build_flat_turns(self) -> dict[int, Differentiate]:
+        """Makes what computes the gradients of each turn, in a run that is not eager."""
+        if self.step == "eager":
+            return {}
+        halves = [[flat for flat in cast(FlatAdamW, x).flats if flat] for x in self.trainer.optimizers]
+        if self.alternation == "exact":
+            turns = {
+                PROJECTORS: FlatLosses(self.manifold, self._losses_of_inputs, halves[0], halves[1]),
+                RECONSTRUCTOR: FlatLosses(self.manifold, self.loss_terms.reconstructor_terms, halves[1], halves[0]),
+            }
+        else:
+            turns = {BOTH: FlatLosses(self.manifold, self._losses_of_inputs, halves[0] + halves[1])}
+        return {turn: differentiate(losses, self.step, self.device) for turn, losses in turns.items()}
+
+    def _tensors_of(self, turn: int) -> list[Tensor]:
+        """Lists what a turn moves: the parameters of its optimiser, or the buffers that hold them."""
+        if turn == BOTH:
+            return self._tensors_of(PROJECTORS) + self._tensors_of(RECONSTRUCTOR)
+        if self._flat_turns:
+            return optimized_tensors(self.trainer.optimizers[turn])
+        return list((self.projector_parameters, self.reconstructor_parameters)[turn])
 
     def _optimizer(self, which: int) -> LightningOptimizer:
         optimizers = self.optimizers()
         assert isinstance(optimizers, list)  # there are two
         return optimizers[which]
 
-    def _step(self, which: int) -> Tensor:
-        """Averages, clips, steps and clears one optimiser's gradients; returns the gradient norm before clipping."""
+    def _step(self, which: int, with_norm: bool = False) -> Tensor | None:
+        """Averages, clips, steps and clears one optimiser's gradients.
+
+        Returns:
+            the gradient norm before clipping; None where it is neither needed nor asked for.
+        """
         optimizer = self._optimizer(which)
-        parameters = (self.projector_parameters, self.reconstructor_parameters)[which]
-        average_gradients(parameters)
-        norm = clip_gradients(parameters, self.optimization.gradient_clip_norm)
+        tensors = self._tensors_of(which)
+        average_gradients(tensors)
+        max_norm = self.optimization.gradient_clip_norm
+        norm = clip_gradients(tensors, max_norm) if with_norm or max_norm is not None else None
         if which == PROJECTORS:
             optimizer.step()
         else:
@@ -284,7 +348,6 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
 
     # ---------------------------------------------------------------- evaluation
 
-    @torch.compiler.set_stance("force_eager")
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Puts CMSS embeddings (means, [rows, manifold width]) under ``visual`` and ``audio``; other fields stay."""
         manifold = self.evaluated_manifold
@@ -298,3 +361,9 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         own = PairPrediction(manifold.reconstruct_audio(visual).mean, visual, audio)
         self.add_predictions(targets_of(batch), {OWN: own}, pair_baselines)
         return {"visual_embedding": visual, "audio_embedding": audio}
+
+
+def _add_terms(totals: dict[str, Tensor], terms: dict[str, Tensor], batches: int) -> None:
+    """Adds a batch's share to the detached means over so many batches."""
+    for name, value in terms.items():
+        totals[name] = value.detach() if batches == 1 else totals.get(name, 0) + value.detach() / batches

@@ -32,11 +32,11 @@ class ManifoldLosses:
         self.manifold, self.sampling, self.contrastive, self.kl_weight = manifold, sampling, contrastive, kl_weight
 
     def all_terms(
-        self, batch: Batch, teacher: Manifold | None = None, consistency_weight: float = 0.0
+        self, batch: Batch, teacher: Manifold | None = None, consistency_weight: float | Tensor = 0.0
     ) -> dict[str, Tensor]:
         """Computes ``contrastive``, ``reconstruction``, ``kl`` and their weighted sum ``loss``.
 
-        With a teacher and a weight above 0, ``consistency`` too, which is then part of the sum.
+        With a teacher ``consistency`` too, which is then part of the sum.
         """
         visual, audio = self.manifold.project_visual(batch["visual"]), self.manifold.project_audio(batch["audio"])
         visual_embedding, audio_embedding = self.embed(visual), self.embed(audio)
@@ -53,7 +53,7 @@ class ManifoldLosses:
         kl = visual.kl() + audio.kl() + reconstruction_kl
         loss = contrastive + reconstruction + self.kl_weight * kl
         terms = {"loss": loss, "contrastive": contrastive, "reconstruction": reconstruction, "kl": kl}
-        if teacher is not None and consistency_weight > 0:
+        if teacher is not None:
             consistency = self._consistency(batch, teacher, visual_embedding, audio_embedding)
             terms |= {"loss": loss + consistency_weight * consistency, "consistency": consistency}
         return terms

@@ -7,11 +7,14 @@ from typing import Literal, get_args
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import Strategy
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_ss2a.options import OptionCheck
+from lightning_ss2a.training.step.flat_adamw import FlatAdamW, PlainAdamW
 
 Schedule = Literal["constant", "cosine"]
 
@@ -81,15 +84,23 @@ def run_progress(trainer: Trainer, accumulate_batches: int) -> float:
     return min(1.0, max(by_epochs, by_steps))
 
 
-def build_adamw(parameters: Iterable[nn.Parameter], options: OptimizationOptions) -> AdamW:
-    """Makes an AdamW that decays matrices only; biases, gains and temperatures are left alone."""
+def build_adamw(parameters: Iterable[nn.Parameter], options: OptimizationOptions, flat: bool = False) -> AdamW:
+    """Makes an AdamW that decays matrices only; biases, gains and temperatures are left alone.
+
+    Args:
+        parameters: what it optimises.
+        options: its options.
+        flat: lay the parameters side by side, see :class:`FlatAdamW`.
+    """
     parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
+    if flat:
+        return FlatAdamW(groups, lr=options.learning_rate)
     # One kernel for all parameters; the CPU and CUDA builds of torch both have it.
-    return AdamW(groups, lr=options.learning_rate, fused=True)
+    return PlainAdamW(groups, lr=options.learning_rate, fused=True)
 
 
 def learning_rate_factor(step: int, total_steps: float, options: OptimizationOptions) -> float:
@@ -121,8 +132,28 @@ def build_schedule(optimizer: Optimizer, options: OptimizationOptions, progress:
     return LambdaLR(optimizer, factor)
 
 
+def optimized_tensors(optimizer: Optimizer) -> list[Tensor]:
+    """Lists what an optimiser moves."""
+    return [tensor for group in optimizer.param_groups for tensor in group["params"]]
+
+
 @torch.no_grad()
-def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+def add_gradients(tensors: Sequence[Tensor], gradients: Sequence[Tensor], scale: float = 1.0) -> None:
+    """Adds gradients, times ``scale``, to what the tensors have; where they have none, takes the gradients over."""
+    for tensor, gradient in zip(tensors, gradients, strict=True):
+        if scale != 1.0:
+            gradient = gradient * scale
+        tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+
+
+def leave_gradients_to_us(strategy: Strategy) -> None:
+    """Tells DistributedDataParallel that no backward pass will reach its hooks: see :func:`average_gradients`."""
+    if isinstance(strategy.model, DistributedDataParallel):
+        strategy.model.require_backward_grad_sync = False
+
+
+@torch.no_grad()
+def average_gradients(parameters: Sequence[Tensor]) -> None:
     """Replaces every gradient by its mean over the ranks, in one all-reduce.
 
     A backward pass that reaches only the projectors, or only the reconstructor, would leave DistributedDataParallel
@@ -153,7 +184,7 @@ def average_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(values, stacked / torch.distributed.get_world_size(), strict=True))
 
 
-def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor:
+def clip_gradients(parameters: Sequence[Tensor], max_norm: float | None) -> Tensor:
     """Scales the gradients down to a norm of at most ``max_norm`` (None: leaves them); returns the norm before."""
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if max_norm is not None:

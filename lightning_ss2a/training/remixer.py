@@ -31,6 +31,7 @@ from lightning_ss2a.training.checks import warn_without_effect
 from lightning_ss2a.training.optimization import OptimizationOptions
 from lightning_ss2a.training.pretrained import StoredManifold, build_manifold, read_manifold, same_weights
 from lightning_ss2a.training.projection_cache import ProjectionCache
+from lightning_ss2a.training.step import Step
 from lightning_ss2a.training.validation.baselines import BASELINES, TrainingStatistics, untrained_predictions
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
@@ -68,7 +69,8 @@ class RemixerModule(StageModule, MixesScenes):
         sampling: what the loss sees of the mixed Gaussian.
         kl_weight: λ_2 of Eq. 9, at least 0.
         optimization: the optimiser.
-        compile_model: compile the network with ``torch.compile``, for training.
+        step: ``eager``; ``compiled``: gradients by functions that ``torch.compile`` makes; ``graph``: these, captured
+            as CUDA graphs and replayed.
         measuring: the metrics of validation and test.
         validate_cycle_mix: measure Cycle Mix too. It draws ``iterations`` x ``samples`` embeddings a scene.
         cycle_mix: Algorithm 1, in validation, test and ``ss2a shards frames``.
@@ -92,12 +94,12 @@ class RemixerModule(StageModule, MixesScenes):
         sampling: SamplingOptions = SamplingOptions(),
         kl_weight: float = 5e-5,
         optimization: OptimizationOptions = OptimizationOptions(),
-        compile_model: bool = False,
+        step: Step = "eager",
         measuring: MeasuringOptions = MeasuringOptions(),
         validate_cycle_mix: bool = False,
         cycle_mix: CycleMixOptions = CycleMixOptions(),
     ) -> None:
-        super().__init__(locals(), audio_width, visual_width, optimization, compile_model, measuring)
+        super().__init__(locals(), audio_width, visual_width, optimization, step, measuring)
         check = OptionCheck("model")
         check.one_of(get_args(Embedding), source_embedding=source_embedding)
         check.at_least(0, kl_weight=kl_weight)
@@ -214,13 +216,18 @@ class RemixerModule(StageModule, MixesScenes):
         self.manifold.load_state_dict(stored.weights)
         self._has_manifold_weights = True
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Computes the terms of Eq. 9 for a batch of scenes: ``cosine`` and ``kl``."""
+    def prepare(self, batch: Batch) -> dict[str, Tensor]:
+        """Makes the tokens of a batch of scenes: ``e`` [B, S, M], ``v`` [B, S, V], ``valid`` [B, S]; and ``audio``."""
         slots = self.slots(batch)
         if self.change_training_slots is not None:
             slots = self.change_training_slots(batch, slots)
-        mixed = self.remixer(*slots.tokens(draws=int(self.source_embedding == "sample")))
-        return cosine_losses(mixed, batch["audio"], self.sampling, self.kl_weight)
+        e, v, valid = slots.tokens(draws=int(self.source_embedding == "sample"))
+        return {"e": e, "v": v, "valid": valid, "audio": batch["audio"]}
+
+    def terms(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Computes the terms of Eq. 9: ``cosine`` and ``kl``."""
+        mixed = self.remixer(inputs["e"], inputs["v"], inputs["valid"])
+        return cosine_losses(mixed, inputs["audio"], self.sampling, self.kl_weight)
 
     # ---------------------------------------------------------------- scenes to tokens
 

@@ -21,6 +21,7 @@ from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.checks import check_width, warn_without_effect
 from lightning_ss2a.training.optimization import OptimizationOptions, build_adamw
+from lightning_ss2a.training.step import Step
 from lightning_ss2a.training.validation.baselines import BASELINES, TrainingStatistics, untrained_predictions
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
@@ -46,7 +47,8 @@ class TemporalAggregationModule(StageModule):
         sampling: what the loss sees of the Gaussian.
         kl_weight: weight of the KL divergence, at least 0; Eq. 10 shows none, the released trainer takes 1e-3.
         optimization: the optimiser.
-        compile_model: compile the network with ``torch.compile``, for training.
+        step: ``eager``; ``compiled``: gradients by functions that ``torch.compile`` makes; ``graph``: these, captured
+            as CUDA graphs and replayed.
         measuring: the metrics of validation and test; the CLIP score where the videos have a field ``visual``.
     """
 
@@ -61,10 +63,10 @@ class TemporalAggregationModule(StageModule):
         sampling: SamplingOptions = SamplingOptions(),
         kl_weight: float = 1e-3,
         optimization: OptimizationOptions = OptimizationOptions(),
-        compile_model: bool = False,
+        step: Step = "eager",
         measuring: MeasuringOptions = MeasuringOptions(),
     ) -> None:
-        super().__init__(locals(), audio_width, None, optimization, compile_model, measuring)
+        super().__init__(locals(), audio_width, None, optimization, step, measuring)
         check = OptionCheck("model")
         check.one_of(get_args(Flavour), flavour=flavour)
         check.at_least(0, kl_weight=kl_weight)
@@ -121,15 +123,20 @@ class TemporalAggregationModule(StageModule):
         """See :class:`StageModule`; what learns nothing has a learning rate of 0, so that any strategy can run it."""
         if self.flavour in ("attention", "linear"):
             return super().configure_optimizers()
-        return build_adamw(self.network.parameters(), OptimizationOptions(learning_rate=0.0, weight_decay=0.0))
+        nothing = OptimizationOptions(learning_rate=0.0, weight_decay=0.0)
+        return build_adamw(self.network.parameters(), nothing, flat=self.step != "eager")
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def prepare(self, batch: Batch) -> dict[str, Tensor]:
+        """Takes ``frames`` [B, 64, A], ``timestamps`` [B, 64] and ``audio`` [B, A]."""
+        return {name: batch[name] for name in ("frames", "timestamps", "audio")}
+
+    def terms(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Computes the terms of Eq. 10: ``cosine`` and, of the variational aggregator, ``kl``."""
-        fused = self.aggregator(batch["frames"], batch["timestamps"])
+        fused = self.aggregator(inputs["frames"], inputs["timestamps"])
         if isinstance(self.aggregator, LinearAggregator):
-            cosine = cosine_distance_loss(fused, batch["audio"])
+            cosine = cosine_distance_loss(fused, inputs["audio"])
             return {"loss": cosine, "cosine": cosine}
-        return cosine_losses(fused, batch["audio"], self.sampling, self.kl_weight)
+        return cosine_losses(fused, inputs["audio"], self.sampling, self.kl_weight)
 
     def predict_audio(self, batch: Batch) -> Tensor:
         """Predicts the audio embedding of each video, the mean of its Gaussian, [videos, audio width]."""

@@ -1,6 +1,5 @@
 """Training of the V2A-Mapper, the paper's main rival: a global visual embedding to one audio embedding."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.checks import warn_without_effect
 from lightning_ss2a.training.optimization import OptimizationOptions
+from lightning_ss2a.training.step import Step
 from lightning_ss2a.training.validation.baselines import BASELINES, untrained_predictions
 from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
@@ -43,7 +43,8 @@ class V2AMapperModule(StageModule):
         regression: architecture of the regression mapper.
         diffusion: architecture of the diffusion mapper, and how it is sampled.
         optimization: the optimiser.
-        compile_model: compile the network with ``torch.compile``, for training.
+        step: ``eager``; ``compiled``: gradients by functions that ``torch.compile`` makes; ``graph``: these, captured
+            as CUDA graphs and replayed.
         measuring: the metrics of validation and test.
     """
 
@@ -58,10 +59,10 @@ class V2AMapperModule(StageModule):
         regression: RegressionMapperOptions = RegressionMapperOptions(),
         diffusion: DiffusionMapperOptions = DiffusionMapperOptions(),
         optimization: OptimizationOptions = OptimizationOptions(),
-        compile_model: bool = False,
+        step: Step = "eager",
         measuring: MeasuringOptions = MeasuringOptions(),
     ) -> None:
-        super().__init__(locals(), audio_width, visual_width, optimization, compile_model, measuring)
+        super().__init__(locals(), audio_width, visual_width, optimization, step, measuring)
         OptionCheck("model").one_of(get_args(Flavour), flavour=flavour)
         self.flavour = flavour
         self.mapper: RegressionMapper | DiffusionMapper
@@ -87,17 +88,17 @@ class V2AMapperModule(StageModule):
         """The mapper."""
         return self.mapper
 
-    def networks_to_compile(self) -> Sequence[nn.Module]:
-        """Lists the mapper, or the transformer in it that a diffusion mapper calls many times."""
-        return [self.mapper.transformer if isinstance(self.mapper, DiffusionMapper) else self.mapper]
-
     def build_validation(self, data: ShardDataModule) -> EpochMetrics[Tensor]:
         """Makes the metrics of mapped audio embeddings."""
         return audio_metrics(self.measuring.top_n, data.label_head is not None, True, baselines=BASELINES)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def prepare(self, batch: Batch) -> dict[str, Tensor]:
+        """Takes ``visual`` [B, V], the one of each row, and ``audio`` [B, A]."""
+        return {"visual": visual_of(batch), "audio": batch["audio"]}
+
+    def terms(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Computes ``denoising`` of the diffusion mapper, or ``cosine`` of the regression mapper."""
-        visual, audio = visual_of(batch), batch["audio"]
+        visual, audio = inputs["visual"], inputs["audio"]
         if isinstance(self.mapper, DiffusionMapper):
             denoising = self.mapper.denoising_loss(visual, audio)
             return {"loss": denoising, "denoising": denoising}

@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 PARTS = [
     "card",
     "manifold",
+    "compiled",
+    "graph",
     "command",
     "precision",
     "overhead",
@@ -26,7 +28,6 @@ PARTS = [
     "remixer",
     "cycle_mix",
     "equality",
-    "compiled",
 ]
 
 
@@ -74,9 +75,12 @@ def test_smoke_runs_every_part(tmp_path: Path):
         "remixer": "epoch_seconds",
         "cycle_mix": "scenes_2_ratio",
         "compiled": "compile_seconds",
+        "graph": "eager_over_graph",
     }.items():
         assert isinstance(parts[part][figure], float)
     assert parts["equality"].items() >= {"repeat_equal": True, "resume_equal": True, "residency_equal": True}.items()
+    equal = {"graph_equal": True, "graph_repeat_equal": True, "graph_resume_equal": True}
+    assert parts["graph"].items() >= equal.items()
     assert lines[-1].items() >= {"benchmark": "gpu", "ratio": None, "holds": False, "failed": []}.items()
     assert list(tmp_path.iterdir()) == []
 

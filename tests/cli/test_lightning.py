@@ -72,8 +72,8 @@ def test_the_widths_of_the_data_reach_the_model(folder: Path):
     assert (cli.model.visual_width, cli.model.audio_width) == (VISUAL_WIDTH, AUDIO_WIDTH)
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_paper_config_with_widths_of_clip_and_clap(folder: Path, compiled: bool):
+@pytest.mark.parametrize("step", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+def test_paper_config_with_widths_of_clip_and_clap(folder: Path, step: str):
     fields = {"visual": FieldSpec(768, "clip"), "audio": FieldSpec(512, "clap")}
     random = torch.Generator().manual_seed(0)
     head = LabelHead(torch.randn(20, 512, generator=random), torch.zeros(20), tuple(f"label{i}" for i in range(20)))
@@ -90,7 +90,7 @@ def test_paper_config_with_widths_of_clip_and_clap(folder: Path, compiled: bool)
     assert {p.shape[0] for p in manifold.audio_projector.parameters() if p.ndim == 2} == {768, 1536, 3072}
     sizes = {p.shape[0] for p in manifold.audio_reconstructor.parameters() if p.ndim == 2}
     assert sizes == {768, 896, 1024, 2048, 512}
-    assert module.hparams.compile_model
+    assert module.hparams.step == "compiled"
 
     tiny = [
         "--model.manifold.width=8",
@@ -98,7 +98,7 @@ def test_paper_config_with_widths_of_clip_and_clap(folder: Path, compiled: bool)
         "--model.manifold.reconstructor_widths=[8,8]",
     ]
     short = ["--data.batch_size=12", "--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1"]
-    cli = build_cli(["fit", *options, *tiny, *short, f"--model.compile_model={str(compiled).lower()}"])
+    cli = build_cli(["fit", *options, *tiny, *short, f"--model.step={step}"])
     assert cli.trainer.global_step == 2
     assert cli.trainer.precision == "bf16-mixed"
     assert {"val/clip_score", "val/modality_gap"} <= cli.trainer.callback_metrics.keys()

@@ -110,7 +110,7 @@ def test_paper_config_trains_when_it_is_made_small(folder: Path, manifold: str, 
     }[stage]
     short = ["--data.batch_size=12", "--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1"]
     config = ROOT / "configs" / "paper" / f"{stage}.yaml"
-    plain = ["--model.compile_model=false", "--trainer.enable_progress_bar=false"]
+    plain = ["--model.step=eager", "--trainer.enable_progress_bar=false"]
     cli = build_cli(["fit", "-c", str(config), *options_of(stage, manifold, data), *small, *short, *plain])
     assert cli.trainer.global_step == 2
     monitored = cli.trainer.checkpoint_callback.monitor

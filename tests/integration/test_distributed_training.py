@@ -42,8 +42,10 @@ RUNS: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "accumulate_batches": 3,
     },
+    "graph": {"step": "graph"},
+    "compiled, shared forward": {"step": "compiled", "alternation": "shared_forward", "gradient_clip_norm": 0.5},
 }
-"""Options of the module in each run, all without dropout and sampling. Twenty steps each."""
+"""Options of the module in each run, all without dropout and sampling. Twenty steps each; nothing is compiled."""
 TWENTY_STEPS = {"max_steps": 20, "max_epochs": -1}
 
 
@@ -90,7 +92,8 @@ def train(
         trainer_options |= {"strategy": "ddp", "devices": dist.get_world_size()}
     callbacks = [recorder, *trainer_options.pop("callbacks", [])]
     trainer = make_trainer(folder, callbacks=callbacks, **{**TWENTY_STEPS, **trainer_options})
-    trainer.fit(module, datamodule=make_data(dataset), ckpt_path=checkpoint)
+    with torch.compiler.set_stance("force_eager"):
+        trainer.fit(module, datamodule=make_data(dataset), ckpt_path=checkpoint)
     assert trainer.world_size == (dist.get_world_size() if several else 1)
     return {
         "parameters": parameters_of(module),

@@ -21,7 +21,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 TRAINERS: dict[str, dict[str, Any]] = {
     "plain": {},
     "clipped and accumulated": {"gradient_clip_val": 0.5, "accumulate_grad_batches": 3, "max_steps": 5},
+    "graph": {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2, "max_steps": 6},
 }
+MODULES: dict[str, dict[str, Any]] = {"graph": {"step": "graph"}}
+"""Options of the module that go with a trainer; nothing is compiled."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,8 @@ def train(module: Any, dataset: str, folder: str, **options: Any) -> dict[str, A
     recorder = Recorder()
     plain = {"max_steps": STEPS, "max_epochs": -1, "val_check_interval": 5} | strategy()
     trainer = make_trainer(folder, callbacks=[recorder], **plain | options)
-    trainer.fit(module, datamodule=make_data(dataset))
+    with torch.compiler.set_stance("force_eager"):
+        trainer.fit(module, datamodule=make_data(dataset))
     return {
         "parameters": parameters_of(module),
         "steps": trainer.global_step,
@@ -66,7 +70,7 @@ def train_and_validate(materials: dict[str, dict[str, str]], folder: str) -> dic
         options = {"schedule": "cosine", "warmup_steps": 3, **VARIANTS.get(name, {})}
         data = even[stage.data]
         for trainer, switches in TRAINERS.items():
-            module = make_deterministic(name, even, **options)
+            module = make_deterministic(name, even, **options, **MODULES.get(trainer, {}))
             results[name, trainer] = train(module, data, folder, **switches)
         results[name, "sampled"] = train(make_stage(name, even), data, folder, max_steps=4, limit_val_batches=0)
         results[name, "few"] = train(make_deterministic(name, few), few[stage.data], folder, max_steps=-1, max_epochs=1)

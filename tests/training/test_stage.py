@@ -259,7 +259,7 @@ def test_compiled_training_equals_eager(name: str, materials, tmp_path: Path):
     for compiled in (False, True):
         torch._dynamo.reset()
         counters.clear()
-        module = make_deterministic(name, materials, compile_model=compiled)
+        module = make_deterministic(name, materials, step="compiled" if compiled else "eager")
         recorders.append(fit_stage(name, materials, tmp_path, module, num_sanity_val_steps=2)[1])
         names.append(list(module.state_dict()))
         assert (counters["stats"]["unique_graphs"] > 0) == compiled
@@ -269,6 +269,26 @@ def test_compiled_training_equals_eager(name: str, materials, tmp_path: Path):
     for step, terms in eager.training.items():
         assert compiled.training[step] == pytest.approx(terms, rel=2e-3, abs=1e-6), step
     assert compiled.validation[-1] == pytest.approx(eager.validation[-1], rel=0.02, abs=0.05)
+
+
+@EACH
+@pytest.mark.parametrize("step", ["compiled", "graph"])
+@pytest.mark.parametrize(("accumulate", "clip"), [(1, None), (2, 0.05)])
+def test_a_step_of_flat_parameters_is_the_eager_one(
+    name: str, materials, tmp_path: Path, step: str, accumulate: int, clip: float | None
+):
+    """With the trainer's own clipping and accumulation, and with draws in the same order; without the compiler."""
+    runs = []
+    for way in ("eager", step):
+        module = make_stage(name, materials, 1, step=way, weight_decay=0.02)
+        options = {"gradient_clip_val": clip, "accumulate_grad_batches": accumulate}
+        with torch.compiler.set_stance("force_eager"):
+            trainer, recorder = fit_stage(name, materials, tmp_path, module, **options)
+        runs.append((moving(module), recorder.training, trainer.global_step))
+    assert largest_difference(runs[0][0], runs[1][0]) <= 5e-6
+    assert runs[0][2] == runs[1][2]
+    for number, terms in runs[0][1].items():
+        assert runs[1][1][number] == pytest.approx(terms, rel=1e-3, abs=1e-6), number
 
 
 # -------------------------------------------------------------------- what is refused
@@ -375,7 +395,7 @@ class Plain(StageModule):
     """A stage that says nothing of itself."""
 
     def __init__(self) -> None:
-        super().__init__({}, 2, None, OptimizationOptions(), compile_model=False)
+        super().__init__({}, 2, None, OptimizationOptions(), step="eager")
         self.layer = nn.Linear(2, 2)
 
 

@@ -177,14 +177,3 @@ def test_wrong_data_are_named(scenes: str, tmp_path: Path):
             )
     with pytest.raises(InputError, match=r"model.measuring.top_n is 16, but the data's label head has only 15 labels"):
         fit(make_mapper(top_n=16), scenes, tmp_path)
-
-
-def test_what_the_compiler_is_given_is_what_a_step_calls():
-    """A diffusion mapper has no forward of its own."""
-    for flavour in ("diffusion", "regression"):
-        module = make_mapper(flavour=flavour, condition_dropout=0.1)
-        called: list[int] = []
-        for network in module.networks_to_compile():
-            network.register_forward_hook(lambda *_, called=called: called.append(1))
-        module.losses(make_batch())
-        assert called == [1]

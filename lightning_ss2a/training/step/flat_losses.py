@@ -1,0 +1,88 @@
+"""Losses as a compiled function of flat parameters and a batch, with their gradients."""
+
+from collections.abc import Callable, Sequence
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lightning_ss2a.training.step.flat_adamw import FlatParameters
+
+Inputs = dict[str, Tensor]
+Terms = dict[str, Tensor]
+Losses = Callable[[Inputs], Terms]
+"""Tensors of a batch to ``loss``, which is minimised, and the terms that it is made of, scalars by name."""
+
+
+class FlatLosses:
+    """Losses of a network, and their gradients by buffers of its parameters.
+
+    The network reads its weights off the buffers, so that a backward pass leaves one gradient for each buffer instead
+    of one for each parameter. All of it is one compiled region for each way in which ``losses`` is called: for other
+    shapes and other inputs it is compiled anew.
+
+    Args:
+        network: whose parameters lie in the buffers.
+        losses: of the network; reads nothing that changes from step to step but its inputs and the network.
+        moved: buffers to differentiate by.
+        still: buffers of the network's other parameters.
+    """
+
+    def __init__(
+        self, network: nn.Module, losses: Losses, moved: Sequence[FlatParameters], still: Sequence[FlatParameters] = ()
+    ) -> None:
+        self._losses = _LossesOf(network, losses)
+        self.moved, self.still = list(moved), list(still)
+        names = {id(parameter): name for name, parameter in self._losses.named_parameters()}
+        self._names = [[names[id(p)] for p in flat.parameters] for flat in (*moved, *still)]
+        # Each batch has the same shape, and a compiler that allows for others makes slower code.
+        own = MethodType(_own_code(FlatLosses._functional), self)
+        self._terms = torch.compile(own, dynamic=False, options={"guard_filter_fn": _without_network})
+
+    def __call__(self, inputs: Inputs) -> tuple[Terms, list[Tensor]]:
+        """Computes the detached terms, and the gradients of ``loss`` by each of ``moved``."""
+        terms = self.terms(inputs)
+        gradients = self.gradients(terms["loss"])
+        return {name: term.detach() for name, term in terms.items()}, gradients
+
+    def terms(self, inputs: Inputs) -> Terms:
+        """Computes the terms, with the graph that leads back to the buffers."""
+        values = [flat.values for flat in self.moved]
+        return self._terms(values, [flat.values.detach() for flat in self.still], inputs)
+
+    def gradients(self, loss: Tensor) -> list[Tensor]:
+        """Differentiates a loss by each of ``moved``."""
+        return list(torch.autograd.grad(loss, [flat.values for flat in self.moved]))
+
+    def _functional(self, moved: list[Tensor], still: list[Tensor], inputs: Inputs) -> Terms:
+        weights: dict[str, Tensor] = {}
+        for flat, names, values in zip((*self.moved, *self.still), self._names, (*moved, *still), strict=True):
+            weights |= zip(names, flat.split(values), strict=True)
+        return functional_call(self._losses, weights, (inputs,))
+
+
+def _own_code(function: Callable) -> Callable:
+    """Copies a function with its code: torch keeps at most 8 compiled variants of one code, whoever compiles it."""
+    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
+
+
+def _without_network(guards: Sequence[Any]) -> list[bool]:
+    """Tells which of a compiled function's conditions to check at each call: those on its arguments.
+
+    A network and its losses stay as they are while they are trained, and to check each of some fifty layers would take
+    as long as a large one.
+    """
+    return [not guard.name.startswith("L['self']._losses") for guard in guards]
+
+
+class _LossesOf(nn.Module):
+    """Losses as a module, which is what functional_call takes."""
+
+    def __init__(self, network: nn.Module, losses: Losses) -> None:
+        super().__init__()
+        self.network, self._losses = network, losses
+
+    def forward(self, inputs: Inputs) -> Terms:
+        return self._losses(inputs)

@@ -1,0 +1,69 @@
+"""Losses of flat parameters: the same terms and gradients as by the parameters themselves."""
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_ss2a.training.step.flat_adamw import FlatParameters
+from lightning_ss2a.training.step.flat_losses import FlatLosses
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(4, 3), nn.Linear(3, 2)
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.tanh(self.first(inputs))) * self.scale
+
+
+def losses_of(network: Network, factor: float = 1.0):
+    def losses(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        square = network(inputs["x"]).square().mean()
+        return {"loss": square * inputs.get("weight", 1.0) * factor, "square": square}
+
+    return losses
+
+
+@pytest.fixture(autouse=True)
+def without_compiler(request: pytest.FixtureRequest):
+    with torch.compiler.set_stance("default" if "compiles" in request.keywords else "force_eager"):
+        yield
+
+
+def flats_of(network: Network) -> tuple[list[FlatParameters], list[FlatParameters]]:
+    first = [FlatParameters([network.first.weight]), FlatParameters([network.first.bias, network.scale])]
+    return first, [FlatParameters(list(network.second.parameters()))]
+
+
+def test_gradients_are_those_by_the_parameters():
+    plain, network = Network(), Network()
+    moved, still = flats_of(network)
+    inputs = {"x": torch.randn(5, 4), "weight": torch.tensor(3.0)}
+    terms, gradients = FlatLosses(network, losses_of(network), moved, still)(inputs)
+    expected = losses_of(plain)(inputs)
+    expected["loss"].backward()
+    assert {name: value.item() for name, value in terms.items()} == pytest.approx(
+        {name: value.item() for name, value in expected.items()}
+    )
+    assert not any(value.requires_grad for value in terms.values())
+    torch.testing.assert_close(gradients[0], plain.first.weight.grad.flatten())
+    torch.testing.assert_close(gradients[1], torch.cat([plain.first.bias.grad, plain.scale.grad[None]]))
+    assert len(gradients) == 2  # none by what stays still
+    assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.compiles
+def test_every_instance_has_its_variants_to_itself():
+    """More of them than torch keeps of one function, each with a constant of its own; and a dropout that differs."""
+    for factor in range(1, 11):
+        network = Network()
+        losses = FlatLosses(network, losses_of(network, float(factor)), *flats_of(network))
+        inputs = {"x": torch.ones(5, 4)}
+        terms, _ = losses(inputs)
+        assert terms["loss"].item() == pytest.approx(factor * terms["square"].item())
+        with torch.compiler.set_stance("fail_on_recompile"):
+            losses(inputs)
