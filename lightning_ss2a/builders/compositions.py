@@ -316,7 +316,7 @@ def _check_pairs_dataset(folder: str, manifest: Manifest, images: ImageEncoder, 
     """Refuses other encoders: rows composed with them could not be judged by a manifold of those pairs."""
     if manifest.kind != "pairs":
         raise InputError(f"{folder}: a data set of kind {manifest.kind}; pairs_dataset needs one of kind pairs")
-    for field, encoder in (("visual", images.name), ("audio", sounds.name)):
+    for field, encoder in (("visual", images.identity), ("audio", sounds.identity)):
         if manifest.encoders[field] != encoder:
             raise InputError(
                 f"{folder}: field {field} was made by {manifest.encoders[field]}, the encoder given is {encoder}; "
@@ -334,11 +334,11 @@ def _check_groups(found: Mapping[str, Sequence[Sequence[PairRow]]], max_sources:
 
 
 def _fields(kind: str, images: ImageEncoder, sounds: AudioEncoder, dtype: str) -> dict[str, FieldSpec]:
-    audio = {"audio": FieldSpec(sounds.width, sounds.name, dtype)}
+    audio = {"audio": FieldSpec(sounds.width, sounds.identity, dtype)}
     if kind == "videos":
-        return {"frames": FieldSpec(images.width, images.name, dtype, role="visual"), **audio}
-    sources = FieldSpec(images.width, images.name, dtype, ragged=True)
-    return {"sources": sources, "global_visual": FieldSpec(images.width, images.name, dtype), **audio}
+        return {"frames": FieldSpec(images.width, images.identity, dtype, role="visual"), **audio}
+    sources = FieldSpec(images.width, images.identity, dtype, ragged=True)
+    return {"sources": sources, "global_visual": FieldSpec(images.width, images.identity, dtype), **audio}
 
 
 def _batches(drawn: Sequence[Composition]) -> list[tuple[str, list[Composition]]]:

@@ -1,6 +1,5 @@
 """Reads lists of picture-sound pairs from a CSV file or a folder."""
 
-import csv
 import hashlib
 import re
 from collections import defaultdict
@@ -8,15 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from lightning_ss2a.builders.csv_rows import NO_TEXT, csv_rows
 from lightning_ss2a.data import PAIR_ORIGINS
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES
 
 REQUIRED = ("image", "sound")
 OPTIONAL = ("name", "class", "group", "pair_origin")
-
-_NO_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-"""Control characters, and what Python makes of file names that are not UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,10 @@ def read_pairs(source: Path) -> list[Pair]:
     Raises:
         InputError: names file and row of what is missing, wrong or listed twice.
     """
-    pairs = list(_from_folder(source) if source.is_dir() else _from_csv(source))
+    if source.is_dir():
+        pairs = list(_from_folder(source))
+    else:
+        pairs = [_pair(cells, place) for place, cells in csv_rows(source, REQUIRED, OPTIONAL)]
     if not pairs:
         raise InputError(f"{source}: holds no pairs of a picture and a sound")
     first: dict[tuple[str, str], Pair] = {}
@@ -72,49 +72,7 @@ def read_pairs(source: Path) -> list[Pair]:
     return pairs
 
 
-def _from_csv(path: Path) -> Iterator[Pair]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file, strict=True)
-            header = _header(next(rows, []), path)
-            for number, cells in enumerate(rows, start=2):
-                if len(cells) > len(header):
-                    raise InputError(
-                        f"{path} row {number}: {len(cells)} cells under {len(header)} columns; put a cell with a comma "
-                        "in double quotes"
-                    )
-                if any(cell.strip() for cell in cells):
-                    yield _pair(dict(zip(header, cells, strict=False)), f"{path} row {number}")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file or folder") from None
-    except csv.Error as error:
-        raise InputError(f"{path} line {rows.line_num}: not a CSV file ({error})") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
-
-
-def _header(cells: list[str], path: Path) -> list[str]:
-    header = [cell.strip() for cell in cells]
-    for column in REQUIRED:
-        if column not in header:
-            raise InputError(
-                f"{path}: no column {column!r} in the header, which is {','.join(cells)[:100]!r}; needs "
-                f"{', '.join(REQUIRED)} and may have {', '.join(OPTIONAL)}, with commas between them"
-            )
-    for column in (*REQUIRED, *OPTIONAL):
-        if header.count(column) > 1:
-            raise InputError(f"{path}: the header has {header.count(column)} columns {column!r}; keep one")
-    return header
-
-
-def _pair(cells: dict[str, str], place: str) -> Pair:
-    given = {name: cells.get(name, "").strip() for name in (*REQUIRED, *OPTIONAL)}
-    for column, cell in given.items():
-        if _NO_TEXT.search(cell):
-            raise InputError(f"{place}: column {column} holds a line break or another control character: {cell!r}")
-    for column in REQUIRED:
-        if not given[column]:
-            raise InputError(f"{place}: column {column} is empty")
+def _pair(given: dict[str, str], place: str) -> Pair:
     origin = given["pair_origin"] or PAIR_ORIGINS[0]
     if origin not in PAIR_ORIGINS:
         raise InputError(f"{place}: pair_origin {origin!r} is not one of {', '.join(PAIR_ORIGINS)}")
@@ -135,7 +93,7 @@ def _from_folder(folder: Path) -> Iterator[Pair]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         suffix, relative = path.suffix.lower(), PurePosixPath(path.relative_to(folder).as_posix())
         if suffix in IMAGE_SUFFIXES + SOUND_SUFFIXES and not any(part.startswith(".") for part in relative.parts):
-            if _NO_TEXT.search(str(relative)):
+            if NO_TEXT.search(str(relative)):
                 raise InputError(f"{str(path)!r}: its name is not readable text (UTF-8); rename it")
             files[relative.with_suffix("")][suffix in SOUND_SUFFIXES].append(str(relative))
     for stem, (images, sounds) in files.items():

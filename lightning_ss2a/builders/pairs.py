@@ -129,8 +129,8 @@ def build_pairs(
         groups, [p.class_name for p in pairs], folds=folds, validation_fraction=validation_fraction, seed=seed
     )
     fields = {
-        "visual": FieldSpec(image_encoder.width, image_encoder.name, dtype, views=image_views),
-        "audio": FieldSpec(audio_encoder.width, audio_encoder.name, dtype, views=audio_views),
+        "visual": FieldSpec(image_encoder.width, image_encoder.identity, dtype, views=image_views),
+        "audio": FieldSpec(audio_encoder.width, audio_encoder.identity, dtype, views=audio_views),
     }
     # Encoding is what takes long, and that is kept: shards of a build that stopped are simply written again.
     with ShardWriter(

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from lightning_ss2a.builders import build_demo, build_pairs, compose_dataset
+from lightning_ss2a.builders import build_demo, compose_dataset
 from lightning_ss2a.builders.composition_draws import COMPOSITIONS
+from lightning_ss2a.cli.build import both_encoders, build
 from lightning_ss2a.data.format.compression import Compression
 from lightning_ss2a.data.format.manifest import MANIFEST
 from lightning_ss2a.data.simulation.dataset import simulate_dataset
@@ -21,35 +22,14 @@ from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import is_local, local_path, to_path
 from lightning_ss2a.perception import AudioEncoder, ImageEncoder
+from lightning_ss2a.perception.detectors.protocols import Detector
+from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextToImagePrior
 
 DTypeName = Literal["float16", "float32"]
 """Storage types of an embedding."""
 
 Verb = Callable[..., int | None]
 """What a verb of the command line calls; its arguments are the options, its result the exit status."""
-
-
-def build(
-    source: str,
-    output: str,
-    image_encoder: ImageEncoder | None = None,
-    audio_encoder: AudioEncoder | None = None,
-    **options: Any,  # the parser reads them, and their help, off build_pairs
-) -> None:
-    """Build a data set of pairs from pictures and their sounds.
-
-    Args:
-        source: CSV file with the columns image, sound and optionally name, class, group, pair_origin; or a folder in
-            which a picture and a sound of the same name are a pair and each sub-folder is a class.
-        output: folder of the data set.
-        image_encoder: turns pictures into embeddings; see configs/perception/.
-        audio_encoder: turns sounds into embeddings; its label head, if any, is stored as well.
-        options: see ``build_pairs``.
-    """
-    images, sounds = _both_encoders(image_encoder, audio_encoder)
-    report = build_pairs(source, output, images, sounds, **options)
-    print(f"{output}: {report}")
-    print(f"Look at it: ss2a shards inspect {quote(output)}")
 
 
 def compose(
@@ -60,6 +40,9 @@ def compose(
     kind: Literal["scenes", "videos"] = "scenes",
     pairs_dataset: str | None = None,
     audio_views: int | None = None,
+    detector: Detector | None = None,
+    text_encoder: TextEncoder | None = None,
+    prior: TextToImagePrior | None = None,
     **options: Any,  # the parser reads them, and their help, off compose_dataset
 ) -> None:
     """Compose scenes or videos from a list of pairs: sounds mixed as waveforms, pictures as one picture.
@@ -72,9 +55,12 @@ def compose(
         kind: scenes (sources, the whole picture, the sound) or videos (64 frames of 10 s, the sound).
         pairs_dataset: data set of kind pairs that was built from the list; gives split, class and group of each pair.
         audio_views: has no effect, since a mix is heard whole; taken so that configuration files of build serve here.
+        detector: has no effect, since the sources are known.
+        text_encoder: has no effect, as nothing is a text.
+        prior: has no effect, either.
         options: see ``compose_dataset``.
     """
-    images, sounds = _both_encoders(image_encoder, audio_encoder)
+    images, sounds = both_encoders(image_encoder, audio_encoder)
     if pairs_dataset is None:
         raise InputError(
             "pairs_dataset is missing: name the data set that was built from this list (ss2a shards build)"
@@ -284,13 +270,6 @@ SHARD_VERBS: dict[str, Verb] = {
     "validate": validate,
     "demo": demo,
 }
-
-
-def _both_encoders(images: ImageEncoder | None, sounds: AudioEncoder | None) -> tuple[ImageEncoder, AudioEncoder]:
-    if images is None or sounds is None:
-        missing = "image_encoder" if images is None else "audio_encoder"
-        raise InputError(f"{missing} is missing: name both encoders, for example with -c configs/perception/lite.yaml")
-    return images, sounds
 
 
 def _expand(sources: list[str]) -> list[str]:

@@ -7,11 +7,12 @@ from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from lightning_ss2a.cli.arguments import files_first
 from lightning_ss2a.cli.errors import explain, run_reporting_errors
+from lightning_ss2a.cli.models import MODEL_VERBS, list_models
 from lightning_ss2a.cli.shards import SHARD_VERBS, Verb
 from lightning_ss2a.cli.sweep import sweep
 from lightning_ss2a.errors import InputError
 
-VERBS: dict[str, Verb | dict[str, Verb]] = {"shards": SHARD_VERBS, "sweep": sweep}
+VERBS: dict[str, Verb | dict[str, Verb]] = {"shards": SHARD_VERBS, "models": MODEL_VERBS, "sweep": sweep}
 """Verbs, and verbs by noun."""
 
 FLAGS: dict[Verb, dict[str, str]] = {
@@ -19,7 +20,13 @@ FLAGS: dict[Verb, dict[str, str]] = {
 }
 """Options of verbs that take no value."""
 
-SUMMARIES = {"shards": "Data sets of embeddings: build, compose, pack, simulate, inspect, validate."}
+SUMMARIES = {
+    "shards": "Data sets of embeddings: build, compose, pack, simulate, inspect, validate.",
+    "models": "Models that perceive: which there are, and where their weights are.",
+}
+
+READERS: set[Verb] = {list_models}
+"""Verbs that are given their configuration files, instead of the options in these."""
 
 
 def build_parser() -> ArgumentParser:
@@ -42,9 +49,13 @@ def build_parser() -> ArgumentParser:
 
 def _verb_parser(function: Verb) -> ArgumentParser:
     parser = ArgumentParser(description=_summary(function))
-    parser.add_argument("-c", "--config", action="config", help="YAML file with these options.")
     flags = FLAGS.get(function, {})
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=set(flags))
+    skipped: set[str | int] = {*flags, "config"}
+    if function in READERS:
+        parser.add_argument("-c", "--config", action="append", type=str, help="YAML file of a stack; several may be.")
+    else:
+        parser.add_argument("-c", "--config", action="config", help="YAML file with these options.")
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped)
     for name, text in flags.items():
         parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
     return parser
@@ -61,7 +72,7 @@ def run(arguments: list[str]) -> int | None:
         InputError: arguments or input are wrong.
     """
     parser = build_parser()
-    arguments = files_first(arguments, {*VERBS, *SHARD_VERBS})
+    arguments = files_first(arguments, {*VERBS, *SHARD_VERBS, *MODEL_VERBS})
     try:
         options = parser.parse_args(arguments)
     except ArgumentError as error:
@@ -70,7 +81,8 @@ def run(arguments: list[str]) -> int | None:
     verb, given = VERBS[options.noun], options[options.noun]
     if isinstance(verb, dict):
         verb, given = verb[given.verb], given[given.verb]
-    given.pop("config", None)
+    if verb not in READERS:
+        given.pop("config", None)
     return verb(**vars(given))
 
 

@@ -43,9 +43,9 @@ def checked_embeddings(embeddings: np.ndarray, rows: int, encoder: ImageEncoder 
         InputError: not finite.
     """
     if embeddings.shape != (rows, encoder.width):
-        raise ValueError(f"{encoder.name}: gave {list(embeddings.shape)}, needs {[rows, encoder.width]}")
+        raise ValueError(f"{encoder.identity}: gave {list(embeddings.shape)}, needs {[rows, encoder.width]}")
     if not np.isfinite(embeddings).all():
-        raise InputError(f"{encoder.name}: the embedding is not finite")
+        raise InputError(f"{encoder.identity}: the embedding is not finite")
     return embeddings.astype(np.float32)
 
 
@@ -132,7 +132,7 @@ def _encode(
         try:
             data = read_media(root, reference)
             content = hashlib.sha256(data).hexdigest()
-            path = cache.path(content, encoder.name, views, seed)
+            path = cache.path(content, encoder.identity, views, seed)
             if not cache.contains(path, (views, encoder.width)):
                 embeddings = encode(data, reference, view_generator(content, seed))
                 cache.store(path, checked_embeddings(embeddings, views, encoder))

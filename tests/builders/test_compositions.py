@@ -298,7 +298,7 @@ def test_a_data_set_of_another_kind(media):
 @pytest.mark.parametrize(("field", "part"), [("visual", "eye"), ("audio", "ear")])
 def test_an_encoder_that_is_not_the_one_of_the_pairs(media, field, part):
     other = {"eye": MeanColour(), "ear": Loudness()}[part]
-    known, other.name = other.name, "other"
+    known, other.identity = other.identity, "other"
     with pytest.raises(InputError, match=f"field {field} was made by {known}, the encoder given is other; use the"):
         compose(media, **{part: other})
     assert other.encoded == 0

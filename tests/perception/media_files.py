@@ -45,7 +45,7 @@ def sine(frequency: float, seconds: float = 0.5, rate: int = 16_000, peak: float
 class MeanColour:
     """A picture encoder whose embedding is the mean colour; counts the pictures that it was given."""
 
-    name, width = "mean-colour", 3
+    identity, width = "mean-colour", 3
 
     def __init__(self) -> None:
         self.encoded = 0
@@ -58,7 +58,7 @@ class MeanColour:
 class Loudness:
     """A sound encoder whose embedding is (root mean square, peak); counts the sounds that it was given."""
 
-    name, width, sample_rate = "loudness", 2, 16_000
+    identity, width, sample_rate = "loudness", 2, 16_000
 
     def __init__(self, head: LabelHead | None = None) -> None:
         self.encoded = 0

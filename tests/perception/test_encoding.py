@@ -52,7 +52,7 @@ def test_each_content_is_encoded_once_however_often_it_is_listed(folder):
 def test_other_views_seeds_and_encoders_are_encoded_anew(folder, change):
     encoder = MeanColour()
     images(folder, ["red.png"], encoder)
-    encoder.name = change.pop("encoder", encoder.name)
+    encoder.identity = change.pop("encoder", encoder.identity)
     before = encoder.encoded
     images(folder, ["red.png"], encoder, **change)
     assert encoder.encoded > before

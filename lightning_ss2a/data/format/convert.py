@@ -11,7 +11,7 @@ from lightning_ss2a.data.format.columns import Column, Columns, Ragged, all_fini
 from lightning_ss2a.data.format.schema import ColumnSpec
 from lightning_ss2a.errors import ShardError
 
-_MOST_LOST = 0.01
+MOST_LOST = 0.01
 """Part of an embedding's length that rounding to the storage dtype may change; float16 usually changes 0.0003."""
 
 
@@ -151,20 +151,20 @@ def _refuse_not_finite(array: np.ndarray, narrow: np.ndarray) -> None:
 def _refuse_vanishing(array: np.ndarray, narrow: np.ndarray) -> None:
     """Refuses embeddings so short that rounding changes them, to zero in the end; single numbers near zero are usual.
 
-    Rounding takes at most half of the least number that the dtype has, or a fraction far below ``_MOST_LOST``: only
+    Rounding takes at most half of the least number that the dtype has, or a fraction far below ``MOST_LOST``: only
     embeddings without any number above a limit can lose that much, and few are measured.
     """
     if array.dtype.kind != "f" or array.dtype.itemsize <= narrow.dtype.itemsize or array.ndim < 2 or not array.size:
         return
     largest = np.maximum(array.max(axis=-1), -array.min(axis=-1)).astype(np.float64)
-    limit = float(np.finfo(narrow.dtype).smallest_subnormal) / 2 * math.sqrt(array.shape[-1]) / _MOST_LOST
+    limit = float(np.finfo(narrow.dtype).smallest_subnormal) / 2 * math.sqrt(array.shape[-1]) / MOST_LOST
     short = np.argwhere((largest > 0) & (largest < limit))
     if not len(short):
         return
     at = tuple(short.T)
     exact = array[at] / largest[at][:, None]  # or squares of the least numbers would be zero
     lost = np.linalg.norm(narrow[at] / largest[at][:, None] - exact, axis=-1) / np.linalg.norm(exact, axis=-1)
-    for position in np.flatnonzero(lost > _MOST_LOST):
+    for position in np.flatnonzero(lost > MOST_LOST):
         raise _Bad(
             int(short[position][0]),
             f"holds numbers up to {largest[tuple(short[position])]:g} only, which {narrow.dtype} changes by "

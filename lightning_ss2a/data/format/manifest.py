@@ -97,6 +97,8 @@ class Manifest:
         licence: licence of the media, and so of the embeddings.
         label_head: file of the label head.
         created_by: program that wrote it.
+        made_by: how the rows were made of media: parts, decoder, options, counts, as words by name; None: not said, as
+            in data sets of before. Nothing is read by it.
     """
 
     kind: str
@@ -109,6 +111,7 @@ class Manifest:
     licence: str = ""
     label_head: FileReference | None = None
     created_by: str = f"lightning_ss2a {__version__}"
+    made_by: dict[str, str] | None = dataclasses.field(default=None, repr=False)  # the digest is that of what is read
 
     @property
     def columns(self) -> dict[str, ColumnSpec]:
@@ -216,6 +219,8 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """Makes the JSON file."""
         content = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.made_by is None:  # so that other data sets can be read by older programs
+            del content["made_by"]
         whole = {"format_version": FORMAT_VERSION, **content, "checksum": _checksum(content)}
         return (json.dumps(whole, indent=1) + "\n").encode()
 

@@ -101,6 +101,7 @@ class ShardWriter:
         rows_from: what the rows come from and in which order; a build goes on only from the same. None: a build that
             stopped starts again.
         beside: patterns of other files that the build leaves in ``staging``, such as ``truth/*.npz``.
+        made_by: how the rows were made of media, for the manifest.
 
     Attributes:
         folder: as given.
@@ -131,6 +132,7 @@ class ShardWriter:
         overwrite: bool = False,
         rows_from: str | None = None,
         beside: Sequence[str] = (),
+        made_by: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = to_path(folder)
         self.staging = self.folder / STAGING
@@ -149,7 +151,14 @@ class ShardWriter:
                 "samples, which other tools read, only none"
             )
         self.manifest = Manifest(
-            kind, dict(fields), tuple(classes), {}, layout=layout, provenance=provenance, licence=licence
+            kind,
+            dict(fields),
+            tuple(classes),
+            {},
+            layout=layout,
+            provenance=provenance,
+            licence=licence,
+            made_by=None if made_by is None else dict(made_by),
         )
         for path, message in self.manifest.problems():
             raise ShardError(f"{folder}: {path} {message}")

@@ -103,6 +103,7 @@ def _heading(path: str | os.PathLike, manifest: Manifest) -> str:
         f"{name}: {text}" for name, text in (("provenance", manifest.provenance), ("licence", manifest.licence)) if text
     ]
     lines += [f"folds: {', '.join(manifest.folds)}"] if manifest.folds else []
+    lines += [f"made with {name}: {text}" for name, text in (manifest.made_by or {}).items()]
     return "\n".join(lines)
 
 

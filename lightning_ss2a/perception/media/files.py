@@ -1,7 +1,6 @@
 """Loads media files as arrays: pictures on white squares, sounds as mono waveforms."""
 
 import io
-import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,25 +8,27 @@ from typing import Any
 import numpy as np
 
 from lightning_ss2a.errors import InputError, one_line
+from lightning_ss2a.perception.media.containers import container_kind, decode_sound
 from lightning_ss2a.perception.media.qt_resources import open_resources
-from lightning_ss2a.perception.media.svg import BITMAP_FORMATS, MOST_PIXELS, draw_svg, is_too_large
+from lightning_ss2a.perception.media.svg import BITMAP_FORMATS, MOST_PIXELS, draw_svg, is_svg, is_too_large
+from lightning_ss2a.perception.media.waveform import (
+    SAMPLE_RATES,
+    check_samples,
+    check_whole,
+    cut_window,
+    mean_of_channels,
+    resample,
+)
 from lightning_ss2a.perception.packages import media_package
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".svg")
-SOUND_SUFFIXES = (".wav", ".ogg", ".oga", ".flac", ".mp3")
+SOUND_SUFFIXES = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".m4a", ".aac", ".wma", ".ac3", ".caf")
 LONGEST_SIDE = 512
 """Pixels of a picture's longer side, at most (an SVG is drawn as large): about twice what small encoders see, so that
 crops are sharp."""
 
-MOST_SAMPLES = 1 << 28
-"""Of all channels of a sound: 50 minutes of stereo at 44.1 kHz, 1 GB once unpacked."""
-SAMPLE_RATES = (1_000, 768_000)
-"""Samples per second of a sound; others are damage, and would make its resampled form or the filter huge."""
-
 _VISIBLE_ALPHA = 8
 """Of 255; fainter pixels are the soft edge of a shadow, not the thing."""
-_SILENT_PEAK = 1e-4
-"""-80 dB of full scale."""
 
 
 def read_media(root: Path, reference: str) -> bytes:
@@ -57,9 +58,11 @@ def read_media(root: Path, reference: str) -> bytes:
 def load_image(data: bytes, name: str) -> np.ndarray:
     """Loads a picture, cut to what is not transparent, in the middle of a white square.
 
+    What a picture is, its content says, not its name.
+
     Args:
         data: the file: PNG, JPEG, WebP, GIF, BMP or SVG.
-        name: its name, for its type and for messages.
+        name: its name, for messages.
 
     Returns:
         RGB, uint8 [side, side, 3], with a side of at most 512.
@@ -67,15 +70,29 @@ def load_image(data: bytes, name: str) -> np.ndarray:
     Raises:
         InputError: it is not a picture, or entirely transparent.
     """
-    image = _open_bitmap(_drawn(data, name) if name.lower().endswith(".svg") else data, name)
-    box = image.getchannel("A").point(lambda alpha: 255 * (alpha >= _VISIBLE_ALPHA)).getbbox()
-    if box is None:
-        raise InputError(f"{name}: the picture is entirely transparent")
-    image = image.crop(box)
+    image, visible = _open_picture(data, name)
+    image = image.crop(visible)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    square = media_package("PIL.Image").new("RGBA", (max(image.size),) * 2, "white")
-    square.alpha_composite(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))
-    return np.asarray(square.convert("RGB"))
+    return _on_white(image, (max(image.size),) * 2)
+
+
+def load_picture(data: bytes, name: str, longest_side: int = LONGEST_SIDE) -> np.ndarray:
+    """Loads a picture whole, in its own shape, on white: for detectors, and for boxes that were marked in it.
+
+    Args:
+        data: the file, as for :func:`load_image`.
+        name: its name, for messages.
+        longest_side: pixels of its longer side, at most; an SVG is drawn at 512.
+
+    Returns:
+        RGB, uint8 [height, width, 3].
+
+    Raises:
+        InputError: it is not a picture, or entirely transparent.
+    """
+    image, _ = _open_picture(data, name)
+    image.thumbnail((longest_side, longest_side))
+    return _on_white(image, image.size)
 
 
 def resize_image(image: np.ndarray, side: int) -> np.ndarray:
@@ -84,44 +101,81 @@ def resize_image(image: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(pillow.fromarray(image).resize((side, side), pillow.Resampling.BICUBIC))
 
 
-def load_audio(data: bytes, name: str, sample_rate: int) -> np.ndarray:
-    """Loads a sound as the mean of its channels, resampled with a polyphase filter.
+def load_audio(data: bytes, name: str, sample_rate: int, window: tuple[float, float] | None = None) -> np.ndarray:
+    """Loads a sound as the mean of its channels, resampled with a polyphase filter; see :mod:`.waveform`.
 
     Args:
-        data: the file: anything that libsndfile reads.
+        data: the file: anything that libsndfile reads, or a container that PyAV reads (M4A, MP4, WebM, AAC, WMA, …),
+            whatever its name says.
         name: its name, for messages.
         sample_rate: samples per second of the result.
+        window: seconds (start, end) of the part that is wanted; None: all of it.
 
     Returns:
         float32 [samples].
 
     Raises:
-        InputError: it is not a sound, empty, silent (no sample above -80 dB), or holds numbers that are not finite.
+        InputError: it is not a sound, empty, silent (no sample above -80 dB), cut off, or not finite; or nothing of it
+            is in the window.
     """
     soundfile = media_package("soundfile")
+    if not data:
+        raise InputError(f"{name}: not a sound file (the file is empty, 0 bytes)")
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, samples = file.samplerate, file.frames * file.channels
-            if samples > MOST_SAMPLES:  # by the header, which soundfile trusts when it asks for memory
-                raise InputError(f"{name}: the sound has {samples} samples, more than {MOST_SAMPLES}; cut it")
-            channels = file.read(dtype="float32", always_2d=True)
+            waveform, rate = _read_sound(file, data, name)
     except RuntimeError as error:
-        reason = getattr(error, "error_string", error)  # the whole message names an address in memory
-        raise InputError(f"{name}: not a sound file ({reason})") from error
-    if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
-        raise InputError(f"{name}: {rate} samples per second, needs {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]}")
-    waveform = channels.mean(axis=1)
-    if not len(waveform):
-        raise InputError(f"{name}: the sound is empty")
-    if not np.isfinite(waveform).all():
-        raise InputError(f"{name}: the sound holds numbers that are not finite")
-    if np.abs(waveform).max() < _SILENT_PEAK:
-        raise InputError(f"{name}: the sound is silent")
-    common = math.gcd(rate, sample_rate)
-    if rate == sample_rate:
-        return waveform
-    resampled = media_package("scipy.signal").resample_poly(waveform, sample_rate // common, rate // common)
-    return resampled.astype(np.float32)
+        if not container_kind(data[:64]):
+            raise InputError(f"{name}: not a sound file ({_reason(error)})") from error
+        waveform, rate = decode_sound(data, name)
+    if window is not None and rate:
+        waveform = cut_window(waveform, rate, window, name)
+    return resample(waveform, rate, sample_rate, name)
+
+
+def _read_sound(file: Any, data: bytes, name: str) -> tuple[np.ndarray, int]:
+    """Reads what libsndfile has opened: mono waveform and samples per second."""
+    rate, frames = file.samplerate, file.frames
+    check_samples(frames * file.channels, name)  # by the header, which soundfile trusts when it asks for memory
+    try:
+        waveform = mean_of_channels(file.read(dtype="float32", always_2d=True))
+    except RuntimeError as error:
+        raise InputError(f"{name}: the sound is cut off or damaged ({_reason(error)})") from error
+    if rate >= SAMPLE_RATES[0]:
+        check_whole(len(waveform) / rate, max(frames, _wav_frames(data, len(waveform))) / rate, name)
+    return waveform, rate
+
+
+def _reason(error: Exception) -> str:
+    return one_line(Exception(getattr(error, "error_string", error)))  # the whole message names an address in memory
+
+
+def _wav_frames(data: bytes, frames: int) -> int:
+    """How many frames a WAV file had before it was cut off, by its header; others: those that are there.
+
+    libsndfile reads what is there and does not tell. A size of none or all bits is that of a recorder that was not
+    asked to go back and fill it in.
+    """
+    if data[:4] != b"RIFF" or len(data) < 8:
+        return frames
+    size = int.from_bytes(data[4:8], "little")
+    return round(frames * (size + 8) / len(data)) if 0 < size < 0xFFFF0000 else frames
+
+
+def _open_picture(data: bytes, name: str) -> tuple[Any, tuple[int, int, int, int]]:
+    """Opens a picture in RGBA; also gives the box around what is not transparent."""
+    image = _open_bitmap(_drawn(data, name) if is_svg(data) else data, name)
+    visible = image.getchannel("A").point(lambda alpha: 255 * (alpha >= _VISIBLE_ALPHA)).getbbox()
+    if visible is None:
+        raise InputError(f"{name}: the picture is entirely transparent")
+    return image, visible
+
+
+def _on_white(image: Any, size: tuple[int, int]) -> np.ndarray:
+    """Lays a picture on the middle of a white one of that size."""
+    white = media_package("PIL.Image").new("RGBA", size, "white")
+    white.alpha_composite(image, ((white.width - image.width) // 2, (white.height - image.height) // 2))
+    return np.asarray(white.convert("RGB"))
 
 
 def _drawn(data: bytes, name: str) -> bytes:
@@ -144,7 +198,7 @@ def _open_bitmap(data: bytes, name: str) -> Any:
             return (_eight_bits(image) if image.mode.startswith("I") else image).convert("RGBA")
     except Exception as error:  # Pillow passes on whatever its decoders raise: struct.error, zlib.error, SyntaxError
         unknown = isinstance(error, pillow.UnidentifiedImageError)
-        reason = "of no known type" if unknown else one_line(error)
+        reason = "of no known type" if data and unknown else one_line(error) if data else "the file is empty, 0 bytes"
         raise InputError(f"{name}: not a picture ({reason}); needs {', '.join(BITMAP_FORMATS)} or SVG") from error
 
 

@@ -16,7 +16,14 @@ LARGEST_TEXT = 1 << 26
 """Bytes of an SVG once unpacked."""
 
 _GZIP = b"\x1f\x8b"
+_BEFORE_TEXT = b"\xef\xbb\xbf\xfe\xff\0 \t\r\n"
+"""Marks of the text's encoding, and white space."""
 _NOTHING = b'<svg width="1" height="1"></svg>'
+
+
+def is_svg(data: bytes) -> bool:
+    """Tells an SVG from a bitmap: it is text that begins with a tag, or gzipped, which bitmaps never are."""
+    return data.startswith(_GZIP) or data[:1024].lstrip(_BEFORE_TEXT).startswith(b"<")
 
 
 def draw_svg(data: bytes, longest_side: int) -> bytes:

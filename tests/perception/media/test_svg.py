@@ -157,7 +157,7 @@ def test_what_cannot_be_drawn_is_one_line(data, reason):
 
 def test_load_image_names_the_file():
     with pytest.raises(InputError, match=r"^zoo/cat\.svg: not an SVG picture"):
-        load_image(b"hello", "zoo/cat.svg")
+        load_image(b"<hello", "zoo/cat.svg")
 
 
 def test_a_picture_that_unpacks_to_a_bomb_is_refused(monkeypatch):

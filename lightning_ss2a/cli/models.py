@@ -1,0 +1,107 @@
+"""``ss2a models list``: what perceives, where its weights are looked for, and whether they are there."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from lightning_ss2a.cli.errors import explain
+from lightning_ss2a.config_files import read_config
+from lightning_ss2a.data.tools.inspect import TABLE_WIDTH
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.perception.detectors.protocols import Detector
+from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder, TextEncoder, TextToImagePrior
+from lightning_ss2a.perception.identity import DIGITS
+from lightning_ss2a.perception.weights import Described, ModelCard
+
+PARTS: dict[str, type] = {
+    "image_encoder": ImageEncoder,
+    "audio_encoder": AudioEncoder,
+    "detector": Detector,
+    "text_encoder": TextEncoder,
+    "prior": TextToImagePrior,
+}
+"""Options that name the parts of a stack."""
+
+STACKS = Path("configs") / "perception"
+_ROOT = Path(__file__).parents[2]
+
+
+def list_models(config: list[str] | None = None, width: int | None = None) -> None:
+    """Print a table of the models that perceive: licence, where each is looked for, whether it is there, its sha256.
+
+    Nothing is loaded or downloaded; files that are there are read, for their sha256. What each model is and is not
+    good for comes below the table.
+
+    Args:
+        config: YAML files of stacks; default: all in configs/perception.
+        width: characters in a line; default: the terminal's.
+    """
+    table = Table(title="Models", title_justify="left")
+    for name in ("stack", "part", "model", "licence", "looked for", "there", "sha256"):
+        table.add_column(name, overflow="fold")
+    notes: dict[str, None] = {}  # each once, in order
+    for file in map(Path, config or shipped_stacks()):
+        for part, cells, note in _rows(file):
+            table.add_row(file.stem, part, *cells)
+            notes[f"{cells[0]} ({part}): {note}"] = None
+        table.add_section()
+    console = Console(width=width or max(TABLE_WIDTH, Console().width), markup=False, emoji=False, highlight=False)
+    console.print(table)
+    for note in notes:
+        console.print(note)
+
+
+def shipped_stacks() -> list[str]:
+    """Finds the stacks of this project: in the working directory, or beside the package.
+
+    Raises:
+        InputError: they are in neither place.
+    """
+    for folder in (STACKS, _ROOT / STACKS):
+        if files := sorted(str(path) for path in folder.glob("*.yaml")):
+            return files
+    raise InputError(f"no stacks in {STACKS}; name one with -c")
+
+
+def load_part(name: str, value: Any, file: Path) -> Any:
+    """Makes a part of a stack as the options say, which loads no weights.
+
+    Raises:
+        InputError: the options are wrong, or a package is missing.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument(f"--{name}", type=PARTS[name])
+    try:
+        return parser.instantiate(parser.parse_object({name: value}))[name]
+    except ArgumentError as error:
+        raise InputError(f"{file}: {explain(error, parser, [])}") from error
+
+
+def _rows(file: Path) -> Iterator[tuple[str, list[str], str]]:
+    """Gives (part, cells, note) of each model of a stack."""
+    stack = read_config(file)
+    for name in PARTS:
+        if name not in stack:
+            continue
+        try:
+            model = load_part(name, stack[name], file)
+        except InputError as error:
+            yield name, [str(stack[name].get("class_path")), "", "", "no", ""], str(error)
+            continue
+        for part, each in ((name, model), (f"{name}.text_encoder", getattr(model, "text_encoder", None))):
+            if isinstance(each, Described):
+                card = each.describe()
+                yield part, _cells(card), card.weights.problem or card.note
+
+
+def _cells(card: ModelCard) -> list[str]:
+    weights = card.weights
+    there = "yes" if weights.present else "no" if weights.problem else "no, will be downloaded"
+    return [card.model, card.licence, weights.where, there, (weights.sha256() or "")[:DIGITS]]
+
+
+MODEL_VERBS: dict[str, Callable[..., int | None]] = {"list": list_models}

@@ -1,0 +1,1 @@
+"""Detectors: pictures to boxes with labels and scores."""

@@ -1,0 +1,41 @@
+"""Names models so that other weights or another preparation have another name."""
+
+import hashlib
+from pathlib import Path
+
+from lightning_ss2a.errors import InputError
+
+DIGITS = 12
+"""Of a sha256 in an identity."""
+
+
+def identify(model: str, weights_sha256: str, preparation: str) -> str:
+    """Makes the identity of a model: ``MODEL@SHA256+PREPARATION``, the sha256 shortened to 12 digits.
+
+    Args:
+        model: package and architecture, such as ``open_clip/ViT-L-14-quickgelu``.
+        weights_sha256: of the file, or of all files (see :func:`sha256_of`).
+        preparation: how inputs are prepared, with a version: such as ``crop224-v1``.
+    """
+    return f"{model}@{weights_sha256[:DIGITS]}+{preparation}"
+
+
+def sha256_of(*files: Path) -> str:
+    """Computes the sha256 of a file; of several, that of their sha256s in the order given.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    digests = [_sha256(file) for file in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as opened:
+            while part := opened.read(1 << 22):
+                digest.update(part)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    return digest.hexdigest()

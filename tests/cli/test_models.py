@@ -1,0 +1,96 @@
+"""`ss2a models list`: which models there are, and whether their files are."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from lightning_ss2a.cli.models import shipped_stacks
+from lightning_ss2a.cli.ss2a import main
+from lightning_ss2a.perception.detectors.protocols import Detections
+from lightning_ss2a.perception.weights import ModelCard, find_weights
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        main(["models", "list", "--width=400", *arguments])
+    assert not exit_.value.code
+    return capsys.readouterr().out
+
+
+def row_of(text: str, part: str) -> list[str]:
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
+    return next(row for row in rows if len(row) > 1 and row[1] == part)
+
+
+def test_all_shipped_stacks_are_listed_if_none_is_named(capsys: pytest.CaptureFixture[str]):
+    text = listed(capsys)
+    assert {Path(file).stem for file in shipped_stacks()} >= {"lite"}
+    stack, part, model, licence, _, there, sha256 = row_of(text, "image_encoder")
+    assert (stack, part, model, licence, there) == (
+        "lite",
+        "image_encoder",
+        "efficientnet-lite0-imagenet",
+        "Apache-2.0",
+        "yes",
+    )
+    assert len(sha256) == 12
+    assert "efficientnet-lite0-imagenet (image_encoder): knows ImageNet's 1000 classes" in text
+
+
+def test_what_is_missing_is_told_and_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "there.bin").write_bytes(b"weights")
+    (tmp_path / "stack.yaml").write_text(f"""
+image_encoder:
+  class_path: tests.cli.test_models.Model
+  init_args: {{part: image encoder, path: {tmp_path / "there.bin"}}}
+detector:
+  class_path: tests.cli.test_models.Finder
+  init_args: {{part: detector, path: {tmp_path / "gone.bin"}}}
+audio_encoder: {{class_path: lightning_ss2a.perception.NoSuchEncoder}}
+image_views: 8
+""")
+    text = listed(capsys, "-c", str(tmp_path / "stack.yaml"))
+    assert row_of(text, "image_encoder")[2:] == [
+        "model",
+        "MIT",
+        str(tmp_path / "there.bin"),
+        "yes",
+        hashlib.sha256(b"weights").hexdigest()[:12],
+    ]
+    assert row_of(text, "detector")[5:] == ["no", ""]
+    assert "gone.bin does not exist; detector.path must name" in text
+    assert row_of(text, "audio_encoder")[5] == "no"
+    assert "has no attribute 'NoSuchEncoder'" in text
+
+
+def test_a_file_that_is_no_stack_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as exit_:
+        main(["models", "list", "-c", str(tmp_path / "no.yaml")])
+    assert exit_.value.code == 2
+    assert "no.yaml" in capsys.readouterr().err
+
+
+class Model:
+    """An encoder that does nothing but say where its file is."""
+
+    identity, width = "model", 3
+
+    def __init__(self, part: str, path: str) -> None:
+        self.part, self.path = part, path
+
+    def describe(self) -> ModelCard:
+        return ModelCard(self.part, "model", "MIT", find_weights(self.part, self.path, "", ["weights.bin"]), "a note")
+
+    def encode(self, images: Sequence[np.ndarray]) -> Tensor:
+        raise NotImplementedError
+
+
+class Finder(Model):
+    labels: tuple[str, ...] = ()
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        raise NotImplementedError
