@@ -168,12 +168,14 @@ def _nothing_left_behind() -> Iterator[None]:
     """Keeps ultralytics' import to itself.
 
     It would write settings into the user's home, ask the network whether it is online (and report usage if so, unless
-    ``sync`` is off in those settings), say so, set ``OMP_NUM_THREADS``, and replace ``torch.save`` by its own.
+    ``sync`` is off in those settings), say so, set ``OMP_NUM_THREADS``, and replace ``torch.save`` by its own and
+    Pillow's ``open`` by one that looks for another package where a file is no picture.
     """
     if "ultralytics" in sys.modules:
         yield
         return
-    environment, save = dict(os.environ), torch.save
+    pillow = media_package("PIL.Image")
+    environment, save, open_image = dict(os.environ), torch.save, pillow.open
     with TemporaryDirectory() as folder:
         os.environ.update(YOLO_CONFIG_DIR=folder, YOLO_OFFLINE="True", YOLO_AUTOINSTALL="False", YOLO_VERBOSE="False")
         try:
@@ -182,3 +184,4 @@ def _nothing_left_behind() -> Iterator[None]:
             os.environ.clear()
             os.environ.update(environment)
             torch.save = save
+            pillow.open = open_image  # type: ignore[attr-defined]  # of a module known by its name alone

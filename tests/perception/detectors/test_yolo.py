@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from lightning_ss2a.perception.detectors.protocols import Detections, Detector
 from lightning_ss2a.perception.detectors.yolo import YOLO, import_ultralytics
 from lightning_ss2a.perception.identity import sha256_of
 
-pytest.importorskip("ultralytics")
+if find_spec("ultralytics") is None:  # importing it here would change Pillow and torch for all other tests
+    pytest.skip("ultralytics is not installed", allow_module_level=True)
 LABELS = ("Person", "Man", "Dog", "Guitar", "Car", "Bell")
 SIDE = 128
 
@@ -215,10 +217,11 @@ def test_options_out_of_range(options: dict, message: str):
 
 def test_its_import_leaves_nothing_behind(tmp_path: Path):
     program = (
-        "import os, torch; before, save = dict(os.environ), torch.save\n"
+        "import os, torch; from PIL import Image; before, save, opened = dict(os.environ), torch.save, Image.open\n"
         "from lightning_ss2a.perception.detectors.yolo import import_ultralytics; import_ultralytics()\n"
         "from ultralytics.utils import ONLINE; from ultralytics.utils.events import Events\n"
-        "assert dict(os.environ) == before and torch.save is save and not ONLINE and not Events().enabled"
+        "assert dict(os.environ) == before and torch.save is save and Image.open is opened\n"
+        "assert not ONLINE and not Events().enabled"
     )
     home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "PYTEST"))}
