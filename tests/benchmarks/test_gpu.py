@@ -28,6 +28,7 @@ PARTS = [
     "remixer",
     "cycle_mix",
     "equality",
+    "perception",
 ]
 
 
