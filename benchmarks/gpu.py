@@ -97,9 +97,9 @@ WHEELS = {
     "truststore": ("0.10.5", 19),
 }
 """Versions and KB of what ``lightning_ss2a`` needs for this besides torch, lightning, torchmetrics, tensorboard, scipy,
-matplotlib and rich. From open_clip_torch on they are for the part ``perception``, which wants torchvision and pillow, too,
-and does without what is not there. The compiled ones are tokenizers, safetensors, wcwidth and regex, of which the last
-is made for one version of Python."""
+matplotlib and rich. From open_clip_torch on they are for the part ``perception``, which also wants torchvision and
+pillow, and leaves out what is not there. Of these tokenizers, safetensors, wcwidth and regex are compiled, the last for
+one version of Python."""
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Encoders of pictures and sounds, true architectures at random weights, against bare passes of the same networks.
 
-Ours goes from decoded media in memory to embeddings in memory, preparation included; the bare loop passes one batch that
-lies on the device already through the library's own network again and again.
+``encode`` goes from decoded media in memory to embeddings in memory, with preparation in the one process that calls it;
+``encode_prepared`` is given pictures that other processes have prepared. The bare loop passes one batch that is on the
+device already through the library's own network again and again.
 """
 
 import json
@@ -49,10 +50,10 @@ TINY_CLAP = {
 }
 
 
+@torch.no_grad()
 def run(inputs: Inputs, report: Report) -> None:
     """Measure what the packages there allow, pictures first."""
     torch.manual_seed(0)
-    torch.set_grad_enabled(False)
     for name, measure in {"clip": measure_clip, "clap": measure_clap}.items():
         missing = [package for package in PACKAGES[name] if find_spec(package) is None]
         if missing:
@@ -169,7 +170,7 @@ def write_clap(folder: Path, sizes: dict[str, Any]) -> tuple[Path, Any]:
     from safetensors.torch import save_file
 
     network = _random(lambda: transformers.ClapModel(transformers.ClapConfig(**sizes)))
-    for name, parameter in network.named_parameters():
+    for parameter in network.parameters():
         if parameter.ndim > 1:  # so large that different sounds have different embeddings: the encoder checks that
             nn.init.normal_(parameter, std=0.1)
     decibels = network.audio_model.audio_encoder.batch_norm
