@@ -68,6 +68,7 @@ PARTS = (
     Part("remixer", 75, "an epoch of the Remixer"),
     Part("cycle_mix", 60, "Cycle Mix, 64 x 64 draws, for 4 and 512 scenes, against Algorithm 1 as it is written"),
     Part("equality", 75, "repeated, resumed and resident runs to the last bit; SSMS on CPU and GPU"),
+    Part("perception", 90, "CLIP ViT-L/14 and CLAP HTSAT-tiny at random weights, against bare passes; peak memory"),
 )
 
 WHEELS = {
@@ -79,9 +80,26 @@ WHEELS = {
     "omegaconf": ("2.4.0", 254),
     "kneed": ("0.9.0", 11),
     "shtab": ("1.13.0", 23),
+    "open_clip_torch": ("3.3.0", 1512),
+    "timm": ("1.0.31", 2734),
+    "ftfy": ("6.3.1", 44),
+    "wcwidth": ("0.9.4", 768),
+    "transformers": ("5.24.0", 13233),
+    "tokenizers": ("0.23.3", 3317),
+    "safetensors": ("0.8.0", 504),
+    "regex": ("2026.11.19", 791),
+    "huggingface_hub": ("2.4.0", 837),
+    "httpx2": ("2.16.2", 96),
+    "httpcore2": ("2.16.2", 84),
+    "h11": ("0.16.0", 37),
+    "anyio": ("4.16.0", 132),
+    "idna": ("3.20", 68),
+    "truststore": ("0.10.5", 19),
 }
-"""Versions and KB of what ``lightning_ss2a`` needs for this besides torch, lightning, torchmetrics, tensorboard,
-safetensors, scipy, matplotlib and rich; all of them pure Python."""
+"""Versions and KB of what ``lightning_ss2a`` needs for this besides torch, lightning, torchmetrics, tensorboard, scipy,
+matplotlib and rich. From open_clip_torch on they are for the part ``perception``, which also wants torchvision and
+pillow, and leaves out what is not there. Of these tokenizers, safetensors, wcwidth and regex are compiled, the last for
+one version of Python."""
 
 
 def main() -> None:

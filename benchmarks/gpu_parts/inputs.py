@@ -47,6 +47,10 @@ class Sizes:
         draws: its iterations and samples.
         epochs: epochs of the command as it is.
         equal_steps: steps after which weights are compared.
+        frame: height and width of the pictures that are encoded, by default VGGSound's.
+        frames: pictures.
+        sounds: sounds of 10 s that are encoded.
+        encoded_batch: pictures or sounds at once; it divides their numbers.
     """
 
     pairs: int = PAIRS
@@ -67,6 +71,10 @@ class Sizes:
     draws: tuple[int, int] = (64, 64)
     epochs: int = 4
     equal_steps: int = 24
+    frame: tuple[int, int] = (360, 640)
+    frames: int = 512
+    sounds: int = 512
+    encoded_batch: int = 64
 
 
 SMOKE = Sizes(
@@ -88,6 +96,10 @@ SMOKE = Sizes(
     draws=(2, 2),
     epochs=3,
     equal_steps=2,
+    frame=(40, 48),
+    frames=4,
+    sounds=2,
+    encoded_batch=2,
 )
 """Everything once, in seconds on a CPU; its figures say nothing."""
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +29,7 @@ PARTS = [
     "remixer",
     "cycle_mix",
     "equality",
+    "perception",
 ]
 
 
@@ -81,6 +83,11 @@ def test_smoke_runs_every_part(tmp_path: Path):
     assert parts["equality"].items() >= {"repeat_equal": True, "resume_equal": True, "residency_equal": True}.items()
     equal = {"graph_equal": True, "graph_repeat_equal": True, "graph_resume_equal": True}
     assert parts["graph"].items() >= equal.items()
+    for package, figure in {
+        "open_clip": "clip_bf16_encode_prepared_ratio",
+        "transformers": "clap_bf16_encode_ratio",
+    }.items():
+        assert find_spec(package) is None or isinstance(parts["perception"][figure], float)
     assert lines[-1].items() >= {"benchmark": "gpu", "ratio": None, "holds": False, "failed": []}.items()
     assert list(tmp_path.iterdir()) == []
 
@@ -90,6 +97,23 @@ def test_lists_parts_and_wheels_at_once(tmp_path: Path):
     assert [line.split()[0] for line in listing.splitlines()] == PARTS
     wheels = run_script("--wheels", folder=tmp_path).stdout
     assert "webdataset==" in wheels.splitlines()[-1]
+
+
+def test_wheels_can_be_carried_to_a_machine(gpu: ModuleType):
+    assert sum(size for _, size in gpu.WHEELS.values()) < 60_000
+
+
+def test_perception_says_which_packages_are_missing(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    from gpu_parts import perception
+
+    figures = {}
+    monkeypatch.setattr(perception, "find_spec", lambda package: None if package != "safetensors" else "there")
+    perception.run(None, lambda **values: figures.update(values))
+    assert figures == {
+        "clip_left_out": "not installed: open_clip, PIL",
+        "clap_left_out": "not installed: transformers",
+        "goal": 0.8,
+    }
 
 
 def test_wheels_are_the_tested_versions(gpu: ModuleType):
