@@ -17,6 +17,7 @@ from lightning_ss2a.files import to_path
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.encoding import EncodedMedia, encode_images, encode_sounds
+from lightning_ss2a.perception.weights import Described, check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,8 @@ def build_pairs(
         what was written and what was left out.
 
     Raises:
-        InputError: bad input; media that cannot be used are logged one by one, all of them, before it is raised.
+        InputError: bad input; or a file of the encoders is missing: all of them are named before any medium is read.
+            Media that cannot be used are logged one by one, all of them, before it is raised.
     """
     if min(image_views, audio_views) < 1 or min(folds, seed) < 0 or folds == 1 or not 0 < validation_fraction < 1:
         raise InputError(
@@ -110,6 +112,7 @@ def build_pairs(
             "seed at least 0"
         )
     check_output(output, overwrite)
+    check_weights(model.describe() for model in (image_encoder, audio_encoder) if isinstance(model, Described))
     listing = to_path(source)
     listed = read_pairs(listing)
     root = media_folder(listing, media_root)

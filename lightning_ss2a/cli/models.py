@@ -84,6 +84,7 @@ def load_part(name: str, value: Any, file: Path) -> Any:
 def _rows(file: Path) -> Iterator[tuple[str, list[str], str]]:
     """Gives (part, cells, note) of each model of a stack."""
     stack = read_config(file)
+    cards: list[ModelCard] = []
     for name in PARTS:
         if name not in stack:
             continue
@@ -93,8 +94,9 @@ def _rows(file: Path) -> Iterator[tuple[str, list[str], str]]:
             yield name, [str(stack[name].get("class_path")), "", "", "no", ""], str(error)
             continue
         for part, each in ((name, model), (f"{name}.text_encoder", getattr(model, "text_encoder", None))):
-            if isinstance(each, Described):
-                card = each.describe()
+            card = each.describe() if isinstance(each, Described) else None
+            if card and card not in cards:  # a prior's text encoder mostly is the stack's
+                cards.append(card)
                 yield part, _cells(card), card.weights.problem or card.note
 
 

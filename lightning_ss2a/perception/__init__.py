@@ -1,6 +1,8 @@
 """Turns media files into embeddings. Media packages are imported when they are used."""
 
+from lightning_ss2a.perception.detectors.grounding_dino import GroundingDINO
 from lightning_ss2a.perception.detectors.nanodet import NanoDet
+from lightning_ss2a.perception.detectors.yolo import YOLO
 from lightning_ss2a.perception.encoders.clap import (
     CLAPAudioEncoder,
     CLAPTextEncoder,
@@ -12,20 +14,26 @@ from lightning_ss2a.perception.encoders.efficientnet_lite import EfficientNetLit
 from lightning_ss2a.perception.encoders.minilm import MiniLM
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.encoders.yamnet import YAMNet
+from lightning_ss2a.perception.media.video import PyAVReader
+from lightning_ss2a.perception.priors.diffusion_prior import DiffusionPrior
 from lightning_ss2a.perception.priors.label_prior import LabelPrior
 
 __all__ = [
+    "YOLO",
     "AudioEncoder",
     "CLAPAudioEncoder",
     "CLAPTextEncoder",
     "CLIPImageEncoder",
     "CLIPTextEncoder",
+    "DiffusionPrior",
     "EfficientNetLite",
+    "GroundingDINO",
     "ImageEncoder",
     "LabelPrior",
     "LaionCLAPAudioEncoder",
     "LaionCLAPTextEncoder",
     "MiniLM",
     "NanoDet",
+    "PyAVReader",
     "YAMNet",
 ]

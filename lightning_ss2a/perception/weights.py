@@ -196,7 +196,10 @@ def _find_at_path(part: str, path: Path, names: tuple[str, ...]) -> WeightsStatu
 
 
 def _find_in_cache(part: str, repository: str, names: tuple[str, ...]) -> WeightsStatus:
-    hub, constants = media_package("huggingface_hub"), media_package("huggingface_hub.constants")
+    hub, constants = (
+        media_package("huggingface_hub", extra="paper"),
+        media_package("huggingface_hub.constants", extra="paper"),
+    )
     try:
         cached = {name: hub.try_to_load_from_cache(repository, name) for name in names}
     except ValueError as error:  # not OWNER/NAME
@@ -213,7 +216,7 @@ def _find_in_cache(part: str, repository: str, names: tuple[str, ...]) -> Weight
 
 
 def _download(part: str, repository: str, names: tuple[str, ...]) -> None:
-    hub = media_package("huggingface_hub")
+    hub = media_package("huggingface_hub", extra="paper")
     try:
         hub.snapshot_download(repository, allow_patterns=list(names))
     except Exception as error:  # the hub's errors and those of its HTTP client have no common class

@@ -34,3 +34,24 @@ def test_a_wrong_number_of_the_trainer_is_named(tmp_path: Path, capsys: pytest.C
         main(["shards", "build", str(tmp_path), "out", "-c", str(LITE), "--kind=videos", "--trainer.threads=0"])
     assert exit_.value.code == 2
     assert "trainer.threads must be at least 1, found 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "detector"), [("pairs", False), ("scenes", True)])
+def test_all_that_a_stack_lacks_is_named_before_a_file_is_read(
+    kind: str, detector: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("dog.jpg", "dog.wav"):
+        (tmp_path / name).write_bytes(b"neither picture nor sound")
+    with pytest.raises(SystemExit) as exit_:
+        main(["shards", "build", ".", "out", "-c", str(CONFIGS / "perception" / "paper.yaml"), f"--kind={kind}"])
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error
+    assert "open_clip_model.safetensors of hub repository timm/vit_large_patch14_clip_224.openai" in error
+    assert "audioldm-s-full-v2.ckpt does not exist; audio_encoder.path must name" in error
+    assert ("yolov8x-oiv7.pt does not exist" in error) == detector
+    assert not (tmp_path / "out").exists()

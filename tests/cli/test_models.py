@@ -22,13 +22,18 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def row_of(text: str, part: str) -> list[str]:
+    return rows_of(text, part)[0]
+
+
+def rows_of(text: str, part: str) -> list[list[str]]:
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
-    return next(row for row in rows if len(row) > 1 and row[1] == part)
+    return [row for row in rows if len(row) > 1 and row[1] == part]
 
 
 def test_all_shipped_stacks_are_listed_if_none_is_named(capsys: pytest.CaptureFixture[str]):
     text = listed(capsys)
-    assert {Path(file).stem for file in shipped_stacks()} >= {"lite"}
+    assert {Path(file).stem for file in shipped_stacks()} == {"lite", "open", "paper"}
+    assert not rows_of(text, "prior.text_encoder"), "it is the stack's own"
     stack, part, model, licence, _, there, sha256 = row_of(text, "image_encoder")
     assert (stack, part, model, licence, there) == (
         "lite",
@@ -39,6 +44,24 @@ def test_all_shipped_stacks_are_listed_if_none_is_named(capsys: pytest.CaptureFi
     )
     assert len(sha256) == 12
     assert "efficientnet-lite0-imagenet (image_encoder): knows ImageNet's 1000 classes" in text
+
+
+def test_the_open_stack_has_no_part_whose_licence_binds_its_user(capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("huggingface_hub")
+    stacks = {Path(file).stem: file for file in shipped_stacks()}
+    parts = ("image_encoder", "audio_encoder", "detector", "text_encoder", "prior")
+    paper, free = listed(capsys, "-c", stacks["paper"]), listed(capsys, "-c", stacks["open"])
+    assert [row_of(paper, part)[2] for part in parts] == [
+        "open_clip/ViT-L-14-quickgelu",
+        "transformers/CLAP",
+        "ultralytics/YOLO",
+        "open_clip/ViT-L-14-quickgelu",
+        "diffusers/PriorTransformer",
+    ]
+    assert row_of(paper, "detector")[3].startswith("AGPL-3.0")
+    assert row_of(paper, "audio_encoder")[4] == "audioldm-s-full-v2.ckpt"
+    assert "AGPL" not in free
+    assert row_of(free, "audio_encoder")[4] == "hub laion/clap-htsat-unfused"
 
 
 def test_what_is_missing_is_told_and_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -24,3 +26,13 @@ def test_a_missing_c_library_says_so(monkeypatch):
     monkeypatch.setattr(packages, "import_module", fail)
     with pytest.raises(InputError, match=r"cairosvg: cannot be used .*libcairo\.so\.2"):
         media_package("cairosvg")
+
+
+def test_naming_all_models_imports_no_media_package():
+    heavy = (
+        "PIL", "av", "diffusers", "efficientnet_lite_pytorch", "huggingface_hub", "laion_clap", "onnxruntime",
+        "open_clip", "soundfile", "tokenizers", "torchvision", "transformers", "ultralytics",
+    )  # fmt: skip
+    code = f"import sys, lightning_ss2a.perception; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

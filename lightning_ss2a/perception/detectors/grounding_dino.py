@@ -140,7 +140,7 @@ class GroundingDINO:
         height, width = broadened(image).shape[:2]
         corners = torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], dim=1)
         corners = corners * corners.new_tensor([width, height, width, height])
-        kept = media_package("torchvision.ops").batched_nms(corners, scores, classes, self.iou)
+        kept = media_package("torchvision.ops", extra="paper").batched_nms(corners, scores, classes, self.iou)
         return detections_of(corners[kept], scores[kept], classes[kept], self.labels, image, self.max_det)
 
     @cached_property
@@ -233,7 +233,9 @@ def load_processor(folder: Path) -> Any:
         InputError: the files are damaged.
     """
     try:
-        return media_package("transformers").GroundingDinoProcessor.from_pretrained(folder, local_files_only=True)
+        return media_package("transformers", extra="paper").GroundingDinoProcessor.from_pretrained(
+            folder, local_files_only=True
+        )
     except InputError:
         raise
     except Exception as error:  # transformers passes on what json, tokenizers and its own checks raise
@@ -246,7 +248,7 @@ def load_network(folder: Path) -> nn.Module:
     Raises:
         InputError: the files are damaged, or hold fewer or other weights than the network has.
     """
-    architecture = media_package("transformers").GroundingDinoForObjectDetection
+    architecture = media_package("transformers", extra="paper").GroundingDinoForObjectDetection
     try:
         network, info = architecture.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except Exception as error:

@@ -108,7 +108,7 @@ def convert(nodes: Sequence[Mapping[str, Any]], weights: Mapping[str, np.ndarray
     Raises:
         InputError: an operation is not one of NanoDet's, or is used in another way.
     """
-    onnx = media_package("onnx")
+    onnx = media_package("onnx", extra="dev")
     translation = _Translation(weights)
     for node in nodes:
         if node["op"] != "Const":
@@ -125,7 +125,7 @@ class _Translation:
     """An ONNX graph that grows node by node. A value's name is that of the node that gives it, as in the source."""
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
-        self._onnx = media_package("onnx")
+        self._onnx = media_package("onnx", extra="dev")
         self._constants = dict(weights)
         self._same: dict[str, str] = {}  # values left out: name to that of the value which they equal
         self._pads: dict[str, tuple[str, list[int]]] = {}  # a padding, done by the layer after it: of which value

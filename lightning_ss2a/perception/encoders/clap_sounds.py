@@ -69,7 +69,7 @@ def log_mel(sounds: Tensor) -> Tensor:
 @torch.inference_mode(False)  # kept for all callers, whoever asks first
 def mel_matrix() -> Tensor:
     """Computes each frequency's weight in each band, [513, 64]: triangles of equal area on Slaney's mel scale."""
-    bank = media_package("transformers.audio_utils").mel_filter_bank(
+    bank = media_package("transformers.audio_utils", extra="paper").mel_filter_bank(
         num_frequency_bins=WINDOW // 2 + 1,
         num_mel_filters=MEL_BANDS,
         min_frequency=MEL_LOWEST,

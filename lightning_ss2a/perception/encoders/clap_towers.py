@@ -161,7 +161,7 @@ def roberta_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _from_file(file: Path, where: str) -> Any:
-    transformers = media_package("transformers")
+    transformers = media_package("transformers", extra="paper")
     state = laion_state(file, where)
     try:
         config = transformers.ClapConfig(
@@ -200,7 +200,7 @@ def _number(state: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def _from_folder(folder: Path, where: str) -> Any:
-    transformers = media_package("transformers")
+    transformers = media_package("transformers", extra="paper")
     try:
         config = transformers.ClapConfig.from_pretrained(folder, local_files_only=True)
         network = transformers.ClapModel(config)

@@ -101,7 +101,7 @@ class _CLIP:
     @cached_property
     def _config(self) -> dict[str, Any]:
         """Sizes of the architecture, as open_clip lists them."""
-        open_clip = media_package("open_clip")
+        open_clip = media_package("open_clip", extra="paper")
         config = open_clip.get_model_config(self.architecture)
         if config is None:
             advice = did_you_mean(self.architecture, open_clip.list_models())
@@ -128,7 +128,7 @@ class _CLIP:
         if stored or openai:
             self._check_activation(file, stored["model_cfg"].get("quick_gelu", False) if stored else True)
         weights = {name.removeprefix("module."): state[name] for name in state.keys() - _OPENAI_MARKS}
-        network = media_package("open_clip").CLIP(**self._config)
+        network = media_package("open_clip", extra="paper").CLIP(**self._config)
         fill(network, weights, f"{self.part}: {file}: not a {self.architecture}", computed=lambda name: False)
         return network.to(usable_device(self.device))
 
@@ -198,7 +198,7 @@ class CLIPImageEncoder(_CLIP):
 
     @cached_property
     def _transform(self) -> Any:
-        transforms = media_package("open_clip.transform")
+        transforms = media_package("open_clip.transform", extra="paper")
         stored = self._stored_config.get("preprocess_cfg", {})
         options = {**stored, "size": self._config["vision_cfg"]["image_size"]}
         options = transforms.merge_preprocess_dict(transforms.PreprocessCfg(), options)
@@ -266,7 +266,7 @@ class CLIPTextEncoder(_CLIP):
     @cached_property
     def _tokenizer(self) -> Any:
         tokens = self._config["text_cfg"]["context_length"]
-        return media_package("open_clip").SimpleTokenizer(context_length=tokens)
+        return media_package("open_clip", extra="paper").SimpleTokenizer(context_length=tokens)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -51,9 +51,11 @@ def load_laion_towers(file: Path, where: str) -> LaionTowers:
     width = state["audio_branch.patch_embed.proj.weight"].shape[0]
     if width not in _ARCHITECTURES:
         raise InputError(f"{where}: {file}: laion_clap knows no HTSAT of width {width}; there are {_ARCHITECTURES}")
-    media_package("laion_clap")  # puts its parts where they import each other
-    with _random_roberta(media_package("clap_module.model"), roberta_sizes(state)):
-        network, _ = media_package("clap_module").create_model(_ARCHITECTURES[width], "roberta", enable_fusion=False)
+    media_package("laion_clap", extra="laion")  # puts its parts where they import each other
+    with _random_roberta(media_package("clap_module.model", extra="laion"), roberta_sizes(state)):
+        network, _ = media_package("clap_module", extra="laion").create_model(
+            _ARCHITECTURES[width], "roberta", enable_fusion=False
+        )
     ignored = "text_branch.embeddings.position_ids"  # which newer versions of transformers compute
     weights = {name: value for name, value in state.items() if name != ignored}
     fill(network, weights, f"{where}: {file}", lambda name: name.endswith(("position_ids", "token_type_ids")))
@@ -63,7 +65,7 @@ def load_laion_towers(file: Path, where: str) -> LaionTowers:
 @contextmanager
 def _random_roberta(module: ModuleType, sizes: dict[str, Any]) -> Iterator[None]:
     """Lets laion_clap make its text tower without asking the hub for weights that the file's own replace at once."""
-    transformers = media_package("transformers")
+    transformers = media_package("transformers", extra="laion")
 
     class Random:
         @staticmethod
