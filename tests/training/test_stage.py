@@ -291,6 +291,27 @@ def test_a_step_of_flat_parameters_is_the_eager_one(
         assert runs[1][1][number] == pytest.approx(terms, rel=1e-3, abs=1e-6), number
 
 
+@pytest.mark.parametrize("step", ["compiled", "graph"])
+def test_frozen_parts_stay_frozen_and_a_run_goes_on_with_either_step(materials, tmp_path: Path, step: str):
+    """A translator without contrastive loss has a temperature that nothing moves, and no state of an eager AdamW."""
+    weights = []
+    for ways in (("eager", "eager"), ("eager", step), (step, "eager")):
+        for number, way in enumerate(ways, 1):
+            module = make_deterministic("translator", materials, step=way, contrastive_weight=0.0)
+            first = next(module.network.parameters()).requires_grad_(False)
+            before = first.clone()
+            resume = {"ckpt_path": tmp_path / "last.ckpt", "weights_only": True} if number == 2 else {}
+            with torch.compiler.set_stance("force_eager"):
+                trainer, _ = fit_stage(
+                    "translator", materials, tmp_path, module, max_steps=4 * number, max_epochs=-1, **resume
+                )
+            trainer.save_checkpoint(tmp_path / "last.ckpt")
+            assert torch.equal(first, before)
+        weights.append(moving(module))
+    assert largest_difference(weights[0], weights[1]) <= 5e-6
+    assert largest_difference(weights[0], weights[2]) <= 5e-6
+
+
 # -------------------------------------------------------------------- what is refused
 
 

@@ -27,7 +27,7 @@ class FlatLosses:
         network: whose parameters lie in the buffers.
         losses: of the network; reads nothing that changes from step to step but its inputs and the network.
         moved: buffers to differentiate by.
-        still: buffers of the network's other parameters.
+        still: buffers of other parameters of the network; those in no buffer are read where they are.
     """
 
     def __init__(
