@@ -2,6 +2,7 @@
 
 import csv
 import math
+import pickle
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -439,6 +440,15 @@ def test_a_step_of_flat_parameters_is_the_eager_one(
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=2e-6)
     for number, terms in logged[0].items():
         assert logged[1][number] == pytest.approx(terms, rel=1e-4), number
+
+
+def test_after_a_fit_nothing_is_left_of_the_step(tmp_path, dataset, without_compiler):
+    """A module can be pickled and fitted again, and a parameter that is saved alone brings no buffer with it."""
+    module = make_module(step="graph")
+    for _ in range(2):
+        fit(tmp_path, dataset, module, max_epochs=1)
+        assert all(p.untyped_storage().nbytes() == 4 * p.numel() for p in module.manifold.parameters())
+        pickle.dumps(module)
 
 
 # -------------------------------------------------------------------- what the trainer can ask for

@@ -1,6 +1,7 @@
 """What all stages with one network share: Lightning around them changes nothing, and its switches work."""
 
 import math
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -289,6 +290,21 @@ def test_a_step_of_flat_parameters_is_the_eager_one(
     assert runs[0][2] == runs[1][2]
     for number, terms in runs[0][1].items():
         assert runs[1][1][number] == pytest.approx(terms, rel=1e-3, abs=1e-6), number
+
+
+@pytest.mark.parametrize("step", ["compiled", "graph"])
+def test_after_a_fit_nothing_is_left_of_the_step(materials, tmp_path: Path, step: str):
+    """A module can be pickled, and a parameter that is saved alone brings no buffer with it."""
+    module = make_stage("translator", materials, step=step)
+    with torch.compiler.set_stance("force_eager"):
+        trainer, _ = fit_stage("translator", materials, tmp_path, module, max_epochs=1)
+    before = moving(module)
+    assert all(p.untyped_storage().nbytes() == 4 * p.numel() for p in module.network.parameters())
+    copy = pickle.loads(pickle.dumps(module))
+    assert largest_difference(moving(copy), before) == 0
+    trainer.save_checkpoint(tmp_path / "after.ckpt")
+    saved = torch.load(tmp_path / "after.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(saved[name], value) for name, value in module.state_dict().items())
 
 
 @pytest.mark.parametrize("step", ["compiled", "graph"])

@@ -38,6 +38,11 @@ class FlatParameters:
         """Lays tensors of the parameters' shapes side by side, in a new buffer."""
         return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
+    def part(self) -> None:
+        """Gives each parameter memory of its own again, as whoever saves or sends one alone expects."""
+        for parameter in self.parameters:
+            parameter.data = parameter.data.clone()
+
 
 class PlainAdamW(AdamW):
     """AdamW that does not look for GPUs at each step, to see whether a graph captures it: none does here.
