@@ -34,6 +34,7 @@ from lightning_ss2a.training.optimization import (
     build_schedule,
     leave_gradients_to_us,
     optimized_tensors,
+    part_parameters,
     run_progress,
 )
 from lightning_ss2a.training.resume import carry_over_best, finish_epoch, restore_position
@@ -194,6 +195,11 @@ class MeasuredModule(LightningModule):
         """Get ready to measure."""
         self._prepare_measuring()
 
+    def teardown(self, stage: str) -> None:
+        """Leave weights that can be saved and sent one by one, after a fit too."""
+        if stage == "fit":
+            part_parameters(self.trainer.optimizers)
+
     def on_train_start(self) -> None:
         """After the last batch of an epoch, go on with the first of the next."""
         finish_epoch(self.trainer)
@@ -345,6 +351,11 @@ class StageModule(MeasuredModule):
             flats = [flat for flat in optimizer.flats if flat]
             self._differentiate = differentiate(FlatLosses(self.network, self.terms, flats), self.step, self.device)
             leave_gradients_to_us(self.trainer.strategy)
+
+    def teardown(self, stage: str) -> None:
+        """Let go of what computed the gradients, and of a GPU's memory with it."""
+        super().teardown(stage)
+        self._differentiate, self._gradients = None, []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; its terms are logged where loggers write."""

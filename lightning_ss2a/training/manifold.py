@@ -174,6 +174,11 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         self._flat_turns = self._build_flat_turns()
         self._pending = [rank_share(self, batch) for batch in self._pending]
 
+    def teardown(self, stage: str) -> None:
+        """Lets go of what computed the gradients, and of a GPU's memory with it."""
+        super().teardown(stage)
+        self._flat_turns, self._latest_terms = {}, None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps global batches that wait for their step."""
         super().on_save_checkpoint(checkpoint)

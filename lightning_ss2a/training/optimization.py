@@ -146,6 +146,14 @@ def add_gradients(tensors: Sequence[Tensor], gradients: Sequence[Tensor], scale:
         tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
 
 
+def part_parameters(optimizers: Iterable[Optimizer]) -> None:
+    """Gives parameters that lie side by side in buffers of optimisers memory of their own: after a run."""
+    for optimizer in optimizers:
+        for flat in optimizer.flats if isinstance(optimizer, FlatAdamW) else ():
+            if flat is not None:
+                flat.part()
+
+
 def leave_gradients_to_us(strategy: Strategy) -> None:
     """Tells DistributedDataParallel that no backward pass will reach its hooks: see :func:`average_gradients`."""
     if isinstance(strategy.model, DistributedDataParallel):

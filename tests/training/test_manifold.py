@@ -2,6 +2,7 @@
 
 import csv
 import math
+import pickle
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -453,6 +454,15 @@ def test_a_run_goes_on_with_another_step(tmp_path, dataset, without_compiler, fi
     assert trainer.global_step == 3 * trainer.num_training_batches
     for name, value in reference.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=1e-4, atol=2e-6)
+
+
+def test_after_a_fit_nothing_is_left_of_the_step(tmp_path, dataset, without_compiler):
+    """A module can be pickled and fitted again, and a parameter that is saved alone brings no buffer with it."""
+    module = make_module(step="graph")
+    for _ in range(2):
+        fit(tmp_path, dataset, module, max_epochs=1)
+        assert all(p.untyped_storage().nbytes() == 4 * p.numel() for p in module.manifold.parameters())
+        pickle.dumps(module)
 
 
 # -------------------------------------------------------------------- what the trainer can ask for

@@ -1,6 +1,7 @@
 """What all stages with one network share: Lightning around them changes nothing, and its switches work."""
 
 import math
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -289,6 +290,42 @@ def test_a_step_of_flat_parameters_is_the_eager_one(
     assert runs[0][2] == runs[1][2]
     for number, terms in runs[0][1].items():
         assert runs[1][1][number] == pytest.approx(terms, rel=1e-3, abs=1e-6), number
+
+
+@pytest.mark.parametrize("step", ["compiled", "graph"])
+def test_after_a_fit_nothing_is_left_of_the_step(materials, tmp_path: Path, step: str):
+    """A module can be pickled, and a parameter that is saved alone brings no buffer with it."""
+    module = make_stage("translator", materials, step=step)
+    with torch.compiler.set_stance("force_eager"):
+        trainer, _ = fit_stage("translator", materials, tmp_path, module, max_epochs=1)
+    before = moving(module)
+    assert all(p.untyped_storage().nbytes() == 4 * p.numel() for p in module.network.parameters())
+    copy = pickle.loads(pickle.dumps(module))
+    assert largest_difference(moving(copy), before) == 0
+    trainer.save_checkpoint(tmp_path / "after.ckpt")
+    saved = torch.load(tmp_path / "after.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(saved[name], value) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("step", ["compiled", "graph"])
+def test_frozen_parts_stay_frozen_and_a_run_goes_on_with_either_step(materials, tmp_path: Path, step: str):
+    """A translator without contrastive loss has a temperature that nothing moves, and no state of an eager AdamW."""
+    weights = []
+    for ways in (("eager", "eager"), ("eager", step), (step, "eager")):
+        for number, way in enumerate(ways, 1):
+            module = make_deterministic("translator", materials, step=way, contrastive_weight=0.0)
+            first = next(module.network.parameters()).requires_grad_(False)
+            before = first.clone()
+            resume = {"ckpt_path": tmp_path / "last.ckpt", "weights_only": True} if number == 2 else {}
+            with torch.compiler.set_stance("force_eager"):
+                trainer, _ = fit_stage(
+                    "translator", materials, tmp_path, module, max_steps=4 * number, max_epochs=-1, **resume
+                )
+            trainer.save_checkpoint(tmp_path / "last.ckpt")
+            assert torch.equal(first, before)
+        weights.append(moving(module))
+    assert largest_difference(weights[0], weights[1]) <= 5e-6
+    assert largest_difference(weights[0], weights[2]) <= 5e-6
 
 
 # -------------------------------------------------------------------- what is refused

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from types import FunctionType, MethodType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ class FlatLosses:
         network: whose parameters lie in the buffers.
         losses: of the network; reads nothing that changes from step to step but its inputs and the network.
         moved: buffers to differentiate by.
-        still: buffers of the network's other parameters.
+        still: buffers of other parameters of the network; those in no buffer are read where they are.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class FlatLosses:
         self._names = [[names[id(p)] for p in flat.parameters] for flat in (*moved, *still)]
         # Each batch has the same shape, and a compiler that allows for others makes slower code.
         own = MethodType(_own_code(FlatLosses._functional), self)
-        self._terms = torch.compile(own, dynamic=False, options={"guard_filter_fn": _without_network})
+        self._terms = torch.compile(own, dynamic=False)
 
     def __call__(self, inputs: Inputs) -> tuple[Terms, list[Tensor]]:
         """Computes the detached terms, and the gradients of ``loss`` by each of ``moved``."""
@@ -66,15 +65,6 @@ class FlatLosses:
 def _own_code(function: Callable) -> Callable:
     """Copies a function with its code: torch keeps at most 8 compiled variants of one code, whoever compiles it."""
     return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-
-
-def _without_network(guards: Sequence[Any]) -> list[bool]:
-    """Tells which of a compiled function's conditions to check at each call: those on its arguments.
-
-    A network and its losses stay as they are while they are trained, and to check each of some fifty layers would take
-    as long as a large one.
-    """
-    return [not guard.name.startswith("L['self']._losses") for guard in guards]
 
 
 class _LossesOf(nn.Module):

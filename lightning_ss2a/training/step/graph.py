@@ -115,7 +115,8 @@ class Replayed:
             return graph(inputs)
         calls = self._calls[shape] = self._calls.get(shape, 0) + 1
         if calls <= WARM_UP or len(self._graphs) == MOST_GRAPHS:
-            return self._recorder.warm_up(self._function, inputs)
+            # As the graph's own tensors will lie: for others it would be compiled anew, which no capture survives.
+            return self._recorder.warm_up(self._function, {name: x.contiguous() for name, x in inputs.items()})
         graph = self._graphs[shape] = _Graph(self._function, self._recorder, inputs)
         return graph(inputs)
 
@@ -124,7 +125,7 @@ class _Graph:
     """A captured function and the tensors that it reads."""
 
     def __init__(self, function: Function, recorder: Recorder, inputs: Inputs) -> None:
-        self._inputs = {name: x.clone() for name, x in inputs.items()}
+        self._inputs = {name: x.clone(memory_format=torch.contiguous_format) for name, x in inputs.items()}
         try:
             self._replay, self._outputs = recorder.capture(function, self._inputs)
         except RuntimeError as error:

@@ -105,6 +105,59 @@ def test_the_state_of_other_parameters_is_refused():
         optimizer.load_state_dict(other.state_dict())
 
 
+def test_state_of_other_shapes_is_refused():
+    """The fused kernel would write past its end."""
+    optimizer = build_adamw(nn.Linear(3, 2).parameters(), OPTIONS, flat=True)
+    other = nn.Linear(2, 2)
+    adamw = build_adamw(other.parameters(), OPTIONS)
+    step(other, adamw, 0)
+    with pytest.raises(ValueError, match="other shapes"):
+        optimizer.load_state_dict(adamw.state_dict())
+
+
+def frozen_in_part(network: Network) -> Network:
+    network.scale.requires_grad_(False)
+    network.layers[0].weight.requires_grad_(False)
+    return network
+
+
+def test_state_that_lacks_parameters_is_refused():
+    network = frozen_in_part(Network())
+    adamw = build_adamw(network.parameters(), OPTIONS)
+    for p in network.parameters():
+        p.grad = torch.ones_like(p) if p.requires_grad else None
+    adamw.step()
+    _, (_, optimizer) = both()
+    with pytest.raises(ValueError, match="did not move all"):
+        optimizer.load_state_dict(adamw.state_dict())
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("then", [False, True])
+def test_what_requires_no_gradient_is_left_alone_and_has_no_state(first: bool, then: bool):
+    states, networks = [], []
+    for ways in ((False, False), (first, then)):
+        network, saved = frozen_in_part(Network()), None
+        held = network.scale.data_ptr(), network.layers[0].weight.data_ptr()
+        for number, flat in enumerate(ways):
+            optimizer = build_adamw(network.parameters(), OPTIONS, flat=flat)
+            if saved is not None:
+                optimizer.load_state_dict(saved)
+            own = {id(p): g for p, g in zip(network.parameters(), gradients(network, number), strict=True)}
+            for p in network.parameters():
+                p.grad = own[id(p)] if p.requires_grad else None
+            for buffer in filter(None, getattr(optimizer, "flats", [])):
+                buffer.values.grad = buffer.join([own[id(p)] for p in buffer.parameters])
+            optimizer.step()
+            saved = optimizer.state_dict()
+        assert held == (network.scale.data_ptr(), network.layers[0].weight.data_ptr())
+        states.append(saved)
+        networks.append(network)
+    assert_same_weights(*networks)
+    assert_same_state(*states)
+    assert torch.equal(networks[1].scale, Network().scale)
+
+
 def test_parameters_become_views_that_whoever_holds_them_sees():
     network = Network()
     before, held = copy.deepcopy(network.state_dict()), network.layers[0].weight

@@ -67,3 +67,23 @@ def test_every_instance_has_its_variants_to_itself():
         assert terms["loss"].item() == pytest.approx(factor * terms["square"].item())
         with torch.compiler.set_stance("fail_on_recompile"):
             losses(inputs)
+
+
+@pytest.mark.slow
+@pytest.mark.compiles
+def test_what_a_callback_does_to_the_network_is_noticed():
+    """Such as to freeze its dropout."""
+    network = Network()
+    network.drop = nn.Dropout(0.5)
+
+    def losses(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        dropped = network.drop(inputs["x"])
+        return {"loss": network(dropped).square().mean(), "zeros": (dropped == 0).float().mean()}
+
+    flat, inputs = FlatLosses(network, losses, *flats_of(network)), {"x": torch.ones(50, 4)}
+    assert flat(inputs)[0]["zeros"] > 0.2
+    network.eval()
+    assert flat(inputs)[0]["zeros"] == 0
+    network.train()
+    network.drop.p = 0.0
+    assert flat(inputs)[0]["zeros"] == 0

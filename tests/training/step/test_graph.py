@@ -65,6 +65,16 @@ def test_outputs_stay_in_place_and_inputs_are_copied():
     assert first.tolist() == [16.0] * 3
 
 
+def test_warm_up_and_capture_see_tensors_that_lie_alike():
+    """A compiled function is compiled anew for other strides: not while it is captured."""
+    seen = set()
+    replayed = Replayed(lambda inputs: seen.add(inputs["x"].stride()) or inputs["x"] + 1, StandIn())
+    for strided in (torch.ones(4, 6)[:, :3], torch.ones(3, 4).T, torch.ones(4, 1).expand(4, 3)):
+        for _ in range(WARM_UP + 2):
+            assert torch.equal(replayed({"x": strided}), torch.full((4, 3), 2.0))
+    assert seen == {(3, 1)}
+
+
 def test_each_shape_has_a_graph_of_its_own_and_only_so_many_have_one():
     recorder = Counting()
     replayed = Replayed(noisy, recorder)
