@@ -1,7 +1,6 @@
 """What the parts share: sizes, data, modules, what was measured before; and how a step's time is judged."""
 
 import json
-import logging
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,8 +19,6 @@ from lightning_ss2a.data.simulation.dataset import simulate_dataset
 from lightning_ss2a.data.simulation.world import ModalitySpec, WorldSpec
 from lightning_ss2a.models import ManifoldOptions, RemixerOptions
 from lightning_ss2a.training import ManifoldModule
-
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,14 @@ def run_part(name: str, folder: str, smoke: bool, known: dict[str, Figures], rep
         known: figures of the parts before, by part.
         report: takes the figures.
     """
+    import logging
+
     import torch
 
     from gpu_parts.inputs import Inputs
     from lightning_ss2a.data.loading.shared_cache import use_shared_cache
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     if smoke:
         torch.compiler.set_stance("force_eager")  # the same way, without the minutes of a compiler
     with use_shared_cache():

@@ -58,6 +58,7 @@ def test_a_notebook_runs_and_shows_what_is_committed(path: Path, tmp_path: Path,
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")  # transformers, where it is installed, warns of its progress bars
     (tmp_path / "shards").symlink_to(ROOT / "shards")
     (tmp_path / "notebooks").mkdir()
     copy = read(Path(shutil.copy(path, tmp_path / "notebooks")))

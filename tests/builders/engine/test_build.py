@@ -121,6 +121,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path):
         build(items, tmp_path / "media")
 
 
+@pytest.mark.slow
 def test_workers_and_preparation_elsewhere_change_no_row(tmp_path: Path):
     items = write_pairs(tmp_path / "media", 10)
     build(items, tmp_path / "media", output="plain")
