@@ -87,6 +87,7 @@ def laions_own(network: Any, sounds: list[np.ndarray]) -> torch.Tensor:
     return network.get_audio_embedding(items)
 
 
+@pytest.mark.slow
 def test_sounds_are_what_laions_code_makes_of_them(
     audio_encoder: CLAPAudioEncoder, network: Any, sounds: list[np.ndarray]
 ):

@@ -60,7 +60,9 @@ def with_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("world", RUNS)
-@pytest.mark.parametrize("table", TRIALS)
+@pytest.mark.parametrize(
+    "table", [pytest.param(table, marks=pytest.mark.slow) if table == "8" else table for table in TRIALS]
+)
 @pytest.mark.usefixtures("with_data")
 def test_every_table_is_a_sweep_in_every_world(table: str, world: str):
     sweep = read(table, world)
