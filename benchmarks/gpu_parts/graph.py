@@ -2,16 +2,17 @@
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from gpu_parts.compiled import time_step
+from gpu_parts.compiled import CompileTime
 from gpu_parts.equality import equal, trained
 from gpu_parts.inputs import Inputs
+from gpu_parts.manifold import time_step
 from gpu_parts.process import Report
 from lightning_ss2a.training.step.graph import WARM_UP
 
 
 def run(inputs: Inputs, report: Report) -> None:
     """Time the steps; then train the same steps several ways. The kernels are those of the part ``compiled``."""
-    time_step(inputs, report, "graph", first_steps=WARM_UP + 1)
+    time_step(inputs, report, "graph", [CompileTime(report, steps=WARM_UP + 1)])
     half = inputs.sizes.equal_steps // 2
     folder = f"{inputs.folder}/graph"
     saving = ModelCheckpoint(folder, "{step}", every_n_train_steps=half, save_top_k=-1)
