@@ -348,8 +348,8 @@ class StageModule(MeasuredModule):
         self._differentiate = None
         optimizer = self.trainer.optimizers[0]
         if isinstance(optimizer, FlatAdamW):
-            flats = [flat for flat in optimizer.flats if flat]
-            self._differentiate = differentiate(FlatLosses(self.network, self.terms, flats), self.step, self.device)
+            losses = FlatLosses(self.network, self.terms, optimizer.filled)
+            self._differentiate = differentiate(losses, self.step, self.device)
             leave_gradients_to_us(self.trainer.strategy)
 
     def teardown(self, stage: str) -> None:

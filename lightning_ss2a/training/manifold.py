@@ -1,6 +1,5 @@
 """Training of the Cross-Modal Sound Source (CMSS) manifold: L_fold = L_c + L_r + kl_weight * L_kl (paper, Eq. 5)."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, ClassVar, Literal, cast, get_args
@@ -247,35 +246,32 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
 
     def _differentiate(self, turn: int, batches: list[Batch]) -> dict[str, Tensor]:
         """Leaves the gradients of a turn's mean loss over the batches; returns the detached means of its terms."""
-        if self._flat_turns:
-            return self._add_gradients(turn, batches)
-        losses = self.reconstructor_losses if turn == RECONSTRUCTOR else self.losses
+        means: dict[str, Tensor] = {}
         with self._others_held_still(turn):
-            return self._backward(batches, losses)
+            for batch in batches:
+                terms = self._backward(turn, batch, len(batches))
+                for name, value in terms.items():
+                    means[name] = value if len(batches) == 1 else means.get(name, 0) + value / len(batches)
+        return means
 
     def _others_held_still(self, turn: int) -> AbstractContextManager:
         """Keeps gradients from what a turn does not move, and from DistributedDataParallel's hooks."""
+        if self._flat_turns:  # which differentiate by nothing else, and reach no hook
+            return nullcontext()
         if turn != BOTH:
             return self._optimizer(turn).toggle_model(sync_grad=False)
         strategy = self.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
-    def _backward(self, batches: list[Batch], losses: Callable[[Batch], dict[str, Tensor]]) -> dict[str, Tensor]:
-        totals: dict[str, Tensor] = {}
-        for batch in batches:
-            terms = losses(batch)
-            self.manual_backward(terms["loss"] if len(batches) == 1 else terms["loss"] / len(batches))
-            _add_terms(totals, terms, len(batches))
-        return totals
-
-    def _add_gradients(self, turn: int, batches: list[Batch]) -> dict[str, Tensor]:
-        """Does what :meth:`_backward` does, by functions of flat parameters."""
-        totals: dict[str, Tensor] = {}
-        for batch in batches:
+    def _backward(self, turn: int, batch: Batch, batches: int) -> dict[str, Tensor]:
+        """Adds the gradients of a turn's loss, one of so many batches; returns its detached terms."""
+        if self._flat_turns:
             terms, gradients = self._flat_turns[turn](self._inputs(turn, batch))
-            add_gradients(self._tensors_of(turn), gradients, 1 / len(batches))
-            _add_terms(totals, terms, len(batches))
-        return totals
+            add_gradients(self._tensors_of(turn), gradients, 1 / batches)
+            return terms
+        terms = self.reconstructor_losses(batch) if turn == RECONSTRUCTOR else self.losses(batch)
+        self.manual_backward(terms["loss"] if batches == 1 else terms["loss"] / batches)
+        return {name: value.detach() for name, value in terms.items()}
 
     def _inputs(self, turn: int, batch: Batch) -> Batch:
         """Takes what the losses of a turn read; the weight of consistency too, if the teacher has a say."""
@@ -293,7 +289,7 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         """Makes what computes the gradients of each turn, in a run that is not eager."""
         if self.step == "eager":
             return {}
-        halves = [[flat for flat in cast(FlatAdamW, x).flats if flat] for x in self.trainer.optimizers]
+        halves = [cast(FlatAdamW, optimizer).filled for optimizer in self.trainer.optimizers]
         if self.alternation == "exact":
             turns = {
                 PROJECTORS: FlatLosses(self.manifold, self._losses_of_inputs, halves[0], halves[1]),
@@ -366,9 +362,3 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
         own = PairPrediction(manifold.reconstruct_audio(visual).mean, visual, audio)
         self.add_predictions(targets_of(batch), {OWN: own}, pair_baselines)
         return {"visual_embedding": visual, "audio_embedding": audio}
-
-
-def _add_terms(totals: dict[str, Tensor], terms: dict[str, Tensor], batches: int) -> None:
-    """Adds a batch's share to the detached means over so many batches."""
-    for name, value in terms.items():
-        totals[name] = value.detach() if batches == 1 else totals.get(name, 0) + value.detach() / batches

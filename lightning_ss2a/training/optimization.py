@@ -149,9 +149,8 @@ def add_gradients(tensors: Sequence[Tensor], gradients: Sequence[Tensor], scale:
 def part_parameters(optimizers: Iterable[Optimizer]) -> None:
     """Gives parameters that lie side by side in buffers of optimisers memory of their own: after a run."""
     for optimizer in optimizers:
-        for flat in optimizer.flats if isinstance(optimizer, FlatAdamW) else ():
-            if flat is not None:
-                flat.part()
+        for flat in optimizer.filled if isinstance(optimizer, FlatAdamW) else ():
+            flat.part()
 
 
 def leave_gradients_to_us(strategy: Strategy) -> None:

@@ -79,6 +79,11 @@ class FlatAdamW(PlainAdamW):
         ]
         super().__init__(flat_groups, lr=lr, fused=True)
 
+    @property
+    def filled(self) -> list[FlatParameters]:
+        """The buffers that there are."""
+        return [flat for flat in self.flats if flat]
+
     def state_dict(self) -> dict[str, Any]:
         """Returns state and options as ``AdamW`` over the parameters has them; moments are views of the buffers'."""
         saved = super().state_dict()
