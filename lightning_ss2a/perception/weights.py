@@ -147,11 +147,6 @@ def obtain_weights(part: str, path: str | None, repository: str, files: Sequence
     return status
 
 
-def locate_weights(part: str, path: str | None, repository: str, files: Sequence[str]) -> Path:
-    """Gives the file or folder that :func:`obtain_weights` finds, see :attr:`WeightsStatus.location`."""
-    return obtain_weights(part, path, repository, files).location
-
-
 def joined(first: WeightsStatus, *others: WeightsStatus) -> WeightsStatus:
     """Tells of files of several places as one, where a part needs them all; it has no one location."""
     every = (first, *others)

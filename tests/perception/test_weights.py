@@ -13,7 +13,7 @@ from lightning_ss2a.perception.weights import (
     files_at,
     find_weights,
     joined,
-    locate_weights,
+    obtain_weights,
 )
 
 REPOSITORY = "owner/model"
@@ -49,14 +49,14 @@ def write(folder: Path, *names: str) -> Path:
 def test_one_file_is_found_by_its_own_path_or_in_its_folder(tmp_path: Path):
     file = write(tmp_path, "weights.bin") / "weights.bin"
     for path in (file, tmp_path, file.as_uri()):
-        assert locate_weights("image encoder", str(path), "", ["weights.bin"]) == file
+        assert obtain_weights("image encoder", str(path), "", ["weights.bin"]).location == file
     renamed = file.rename(tmp_path / "other.pt")
-    assert locate_weights("image encoder", str(renamed), "", ["weights.bin"]) == renamed
+    assert obtain_weights("image encoder", str(renamed), "", ["weights.bin"]).location == renamed
 
 
 def test_several_files_are_found_as_their_folder(tmp_path: Path):
     write(tmp_path, "prior/config.json", "model.bin")
-    assert locate_weights("prior", str(tmp_path), "", ["prior/config.json", "model.bin"]) == tmp_path
+    assert obtain_weights("prior", str(tmp_path), "", ["prior/config.json", "model.bin"]).location == tmp_path
 
 
 @pytest.mark.parametrize(
@@ -78,21 +78,21 @@ def test_several_files_are_found_as_their_folder(tmp_path: Path):
 def test_what_is_missing_at_a_path_is_said_in_one_line(tmp_path: Path, path: str, names: list[str], message: str):
     write(tmp_path, "b/c")
     with pytest.raises(InputError) as error:
-        locate_weights("image encoder", str(tmp_path / path), "", names)
+        obtain_weights("image encoder", str(tmp_path / path), "", names)
     assert str(error.value).startswith(message.format(tmp_path))
     assert "\n" not in str(error.value)
 
 
 def test_files_in_the_cache_of_the_hub_are_used(hub: Path):
     folder = cache(hub, "prior/config.json", "model.bin")
-    assert locate_weights("prior", None, REPOSITORY, ["prior/config.json", "model.bin"]) == folder
-    assert locate_weights("prior", None, REPOSITORY, ["prior/config.json"]) == folder / "prior" / "config.json"
+    assert obtain_weights("prior", None, REPOSITORY, ["prior/config.json", "model.bin"]).location == folder
+    assert obtain_weights("prior", None, REPOSITORY, ["prior/config.json"]).location == folder / "prior" / "config.json"
 
 
 def test_offline_says_which_file_of_which_repository_goes_where(hub: Path):
     cache(hub, "model.bin")
     with pytest.raises(InputError) as error:
-        locate_weights("text encoder", None, REPOSITORY, ["model.bin", "vocab.txt"])
+        obtain_weights("text encoder", None, REPOSITORY, ["model.bin", "vocab.txt"])
     for word in (
         "text encoder: vocab.txt of hub repository owner/model",
         str(hub),
@@ -105,7 +105,7 @@ def test_offline_says_which_file_of_which_repository_goes_where(hub: Path):
 
 def test_a_model_that_is_not_on_the_hub_needs_a_path():
     with pytest.raises(InputError, match=r"detector: yolo.pt is not on the hub; detector.path must say where it is"):
-        locate_weights("detector", None, "", ["yolo.pt"])
+        obtain_weights("detector", None, "", ["yolo.pt"])
 
 
 def test_online_what_is_missing_is_downloaded(hub: Path, monkeypatch: pytest.MonkeyPatch):
@@ -119,10 +119,10 @@ def test_online_what_is_missing_is_downloaded(hub: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert not find_weights("prior", None, REPOSITORY, ["model.bin"]).problem
     for _ in range(2):  # the second time from the cache
-        assert locate_weights("prior", None, REPOSITORY, ["model.bin"]).is_file()
+        assert obtain_weights("prior", None, REPOSITORY, ["model.bin"]).location.is_file()
     assert asked == [(REPOSITORY, ["model.bin"])]
     with pytest.raises(InputError, match=r"prior: hub owner/model has no other.bin"):
-        locate_weights("prior", None, REPOSITORY, ["other.bin"])
+        obtain_weights("prior", None, REPOSITORY, ["other.bin"])
 
 
 def test_a_failed_download_is_one_line(hub: Path, monkeypatch: pytest.MonkeyPatch):
@@ -132,12 +132,12 @@ def test_a_failed_download_is_one_line(hub: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(InputError, match=r"model.bin of hub repository owner/model cannot be downloaded \(no route\)"):
-        locate_weights("prior", None, REPOSITORY, ["model.bin"])
+        obtain_weights("prior", None, REPOSITORY, ["model.bin"])
 
 
 def test_a_repository_of_no_name_is_named(hub: Path):
     with pytest.raises(InputError, match="prior: hub repository 'a b/c'"):
-        locate_weights("prior", None, "a b/c", ["model.bin"])
+        obtain_weights("prior", None, "a b/c", ["model.bin"])
 
 
 def test_a_status_gives_the_sha256_of_what_is_there(tmp_path: Path):

@@ -21,12 +21,12 @@ from lightning_ss2a.builders.listing import Item
 from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO
 from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.detectors.crops import CropShape, cut_box, pad_to_square, stretch_to_square
+from lightning_ss2a.perception.identity import sha256_of
 from lightning_ss2a.perception.media.files import load_audio, load_image, load_picture, read_media
 from lightning_ss2a.perception.media.video import Clip, VideoReader
 
 LONGEST_SIDE = 1024
 """Pixels of a picture's longer side, at most: so many that its crops are sharp."""
-_READ_AT_ONCE = 1 << 22
 
 Prepare = Callable[[np.ndarray], Tensor]
 
@@ -182,7 +182,7 @@ def _read(item: Item, needs: MediaNeeds, prepared: PreparedItem) -> None:
     elif item.sound is not None:
         prepared.waveform = _read_sound(item, needs, prepared)
     if item.video is not None and clip is not None:
-        prepared.content.append(_sha256(needs.root / item.video))
+        prepared.content.append(sha256_of(needs.root / item.video))
         _use_frames(clip, item, needs, prepared)
     elif item.picture is not None:
         _use_picture(item, needs, prepared)
@@ -249,11 +249,3 @@ def _use_sources(image: np.ndarray, item: Item, needs: MediaNeeds, prepared: Pre
     boxes = [(left * width, top * height, right * width, bottom * height) for left, top, right, bottom in item.boxes]
     prepared.crops = [needs.view(cut_box(image, box)) for box in boxes]
     prepared.regions = tuple(Region("", 1.0, box) for box in item.boxes)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:  # decoded before: it is there, and in the system's cache
-        while part := file.read(_READ_AT_ONCE):
-            digest.update(part)
-    return digest.hexdigest()

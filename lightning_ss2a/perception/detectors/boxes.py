@@ -1,28 +1,33 @@
 """Turns the boxes that a network gives into detections; options and batches that detectors share."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.detectors.protocols import Detections
+from lightning_ss2a.perception.encoders.running import batches_alike
 
 PART = "detector"
 
 
-def check_thresholds(conf: float, iou: float, max_det: int) -> None:
+def check_thresholds(shares: Mapping[str, float], counts: Mapping[str, int]) -> None:
     """Checks the options by which detectors choose among boxes.
+
+    Args:
+        shares: by name, in [0, 1].
+        counts: by name, at least 1.
 
     Raises:
         InputError: one is out of its range.
     """
-    for name, share in (("conf", conf), ("iou", iou)):
+    for name, share in shares.items():
         if not 0 <= share <= 1:
             raise InputError(f"{PART}.{name} is {share}, needs 0 to 1")
-    if max_det < 1:
-        raise InputError(f"{PART}.max_det is {max_det}, needs at least 1")
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{PART}.{name} is {count}, needs at least 1")
 
 
 def detections_of(
@@ -46,14 +51,10 @@ def detections_of(
     return Detections(boxes[order], scores[order], tuple(names[i] for i in classes[order].tolist()))
 
 
-def batches_of_one_shape(images: Sequence[np.ndarray], batch_size: int) -> Iterator[list[int]]:
+def batches_of_one_shape(images: Sequence[np.ndarray], batch_size: int) -> list[Sequence[int]]:
     """Groups pictures of equal height and width into batches of at most ``batch_size``; gives their numbers.
 
     Pictures of several shapes would be padded to the largest of them, and then what is found in one depends on the
     others.
     """
-    numbers = defaultdict(list)
-    for number, image in enumerate(images):
-        numbers[image.shape].append(number)
-    for group in numbers.values():
-        yield from (group[i : i + batch_size] for i in range(0, len(group), batch_size))
+    return batches_alike([image.shape for image in images], batch_size)

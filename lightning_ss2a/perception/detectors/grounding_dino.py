@@ -90,7 +90,7 @@ class GroundingDINO:
         batch_size: int = 4,
         device: str = "cpu",
     ) -> None:
-        check_thresholds(conf, iou, max_det)
+        check_thresholds({"conf": conf, "iou": iou}, {"max_det": max_det})
         check_labels(labels)
         self.labels = tuple(labels)
         self.path, self.repository = path, repository

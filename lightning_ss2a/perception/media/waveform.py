@@ -72,6 +72,11 @@ def resample(waveform: np.ndarray, rate: int, sample_rate: int, name: str) -> np
         raise InputError(f"{name}: the sound is silent")
     if rate == sample_rate:
         return waveform
+    return polyphase(waveform, rate, sample_rate)
+
+
+def polyphase(waveform: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """Resamples a mono sound with scipy's polyphase filter: float32 [samples] to [samples]."""
     common = math.gcd(rate, sample_rate)
     resampled = media_package("scipy.signal").resample_poly(waveform, sample_rate // common, rate // common)
     return resampled.astype(np.float32)
