@@ -1,7 +1,7 @@
 """Encoders of pictures and sounds, true architectures at random weights, against bare passes of the same networks.
 
 ``encode`` goes from decoded media in memory to embeddings in memory, with preparation in the one process that calls it;
-``encode_prepared`` is given pictures that other processes have prepared. The bare loop passes one batch that is on the
+``encode_prepared`` is given what other processes have prepared. The bare loop passes one batch that is on the
 device already through the library's own network again and again.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from gpu_parts.inputs import Inputs, peak_memory, reset_peak_memory
 from gpu_parts.process import Report
 from lightning_ss2a.perception.encoders.clap import CLAPAudioEncoder
-from lightning_ss2a.perception.encoders.clap_sounds import SAMPLE_RATE, SECONDS, log_mel
+from lightning_ss2a.perception.encoders.clap_sounds import SAMPLE_RATE, SECONDS
 from lightning_ss2a.perception.encoders.clap_towers import FOLDER_FILES
 from lightning_ss2a.perception.encoders.clip import ARCHITECTURE, CONFIG_FILE, WEIGHTS_FILE, CLIPImageEncoder
 from lightning_ss2a.perception.encoders.running import Precision
@@ -111,13 +111,14 @@ def measure_clap(inputs: Inputs, report: Report) -> None:
         report(**{f"clap_{name}_{key}": value for key, value in _peak(lambda e=encoder: e.encode(sounds)).items()})
     report(clap_start_seconds=time.perf_counter() - start)
 
-    heard = torch.stack([first.prepare(sound) for sound in sounds[: sizes.encoded_batch]])
-    features = log_mel(heard.to(device()))
+    prepared = [first.prepare(sound) for sound in sounds]
+    features = torch.stack(prepared[: sizes.encoded_batch]).to(device())
     network.to(device())
     for name, encoder in encoders.items():
         ways = {
             "bare": _bare(name, lambda: network.get_audio_features(features), len(sounds) / len(features)),
             "encode": lambda e=encoder: e.encode(sounds),
+            "encode_prepared": lambda e=encoder: e.encode_prepared(prepared),
         }
         compare(f"clap_{name}", "seconds_per_second", len(sounds) * SECONDS, ways, sizes.turns, report)
 

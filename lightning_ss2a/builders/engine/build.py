@@ -17,7 +17,7 @@ from lightning_ss2a.builders.engine.assemble import (
     ShardChoices,
     why_missing,
 )
-from lightning_ss2a.builders.engine.media_worker import MediaNeeds
+from lightning_ss2a.builders.engine.media_worker import MediaNeeds, Preparations
 from lightning_ss2a.builders.engine.module import PerceptionModule, Stack
 from lightning_ss2a.builders.engine.options import BuildTrainer, MediaKind
 from lightning_ss2a.builders.engine.parts import BuildFolder
@@ -32,7 +32,8 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import to_path, write_whole
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.perception.detectors.crops import MOST_SOURCES, CropShape
-from lightning_ss2a.perception.encoders.protocols import PreparingImageEncoder
+from lightning_ss2a.perception.detectors.protocols import PreparingDetector
+from lightning_ss2a.perception.encoders.protocols import PreparingAudioEncoder, PreparingImageEncoder
 from lightning_ss2a.perception.media.video import VideoReader
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import Described, check_weights
@@ -156,9 +157,13 @@ def media_needs(
     kind: MediaKind, root: Path, stack: Stack, video_reader: VideoReader, crop_shape: CropShape
 ) -> MediaNeeds:
     """Tells what workers prepare for these models."""
-    encoder = stack.image_encoder
-    prepare = encoder.prepare if isinstance(encoder, PreparingImageEncoder) else None
-    return MediaNeeds(kind, root, stack.audio_encoder.sample_rate, video_reader, prepare, crop_shape)
+    image, sound, detector = stack.image_encoder, stack.audio_encoder, stack.detector
+    preparations = Preparations(
+        image.prepare if isinstance(image, PreparingImageEncoder) else None,
+        sound.prepare if isinstance(sound, PreparingAudioEncoder) else None,
+        detector.prepare if isinstance(detector, PreparingDetector) else None,
+    )
+    return MediaNeeds(kind, root, sound.sample_rate, video_reader, preparations, crop_shape)
 
 
 def check_listing(listing: Listing, folds: int) -> None:

@@ -32,6 +32,21 @@ Prepare = Callable[[np.ndarray], Tensor]
 
 
 @dataclass(frozen=True)
+class Preparations:
+    """What workers do for models that take prepared media; None: the model prepares by itself.
+
+    Attributes:
+        image: for the image encoder.
+        sound: for the audio encoder.
+        scene: of whole pictures, for the detector.
+    """
+
+    image: Prepare | None = None
+    sound: Prepare | None = None
+    scene: Prepare | None = None
+
+
+@dataclass(frozen=True)
 class MediaNeeds:
     """What the encoders need of each item.
 
@@ -40,7 +55,7 @@ class MediaNeeds:
         root: folder that relative paths start from.
         sample_rate: samples per second that the audio encoder hears.
         video_reader: reads videos.
-        prepare: the image encoder's preparation; None: it prepares by itself.
+        preparations: of the models' inputs.
         crop_shape: how a box, and a picture that is not square, becomes the square that the image encoder sees.
     """
 
@@ -48,13 +63,13 @@ class MediaNeeds:
     root: Path
     sample_rate: int
     video_reader: VideoReader
-    prepare: Prepare | None
+    preparations: Preparations
     crop_shape: CropShape
 
     def view(self, image: np.ndarray) -> np.ndarray:
         """Makes of a picture, uint8 [height, width, 3], what the image encoder is given."""
         square = {"padded": pad_to_square, "stretched": stretch_to_square}[self.crop_shape](image)
-        return square if self.prepare is None else self.prepare(square).numpy()
+        return _by(self.preparations.image, square)
 
 
 @dataclass
@@ -67,10 +82,11 @@ class PreparedItem:
         views: the whole picture or the different frames; see :meth:`MediaNeeds.view`.
         which: of a video, the number among ``views`` of each of its 64 frames.
         timestamps: of these, float32 [64], in seconds.
-        picture: uint8 [height, width, 3], for the detector; None: there is nothing to detect.
+        picture: uint8 [height, width, 3]; None: there is nothing to detect.
+        scene: the same as the detector is given it.
         crops: of the annotated boxes.
         regions: of the annotated boxes.
-        waveform: mono, float32 [samples].
+        sound: as the audio encoder is given it; unprepared, mono, float32 [samples].
         text: stands for what is seen; empty: nothing does.
         problem: why the item cannot be used; empty: it can.
     """
@@ -81,9 +97,10 @@ class PreparedItem:
     which: np.ndarray | None = None
     timestamps: np.ndarray | None = None
     picture: np.ndarray | None = None
+    scene: np.ndarray | None = None
     crops: list[np.ndarray] = field(default_factory=list)
     regions: tuple[Region, ...] = ()
-    waveform: np.ndarray | None = None
+    sound: np.ndarray | None = None
     text: str = ""
     problem: str = ""
 
@@ -178,9 +195,10 @@ def _read(item: Item, needs: MediaNeeds, prepared: PreparedItem) -> None:
     if clip is not None and item.sound is None:
         if clip.waveform is None:
             raise InputError(clip.no_sound)
-        prepared.waveform = clip.waveform
-    elif item.sound is not None:
-        prepared.waveform = _read_sound(item, needs, prepared)
+        waveform = clip.waveform
+    else:
+        waveform = _read_sound(item, needs, prepared)
+    prepared.sound = _by(needs.preparations.sound, waveform)
     if item.video is not None and clip is not None:
         prepared.content.append(sha256_of(needs.root / item.video))
         _use_frames(clip, item, needs, prepared)
@@ -188,6 +206,10 @@ def _read(item: Item, needs: MediaNeeds, prepared: PreparedItem) -> None:
         _use_picture(item, needs, prepared)
     else:
         prepared.text = item.text or ""
+
+
+def _by(prepare: Prepare | None, medium: np.ndarray) -> np.ndarray:
+    return medium if prepare is None else prepare(medium).numpy()
 
 
 def _check(item: Item, needs: MediaNeeds) -> None:
@@ -243,7 +265,7 @@ def _use_picture(item: Item, needs: MediaNeeds, prepared: PreparedItem) -> None:
 
 def _use_sources(image: np.ndarray, item: Item, needs: MediaNeeds, prepared: PreparedItem) -> None:
     if not item.boxes:
-        prepared.picture = image
+        prepared.picture, prepared.scene = image, _by(needs.preparations.scene, image)
         return
     height, width = image.shape[:2]
     boxes = [(left * width, top * height, right * width, bottom * height) for left, top, right, bottom in item.boxes]

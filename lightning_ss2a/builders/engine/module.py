@@ -16,10 +16,11 @@ from lightning_ss2a.builders.engine.packing import Packed
 from lightning_ss2a.builders.engine.parts import Part, PerceivedItem, Region
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.detectors.crops import cut_box, pick_detections
-from lightning_ss2a.perception.detectors.protocols import Detections, Detector
+from lightning_ss2a.perception.detectors.protocols import Detections, Detector, PreparingDetector
 from lightning_ss2a.perception.encoders.protocols import (
     AudioEncoder,
     ImageEncoder,
+    PreparingAudioEncoder,
     PreparingImageEncoder,
     TextEncoder,
     TextToImagePrior,
@@ -154,9 +155,8 @@ class PerceptionModule(LightningModule):
         return perception.finish()
 
     def _hear(self, perception: _Perception) -> None:
-        items = [(item, item.waveform) for item in perception.usable() if item.waveform is not None]
-        encoder = self.stack.audio_encoder
-        outcomes = embed(encoder.encode, [waveform for _, waveform in items], encoder)
+        items = [(item, item.sound) for item in perception.usable() if item.sound is not None]
+        outcomes = self._embed_sounds([sound for _, sound in items])
         for (item, _), outcome in zip(items, outcomes, strict=True):
             perception.keep(item, "audio", [outcome])
 
@@ -198,7 +198,8 @@ class PerceptionModule(LightningModule):
         if self.stack.detector is None or not items:
             return {}
         found: dict[int, list[np.ndarray]] = {}
-        outcomes = each_or_reason(self.stack.detector.detect, [picture for _, picture in items])
+        scenes = [item.scene for item, _ in items if item.scene is not None]
+        outcomes = self._find_things(self.stack.detector, [picture for _, picture in items], scenes)
         for (item, picture), outcome in zip(items, outcomes, strict=True):
             if isinstance(outcome, InputError):
                 perception.rejected[item.number] = str(outcome)
@@ -211,10 +212,31 @@ class PerceptionModule(LightningModule):
 
     def _embed_views(self, views: Sequence[np.ndarray]) -> list[Outcome[np.ndarray]]:
         encoder = self.stack.image_encoder
-        if self.needs.prepare is None or not isinstance(encoder, PreparingImageEncoder):
+        if self.needs.preparations.image is None or not isinstance(encoder, PreparingImageEncoder):
             return embed(encoder.encode, views, encoder)
         encode = encoder.encode_prepared
-        return embed(lambda own: encode(torch.from_numpy(np.stack(own))), views, encoder)
+        return embed(lambda own: encode(torch.stack(_tensors(own))), views, encoder)
+
+    def _embed_sounds(self, sounds: Sequence[np.ndarray]) -> list[Outcome[np.ndarray]]:
+        encoder = self.stack.audio_encoder
+        if self.needs.preparations.sound is None or not isinstance(encoder, PreparingAudioEncoder):
+            return embed(encoder.encode, sounds, encoder)
+        encode = encoder.encode_prepared
+        return embed(lambda own: encode(_tensors(own)), sounds, encoder)
+
+    def _find_things(
+        self, detector: Detector, pictures: Sequence[np.ndarray], scenes: Sequence[np.ndarray]
+    ) -> list[Outcome[Detections]]:
+        """Detects things in pictures; ``scenes`` are these as the workers prepare them for the detector."""
+        if self.needs.preparations.scene is None or not isinstance(detector, PreparingDetector):
+            return each_or_reason(detector.detect, pictures)
+        detect = detector.detect_prepared
+        every = [*zip(pictures, scenes, strict=True)]
+        return each_or_reason(lambda own: detect([x for x, _ in own], _tensors([x for _, x in own])), every)
+
+
+def _tensors(arrays: Sequence[np.ndarray]) -> list[Tensor]:
+    return [*map(torch.from_numpy, arrays)]
 
 
 def embed(

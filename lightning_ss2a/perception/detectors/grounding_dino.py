@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.detectors.boxes import PART, batches_of_one_shape, check_thresholds, detections_of
 from lightning_ss2a.perception.detectors.protocols import Detections
-from lightning_ss2a.perception.encoders.running import check_batch_size
+from lightning_ss2a.perception.encoders.running import LoadedWhenUsed, check_batch_size
 from lightning_ss2a.perception.identity import identify
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, obtain_weights
@@ -55,7 +55,7 @@ class Prompt:
         return weights
 
 
-class GroundingDINO:
+class GroundingDINO(LoadedWhenUsed):
     """Finds things of the classes that it is asked for.
 
     They are asked for in as few prompts as hold them, each of which takes a pass over the pictures. A box is of the
@@ -109,13 +109,27 @@ class GroundingDINO:
         choice = f"{len(self.labels)}labels{classes}-conf{self.conf:g}-iou{self.iou:g}-most{self.max_det}-v{VERSION}"
         return identify(MODEL, self._weights.sha256() or "", choice)
 
-    @torch.inference_mode()
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Finds things in RGB pictures, uint8 [height, width, 3] each: one result for each."""
+        return self.detect_prepared(images, [*map(self.prepare, images)])
+
+    def prepare(self, image: np.ndarray) -> Tensor:
+        """Resizes a picture, uint8 [height, width, 3], to the side that the network sees: uint8 [3, height, width]."""
+        picture = np.array(broadened(image))  # torch wants it writable
+        resized: Tensor = self._processor.image_processor(
+            picture, input_data_format="channels_last", do_rescale=False, do_normalize=False, return_tensors="pt"
+        ).pixel_values[0]
+        return resized
+
+    @torch.inference_mode()
+    def detect_prepared(self, images: Sequence[np.ndarray], prepared: Sequence[Tensor]) -> list[Detections]:
+        """Finds things in pictures that :meth:`prepare` has resized."""
         found: dict[int, Detections] = {}
         for numbers in batches_of_one_shape(images, self.batch_size):
-            batch = [np.array(broadened(images[number])) for number in numbers]  # torch wants them writable
-            pixels = self._processor.image_processor(batch, return_tensors="pt", input_data_format="channels_last")
+            batch = [prepared[number] for number in numbers]
+            pixels = self._processor.image_processor(
+                batch, input_data_format="channels_first", do_resize=False, return_tensors="pt"
+            )
             answers = [self._answer(pixels.to(self.device), prompt, len(batch)) for prompt in self._prompts]
             for place, number in enumerate(numbers):
                 boxes, scores, classes = (torch.cat([answer[part][place] for answer in answers]) for part in range(3))

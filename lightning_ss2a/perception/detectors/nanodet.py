@@ -14,6 +14,7 @@ from lightning_ss2a.perception.detectors.boxes import PART, check_thresholds, de
 from lightning_ss2a.perception.detectors.coco import COCO_LABELS
 from lightning_ss2a.perception.detectors.protocols import Detections
 from lightning_ss2a.perception.detectors.suppression import suppress
+from lightning_ss2a.perception.encoders.running import LoadedWhenUsed
 from lightning_ss2a.perception.identity import identify, sha256_of
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights
@@ -37,7 +38,7 @@ _SCORES = ("Identity", "Identity_1", "Identity_2")
 _DISTANCES = ("Identity_3", "Identity_4", "Identity_5")
 
 
-class NanoDet:
+class NanoDet(LoadedWhenUsed):
     """Finds things of 80 classes, each with a box and the likeliest of the names; one thing has one box.
 
     A picture is made to fit 416 x 416 with its proportions kept and black beside it, as in training. Boxes suppress
@@ -94,14 +95,24 @@ class NanoDet:
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Finds things in RGB pictures, uint8 [height, width, 3] each, of any size: one result for each picture."""
-        return [self._detect(image) for image in images]
+        return self.detect_prepared(images, [*map(self.prepare, images)])
 
-    def _detect(self, image: np.ndarray) -> Detections:
-        pixels, scale, corner = letterbox(image)
-        outputs = self._session.run([*_SCORES, *_DISTANCES], {"image": prepare_image(pixels)})
+    @staticmethod
+    def prepare(image: np.ndarray) -> Tensor:
+        """Prepares a picture, uint8 [height, width, 3]: in a black square, uint8 [416, 416, 3]."""
+        return torch.from_numpy(letterbox(image))
+
+    def detect_prepared(self, images: Sequence[np.ndarray], prepared: Sequence[Tensor]) -> list[Detections]:
+        """Finds things in pictures that :meth:`prepare` has prepared."""
+        return [self._detect(image, square.numpy()) for image, square in zip(images, prepared, strict=True)]
+
+    def _detect(self, image: np.ndarray, square: np.ndarray) -> Detections:
+        size, corner = place_in_square(image)
+        scale = torch.tensor([size[0] / image.shape[1], size[1] / image.shape[0]])
+        outputs = self._session.run([*_SCORES, *_DISTANCES], {"image": prepare_image(square)})
         scores, classes = torch.from_numpy(np.concatenate(outputs[:3], axis=1)[0]).max(dim=1)
         boxes = decode_boxes([torch.from_numpy(distances[0]) for distances in outputs[3:]])
-        boxes = (boxes - corner.repeat(2)) / scale.repeat(2)
+        boxes = (boxes - torch.tensor(corner).repeat(2)) / scale.repeat(2)
         sure = (scores >= self.threshold).nonzero().flatten()
         picked = sure[suppress(boxes[sure], scores[sure], self.overlap)]
         return detections_of(boxes[picked], scores[picked], classes[picked], self.labels, image, self.most)
@@ -125,28 +136,30 @@ class NanoDet:
         return session
 
 
-def letterbox(image: np.ndarray) -> tuple[np.ndarray, Tensor, Tensor]:
-    """Makes a picture fit into a black square of 416 pixels, in the middle, with its proportions kept.
-
-    It is resized with Pillow's bilinear filter, which sees every pixel of a large picture.
-
-    Args:
-        image: uint8 [height, width, 3].
+def place_in_square(image: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Places a picture, [height, width, 3], in the middle of a square of 416 pixels, with its proportions kept.
 
     Returns:
-        the square, uint8 [416, 416, 3]; pixels of the square for each of the picture, horizontal and vertical; where
-        the picture's corner is in the square, horizontal and vertical.
+        its width and height there; where its left and its top are.
     """
     height, width = image.shape[:2]
     longest = max(height, width)
     size = max(round(SIDE * width / longest), 1), max(round(SIDE * height / longest), 1)
-    left, top = (SIDE - size[0]) // 2, (SIDE - size[1]) // 2
+    return size, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2)
+
+
+def letterbox(image: np.ndarray) -> np.ndarray:
+    """Makes a picture, uint8 [height, width, 3], fit into a black square, uint8 [416, 416, 3].
+
+    It is resized with Pillow's bilinear filter, which sees every pixel of a large picture.
+    """
+    size, (left, top) = place_in_square(image)
     pillow = media_package("PIL.Image")
     square = np.zeros((SIDE, SIDE, 3), np.uint8)
     square[top : top + size[1], left : left + size[0]] = pillow.fromarray(image).resize(
         size, pillow.Resampling.BILINEAR
     )
-    return square, torch.tensor([size[0] / width, size[1] / height]), torch.tensor([left, top])
+    return square
 
 
 def prepare_image(pixels: np.ndarray) -> np.ndarray:

@@ -43,3 +43,17 @@ class Detector(Protocol):
 
         What is found in a picture depends on that picture alone, whatever batch it is in.
         """
+
+
+@runtime_checkable
+class PreparingDetector(Detector, Protocol):
+    """A detector that takes pictures that were prepared elsewhere: by processes that have no network."""
+
+    def prepare(self, image: np.ndarray) -> Tensor:
+        """Prepares an RGB picture, uint8 [height, width, 3], for the network; small, since it travels.
+
+        It is pickled on its way to other processes, and should not bring the network with it.
+        """
+
+    def detect_prepared(self, images: Sequence[np.ndarray], prepared: Sequence[Tensor]) -> list[Detections]:
+        """Finds, bit for bit, what :meth:`detect` finds in pictures, of which it needs no more than their sizes."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.detectors.boxes import PART, batches_of_one_shape, check_thresholds, detections_of
 from lightning_ss2a.perception.detectors.protocols import Detections
-from lightning_ss2a.perception.encoders.running import check_batch_size
+from lightning_ss2a.perception.encoders.running import LoadedWhenUsed, check_batch_size
 from lightning_ss2a.perception.identity import identify
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, obtain_weights
@@ -34,7 +34,7 @@ VERSION = 1
 """Goes up when pictures are prepared or boxes chosen in another way."""
 
 
-class YOLO:
+class YOLO(LoadedWhenUsed):
     """Finds things of the classes that a YOLO checkpoint knows; the published one those of Open Images V7.
 
     The defaults are those of the published run of SS2A, whose sources the published weights saw. Boxes suppress only
@@ -92,23 +92,30 @@ class YOLO:
         """The names of its classes, which are in the checkpoint."""
         return tuple(name for _, name in sorted(self._network.names.items()))
 
-    @torch.inference_mode()
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Finds things in RGB pictures, uint8 [height, width, 3] each: one result for each."""
+        return self.detect_prepared(images, [*map(self.prepare, images)])
+
+    def prepare(self, image: np.ndarray) -> Tensor:
+        """Resizes a picture, uint8 [height, width, 3], on grey: uint8 RGB, its sides multiples of 32."""
+        # Ultralytics' own loaders read BGR and turn it to RGB for the network; RGB pictures need neither.
+        resize = self._ultralytics.augment.LetterBox(self.image_side, auto=True, stride=STRIDE)
+        return torch.from_numpy(resize(image=image))
+
+    @torch.inference_mode()
+    def detect_prepared(self, images: Sequence[np.ndarray], prepared: Sequence[Tensor]) -> list[Detections]:
+        """Finds things in pictures that :meth:`prepare` has resized."""
         found: dict[int, Detections] = {}
         for numbers in batches_of_one_shape(images, self.batch_size):
-            inputs = self._inputs([images[number] for number in numbers])  # [batch, 3, height, width]
+            inputs = self._inputs([prepared[number] for number in numbers])  # [batch, 3, height, width]
             raw = self._network(inputs, augment=self.augment)[0]  # [batch, 4 + classes, candidates]
             for number, candidates in zip(numbers, raw, strict=True):
                 found[number] = self._suppressed(candidates, inputs.shape[2:], images[number])
         return [found[number] for number in range(len(images))]
 
-    def _inputs(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Resizes pictures of one shape, on grey: [batch, 3, height, width] in 0 to 1, RGB, sides multiples of 32."""
-        # Ultralytics' own loaders read BGR and turn it to RGB for the network; RGB pictures need neither.
-        resize = self._ultralytics.augment.LetterBox(self.image_side, auto=True, stride=STRIDE)
-        resized = np.stack([resize(image=image) for image in images])
-        return torch.from_numpy(resized).to(self.device).permute(0, 3, 1, 2).float() / 255
+    def _inputs(self, resized: Sequence[Tensor]) -> Tensor:
+        """Makes the network's input of resized pictures of one shape: [batch, 3, height, width] in 0 to 1."""
+        return torch.stack([*resized]).to(self.device).permute(0, 3, 1, 2).float() / 255
 
     def _suppressed(self, candidates: Tensor, shape: torch.Size, image: np.ndarray) -> Detections:
         """Chooses among the boxes of a picture: [4 + classes, candidates] of an input of this shape.

@@ -17,11 +17,12 @@ from torch.nn.functional import normalize
 from lightning_ss2a.data import LabelHead
 from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.files import to_path
-from lightning_ss2a.perception.encoders.clap_sounds import SAMPLE_RATE, prepare_sound
+from lightning_ss2a.perception.encoders.clap_sounds import SAMPLE_RATE, log_mel, prepare_sound
 from lightning_ss2a.perception.encoders.clap_towers import FOLDER_FILES, Towers, load_clap_towers
 from lightning_ss2a.perception.encoders.laion_towers import load_laion_towers
 from lightning_ss2a.perception.encoders.protocols import TextFeatures
 from lightning_ss2a.perception.encoders.running import (
+    LoadedWhenUsed,
     Precision,
     autocast,
     batches,
@@ -48,7 +49,7 @@ _PADDING, _PADDING_TOKEN = 1, "<pad>"
 """RoBERTa's, from which the network tells positions."""
 
 
-class _CLAP:
+class _CLAP(LoadedWhenUsed):
     """What the encoders of both sides share."""
 
     part: ClassVar[str]
@@ -196,17 +197,22 @@ class CLAPAudioEncoder(_CLAP):
         return identify(self._model, digest, f"first10s-{self.sample_rate}hz{level}-v1")
 
     def prepare(self, waveform: np.ndarray) -> Tensor:
-        """Prepares a mono sound, float32 [samples], for the network: float32 [480000], 10 s at 48 kHz.
+        """Prepares a mono sound, float32 [samples], for the network: the spectrogram of 10 s, float32 [1, 1001, 64].
 
         Raises:
             InputError: it is empty.
         """
-        return prepare_sound(waveform, self.sample_rate, self.peak)
+        return self._heard(prepare_sound(waveform, self.sample_rate, self.peak))
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> Tensor:
         """Embeds mono sounds, float32 [samples] each, of any length, within -1 to 1: float32 [sounds, width]."""
-        sounds = (torch.stack([self.prepare(one) for one in batch]) for batch in batches(waveforms, self.batch_size))
-        found = [self._hear(self._checked_hearer, batch) for batch in sounds]
+        prepared = ([*map(self.prepare, batch)] for batch in batches(waveforms, self.batch_size))
+        found = [self.encode_prepared(sounds) for sounds in prepared]
+        return torch.cat(found) if found else torch.empty(0, self.width)
+
+    def encode_prepared(self, sounds: Sequence[Tensor]) -> Tensor:
+        """Embeds prepared sounds: float32 [sounds, width]."""
+        found = [self._hear(self._checked_hearer, torch.stack([*batch])) for batch in batches(sounds, self.batch_size)]
         return torch.cat(found) if found else torch.empty(0, self.width)
 
     def label_head(self) -> LabelHead | None:
@@ -224,15 +230,20 @@ class CLAPAudioEncoder(_CLAP):
     def _reads_texts(self) -> bool:
         return self.labels is not None
 
+    def _heard(self, sound: Tensor) -> Tensor:
+        """Gives what the audio tower hears of 10 s at 48 kHz, [480000]: their spectrogram."""
+        return log_mel(sound[None])[0]
+
     @cached_property
     def _checked_hearer(self) -> Towers:
         """The towers, of which that for sounds is known to tell sounds apart."""
-        embeddings = self._hear(self._towers, _probe_sounds())
+        embeddings = self._hear(self._towers, torch.stack([*map(self._heard, _probe_sounds())]))
         _check_spread(embeddings, f"{self.part}: {self._weights[0].where}: its audio tower")
         return self._towers
 
     @torch.inference_mode()
     def _hear(self, towers: Towers, sounds: Tensor) -> Tensor:
+        """Embeds sounds as :meth:`prepare` makes them."""
         with autocast(self.device, self.precision):
             embeddings = towers.hear(sounds.to(self.device))
         return normalize(embeddings.float(), dim=-1).cpu()
@@ -310,6 +321,9 @@ class LaionCLAPAudioEncoder(CLAPAudioEncoder):
     def _load(self, source: Path) -> Towers:
         return load_laion_towers(source, self.part)
 
+    def _heard(self, sound: Tensor) -> Tensor:
+        return sound  # laion_clap's network makes the spectrogram
+
 
 class LaionCLAPTextEncoder(CLAPTextEncoder):
     """Encodes texts with LAION's own package: the same as :class:`CLAPTextEncoder` by another implementation."""
@@ -369,13 +383,13 @@ def _load_tokenizer(file: Path, vocabulary: int) -> Any:
     return tokenizer
 
 
-def _probe_sounds() -> Tensor:
-    """Makes noise, a tone and clicks: [3, 480000]."""
+def _probe_sounds() -> list[Tensor]:
+    """Makes noise, a tone and clicks: [480000] each."""
     time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, SAMPLE_RATE)
     clicks = np.where(np.arange(SAMPLE_RATE) % (SAMPLE_RATE // 4), 0.0, 1.0)
     sounds = (noise, 0.5 * np.sin(2 * np.pi * 440 * time), clicks)
-    return torch.stack([prepare_sound(sound, SAMPLE_RATE, None) for sound in sounds])
+    return [prepare_sound(sound, SAMPLE_RATE, None) for sound in sounds]
 
 
 def _check_spread(embeddings: Tensor, where: str) -> None:

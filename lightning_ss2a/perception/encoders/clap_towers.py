@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ss2a.errors import InputError, one_line
-from lightning_ss2a.perception.encoders.clap_sounds import log_mel, mel_matrix
+from lightning_ss2a.perception.encoders.clap_sounds import mel_matrix
 from lightning_ss2a.perception.encoders.torch_files import fill, read_state
 from lightning_ss2a.perception.packages import media_package
 
@@ -58,9 +58,10 @@ class Towers(nn.Module):
     vocabulary: int
 
     def hear(self, sounds: Tensor) -> Tensor:
-        """Embeds sounds as :func:`~lightning_ss2a.perception.encoders.clap_sounds.prepare_sound` makes them.
+        """Embeds sounds as the audio encoder prepares them.
 
-        float32 [sounds, 480000] to [sounds, width], normalised or not.
+        Their spectrograms [sounds, 1, 1001, 64], or of laion_clap's towers the sounds [sounds, 480000], to
+        [sounds, width], normalised or not.
         """
         raise NotImplementedError
 
@@ -88,9 +89,7 @@ class ClapTowers(Towers):
 
     def hear(self, sounds: Tensor) -> Tensor:
         """See :meth:`Towers.hear`."""
-        with torch.autocast(sounds.device.type, enabled=False):
-            features = log_mel(sounds)
-        return self.network.get_audio_features(input_features=features).pooler_output
+        return self.network.get_audio_features(input_features=sounds).pooler_output
 
     def read(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Towers.read`."""

@@ -15,6 +15,7 @@ from lightning_ss2a.errors import InputError, did_you_mean
 from lightning_ss2a.files import to_path
 from lightning_ss2a.perception.encoders.protocols import TextFeatures
 from lightning_ss2a.perception.encoders.running import (
+    LoadedWhenUsed,
     Precision,
     autocast,
     batches,
@@ -44,7 +45,7 @@ _OTHER_TOWERS = {
 }
 
 
-class _CLIP:
+class _CLIP(LoadedWhenUsed):
     """What the encoders of both sides share."""
 
     part: ClassVar[str]
@@ -185,10 +186,6 @@ class CLIPImageEncoder(_CLIP):
         """Embeds prepared pictures, [images, 3, side, side]: unit vectors, float32 [images, width]."""
         found = [self._embed(batch) for batch in pixels.split(self.batch_size)] if len(pixels) else []
         return torch.cat(found) if found else torch.empty(0, self.width)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leaves the network behind on the way to processes that prepare pictures."""
-        return {name: value for name, value in self.__dict__.items() if name != "_network"}
 
     @torch.inference_mode()
     def _embed(self, pixels: Tensor) -> Tensor:

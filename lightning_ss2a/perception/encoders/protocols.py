@@ -69,6 +69,23 @@ class AudioEncoder(Protocol):
         """Gives the linear layer that names what an embedding sounds like, if the encoder has one."""
 
 
+@runtime_checkable
+class PreparingAudioEncoder(AudioEncoder, Protocol):
+    """An audio encoder that takes sounds that were prepared elsewhere: by processes that have no network."""
+
+    def prepare(self, waveform: np.ndarray) -> Tensor:
+        """Prepares a mono sound, float32 [samples], for the network; its shape may depend on the sound's length.
+
+        It is pickled on its way to other processes, as :meth:`PreparingImageEncoder.prepare`.
+
+        Raises:
+            InputError: the sound cannot be heard.
+        """
+
+    def encode_prepared(self, sounds: Sequence[Tensor]) -> Tensor:
+        """Embeds prepared sounds, bit for bit as :meth:`encode` embeds the sounds themselves."""
+
+
 @dataclass(frozen=True)
 class TextFeatures:
     """What a text encoder makes of some texts.

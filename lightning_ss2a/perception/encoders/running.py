@@ -1,7 +1,8 @@
 """Runs networks of encoders: in batches, in the precision asked for, loaded once for all parts that use them."""
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Literal, TypeVar, get_args
+from functools import cached_property
+from typing import Any, Literal, TypeVar, get_args
 from weakref import WeakValueDictionary
 
 import torch
@@ -14,6 +15,15 @@ Network = TypeVar("Network", bound=nn.Module)
 Precision = Literal["float32", "bfloat16", "float16"]
 
 _LOADED: WeakValueDictionary[Hashable, nn.Module] = WeakValueDictionary()
+
+
+class LoadedWhenUsed:
+    """Goes to other processes without what it has loaded: cached properties are made anew there, once they are used."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out the values of cached properties: networks, processors, tokenizers."""
+        own = type(self)
+        return {name: x for name, x in vars(self).items() if not isinstance(getattr(own, name, None), cached_property)}
 
 
 def check_batch_size(batch_size: int) -> int:

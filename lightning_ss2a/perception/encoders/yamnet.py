@@ -65,9 +65,18 @@ class YAMNet:
     @torch.inference_mode()
     def encode(self, waveforms: Sequence[np.ndarray]) -> Tensor:
         """Embeds mono sounds, float32 [samples] each, 16 kHz, within -1 to 1: float32 [sounds, 1024]."""
-        if not waveforms:
-            return torch.empty(0, self.width)
-        return torch.stack([self.encode_patches(waveform).mean(dim=0) for waveform in waveforms])
+        return self.encode_prepared([*map(self.prepare, waveforms)])
+
+    @staticmethod
+    def prepare(waveform: np.ndarray) -> Tensor:
+        """Prepares a sound for the network: its log-mel patches of 0.96 s, every 0.48 s, float32 [patches, 96, 64]."""
+        return log_mel_patches(torch.from_numpy(np.ascontiguousarray(waveform, np.float32)))
+
+    @torch.inference_mode()
+    def encode_prepared(self, sounds: Sequence[Tensor]) -> Tensor:
+        """Embeds prepared sounds: float32 [sounds, 1024]."""
+        found = [self._encode_patches(patches).mean(dim=0) for patches in sounds]
+        return torch.stack(found) if found else torch.empty(0, self.width)
 
     def describe(self) -> ModelCard:
         """Says what it is and where its files are."""
@@ -82,7 +91,9 @@ class YAMNet:
 
     def encode_patches(self, waveform: np.ndarray) -> Tensor:
         """Embeds each patch of 0.96 s, every 0.48 s: [samples] to [patches, 1024]."""
-        patches = log_mel_patches(torch.from_numpy(np.ascontiguousarray(waveform, np.float32)))
+        return self._encode_patches(self.prepare(waveform))
+
+    def _encode_patches(self, patches: Tensor) -> Tensor:
         steps = (patches.numpy() / self._scale).round() + self._zero_point
         pixels = steps.clip(0, 255).astype(np.uint8)[:, None, None]  # [patches, 1, 1, 96, 64]: its batch is fixed at 1
         return torch.cat([torch.from_numpy(self._session.run([_EMBEDDING], {"audio": p})[0]) for p in pixels])

@@ -19,7 +19,9 @@ from lightning_ss2a.perception.weights import ModelCard, find_weights
 from tests.builders.engine.engine_examples import (
     CPU,
     Letters,
+    PreparingLoudness,
     PreparingMeanColour,
+    PreparingRedThings,
     RedThings,
     build,
     read_rows,
@@ -34,6 +36,19 @@ from tests.perception.media_zoo import number_of, write_video
 def rejected(folder: Path) -> dict[str, str]:
     with (folder / "rejected.csv").open(newline="") as file:
         return {row["key"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def red_scenes(folder: Path) -> list[Item]:
+    """Pictures with something red, which RedThings find; in one something is marked; one is too blue; two are bare."""
+    items = write_pairs(folder, 5)
+    pixels = np.full((40, 80, 3), (0, 255, 0), np.uint8)
+    pixels[10:30, 20:60] = (255, 0, 0)
+    (folder / "0.png").write_bytes(picture_file(pixels))
+    (folder / "1.png").write_bytes(picture_file(np.roll(pixels, 1, axis=0)))
+    items[1] = replace(items[1], boxes=((0.0, 0.0, 0.25, 1.0), (0.25, 0.25, 0.75, 0.75)))
+    for number, colour in ((2, (0, 0, 255)), (3, (0, 255, 0)), (4, (100, 100, 100))):
+        (folder / f"{number}.png").write_bytes(picture_file(plain_picture(colour)))
+    return items
 
 
 def test_pairs_hold_the_embeddings_of_their_own_media(tmp_path: Path):
@@ -125,9 +140,30 @@ def test_nothing_usable_is_an_error(tmp_path: Path):
 def test_workers_and_preparation_elsewhere_change_no_row(tmp_path: Path):
     items = write_pairs(tmp_path / "media", 10)
     build(items, tmp_path / "media", output="plain")
-    models = stack(image_encoder=PreparingMeanColour())
+    models = stack(image_encoder=PreparingMeanColour(), audio_encoder=PreparingLoudness())
     build(items, tmp_path / "media", models, output="workers", trainer=replace(CPU, num_workers=2))
     assert same_data(read_everything(tmp_path / "plain"), read_everything(tmp_path / "workers"))
+    scenes = red_scenes(tmp_path / "scenes")
+    build(scenes, tmp_path / "scenes", stack(detector=RedThings()), output="plain_scenes", kind="scenes")
+    models = replace(models, detector=PreparingRedThings())
+    many = replace(CPU, num_workers=2)
+    build(scenes, tmp_path / "scenes", models, output="scenes_of_workers", kind="scenes", trainer=many)
+    assert same_data(read_everything(tmp_path / "plain_scenes"), read_everything(tmp_path / "scenes_of_workers"))
+
+
+def test_models_that_take_prepared_media_are_given_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    scenes = red_scenes(tmp_path / "media")
+    build(scenes, tmp_path / "media", stack(detector=RedThings()), output="plain", kind="scenes")
+    models = stack(
+        image_encoder=PreparingMeanColour(), audio_encoder=PreparingLoudness(), detector=PreparingRedThings()
+    )
+    for model, method in ((MeanColour, "encode"), (Loudness, "encode"), (PreparingRedThings, "detect")):
+        monkeypatch.setattr(model, method, lambda *_: pytest.fail("unprepared media"))
+    monkeypatch.setattr(PreparingLoudness, "given", 0)
+    build(scenes, tmp_path / "media", models, output="prepared", kind="scenes")
+    assert same_data(read_everything(tmp_path / "plain"), read_everything(tmp_path / "prepared"))
+    assert rejected(tmp_path / "prepared") == {"key2": "too blue"}
+    assert PreparingLoudness.given == 2 * len(scenes)
 
 
 def test_a_build_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -218,16 +254,7 @@ def test_what_a_kill_left_of_a_finished_build_is_tidied_up(tmp_path: Path, monke
 
 def test_scenes_have_the_sources_that_are_annotated_or_detected(tmp_path: Path):
     folder = tmp_path / "media"
-    items = write_pairs(folder, 5)
-    pixels = np.full((40, 80, 3), (0, 255, 0), np.uint8)
-    pixels[10:30, 20:60] = (255, 0, 0)
-    (folder / "0.png").write_bytes(picture_file(pixels))
-    (folder / "1.png").write_bytes(picture_file(np.roll(pixels, 1, axis=0)))
-    items[1] = replace(items[1], boxes=((0.0, 0.0, 0.25, 1.0), (0.25, 0.25, 0.75, 0.75)))
-    (folder / "2.png").write_bytes(picture_file(plain_picture((0, 0, 255))))
-    (folder / "3.png").write_bytes(picture_file(plain_picture((0, 255, 0))))
-    (folder / "4.png").write_bytes(picture_file(plain_picture((100, 100, 100))))
-    report = build(items, folder, stack(detector=RedThings()), kind="scenes", crop_shape="stretched")
+    report = build(red_scenes(folder), folder, stack(detector=RedThings()), kind="scenes", crop_shape="stretched")
     rows = read_rows(tmp_path / "out")
     assert rejected(tmp_path / "out") == {"key2": "too blue"}
     assert report.bare == 2

@@ -12,6 +12,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.detectors.grounding_dino import FILES, GroundingDINO, broadened, pack_labels
 from lightning_ss2a.perception.detectors.protocols import Detections, Detector
 from lightning_ss2a.perception.identity import sha256_of
+from tests.perception.prepared_elsewhere import assert_pictures_may_be_prepared_elsewhere
 
 pytest.importorskip("transformers")
 pytest.importorskip("torchvision")
@@ -195,6 +196,10 @@ def test_what_is_found_does_not_depend_on_the_batch(folder: Path):
         assert_equal(detector.detect([image[:, ::-1].copy()[:, ::-1]])[0], found)  # in whatever order it lies in memory
     for found, expected in zip(detector.detect(images[::-1]), together[::-1], strict=True):
         assert_equal(found, expected)
+
+
+def test_pictures_may_be_prepared_by_processes_without_the_network(folder: Path):
+    assert_pictures_may_be_prepared_elsewhere(GroundingDINO(WORDS, str(folder), iou=0.7), pictures())
 
 
 def test_only_boxes_of_the_same_class_suppress_each_other(folder: Path):

@@ -9,9 +9,10 @@ from PIL import Image
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.detectors import nanodet
-from lightning_ss2a.perception.detectors.nanodet import NanoDet, decode_boxes, letterbox, prepare_image
+from lightning_ss2a.perception.detectors.nanodet import NanoDet, decode_boxes, letterbox, place_in_square, prepare_image
 from lightning_ss2a.perception.detectors.protocols import Detector
 from lightning_ss2a.perception.detectors.suppression import intersection_over_union
+from tests.perception.prepared_elsewhere import assert_pictures_may_be_prepared_elsewhere
 
 HERE = Path(__file__).parent
 PHOTOGRAPHS = HERE / "photographs"
@@ -87,6 +88,10 @@ def test_boxes_are_in_pixels_of_the_picture_whatever_its_shape(detector):
     assert intersection_over_union(found.boxes, expected).item() > 0.8
 
 
+def test_pictures_may_be_prepared_by_processes_without_the_network(detector):
+    assert_pictures_may_be_prepared_elsewhere(detector, [photograph("cow.jpg"), np.zeros((30, 900, 3), np.uint8)])
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (900, 3), (1, 2000)])
 def test_pictures_of_any_size(shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
@@ -106,10 +111,10 @@ def test_a_threshold_of_one_finds_nothing():
 
 
 def test_a_picture_is_put_in_the_middle_of_a_black_square():
-    square, scale, corner = letterbox(np.full((100, 200, 3), 255, np.uint8))
+    picture = np.full((100, 200, 3), 255, np.uint8)
+    square = letterbox(picture)
     assert square.shape == (416, 416, 3)
-    assert scale.tolist() == pytest.approx([2.08, 2.08])
-    assert corner.tolist() == [0, 104]
+    assert place_in_square(picture) == ((416, 208), (0, 104))
     assert (square[104:312] == 255).all()
     assert (square[:104] == 0).all()
     assert (square[312:] == 0).all()

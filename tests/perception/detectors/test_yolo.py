@@ -18,6 +18,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.detectors.protocols import Detections, Detector
 from lightning_ss2a.perception.detectors.yolo import YOLO, import_ultralytics
 from lightning_ss2a.perception.identity import sha256_of
+from tests.perception.prepared_elsewhere import assert_pictures_may_be_prepared_elsewhere
 
 if find_spec("ultralytics") is None:  # importing it here would change Pillow and torch for all other tests
     pytest.skip("ultralytics is not installed", allow_module_level=True)
@@ -213,6 +214,10 @@ def test_a_checkpoint_of_another_task_is_refused(tmp_path: Path):
 def test_options_out_of_range(options: dict, message: str):
     with pytest.raises(InputError, match=message):
         YOLO(**options)
+
+
+def test_pictures_may_be_prepared_by_processes_without_the_network(checkpoint: Path):
+    assert_pictures_may_be_prepared_elsewhere(YOLO(str(checkpoint), image_side=SIDE), pictures())
 
 
 def test_its_import_leaves_nothing_behind(tmp_path: Path):

@@ -22,6 +22,7 @@ from lightning_ss2a.perception.identity import sha256_of
 from lightning_ss2a.perception.weights import Described
 from tests.perception.encoders.clap_files import laion_clap, write_audioldm, write_laion, write_tokenizer
 from tests.perception.encoders.clap_files import sounds as three_sounds
+from tests.perception.prepared_elsewhere import assert_sounds_may_be_prepared_elsewhere
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*timm.*:FutureWarning"),
@@ -265,6 +266,12 @@ def test_a_wrong_tokenizer_and_options_are_one_line(laion_file: Path, tmp_path: 
         CLAPAudioEncoder(str(laion_file)).prepare(np.empty(0, np.float32))
     with pytest.raises(InputError, match="sample_rate is 0"):
         CLAPAudioEncoder(sample_rate=0)
+
+
+def test_sounds_may_be_prepared_by_processes_without_the_network(laion_file: Path, sounds: list[np.ndarray]):
+    assert_sounds_may_be_prepared_elsewhere(CLAPAudioEncoder(str(laion_file), batch_size=2), sounds)
+    quiet = CLAPAudioEncoder(str(laion_file), sample_rate=16_000, peak=0.5)
+    assert_sounds_may_be_prepared_elsewhere(quiet, [sounds[0][:30_000], 0.1 * sounds[1]])
 
 
 def test_describing_loads_nothing(tmp_path: Path, laion_file: Path):

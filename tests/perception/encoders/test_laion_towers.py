@@ -14,6 +14,7 @@ from lightning_ss2a.perception.encoders.clap import (
     LaionCLAPTextEncoder,
 )
 from tests.perception.encoders.clap_files import laion_clap, sounds, write_laion, write_tokenizer
+from tests.perception.prepared_elsewhere import assert_sounds_may_be_prepared_elsewhere
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*timm.*:FutureWarning"),
@@ -28,6 +29,7 @@ def test_laions_package_gives_what_transformers_gives(tmp_path: Path):
     audio, laions_audio = CLAPAudioEncoder(file), LaionCLAPAudioEncoder(file)
     torch.testing.assert_close(laions_audio.encode(sounds()), audio.encode(sounds()), rtol=1e-4, atol=1e-5)
     assert laions_audio.identity == audio.identity.replace("transformers", "laion_clap")
+    assert_sounds_may_be_prepared_elsewhere(laions_audio, sounds())
     texts, tokenizer = ["rain", "a dog barks", ""], str(tmp_path)
     text, laions_text = CLAPTextEncoder(file, tokenizer=tokenizer), LaionCLAPTextEncoder(file, tokenizer=tokenizer)
     torch.testing.assert_close(laions_text.encode(texts), text.encode(texts), rtol=1e-4, atol=1e-5)

