@@ -97,7 +97,7 @@ def _rows(file: Path) -> Iterator[tuple[str, list[str], str]]:
             card = each.describe() if isinstance(each, Described) else None
             if card and card not in cards:  # a prior's text encoder mostly is the stack's
                 cards.append(card)
-                yield part, _cells(card), card.weights.problem or card.note
+                yield part, _cells(card), card.problem or card.note
 
 
 def _cells(card: ModelCard) -> list[str]:

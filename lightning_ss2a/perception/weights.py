@@ -71,6 +71,7 @@ class ModelCard:
         licence: of the weights, and of the package where that one binds, too.
         weights: where its files are looked for, and whether they are there.
         note: what it is and is not good for.
+        fault: what else is wrong, in one line, such as a file of labels that holds none; empty: nothing.
     """
 
     part: str
@@ -78,6 +79,12 @@ class ModelCard:
     licence: str
     weights: WeightsStatus = field(repr=False)
     note: str = ""
+    fault: str = ""
+
+    @property
+    def problem(self) -> str:
+        """All that stands in its way, in one line; empty: nothing."""
+        return "; ".join(filter(None, (self.weights.problem, self.fault)))
 
 
 @runtime_checkable
@@ -163,9 +170,9 @@ def check_weights(cards: Iterable[ModelCard]) -> None:
     """Checks that the files of all models are there or can be asked of the hub, before any work begins.
 
     Raises:
-        InputError: some are missing; names all of them.
+        InputError: some are missing, or not what they should be; names all of them.
     """
-    problems = list(dict.fromkeys(card.weights.problem for card in cards if card.weights.problem))
+    problems = list(dict.fromkeys(card.problem for card in cards if card.problem))
     if problems:
         raise InputError("; ".join(problems))
 

@@ -46,12 +46,27 @@ def test_all_that_a_stack_lacks_is_named_before_a_file_is_read(
     monkeypatch.chdir(tmp_path)
     for name in ("dog.jpg", "dog.wav"):
         (tmp_path / name).write_bytes(b"neither picture nor sound")
+    stack = ["-c", str(CONFIGS / "perception" / "paper.yaml"), "--audio_encoder.labels=class_labels.csv"]
     with pytest.raises(SystemExit) as exit_:
-        main(["shards", "build", ".", "out", "-c", str(CONFIGS / "perception" / "paper.yaml"), f"--kind={kind}"])
+        main(["shards", "build", ".", "out", *stack, f"--kind={kind}"])
     assert exit_.value.code == 2
     error = capsys.readouterr().err.strip()
     assert "\n" not in error
     assert "open_clip_model.safetensors of hub repository timm/vit_large_patch14_clip_224.openai" in error
     assert "audioldm-s-full-v2.ckpt does not exist; audio_encoder.path must name" in error
+    assert "audio_encoder.labels: class_labels.csv: cannot be read (No such file or directory)" in error
     assert ("yolov8x-oiv7.pt does not exist" in error) == detector
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("--sources=single", "sources"), ("--most_sources=3", "most_sources"), ("--trainer.devices=2", "trainer")],
+)
+def test_what_pairs_with_views_do_not_heed_is_refused(
+    option: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as exit_:
+        main(["shards", "build", str(tmp_path), str(tmp_path / "out"), "-c", str(LITE), option])
+    assert exit_.value.code == 2
+    assert f"{name} has no effect on pairs with views; name a reader (configs/datasets/)" in capsys.readouterr().err

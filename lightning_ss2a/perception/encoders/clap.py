@@ -5,6 +5,7 @@ The two are different spaces: AudioLDM sounds embeddings of its own CLAP only, w
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lightning_ss2a.data import LabelHead
-from lightning_ss2a.errors import InputError, one_line
+from lightning_ss2a.errors import InputError, ShardError, one_line
 from lightning_ss2a.files import to_path
 from lightning_ss2a.perception.encoders.clap_sounds import SAMPLE_RATE, log_mel, prepare_sound
 from lightning_ss2a.perception.encoders.clap_towers import FOLDER_FILES, Towers, load_clap_towers
@@ -189,6 +190,14 @@ class CLAPAudioEncoder(_CLAP):
         self.sample_rate = sample_rate
         self.peak = peak
 
+    def describe(self) -> ModelCard:
+        """Says what it is and where its files are looked for, and whether the labels can be read; loads no weights."""
+        try:
+            self._label_names()
+        except InputError as error:
+            return replace(super().describe(), fault=one_line(error))
+        return super().describe()
+
     @cached_property
     def identity(self) -> str:
         """Model, weights and preparation."""
@@ -221,11 +230,14 @@ class CLAPAudioEncoder(_CLAP):
         Raises:
             InputError: the file of labels holds none.
         """
-        if self.labels is None:
+        names = self._label_names()
+        if names is None:
             return None
-        names = read_labels(to_path(self.labels))
         prototypes = normalize(self._features([PROMPT.format(name) for name in names]).embeddings, dim=-1)
         return LabelHead(prototypes, torch.zeros(len(names)), names)
+
+    def _label_names(self) -> tuple[str, ...] | None:
+        return None if self.labels is None else read_labels(to_path(self.labels))
 
     def _reads_texts(self) -> bool:
         return self.labels is not None
@@ -358,11 +370,13 @@ def read_labels(path: Path) -> tuple[str, ...]:
             names = tuple(row["display_name"].strip() for row in csv.DictReader(file))
     except OSError as error:
         raise InputError(f"audio_encoder.labels: {path}: cannot be read ({error.strerror})") from error
+    except ShardError as error:
+        raise InputError(f"audio_encoder.labels: {error}") from error
     except (KeyError, AttributeError, UnicodeDecodeError, csv.Error) as error:
         reason = "needs a column display_name" if isinstance(error, KeyError) else one_line(error)
         raise InputError(f"audio_encoder.labels: {path}: not a csv file of labels ({reason})") from error
-    if not names:
-        raise InputError(f"audio_encoder.labels: {path}: holds no labels")
+    if not all(names) or not names:
+        raise InputError(f"audio_encoder.labels: {path}: holds {'an empty label' if names else 'no labels'}")
     return names
 
 

@@ -19,7 +19,7 @@ from lightning_ss2a.perception.encoders.clap_towers import transformers_state
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, TextEncoder
 from lightning_ss2a.perception.encoders.running import Precision
 from lightning_ss2a.perception.identity import sha256_of
-from lightning_ss2a.perception.weights import Described
+from lightning_ss2a.perception.weights import Described, check_weights
 from tests.perception.encoders.clap_files import laion_clap, write_audioldm, write_laion, write_tokenizer
 from tests.perception.encoders.clap_files import sounds as three_sounds
 from tests.perception.prepared_elsewhere import assert_sounds_may_be_prepared_elsewhere
@@ -202,6 +202,7 @@ def test_labels_become_a_head_of_their_texts(
     [
         (b"name\nDog\n", "needs a column display_name"),
         (b"display_name\n", "holds no labels"),
+        (b"display_name\nDog\n \n", "holds an empty label"),
         (b"\xff\xfe", "not a csv file of labels"),
         (None, "cannot be read"),
     ],
@@ -212,6 +213,11 @@ def test_a_wrong_file_of_labels_is_one_line(content: bytes | None, message: str,
         path.write_bytes(content)
     with pytest.raises(InputError, match=f"audio_encoder.labels: .*labels.csv: .*{message}"):
         read_labels(path)
+    card = CLAPAudioEncoder(str(tmp_path / "gone.ckpt"), labels=str(path), tokenizer=str(tmp_path)).describe()
+    with pytest.raises(
+        InputError, match=f"gone.ckpt does not exist; .*lacks tokenizer.json; .*labels.csv: .*{message}"
+    ):
+        check_weights([card])
 
 
 def test_a_tower_that_tells_nothing_apart_is_refused(network: Any, tokenizer_folder: Path, tmp_path: Path):
