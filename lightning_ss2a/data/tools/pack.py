@@ -4,7 +4,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import groupby, islice
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import numpy as np
 from lightning_ss2a.data.format import npy
 from lightning_ss2a.data.format.block_layout import slice_columns
 from lightning_ss2a.data.format.columns import Columns, Ragged, join_columns
-from lightning_ss2a.data.format.compatibility import load_manifests
+from lightning_ss2a.data.format.compatibility import load_manifests, origins_of, widest_field
 from lightning_ss2a.data.format.compression import Compression
 from lightning_ss2a.data.format.convert import group_of
 from lightning_ss2a.data.format.foreign_tar import read_samples
@@ -165,10 +165,8 @@ def repack_dataset(
     with ShardWriter(
         output,
         first.kind,
-        {name: _widest(name, manifests) for name in first.fields},
+        {name: widest_field(name, manifests) for name in first.fields},
         first.classes,
-        provenance=_joined(m.provenance for m in manifests),
-        licence=_joined(m.licence for m in manifests),
         folds=first.folds,
         label_head=heads[0] if heads else None,
         layout=layout,
@@ -177,6 +175,7 @@ def repack_dataset(
         shard_rows=shard_rows,
         overwrite=overwrite,
         rows_from=json.dumps([[manifest.to_bytes().decode() for manifest in manifests], shuffle_seed]),
+        **origins_of(manifests),
     ) as writer:
         for split in dict.fromkeys(split for manifest in manifests for split in manifest.splits):
             holders = [reader for reader in readers if split in reader.manifest.splits]
@@ -323,16 +322,6 @@ def _class_index(sample: dict[str, Any], name: str, mapping: SampleMapping, clas
 
 def _as_columns(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {name: [row[name] for row in rows] for name in rows[0]}
-
-
-def _widest(field: str, manifests: Sequence[Manifest]) -> FieldSpec:
-    """Describes a field as the first data set has it, in the dtype that holds the numbers of all."""
-    dtype = np.result_type(*(manifest.fields[field].dtype for manifest in manifests))
-    return replace(manifests[0].fields[field], dtype=dtype.name)
-
-
-def _joined(texts: Iterator[str]) -> str:
-    return "; ".join(dict.fromkeys(text for text in texts if text))
 
 
 def _after(parts: Iterator[Columns], rows: int) -> Iterator[Columns]:

@@ -427,3 +427,21 @@ def test_a_data_set_is_never_packed_over_itself(tmp_path: Path):
         with pytest.raises(InputError, match=r"data: the output is the source"):
             repack_dataset([url], output, overwrite=True)
     assert same_data(read_everything(source), before)
+
+
+def test_a_copy_says_what_made_its_rows(tmp_path: Path):
+    made_by = [
+        {"detector": "nanodet", "seed": "0", "rejected": "3"},
+        {"detector": "nanodet", "seed": "0", "rejected": "12", "prior": "labels"},
+    ]
+    for number, told in enumerate([*made_by, None]):
+        make_dataset(tmp_path / f"{number}", made_by=told)
+
+    def copied(*numbers: int) -> dict[str, str] | None:
+        output = tmp_path / "_".join(map(str, ("copy", *numbers)))
+        return repack_dataset([str(tmp_path / str(number)) for number in numbers], str(output)).made_by
+
+    assert copied(0) == made_by[0]
+    assert copied(0, 1) == {"detector": "nanodet", "seed": "0", "rejected": "3; 12", "prior": "not said; labels"}
+    assert copied(2, 0) == {"detector": "not said; nanodet", "seed": "not said; 0", "rejected": "not said; 3"}
+    assert copied(2) is None
