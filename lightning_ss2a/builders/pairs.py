@@ -14,6 +14,7 @@ from lightning_ss2a.data.format.convert import group_of
 from lightning_ss2a.data.format.writer import check_output
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import to_path
+from lightning_ss2a.perception.detectors.crops import CropShape
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.encoding import EncodedMedia, encode_images, encode_sounds
@@ -58,6 +59,7 @@ def build_pairs(
     cache: str | None = None,
     image_views: int = 8,
     audio_views: int = 6,
+    crop_shape: CropShape = "padded",
     folds: int = 0,
     validation_fraction: float = 0.1,
     seed: int = 0,
@@ -88,6 +90,7 @@ def build_pairs(
         cache: folder of embeddings encoded before; default: ``.cache/embeddings`` in the working directory.
         image_views: views of each picture: itself, then random crops, mirrored and recoloured.
         audio_views: views of each sound: itself, then random segments, louder or quieter.
+        crop_shape: how pictures become squares: in the middle of white, or stretched as in the paper.
         folds: number of folds, splits ``fold0`` and so on; 0: splits ``train`` and ``validation``.
         validation_fraction: part of the groups in ``validation``, without folds.
         seed: of splits and views.
@@ -117,7 +120,8 @@ def build_pairs(
     listed = read_pairs(listing)
     root = media_folder(listing, media_root)
     embeddings = EmbeddingCache(to_path(cache or CACHE))
-    images = encode_images((p.image for p in listed), root, image_encoder, image_views, embeddings, seed, progress)
+    pictures = (pair.image for pair in listed)
+    images = encode_images(pictures, root, image_encoder, image_views, embeddings, seed, progress, crop_shape)
     sounds = encode_sounds((p.sound for p in listed), root, audio_encoder, audio_views, embeddings, seed, progress)
     usable, problems = _usable(listed, images, sounds)
     pairs = annotated_first(usable)

@@ -1,6 +1,7 @@
 """``ss2a shards build``: data sets from media."""
 
 from collections.abc import Mapping
+from inspect import signature
 from shlex import quote
 from typing import Any, Literal
 
@@ -66,8 +67,8 @@ def build(
         splits: parts of the data set to keep, by its authors' names; with a reader.
         sources: keep items of one annotated source, or of several; with a reader.
         most_sources: sources of a scene at most, the surest.
-        crop_shape: how boxes and frames become squares: in the middle of white, or stretched as in the paper.
-        video_reader: reads videos; default: PyAV.
+        crop_shape: how pictures, boxes and frames become squares: in the middle of white, or stretched as in the paper.
+        video_reader: reads videos, which pairs with views have none of; default: PyAV.
         batch_size: items at once; default: 32 pairs, 16 scenes, 4 videos. With a reader, or for scenes and videos.
         trainer: where it runs, as Lightning's trainer. With a reader, or for scenes and videos.
         media_root: folder that relative paths start from; default: the list's, or the folder.
@@ -76,12 +77,24 @@ def build(
     """
     images, sounds = both_encoders(image_encoder, audio_encoder)
     if reader is None and kind == "pairs":
-        _refuse(
-            {"exclude": exclude, "splits": splits, "batch_size": batch_size},
-            "pairs with views; name a reader (configs/datasets/)",
-        )
+        given = {
+            "exclude": exclude,
+            "splits": splits,
+            "batch_size": batch_size,
+            "sources": sources,
+            "most_sources": most_sources,
+            "trainer": trainer,
+        }
+        _refuse_changed(given)
         report: Any = build_pairs(
-            source, output, images, sounds, media_root=media_root, skip_bad=bool(skip_bad), **options
+            source,
+            output,
+            images,
+            sounds,
+            media_root=media_root,
+            crop_shape=crop_shape,
+            skip_bad=bool(skip_bad),
+            **options,
         )
     else:
         from lightning_ss2a.builders.engine.build import build_media  # imports Lightning, for seconds
@@ -121,10 +134,12 @@ def both_encoders(images: ImageEncoder | None, sounds: AudioEncoder | None) -> t
     return images, sounds
 
 
-def _refuse(options: Mapping[str, Any], what: str) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise InputError(f"{name} has no effect on {what}")
+def _refuse_changed(options: Mapping[str, Any]) -> None:
+    """Refuses options that pairs with views do not heed, where they are not as by default."""
+    parameters = signature(build).parameters
+    changed = [name for name, value in options.items() if value != parameters[name].default]
+    if changed:
+        raise InputError(f"{', '.join(changed)} has no effect on pairs with views; name a reader (configs/datasets/)")
 
 
 def _shared(options: Mapping[str, Any]) -> dict[str, Any]:

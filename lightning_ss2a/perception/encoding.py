@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.perception.detectors.crops import CropShape
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.media.files import load_audio, load_image, read_media
@@ -76,13 +77,15 @@ def encode_images(
     cache: EmbeddingCache,
     seed: int,
     progress: bool,
+    crop_shape: CropShape = "padded",
 ) -> EncodedMedia:
-    """Encodes ``views`` views of each picture; see :func:`encode_sounds`."""
+    """Encodes ``views`` views of each picture, made square as ``crop_shape`` says; see :func:`encode_sounds`."""
 
     def encode(data: bytes, name: str, generator: np.random.Generator) -> np.ndarray:
-        return encoder.encode(image_views(load_image(data, name), views, generator)).numpy()
+        return encoder.encode(image_views(load_image(data, name, crop_shape), views, generator)).numpy()
 
-    return _encode(references, root, encoder, views, cache, seed, encode, "pictures" if progress else "")
+    shape = "" if crop_shape == "padded" else f"+{crop_shape}"
+    return _encode(references, root, encoder, views, cache, seed, encode, "pictures" if progress else "", shape)
 
 
 def encode_sounds(
@@ -125,14 +128,16 @@ def _encode(
     seed: int,
     encode: EncodeViews,
     title: str,
+    preparation: str = "",
 ) -> EncodedMedia:
+    """Encodes; what is cached has the name of the encoder, and of a preparation that is not part of it."""
     media = EncodedMedia({}, {}, {})
     # Sorted, so that files of one resource file come one after the other.
     for reference in tracked(sorted(set(references)), title):
         try:
             data = read_media(root, reference)
             content = hashlib.sha256(data).hexdigest()
-            path = cache.path(content, encoder.identity, views, seed)
+            path = cache.path(content, encoder.identity + preparation, views, seed)
             if not cache.contains(path, (views, encoder.width)):
                 embeddings = encode(data, reference, view_generator(content, seed))
                 cache.store(path, checked_embeddings(embeddings, views, encoder))

@@ -68,6 +68,15 @@ def read_rows(folder: Path) -> dict[str, dict]:
     return rows
 
 
+def test_pictures_are_squares_of_the_shape_asked_for_whatever_is_cached(media: Path):
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    (media / "0.png").write_bytes(picture_file(pixels))
+    expected = {"padded": 0.5, "stretched": 0.0, None: 0.5}  # of white around it
+    for shape, white in expected.items():
+        build(media, f"{shape}", dtype="float32", **({"crop_shape": shape} if shape else {}))
+        np.testing.assert_allclose(read_rows(media.parent / f"{shape}")["thing 0"]["visual"][0], [white] * 3, atol=1e-6)
+
+
 def test_the_fake_encoders_are_encoders():
     assert isinstance(MeanColour(), ImageEncoder)
     assert isinstance(Loudness(), AudioEncoder)

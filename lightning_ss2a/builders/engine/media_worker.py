@@ -20,7 +20,7 @@ from lightning_ss2a.builders.engine.parts import Region
 from lightning_ss2a.builders.listing import Item
 from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO
 from lightning_ss2a.errors import InputError, one_line
-from lightning_ss2a.perception.detectors.crops import CropShape, cut_box, pad_to_square, stretch_to_square
+from lightning_ss2a.perception.detectors.crops import CropShape, cut_box, make_square
 from lightning_ss2a.perception.identity import sha256_of
 from lightning_ss2a.perception.media.files import load_audio, load_image, load_picture, read_media
 from lightning_ss2a.perception.media.video import Clip, VideoReader
@@ -68,8 +68,7 @@ class MediaNeeds:
 
     def view(self, image: np.ndarray) -> np.ndarray:
         """Makes of a picture, uint8 [height, width, 3], what the image encoder is given."""
-        square = {"padded": pad_to_square, "stretched": stretch_to_square}[self.crop_shape](image)
-        return _by(self.preparations.image, square)
+        return _by(self.preparations.image, make_square(image, self.crop_shape))
 
 
 @dataclass
@@ -256,7 +255,7 @@ def _use_picture(item: Item, needs: MediaNeeds, prepared: PreparedItem) -> None:
     data = read_media(needs.root, item.picture)
     prepared.content.append(hashlib.sha256(data).hexdigest())
     if needs.kind == "pairs":
-        prepared.views = [needs.view(load_image(data, item.picture))]
+        prepared.views = [needs.view(load_image(data, item.picture, needs.crop_shape))]
         return
     image = load_picture(data, item.picture, LONGEST_SIDE)
     prepared.views = [needs.view(image)]

@@ -13,9 +13,8 @@ from lightning_ss2a.perception.detectors.protocols import Detections
 from lightning_ss2a.perception.packages import media_package
 
 CropShape = Literal["padded", "stretched"]
-"""How a box becomes the square that encoders see. ``padded``: in the middle of a white square, as whole pictures are
-(:func:`~lightning_ss2a.perception.media.files.load_image`), so that proportions stay. ``stretched``: to a square, as
-the paper's authors do, who stretch whole pictures, too."""
+"""How a box, and a whole picture, becomes the square that encoders see. ``padded``: in the middle of a white square, so
+that proportions stay. ``stretched``: to a square, as the paper's authors do."""
 
 MOST_SOURCES = 16
 """The published run's ``top_k``, taken in the detector's order."""
@@ -46,8 +45,7 @@ def pick_detections(
 
 def source_crops(image: np.ndarray, detections: Detections, shape: CropShape = "padded") -> list[np.ndarray]:
     """Cuts what was detected out of a picture: uint8 [side, side, 3] each, side being the longer of its box."""
-    turn_square = {"padded": pad_to_square, "stretched": stretch_to_square}[shape]
-    return [turn_square(cut_box(image, box)) for box in detections.boxes.tolist()]
+    return [make_square(cut_box(image, box), shape) for box in detections.boxes.tolist()]
 
 
 def cut_box(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
@@ -59,6 +57,11 @@ def cut_box(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     """
     (left, top), (right, bottom) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
     return image[top:bottom, left:right]
+
+
+def make_square(image: np.ndarray, shape: CropShape) -> np.ndarray:
+    """Makes a picture square, with a side as long as its longer one; see :data:`CropShape`."""
+    return pad_to_square(image) if shape == "padded" else stretch_to_square(image)
 
 
 def pad_to_square(image: np.ndarray) -> np.ndarray:

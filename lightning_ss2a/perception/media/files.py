@@ -1,4 +1,4 @@
-"""Loads media files as arrays: pictures on white squares, sounds as mono waveforms."""
+"""Loads media files as arrays: pictures on white, sounds as mono waveforms."""
 
 import io
 import warnings
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lightning_ss2a.errors import InputError, one_line
+from lightning_ss2a.perception.detectors.crops import CropShape, make_square
 from lightning_ss2a.perception.media.containers import container_kind, decode_sound
 from lightning_ss2a.perception.media.qt_resources import open_resources
 from lightning_ss2a.perception.media.svg import BITMAP_FORMATS, MOST_PIXELS, draw_svg, is_svg, is_too_large
@@ -55,14 +56,15 @@ def read_media(root: Path, reference: str) -> bytes:
         raise InputError(f"{str(path)!r}: cannot be read ({error})") from error
 
 
-def load_image(data: bytes, name: str) -> np.ndarray:
-    """Loads a picture, cut to what is not transparent, in the middle of a white square.
+def load_image(data: bytes, name: str, crop_shape: CropShape = "padded") -> np.ndarray:
+    """Loads a picture, cut to what is not transparent, on white, and made square.
 
     What a picture is, its content says, not its name.
 
     Args:
         data: the file: PNG, JPEG, WebP, GIF, BMP or SVG.
         name: its name, for messages.
+        crop_shape: how it becomes a square: in its middle, or stretched.
 
     Returns:
         RGB, uint8 [side, side, 3], with a side of at most 512.
@@ -73,7 +75,7 @@ def load_image(data: bytes, name: str) -> np.ndarray:
     image, visible = _open_picture(data, name)
     image = image.crop(visible)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    return _on_white(image, (max(image.size),) * 2)
+    return make_square(_on_white(image), crop_shape)
 
 
 def load_picture(data: bytes, name: str, longest_side: int = LONGEST_SIDE) -> np.ndarray:
@@ -92,7 +94,7 @@ def load_picture(data: bytes, name: str, longest_side: int = LONGEST_SIDE) -> np
     """
     image, _ = _open_picture(data, name)
     image.thumbnail((longest_side, longest_side))
-    return _on_white(image, image.size)
+    return _on_white(image)
 
 
 def resize_image(image: np.ndarray, side: int) -> np.ndarray:
@@ -171,10 +173,10 @@ def _open_picture(data: bytes, name: str) -> tuple[Any, tuple[int, int, int, int
     return image, visible
 
 
-def _on_white(image: Any, size: tuple[int, int]) -> np.ndarray:
-    """Lays a picture on the middle of a white one of that size."""
-    white = media_package("PIL.Image").new("RGBA", size, "white")
-    white.alpha_composite(image, ((white.width - image.width) // 2, (white.height - image.height) // 2))
+def _on_white(image: Any) -> np.ndarray:
+    """Lays a picture on white."""
+    white = media_package("PIL.Image").new("RGBA", image.size, "white")
+    white.alpha_composite(image)
     return np.asarray(white.convert("RGB"))
 
 

@@ -166,6 +166,14 @@ def test_models_that_take_prepared_media_are_given_nothing_else(tmp_path: Path, 
     assert PreparingLoudness.given == 2 * len(scenes)
 
 
+def test_pictures_of_pairs_have_the_shape_asked_for(tmp_path: Path):
+    items = write_pairs(tmp_path / "media", 3)
+    (tmp_path / "media" / "0.png").write_bytes(picture_file(np.zeros((8, 16, 3), np.uint8)))
+    for shape, white in (("padded", 0.5), ("stretched", 0.0)):
+        build(items, tmp_path / "media", output=shape, crop_shape=shape)
+        np.testing.assert_allclose(read_rows(tmp_path / shape)["key0"]["visual"], [white] * 3, atol=1e-6)
+
+
 def test_a_build_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     items = write_pairs(tmp_path / "media", 10)
     build(items, tmp_path / "media", output="whole")

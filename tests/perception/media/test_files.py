@@ -80,6 +80,15 @@ def test_a_wide_picture_is_in_the_middle_of_a_white_square():
     assert (image[20:] == 255).all()
 
 
+def test_a_wide_picture_is_stretched_if_asked_to():
+    pixels = np.full((10, 30, 3), RED, np.uint8)
+    pixels[5:] = GREEN
+    image = load_image(picture_file(pixels), "x.png", "stretched")
+    assert image.shape == (30, 30, 3)
+    assert (image[:10] == RED).all()
+    assert (image[20:] == GREEN).all()
+
+
 def test_what_is_transparent_is_cut_off_and_its_colour_never_seen():
     pixels = np.zeros((40, 60, 4), np.uint8)
     pixels[..., :3] = GREEN
