@@ -6,7 +6,7 @@ from lightning_ss2a.callbacks.hyperparameters import HyperparameterBoard
 from lightning_ss2a.callbacks.interrupt import GracefulInterrupt
 from lightning_ss2a.callbacks.mean_teacher.pair_filter import PairFilter
 from lightning_ss2a.callbacks.mean_teacher.teacher import EMATeacher
-from lightning_ss2a.callbacks.predictions import CMSSShardWriter
+from lightning_ss2a.callbacks.predictions import CMSSShardWriter, PredictionShardWriter
 from lightning_ss2a.callbacks.summary import RunSummary
 from lightning_ss2a.callbacks.throughput import Throughput
 
@@ -17,6 +17,7 @@ __all__ = [
     "HyperparameterBoard",
     "ManifoldFigures",
     "PairFilter",
+    "PredictionShardWriter",
     "RemixerFigures",
     "RunSummary",
     "Throughput",

@@ -4,8 +4,9 @@ Protocols of properties are met by any module that has them. Submodules cannot b
 3.12 on: a module says in its bases that it meets a protocol that names some.
 """
 
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
@@ -36,6 +37,37 @@ class EmbedsPairs(Protocol):
     @property
     def ssms_by_group(self) -> Mapping[str, Tensor]:
         """SSMS of each class in the last validation, [classes], NaN where it has no pair; by name of prediction."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How embeddings are predicted.
+
+    Attributes:
+        sampling: one of the ways that the module has, such as ``mean``.
+        seed: of draws.
+    """
+
+    sampling: str
+    seed: int = 0
+
+
+@runtime_checkable
+class PredictsEmbeddings(Protocol):
+    """A module whose ``predict_step`` gives one embedding a row, ``predicted``, with the row's ``index``.
+
+    Attributes:
+        PREDICTS: whose embeddings they are.
+        prediction: how; None: by the first of the ways that it has.
+    """
+
+    PREDICTS: ClassVar[Literal["audio", "visual"]]
+    prediction: Prediction | None
+
+    @property
+    def samplings(self) -> Sequence[str]:
+        """Ways to predict, the usual one first."""
         ...
 
 
@@ -98,6 +130,20 @@ def embeds_pairs(pl_module: LightningModule, callback: Callback) -> EmbedsPairs:
     """
     if not isinstance(pl_module, EmbedsPairs):
         raise InputError(f"{_name(callback)}: {_name(pl_module)} embeds no pairs; use it with ManifoldModule")
+    return pl_module
+
+
+def predicts_embeddings(pl_module: LightningModule, callback: Callback) -> PredictsEmbeddings:
+    """Returns the module as one that predicts embeddings.
+
+    Raises:
+        InputError: it does not; names the callback.
+    """
+    if not isinstance(pl_module, PredictsEmbeddings):
+        raise InputError(
+            f"{_name(callback)}: {_name(pl_module)} predicts no embeddings of audio or sight; a manifold's own are "
+            "written by CMSSShardWriter"
+        )
     return pl_module
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_ss2a.callbacks.outputs import run_folder
-from lightning_ss2a.callbacks.predictions import CMSSShardWriter
+from lightning_ss2a.callbacks.predictions import PredictionWriter
 from lightning_ss2a.callbacks.trainer_state import callbacks_of, is_test_drive
 from lightning_ss2a.files import is_local, local_path
 from lightning_ss2a.metric_names import baseline_metric, baselines_among, is_baseline
@@ -67,7 +67,7 @@ class RunSummary(Callback):
         saving = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
         checkpoint = next((c for c in saving if _saved_file(c) is not None), None)
         # Not through rich: it would break a long command into lines that cannot be pasted.
-        with_predict = any(isinstance(callback, CMSSShardWriter) for callback in callbacks_of(trainer))
+        with_predict = any(isinstance(callback, PredictionWriter) for callback in callbacks_of(trainer))
         lines = next_commands(str(folder), checkpoint, bool(trainer.loggers), with_predict, self._best)
         print("\n".join(lines), flush=True)
 

@@ -14,9 +14,9 @@ import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import lightning_ss2a.analysis.interventions
 import lightning_ss2a.analysis.probes
@@ -24,6 +24,7 @@ import lightning_ss2a.callbacks
 import lightning_ss2a.data.loading.datamodule
 import lightning_ss2a.training  # noqa: F401  (short class names in configs)
 from lightning_ss2a.callbacks import RunSummary
+from lightning_ss2a.callbacks.predictions import PredictionWriter
 from lightning_ss2a.callbacks.slurm import requeued_checkpoint
 from lightning_ss2a.checkpoints import architecture_of, other_architecture, read_checkpoint
 from lightning_ss2a.cli.arguments import after_config_files, files_first
@@ -41,6 +42,7 @@ from lightning_ss2a.data import ShardError, field_width
 from lightning_ss2a.data.loading.streaming import FEWER_WORKERS
 from lightning_ss2a.errors import FULL, InputError, causes
 from lightning_ss2a.files import local_path, to_path, write_whole
+from lightning_ss2a.training import ManifoldModule
 from lightning_ss2a.training.base import MeasuredModule
 
 MatmulPrecision = Literal["highest", "high", "medium"]
@@ -209,15 +211,16 @@ class ShardCLI(LightningCLI):
     before_test = before_validate
 
     def before_predict(self) -> None:
-        """Keep no predictions in memory: a callback has written them.
+        """Keep no predictions in memory: a callback writes them.
 
         Raises:
-            InputError: the model writes no predictions.
+            InputError: none does.
         """
-        if not is_overridden("predict_step", self.model):
+        if not any(isinstance(callback, PredictionWriter | BasePredictionWriter) for callback in self._callbacks):
+            needed = "CMSSShardWriter" if isinstance(self.model, ManifoldModule) else "PredictionShardWriter"
             raise InputError(
-                f"lightning predict writes the embeddings of a ManifoldModule; {type(self.model).__name__} writes none "
-                "(for the frames of videos: ss2a shards frames)"
+                f"no callback writes the predictions; add one with --trainer.callbacks+={needed} (for the frames of "
+                "videos: ss2a shards frames)"
             )
         self.config_init[self.subcommand].return_predictions = False
 

@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from lightning_ss2a.callbacks.predictions import Sampling
+from lightning_ss2a.callbacks.protocols import Prediction
 from lightning_ss2a.checkpoints import read_checkpoint, weights_digest
 from lightning_ss2a.data.format.manifest import Manifest
 from lightning_ss2a.data.format.reader import ShardReader
@@ -24,7 +25,6 @@ from lightning_ss2a.models import mean_over_frames
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.training import RemixerModule
 
-Sampling = Literal["mean", "draw", "cycle_mix"]
 COPIED = ("audio", "class_index", "pair_origin", "group", "timestamps")
 
 
@@ -142,14 +142,8 @@ def _generate(module: RemixerModule, batch: Batch, sampling: str, seed: int) -> 
     every = frames.flatten(0, 1)  # each frame a scene of one source
     there = torch.ones(len(every), 1, dtype=torch.bool, device=every.device)
     scenes: Batch = {"sources": every.unsqueeze(1), "valid": there, "global_visual": every}
-    slots = module.slots(scenes)
     scenes["key"] = list(_frame_keys(batch["key"], frames.shape[1]))
-    if sampling == "mean":
-        audio = normalize(module.remixer(*slots.tokens()).mean, dim=-1)
-    elif sampling == "draw":
-        audio = module.draw(scenes, slots, seed)
-    else:
-        audio = module.mix_in_cycles(scenes, slots, seed).embedding
+    audio = module.predict_embeddings(scenes, Prediction(sampling, seed))
     return audio.unflatten(0, frames.shape[:2])
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from lightning_ss2a.callbacks.protocols import Prediction
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
@@ -43,6 +44,7 @@ class AudioToVisualModule(StageModule):
     """
 
     DATA: ClassVar = {"pairs": "visual"}
+    PREDICTS: ClassVar = "visual"
 
     def __init__(
         self,
@@ -111,6 +113,11 @@ class AudioToVisualModule(StageModule):
             terms["cosine"] = cosine_distance_loss(translated, visual)
             loss = loss + self.cosine_weight * terms["cosine"]
         return {"loss": loss} | terms
+
+    def predict_embeddings(self, batch: Batch, prediction: Prediction) -> Tensor:
+        """Predicts what each sound looks like, [rows, V], of the norm of the training visuals."""
+        visual: Tensor = self.translator(batch["audio"])
+        return visual
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """Measures a batch of pairs."""

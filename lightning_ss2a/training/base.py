@@ -1,10 +1,10 @@
 """What all stages share: options and checkpoints, validation with its baselines, randomness by step, one optimiser."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, ClassVar, get_args
+from typing import IO, Any, ClassVar, Literal, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from lightning_ss2a.callbacks.outputs import name_event_files_in_errors
+from lightning_ss2a.callbacks.protocols import Prediction
 from lightning_ss2a.callbacks.trainer_state import data_of, ends_logging_interval, is_last_batch
 from lightning_ss2a.checkpoints import FORMAT, check_format, checkpoint_source, read_checkpoint
 from lightning_ss2a.data import ShardDataModule
@@ -306,6 +307,11 @@ class StageModule(MeasuredModule):
     (``accumulate_grad_batches``); a resumed run trains on these batches again.
     """
 
+    PREDICTS: ClassVar[Literal["audio", "visual"]] = "audio"
+    """Whose embeddings the stage predicts."""
+    prediction: Prediction | None = None
+    """How :meth:`predict_step` predicts; None: by the first of :attr:`samplings`."""
+
     _differentiate: Differentiate | None = None
     """Computes terms and gradients of a batch, in a run that is not eager."""
     _gradients: list[Tensor]
@@ -326,6 +332,29 @@ class StageModule(MeasuredModule):
         It reads nothing that changes from step to step but its inputs and the network, so that it can be compiled.
         """
         raise NotImplementedError
+
+    @property
+    def samplings(self) -> Sequence[str]:
+        """Ways to predict, the usual one first: ``mean``, ``draw``, ``cycle_mix``."""
+        return ("mean",)
+
+    def predict_embeddings(self, batch: Batch, prediction: Prediction) -> Tensor:
+        """Embeddings of an evaluation batch, [rows, width]: unit vectors of audio; draws are seeded by each row's key.
+
+        Args:
+            batch: at least one row.
+            prediction: its ``sampling`` is one of :attr:`samplings`.
+        """
+        raise NotImplementedError
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """``predicted``, the embeddings of a batch, float32 [rows, width], and ``index``, the numbers of its rows."""
+        index = batch["index"]
+        prediction = self.prediction or Prediction(self.samplings[0])
+        if len(index):
+            return {"index": index, "predicted": self.predict_embeddings(batch, prediction).float()}
+        width = self.audio_width if self.PREDICTS == "audio" else self.visual_width
+        return {"index": index, "predicted": torch.empty(0, width or 0)}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The same of a batch."""

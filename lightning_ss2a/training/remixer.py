@@ -1,13 +1,14 @@
 """Training of the Sound Source Remixer: L_mix = |1 - cos(a, a_mix)| + kl_weight * L_kl (paper, Eq. 9)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, get_args
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
-from lightning_ss2a.callbacks.protocols import MixesScenes
+from lightning_ss2a.callbacks.protocols import MixesScenes, Prediction
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
@@ -305,6 +306,20 @@ class RemixerModule(StageModule, MixesScenes):
         self.add_predictions(targets, predictions, baselines)
         self.validation.extra["draw_cosine"].update(*draws)
         return shown
+
+    @property
+    def samplings(self) -> Sequence[str]:
+        """The mean of the Remixer's Gaussian, one draw, or Cycle Mix."""
+        return ("mean", "draw", "cycle_mix")
+
+    def predict_embeddings(self, batch: Batch, prediction: Prediction) -> Tensor:
+        """Predicts the audio embedding of each scene, unit vectors [B, A]; see :class:`StageModule`."""
+        slots = self.slots(batch)
+        if prediction.sampling == "cycle_mix":
+            return self.mix_in_cycles(batch, slots, prediction.seed).embedding
+        if prediction.sampling == "draw":
+            return self.draw(batch, slots, prediction.seed)
+        return normalize(self.remixer(*slots.tokens()).mean.float(), dim=-1)
 
     def draw(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> Tensor:
         """Draws once for each scene of an evaluation batch, unit vectors [B, A]; arguments of :meth:`mix_in_cycles`."""

@@ -1,10 +1,13 @@
 """Training of Temporal Aggregation: |1 - cos(a, w(pos(a_1 .. a_64, t)))| + kl_weight * L_kl (paper, Eq. 10-12)."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
+from lightning_ss2a.callbacks.protocols import Prediction
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO
 from lightning_ss2a.data.loading.tensors import Batch
@@ -17,6 +20,7 @@ from lightning_ss2a.models import (
     TemporalAggregatorOptions,
     mean_over_frames,
 )
+from lightning_ss2a.models.layers.keyed_noise import keyed_draw
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.checks import check_width, warn_without_effect
@@ -142,6 +146,17 @@ class TemporalAggregationModule(StageModule):
         """Predicts the audio embedding of each video, the mean of its Gaussian, [videos, audio width]."""
         fused = self.aggregator(batch["frames"], batch["timestamps"])
         return fused if isinstance(self.aggregator, LinearAggregator) else fused.mean
+
+    @property
+    def samplings(self) -> Sequence[str]:
+        """The mean; of the attention's Gaussian one draw, too."""
+        return ("mean",) if isinstance(self.aggregator, LinearAggregator) else ("mean", "draw")
+
+    def predict_embeddings(self, batch: Batch, prediction: Prediction) -> Tensor:
+        """Predicts the audio embedding of each video, unit vectors [videos, A]; see :class:`StageModule`."""
+        if prediction.sampling == "draw":
+            return keyed_draw(self.aggregator(batch["frames"], batch["timestamps"]), prediction.seed, batch["key"])
+        return normalize(self.predict_audio(batch).float(), dim=-1)
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """Measures a batch of videos."""

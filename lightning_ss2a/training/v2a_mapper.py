@@ -1,9 +1,12 @@
 """Training of the V2A-Mapper, the paper's main rival: a global visual embedding to one audio embedding."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
+from lightning_ss2a.callbacks.protocols import Prediction
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.losses import cosine_distance_loss
@@ -118,6 +121,15 @@ class V2AMapperModule(StageModule):
         steps, width = self.mapper.options.sample_steps, self.audio_width
         noise = keyed_normal(seed, batch["key"], steps * width, visual.device)
         return self.mapper.sample(visual, noise=noise.unflatten(1, (steps, width)))
+
+    @property
+    def samplings(self) -> Sequence[str]:
+        """What the flavour gives: a draw of the diffusion mapper, the one answer of the regression mapper."""
+        return ("draw",) if isinstance(self.mapper, DiffusionMapper) else ("mean",)
+
+    def predict_embeddings(self, batch: Batch, prediction: Prediction) -> Tensor:
+        """Predicts the audio embedding of each row, unit vectors [rows, A]; see :class:`StageModule`."""
+        return normalize(self.predict_audio(batch, prediction.seed).float(), dim=-1)
 
     def measure(self, batch: Batch) -> dict[str, Tensor]:
         """Measures a batch of scenes or pairs."""
