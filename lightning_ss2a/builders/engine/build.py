@@ -114,7 +114,7 @@ def build_media(
         "program": f"lightning_ss2a {__version__}",
         "kind": kind,
         "list": fingerprint(listing),
-        **{name: str(model.identity) for name, model in stack.models.items()},
+        **identities(stack),
         "decoder": f"{video_reader.decoder}, {_decoders()}",
         "device": runner.strategy.root_device.type,
         "computing": computing(stack),
@@ -139,6 +139,23 @@ def build_media(
         report = assembly.write(place, stack)
         folder.remove()
     return report
+
+
+def identities(stack: Stack) -> dict[str, str]:
+    """Gives the identities of the models, whose files are downloaded for that if need be.
+
+    Raises:
+        InputError: files or packages are missing; names all of them.
+    """
+    found, problems = {}, []
+    for name, model in stack.models.items():
+        try:
+            found[name] = str(model.identity)
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("; ".join(dict.fromkeys(problems)))
+    return found
 
 
 def computing(stack: Stack) -> str:
@@ -198,6 +215,12 @@ def needed_models(stack: Stack, kind: str, listing: Listing, precision: str | No
         raise InputError(
             f"prior gives embeddings of width {prior.width}, image_encoder of {stack.image_encoder.width}: they are "
             "not of one space"
+        )
+    own = getattr(prior, "text_encoder", text_encoder)
+    if text_encoder is not None and own is not text_encoder and own.identity != text_encoder.identity:
+        raise InputError(
+            f"text_encoder is {text_encoder.identity}, and the prior reads texts by {own.identity}: name the same for "
+            "both, or none beside the prior's own"
         )
     for model in stack.every_model:
         if precision is not None and hasattr(model, "precision"):
