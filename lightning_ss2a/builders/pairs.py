@@ -17,7 +17,7 @@ from lightning_ss2a.files import to_path
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.encoding import EncodedMedia, encode_images, encode_sounds
-from lightning_ss2a.perception.weights import Described, check_weights
+from lightning_ss2a.perception.weights import Described, check_weights, load_models
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,9 @@ def build_pairs(
             "seed at least 0"
         )
     check_output(output, overwrite)
-    check_weights(model.describe() for model in (image_encoder, audio_encoder) if isinstance(model, Described))
+    encoders = (image_encoder, audio_encoder)
+    check_weights(model.describe() for model in encoders if isinstance(model, Described))
+    load_models(encoders)
     listing = to_path(source)
     listed = read_pairs(listing)
     root = media_folder(listing, media_root)

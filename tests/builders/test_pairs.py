@@ -358,3 +358,14 @@ def test_annotated_rows_come_first_and_others_move_no_group(media):
         rows = len(few["key"])
         assert len(all_rows["key"]) > rows
         assert all((few[name] == all_rows[name][:rows]).all() for name in few)
+
+
+def test_an_encoder_that_cannot_be_loaded_is_no_fault_of_the_media(media: Path, caplog: pytest.LogCaptureFixture):
+    class Broken(MeanColour):
+        def load(self) -> None:
+            raise InputError("weights.bin: damaged")
+
+    options = {"cache": str(media / "cache"), "skip_bad": True}
+    with pytest.raises(InputError, match=r"^weights\.bin: damaged$"):
+        build_pairs(str(media / "pairs.csv"), str(media / "out"), Broken(), Loudness(), **options)
+    assert not caplog.records

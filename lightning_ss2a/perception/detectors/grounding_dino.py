@@ -102,6 +102,10 @@ class GroundingDINO:
         status = find_weights(PART, self.path, self.repository, FILES)
         return ModelCard(PART, MODEL, "Apache-2.0", status, f"{len(self.labels)} classes, found by their names")
 
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        _ = self._prompts
+
     @cached_property
     def identity(self) -> str:
         """Model, weights, classes and thresholds."""

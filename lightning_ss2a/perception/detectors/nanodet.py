@@ -92,6 +92,10 @@ class NanoDet:
             "instruments and no tools, and names drawings wrongly",
         )
 
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        _ = self._session
+
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Finds things in RGB pictures, uint8 [height, width, 3] each, of any size: one result for each picture."""
         return [self._detect(image) for image in images]

@@ -81,6 +81,10 @@ class YOLO:
         status = find_weights(PART, self.path, self.repository, FILES)
         return ModelCard(PART, MODEL, "AGPL-3.0 (weights and package)", status, "the 601 classes of Open Images V7")
 
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        _ = self._network
+
     @cached_property
     def identity(self) -> str:
         """Model, weights, size of pictures and thresholds."""

@@ -195,6 +195,12 @@ class CLAPAudioEncoder(_CLAP):
         digest = self._weights[0].sha256() or ""  # a tokenizer, which labels need, has no part in embeddings of sounds
         return identify(self._model, digest, f"first10s-{self.sample_rate}hz{level}-v1")
 
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        _ = self._checked_hearer
+        if self.labels is not None:
+            _ = self._checked_reader
+
     def prepare(self, waveform: np.ndarray) -> Tensor:
         """Prepares a mono sound, float32 [samples], for the network: float32 [480000], 10 s at 48 kHz.
 
@@ -272,6 +278,10 @@ class CLAPTextEncoder(_CLAP):
     def identity(self) -> str:
         """Model, weights and preparation."""
         return identify(self._model, joined(*self._weights).sha256() or "", f"bpe{TOKENS}-v1")
+
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        _ = self._checked_reader
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embeds texts: unit vectors, float32 [texts, width]."""

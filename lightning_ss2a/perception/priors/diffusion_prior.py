@@ -77,6 +77,10 @@ class DiffusionPrior:
         status = find_weights(PART, self.path, self.repository, FILES)
         return ModelCard(PART, MODEL, "Apache-2.0", status, "from captions to pictures in CLIP's space")
 
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        _ = self._scheduler, self._unconditional
+
     @cached_property
     def width(self) -> int:
         """Numbers in an embedding, those of the text encoder."""

@@ -12,7 +12,7 @@ from lightning_ss2a.perception.encoders.imagenet_labels import imagenet_labels
 from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextFeatures
 from lightning_ss2a.perception.identity import identify
 from lightning_ss2a.perception.text_labels import LEAST_SIMILARITY, TextLabels
-from lightning_ss2a.perception.weights import ModelCard
+from lightning_ss2a.perception.weights import ModelCard, load_models
 
 PART = "prior"
 MODEL = "imagenet-labels"
@@ -87,6 +87,10 @@ class LabelPrior:
             note="no trained prior: directions of ImageNet's 1000 classes, weighted by how near their names are to the "
             "text; things alone, no scenes, and words that mean two things may take the wrong one",
         )
+
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        load_models([self.text_encoder])
 
     @torch.inference_mode()
     def predict(self, features: TextFeatures) -> Tensor:

@@ -15,6 +15,7 @@ from lightning_ss2a.builders.listing import Item, Listing
 from lightning_ss2a.data import Manifest
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.perception import NanoDet, PyAVReader
 from lightning_ss2a.perception.weights import ModelCard, find_weights
 from tests.builders.engine.engine_examples import (
     CPU,
@@ -167,6 +168,81 @@ def test_an_interrupted_build_says_so_and_goes_on(tmp_path: Path):
     ear = Loudness()
     build(items, tmp_path / "media", stack(audio_encoder=ear))
     assert ear.encoded == 2
+
+
+class Broken:
+    """What a model is whose file is of the right name, and damaged."""
+
+    def load(self) -> None:
+        raise InputError("weights.bin: damaged")
+
+
+class BrokenEye(Broken, MeanColour):
+    pass
+
+
+class BrokenPrior(Broken, Letters):
+    pass
+
+
+def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_media(tmp_path: Path):
+    items = write_pairs(tmp_path / "media", 6)
+    with pytest.raises(InputError, match=r"^weights\.bin: damaged$"):
+        build(items, tmp_path / "media", stack(image_encoder=BrokenEye()))
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    build(items, tmp_path / "media")
+    assert len(read_rows(tmp_path / "out")) == 6, "whoever mends the file goes on"
+
+
+def test_a_model_that_only_some_items_need_does_not_lose_these(tmp_path: Path):
+    items = write_pairs(tmp_path / "media", 5)
+    items[3] = replace(items[3], picture=None, text="rgb", pair_origin="translated")
+    with pytest.raises(InputError, match=r"^weights\.bin: damaged$"):
+        build(items, tmp_path / "media", stack(prior=BrokenPrior(), text_encoder=Letters()))
+
+
+def test_a_damaged_file_of_a_real_model_is_no_fault_of_the_media(tmp_path: Path):
+    items = write_pairs(tmp_path / "media", 3)
+    (tmp_path / "nanodet.onnx").write_bytes(b"hello")
+    with pytest.raises(InputError, match=r"^\S+/nanodet\.onnx: not an ONNX model"):
+        build(items, tmp_path / "media", stack(detector=NanoDet(path=str(tmp_path))), kind="scenes")
+
+
+def test_all_models_that_cannot_be_named_are_told_at_once(tmp_path: Path):
+    class Eye(MeanColour):
+        @property
+        def identity(self) -> str:
+            raise InputError("eye: cannot be downloaded")
+
+    class Ear(Loudness):
+        @property
+        def identity(self) -> str:
+            raise InputError("ear: cannot be downloaded")
+
+    with pytest.raises(InputError, match=r"^eye: cannot be downloaded; ear: cannot be downloaded$"):
+        build(write_pairs(tmp_path / "media", 3), tmp_path / "media", stack(image_encoder=Eye(), audio_encoder=Ear()))
+
+
+def test_frames_of_another_size_do_not_go_on_with_an_unfinished_build(tmp_path: Path):
+    items = write_pairs(tmp_path / "media", 6)
+    (tmp_path / "media" / "1.png").write_bytes(b"hello")
+    with pytest.raises(InputError, match="cannot be used"):
+        build(items, tmp_path / "media", skip_bad=False)
+    with pytest.raises(InputError, match=r"another decoder \(.*"):
+        build(items, tmp_path / "media", video_reader=PyAVReader(longest_side=64))
+
+
+def test_texts_are_read_by_the_encoder_that_the_prior_knows(tmp_path: Path):
+    class Others(Letters):
+        identity = "other-letters"
+
+    prior = Letters()
+    prior.text_encoder = Letters()
+    items = write_pairs(tmp_path / "media", 3)
+    items[2] = replace(items[2], picture=None, text="rgb", pair_origin="translated")
+    with pytest.raises(InputError, match="text_encoder is other-letters, and the prior reads texts by letters"):
+        build(items, tmp_path / "media", stack(prior=prior, text_encoder=Others()))
+    build(items, tmp_path / "media", stack(prior=prior, text_encoder=Letters()))
 
 
 @pytest.mark.parametrize(
