@@ -32,7 +32,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import to_path, write_whole
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.perception.detectors.crops import MOST_SOURCES, CropShape
-from lightning_ss2a.perception.encoders.protocols import PreparingImageEncoder
+from lightning_ss2a.perception.encoders.protocols import PreparingImageEncoder, TextEncoder
 from lightning_ss2a.perception.media.video import VideoReader
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import Described, check_weights
@@ -216,8 +216,8 @@ def needed_models(stack: Stack, kind: str, listing: Listing, precision: str | No
             f"prior gives embeddings of width {prior.width}, image_encoder of {stack.image_encoder.width}: they are "
             "not of one space"
         )
-    own = getattr(prior, "text_encoder", text_encoder)
-    if text_encoder is not None and own is not text_encoder and own.identity != text_encoder.identity:
+    own: TextEncoder | None = getattr(prior, "text_encoder", None)
+    if text_encoder is not None and own is not None and own.identity != text_encoder.identity:
         raise InputError(
             f"text_encoder is {text_encoder.identity}, and the prior reads texts by {own.identity}: name the same for "
             "both, or none beside the prior's own"
