@@ -18,7 +18,7 @@ from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.detectors.boxes import PART, batches_of_one_shape, check_thresholds, detections_of
 from lightning_ss2a.perception.detectors.protocols import Detections
 from lightning_ss2a.perception.encoders.running import check_batch_size
-from lightning_ss2a.perception.identity import identify
+from lightning_ss2a.perception.identity import exactly, identify
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, obtain_weights
 
@@ -110,8 +110,8 @@ class GroundingDINO:
     def identity(self) -> str:
         """Model, weights, classes and thresholds."""
         classes = hashlib.sha256("\n".join(self.labels).encode()).hexdigest()[:8]
-        choice = f"{len(self.labels)}labels{classes}-conf{self.conf:g}-iou{self.iou:g}-most{self.max_det}-v{VERSION}"
-        return identify(MODEL, self._weights.sha256() or "", choice)
+        choice = f"conf{exactly(self.conf)}-iou{exactly(self.iou)}-most{self.max_det}-v{VERSION}"
+        return identify(MODEL, self._weights.sha256() or "", f"{len(self.labels)}labels{classes}-{choice}")
 
     @torch.inference_mode()
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:

@@ -14,7 +14,7 @@ from lightning_ss2a.perception.detectors.boxes import PART, check_thresholds, de
 from lightning_ss2a.perception.detectors.coco import COCO_LABELS
 from lightning_ss2a.perception.detectors.protocols import Detections
 from lightning_ss2a.perception.detectors.suppression import suppress
-from lightning_ss2a.perception.identity import identify, sha256_of
+from lightning_ss2a.perception.identity import exactly, identify, sha256_of
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights
 
@@ -78,7 +78,9 @@ class NanoDet:
         Raises:
             InputError: the file is missing.
         """
-        preparation = f"letterbox{SIDE}-score{self.threshold:g}-iou{self.overlap:g}-most{self.most}-v{VERSION}"
+        preparation = (
+            f"letterbox{SIDE}-score{exactly(self.threshold)}-iou{exactly(self.overlap)}-most{self.most}-v{VERSION}"
+        )
         return identify(MODEL, sha256_of(self._find().location), preparation)
 
     def describe(self) -> ModelCard:

@@ -22,7 +22,7 @@ from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.detectors.boxes import PART, batches_of_one_shape, check_thresholds, detections_of
 from lightning_ss2a.perception.detectors.protocols import Detections
 from lightning_ss2a.perception.encoders.running import check_batch_size
-from lightning_ss2a.perception.identity import identify
+from lightning_ss2a.perception.identity import exactly, identify
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, obtain_weights
 
@@ -88,7 +88,7 @@ class YOLO:
     @cached_property
     def identity(self) -> str:
         """Model, weights, size of pictures and thresholds."""
-        choice = f"side{self.image_side}-conf{self.conf:g}-iou{self.iou:g}-most{self.max_det}"
+        choice = f"side{self.image_side}-conf{exactly(self.conf)}-iou{exactly(self.iou)}-most{self.max_det}"
         return identify(MODEL, self._weights.sha256() or "", f"{choice}{'-augment' * self.augment}-v{VERSION}")
 
     @cached_property

@@ -29,7 +29,7 @@ from lightning_ss2a.perception.encoders.running import (
     load_once,
     usable_device,
 )
-from lightning_ss2a.perception.identity import identify
+from lightning_ss2a.perception.identity import exactly, identify
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, files_at, find_weights, joined, obtain_weights
 
@@ -191,7 +191,7 @@ class CLAPAudioEncoder(_CLAP):
     @cached_property
     def identity(self) -> str:
         """Model, weights and preparation."""
-        level = "" if self.peak is None else f"-peak{self.peak:g}"
+        level = "" if self.peak is None else f"-peak{exactly(self.peak)}"
         digest = self._weights[0].sha256() or ""  # a tokenizer, which labels need, has no part in embeddings of sounds
         return identify(self._model, digest, f"first10s-{self.sample_rate}hz{level}-v1")
 
