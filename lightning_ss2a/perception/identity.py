@@ -48,7 +48,7 @@ def check_sha256(file: Path, wanted: str, model: str, advice: str) -> None:
 
 
 def exactly(value: float) -> str:
-    """Writes an option for an identity: as short as may be, and other numbers otherwise."""
+    """Writes a number for an identity: as short as may be, but no two numbers alike."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 

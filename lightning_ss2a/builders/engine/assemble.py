@@ -17,6 +17,7 @@ from lightning_ss2a.builders.splits import assign_splits, connected_rows
 from lightning_ss2a.data import PAIR_ORIGINS, FieldSpec, Manifest, ShardWriter
 from lightning_ss2a.data.format.convert import MOST_LOST, group_of
 from lightning_ss2a.files import write_whole
+from lightning_ss2a.perception.detectors.crops import CropShape, shown_as
 
 REJECTED, USED, SOURCES = "rejected.csv", "used_ids.txt", "sources.csv"
 """Files beside the shards: what is left out and why; keys of the rows; where the sources of each scene are."""
@@ -41,6 +42,7 @@ class ShardChoices:
         provenance: where the media come from.
         licence: of the media.
         compression: of the shards.
+        crop_shape: of what the image encoder saw.
     """
 
     folds: int
@@ -50,6 +52,7 @@ class ShardChoices:
     provenance: str
     licence: str
     compression: Any
+    crop_shape: CropShape
 
 
 @dataclass(frozen=True)
@@ -289,10 +292,11 @@ class Assembly:
 
     def _fields(self, stack: Stack) -> dict[str, FieldSpec]:
         image, audio, dtype = stack.image_encoder, stack.audio_encoder, self.choices.dtype
+        sight = shown_as(image.identity, self.choices.crop_shape)
         role = "visual" if self.kind == "videos" else None
-        specs = {SEEN[self.kind]: FieldSpec(image.width, image.identity, dtype, role=role)}
+        specs = {SEEN[self.kind]: FieldSpec(image.width, sight, dtype, role=role)}
         if self.kind == "scenes":
-            specs["sources"] = FieldSpec(image.width, image.identity, dtype, ragged=True)
+            specs["sources"] = FieldSpec(image.width, sight, dtype, ragged=True)
         return specs | {"audio": FieldSpec(audio.width, audio.identity, dtype)}
 
     def _sources_csv(self) -> str:

@@ -108,7 +108,7 @@ def build_media(
     check_listing(listing, folds)
     stack = needed_models(stack, kind, listing, trainer.precision)
     place, runner = to_path(output), make_trainer(trainer)
-    choices = ShardChoices(folds, validation_fraction, seed, dtype, provenance, licence, compression)
+    choices = ShardChoices(folds, validation_fraction, seed, dtype, provenance, licence, compression, crop_shape)
     part_items = batch_size or BATCH_SIZES[kind]
     description = {
         "program": f"lightning_ss2a {__version__}",
@@ -121,7 +121,6 @@ def build_media(
         "threads": str(trainer.threads),
         "batch_size": str(part_items),
         "most_sources": str(most_sources),
-        "crop_shape": crop_shape,
         **{name: str(value) for name, value in asdict(choices).items()},
     }
     folder = BuildFolder(place, description)

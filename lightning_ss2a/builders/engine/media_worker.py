@@ -234,7 +234,9 @@ def _use_picture(item: Item, needs: MediaNeeds, prepared: PreparedItem) -> None:
     data = read_media(needs.root, item.picture)
     prepared.content.append(hashlib.sha256(data).hexdigest())
     if needs.kind == "pairs":
-        prepared.views = [needs.view(load_image(data, item.picture))]
+        # As whole pictures of pairs with views are; stretched, nothing must stand around them.
+        load = load_image if needs.crop_shape == "padded" else load_picture
+        prepared.views = [needs.view(load(data, item.picture))]
         return
     image = load_picture(data, item.picture, LONGEST_SIDE)
     prepared.views = [needs.view(image)]

@@ -13,6 +13,7 @@ from lightning_ss2a.builders.engine import build as build_module
 from lightning_ss2a.builders.engine.options import BuildTrainer
 from lightning_ss2a.builders.listing import Item, Listing
 from lightning_ss2a.data import Manifest
+from lightning_ss2a.data.format.compatibility import load_manifests
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception import NanoDet, PyAVReader
@@ -319,6 +320,23 @@ def test_scenes_have_the_sources_that_are_annotated_or_detected(tmp_path: Path):
         "key1,,1.0000,0.25000,0.25000,0.75000,0.75000",
     ]
     assert validate_dataset(tmp_path / "out") == []
+
+
+def test_the_shape_of_pictures_is_part_of_what_made_their_embeddings(tmp_path: Path):
+    folder = tmp_path / "media"
+    items = write_pairs(folder, 3)
+    wide = np.full((20, 80, 3), (0, 255, 0), np.uint8)
+    (folder / "0.png").write_bytes(picture_file(wide))
+    write_video(folder / "0.mkv", [0.0, 0.5, 1.0], sine(900, 1.5, 44_100), frames=lambda _: wide)
+    items.append(replace(items[0], key="video", picture=None, sound=None, video="0.mkv"))
+    for shape, white in (("padded", 0.75), ("stretched", 0.0)):
+        build(items, folder, crop_shape=shape, output=shape)
+        rows = read_rows(tmp_path / shape)
+        for key in ("key0", "video"):
+            np.testing.assert_allclose(rows[key]["visual"], [white, 1, white], atol=0.03)
+    load_manifests([str(tmp_path / "padded")] * 2)
+    with pytest.raises(InputError, match="field 'visual' is 'mean-colour' in the first and 'mean-colour-stretched' in"):
+        load_manifests([str(tmp_path / "padded"), str(tmp_path / "stretched")])
 
 
 def test_videos_have_64_frames_their_times_and_their_own_sound(tmp_path: Path):
