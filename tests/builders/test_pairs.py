@@ -166,9 +166,13 @@ def test_all_bad_rows_are_reported_at_once(media, caplog):
 def test_skip_bad_leaves_out_bad_rows_only(media):
     (media / "1.png").write_bytes(b"hello")
     report = build(media, skip_bad=True)
-    assert len(report.problems) == 1
-    assert "row 3" in report.problems[0]
-    assert str(report).endswith("11 groups, 3 classes; left out 1")
+    assert str(report).endswith("11 groups, 3 classes; 1 rejected (rejected.csv says why)")
+    with (media.parent / "out" / "rejected.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["file"], row["row"]) == ("1.png 1.wav", f"{media}/pairs.csv row 3")
+    assert row["key"].startswith("thing_1-")
+    assert row["reason"].startswith("1.png: not a picture (of no known type)")
+    build(media, skip_bad=True, overwrite=True)
     assert set(read_rows(media.parent / "out")) == {f"thing {row}" for row in range(ROWS) if row != 1}
     assert validate_dataset(media.parent / "out") == []
 

@@ -9,7 +9,6 @@ from typing import Literal
 
 from lightning_ss2a import __version__
 from lightning_ss2a.builders.engine.assemble import (
-    REJECTED,
     SOURCES,
     USED,
     Assembly,
@@ -23,6 +22,7 @@ from lightning_ss2a.builders.engine.options import BuildTrainer, MediaKind
 from lightning_ss2a.builders.engine.parts import BuildFolder
 from lightning_ss2a.builders.engine.running import PartsData, make_trainer, perceive
 from lightning_ss2a.builders.listing import Listing
+from lightning_ss2a.builders.rejected import REJECTED
 from lightning_ss2a.data import Manifest
 from lightning_ss2a.data.format.compression import Compression
 from lightning_ss2a.data.format.manifest import MANIFEST
