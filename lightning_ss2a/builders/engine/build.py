@@ -186,6 +186,11 @@ def check_listing(listing: Listing, folds: int) -> None:
     if not listing.items:
         first = f", the first: {why_missing(listing.missing[0])}" if listing.missing else ""
         raise InputError(f"no item of the list can be used: the files of {len(listing.missing)} are missing{first}")
+    if all(item.heard is None for item in listing.items):
+        raise InputError(
+            f"none of the {len(listing.items)} items has a sound, the first: {listing.items[0].place}; every row of a "
+            "data set holds one, so that pictures to be given a sound make none"
+        )
     for item in listing.items:
         if item.split is not None and not PLAIN_NAME.fullmatch(item.split):
             raise InputError(f"{item.place}: split {item.split!r} needs a name of letters, digits, '-', '_' and '.'")

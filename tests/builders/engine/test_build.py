@@ -492,6 +492,13 @@ def test_a_list_without_media_is_refused(tmp_path: Path):
         build([], tmp_path / "media", missing=tuple(items))
 
 
+def test_a_list_without_sounds_is_refused_before_anything_is_read(tmp_path: Path):
+    silent = [replace(item, sound=None) for item in write_pairs(tmp_path / "media", 2)]
+    with pytest.raises(InputError, match="none of the 2 items has a sound, the first: list row 0; every row"):
+        build(silent, tmp_path / "media")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_description_does_not_depend_on_where_the_list_is(tmp_path: Path):
     items = write_pairs(tmp_path / "media", 2)
     moved = tuple(replace(item, place="elsewhere") for item in items)
