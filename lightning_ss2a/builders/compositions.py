@@ -45,6 +45,7 @@ from lightning_ss2a.perception.encoding import (
 )
 from lightning_ss2a.perception.media.files import load_audio, load_image, read_media
 from lightning_ss2a.perception.media.views import image_views as draw_views
+from lightning_ss2a.perception.weights import load_models
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +148,7 @@ def compose_dataset(
         for split, groups in found.items()
         for number in range(rows)
     ]
+    load_models([image_encoder, audio_encoder])
     media = load_media(
         drawn, media_folder(listing, media_root), image_encoder, audio_encoder, cache, image_views, seed, progress
     )

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_ss2a.builders.pair_list import Pair, read_pairs
+from lightning_ss2a.builders.rejected import REJECTED, rejected_csv
 from lightning_ss2a.builders.splits import assign_splits, connected_rows
 from lightning_ss2a.data import PAIR_ORIGINS, FieldSpec, ShardWriter
 from lightning_ss2a.data.format.compression import Compression
 from lightning_ss2a.data.format.convert import group_of
 from lightning_ss2a.data.format.writer import check_output
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import to_path
-from lightning_ss2a.perception.detectors.crops import CropShape
+from lightning_ss2a.files import to_path, write_whole
+from lightning_ss2a.perception.detectors.crops import CropShape, shown_as
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.encoding import EncodedMedia, encode_images, encode_sounds
-from lightning_ss2a.perception.weights import Described, check_weights
+from lightning_ss2a.perception.weights import Described, check_weights, load_models
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +36,17 @@ class BuildReport:
         rows: rows written, by split.
         groups: number of groups.
         classes: number of classes.
-        problems: a line for each row that was left out.
+        rejected: rows that were left out.
     """
 
     rows: dict[str, int]
     groups: int
     classes: int
-    problems: tuple[str, ...]
+    rejected: int
 
     def __str__(self) -> str:
         splits = ", ".join(f"{split} {rows}" for split, rows in self.rows.items())
-        left_out = f"; left out {len(self.problems)}" if self.problems else ""
+        left_out = f"; {self.rejected} rejected ({REJECTED} says why)" if self.rejected else ""
         return f"{sum(self.rows.values())} rows ({splits}), {self.groups} groups, {self.classes} classes{left_out}"
 
 
@@ -97,7 +98,8 @@ def build_pairs(
         dtype: as stored.
         provenance: where the media come from, for the manifest.
         licence: licence of the media, for the manifest.
-        skip_bad: leave out rows whose media cannot be used, instead of stopping once all are encoded.
+        skip_bad: leave out rows whose media cannot be used, and say why in ``rejected.csv``, instead of stopping once
+            all are encoded.
         compression: gzip compresses what gets at least 10 % smaller by it, for data that repeat themselves.
         overwrite: replace a data set in the output folder; other files there stay.
         progress: show a progress bar.
@@ -114,8 +116,10 @@ def build_pairs(
             "image_views and audio_views need at least 1, folds 0 or at least 2, validation_fraction between 0 and 1, "
             "seed at least 0"
         )
-    check_output(output, overwrite)
-    check_weights(model.describe() for model in (image_encoder, audio_encoder) if isinstance(model, Described))
+    check_output(output, overwrite, [REJECTED])
+    encoders = (image_encoder, audio_encoder)
+    check_weights(model.describe() for model in encoders if isinstance(model, Described))
+    load_models(encoders)
     listing = to_path(source)
     listed = read_pairs(listing)
     root = media_folder(listing, media_root)
@@ -126,9 +130,10 @@ def build_pairs(
     usable, problems = _usable(listed, images, sounds)
     pairs = annotated_first(usable)
     if (problems and not skip_bad) or not pairs:
+        first, reason = problems[0]
         raise InputError(
             f"{source}: {len(problems)} of {len(listed)} pairs cannot be used (each is named above), the first: "
-            f"{problems[0]}; mend them" + (", or leave them out with skip_bad" if pairs else "")
+            f"{first.place}: {reason}; mend them" + (", or leave them out with skip_bad" if pairs else "")
         )
     groups = _groups(pairs, images, sounds)
     classes = sorted({pair.class_name for pair in pairs})
@@ -136,7 +141,9 @@ def build_pairs(
         groups, [p.class_name for p in pairs], folds=folds, validation_fraction=validation_fraction, seed=seed
     )
     fields = {
-        "visual": FieldSpec(image_encoder.width, image_encoder.identity, dtype, views=image_views),
+        "visual": FieldSpec(
+            image_encoder.width, shown_as(image_encoder.identity, crop_shape), dtype, views=image_views
+        ),
         "audio": FieldSpec(audio_encoder.width, audio_encoder.identity, dtype, views=audio_views),
     }
     # Encoding is what takes long, and that is kept: shards of a build that stopped are simply written again.
@@ -151,13 +158,17 @@ def build_pairs(
         label_head=audio_encoder.label_head(),
         compression=compression,
         overwrite=True,
+        beside=[REJECTED] if skip_bad else [],
     ) as writer:
         for split, part in _parts(splits):
             rows = _rows([pairs[i] for i in part], [groups[i] for i in part], classes)
             visual = images.embeddings(pairs[i].image for i in part)
             writer.write(split, {"visual": visual, "audio": sounds.embeddings(pairs[i].sound for i in part), **rows})
+        if skip_bad:
+            table = ([f"{pair.image} {pair.sound}", pair.place, pair.key, reason] for pair, reason in problems)
+            write_whole(writer.staging / REJECTED, rejected_csv(table))
     counts = {split: splits.count(split) for split in sorted(set(splits))}
-    return BuildReport(counts, len(set(groups)), len(classes), tuple(problems))
+    return BuildReport(counts, len(set(groups)), len(classes), len(problems))
 
 
 def media_folder(listing: Path, media_root: str | None) -> Path:
@@ -170,14 +181,16 @@ def annotated_first(pairs: Sequence[Pair]) -> list[Pair]:
     return sorted(pairs, key=lambda pair: PAIR_ORIGINS.index(pair.pair_origin))
 
 
-def _usable(listed: Sequence[Pair], images: EncodedMedia, sounds: EncodedMedia) -> tuple[list[Pair], list[str]]:
-    """Selects the pairs whose media can be used; also gives a line for each of the others, which is logged."""
+def _usable(
+    listed: Sequence[Pair], images: EncodedMedia, sounds: EncodedMedia
+) -> tuple[list[Pair], list[tuple[Pair, str]]]:
+    """Selects the pairs whose media can be used; also gives the others with the reason, which is logged."""
     pairs, problems = [], []
     for pair in listed:
         found = [images.problems.get(pair.image), sounds.problems.get(pair.sound)]
         if any(found):
-            problems.append(f"{pair.place}: {'; '.join(filter(None, found))}")
-            logger.warning(problems[-1])
+            problems.append((pair, "; ".join(filter(None, found))))
+            logger.warning("%s: %s", pair.place, problems[-1][1])
         else:
             pairs.append(pair)
     return pairs, problems

@@ -42,7 +42,7 @@ def build(
     batch_size: int | None = None,
     trainer: BuildTrainer = BuildTrainer(),  # noqa: B008  # frozen
     media_root: str | None = None,
-    skip_bad: bool | None = None,
+    skip_bad: bool = True,
     **options: Any,  # the parser reads them, and their help, off build_pairs
 ) -> None:
     """Build a data set of pairs, scenes or videos from media.
@@ -72,7 +72,7 @@ def build(
         batch_size: items at once; default: 32 pairs, 16 scenes, 4 videos. With a reader, or for scenes and videos.
         trainer: where it runs, as Lightning's trainer. With a reader, or for scenes and videos.
         media_root: folder that relative paths start from; default: the list's, or the folder.
-        skip_bad: leave out what cannot be used; default: with views no (it is an error then), else yes.
+        skip_bad: leave out what cannot be used, and say why in rejected.csv; else it is an error.
         options: see ``build_pairs``.
     """
     images, sounds = both_encoders(image_encoder, audio_encoder)
@@ -87,14 +87,7 @@ def build(
         }
         _refuse_changed(given)
         report: Any = build_pairs(
-            source,
-            output,
-            images,
-            sounds,
-            media_root=media_root,
-            crop_shape=crop_shape,
-            skip_bad=bool(skip_bad),
-            **options,
+            source, output, images, sounds, media_root=media_root, crop_shape=crop_shape, skip_bad=skip_bad, **options
         )
     else:
         from lightning_ss2a.builders.engine.build import build_media  # imports Lightning, for seconds
@@ -114,7 +107,7 @@ def build(
             batch_size=batch_size,
             most_sources=most_sources,
             crop_shape=crop_shape,
-            skip_bad=skip_bad is not False,
+            skip_bad=skip_bad,
             **_shared(options),
         )
     if report is not None:  # else another process tells

@@ -30,6 +30,29 @@ def sha256_of(*files: Path) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
+def check_sha256(file: Path, wanted: str, model: str, advice: str) -> None:
+    """Checks that a file is the one that an identity without a sha256 stands for.
+
+    Args:
+        file: the weights.
+        wanted: their sha256, hexadecimal.
+        model: what it should hold, for the message.
+        advice: how to get it.
+
+    Raises:
+        InputError: it is another file, or cannot be read.
+    """
+    found = sha256_of(file)
+    if found != wanted:
+        raise InputError(f"{file}: not {model}: its sha256 is {found[:DIGITS]}, needs {wanted[:DIGITS]}; {advice}")
+
+
+def exactly(value: float) -> str:
+    """Writes a number for an identity: as short as may be, but no two numbers alike."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
 def _sha256(file: Path) -> str:
     digest = hashlib.sha256()
     try:

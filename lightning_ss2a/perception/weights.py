@@ -95,6 +95,29 @@ class Described(Protocol):
         """Says what it is and where its files are looked for; loads and downloads nothing."""
 
 
+@runtime_checkable
+class Loadable(Protocol):
+    """A part that loads its network when it is first used, and can be told to do so earlier."""
+
+    def load(self) -> None:
+        """Loads what it runs with.
+
+        Raises:
+            InputError: a package is missing, or a file is missing, damaged or not what it should be.
+        """
+
+
+def load_models(models: Iterable[object]) -> None:
+    """Loads models before they are given anything, so that no medium is blamed for what is wrong with a model.
+
+    Raises:
+        InputError: see :meth:`Loadable.load`.
+    """
+    for model in models:
+        if isinstance(model, Loadable):
+            model.load()
+
+
 def files_at(path: str | None, files: Sequence[str]) -> tuple[str, ...]:
     """Names what to look for: the file that a path names, or looks as if it named; else a folder's or the hub's files.
 

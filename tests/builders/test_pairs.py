@@ -175,9 +175,13 @@ def test_all_bad_rows_are_reported_at_once(media, caplog):
 def test_skip_bad_leaves_out_bad_rows_only(media):
     (media / "1.png").write_bytes(b"hello")
     report = build(media, skip_bad=True)
-    assert len(report.problems) == 1
-    assert "row 3" in report.problems[0]
-    assert str(report).endswith("11 groups, 3 classes; left out 1")
+    assert str(report).endswith("11 groups, 3 classes; 1 rejected (rejected.csv says why)")
+    with (media.parent / "out" / "rejected.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["file"], row["row"]) == ("1.png 1.wav", f"{media}/pairs.csv row 3")
+    assert row["key"].startswith("thing_1-")
+    assert row["reason"].startswith("1.png: not a picture (of no known type)")
+    build(media, skip_bad=True, overwrite=True)
     assert set(read_rows(media.parent / "out")) == {f"thing {row}" for row in range(ROWS) if row != 1}
     assert validate_dataset(media.parent / "out") == []
 
@@ -367,3 +371,14 @@ def test_annotated_rows_come_first_and_others_move_no_group(media):
         rows = len(few["key"])
         assert len(all_rows["key"]) > rows
         assert all((few[name] == all_rows[name][:rows]).all() for name in few)
+
+
+def test_an_encoder_that_cannot_be_loaded_is_no_fault_of_the_media(media: Path, caplog: pytest.LogCaptureFixture):
+    class Broken(MeanColour):
+        def load(self) -> None:
+            raise InputError("weights.bin: damaged")
+
+    options = {"cache": str(media / "cache"), "skip_bad": True}
+    with pytest.raises(InputError, match=r"^weights\.bin: damaged$"):
+        build_pairs(str(media / "pairs.csv"), str(media / "out"), Broken(), Loudness(), **options)
+    assert not caplog.records

@@ -5,6 +5,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
+from lightning_ss2a import perception
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.weights import (
     ModelCard,
@@ -13,6 +14,7 @@ from lightning_ss2a.perception.weights import (
     files_at,
     find_weights,
     joined,
+    load_models,
     obtain_weights,
 )
 
@@ -178,3 +180,22 @@ def test_a_path_with_a_suffix_stands_for_a_file_even_before_it_is_there(tmp_path
     assert files_at(str(tmp_path / "gone"), names) == names
     assert files_at((tmp_path / "weights").as_uri(), names) == ("weights",)
     assert files_at(str(tmp_path / "gone.ckpt"), names) == ("gone.ckpt",)
+
+
+def test_every_model_can_be_loaded_before_it_is_given_anything():
+    at_once = {"EfficientNetLite", "YAMNet"}  # they load when they are made
+    models = {
+        name for name in perception.__all__ if name not in at_once and hasattr(getattr(perception, name), "describe")
+    }
+    assert len(models) == 12
+    assert [name for name in sorted(models) if not hasattr(getattr(perception, name), "load")] == []
+
+
+def test_loading_tells_what_is_wrong():
+    class Damaged:
+        def load(self) -> None:
+            raise InputError("a.bin: damaged")
+
+    load_models([object()])
+    with pytest.raises(InputError, match=r"a\.bin: damaged"):
+        load_models([object(), Damaged()])

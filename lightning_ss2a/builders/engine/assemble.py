@@ -1,9 +1,7 @@
 """Assembles the data set out of the parts: row for row the same, whoever made them and however often it was stopped."""
 
-import csv
-import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,15 @@ import numpy as np
 from lightning_ss2a.builders.engine.module import SEEN, Stack
 from lightning_ss2a.builders.engine.parts import BuildFolder, PerceivedItem
 from lightning_ss2a.builders.listing import Item, Listing, hash_ids, ids_text
+from lightning_ss2a.builders.rejected import REJECTED, csv_text, rejected_csv
 from lightning_ss2a.builders.splits import assign_splits, connected_rows
 from lightning_ss2a.data import PAIR_ORIGINS, FieldSpec, Manifest, ShardWriter
 from lightning_ss2a.data.format.convert import MOST_LOST, group_of
 from lightning_ss2a.files import write_whole
+from lightning_ss2a.perception.detectors.crops import CropShape, shown_as
 
-REJECTED, USED, SOURCES = "rejected.csv", "used_ids.txt", "sources.csv"
-"""Files beside the shards: what is left out and why; keys of the rows; where the sources of each scene are."""
+USED, SOURCES = "used_ids.txt", "sources.csv"
+"""Files beside the shards: keys of the rows; where the sources of each scene are."""
 
 COUNTS = ("groups", "rejected", "missing", "excluded", "repeated", "bare")
 """Numbers of the report that the manifest keeps."""
@@ -41,6 +41,7 @@ class ShardChoices:
         provenance: where the media come from.
         licence: of the media.
         compression: of the shards.
+        crop_shape: of what the image encoder saw.
     """
 
     folds: int
@@ -50,6 +51,7 @@ class ShardChoices:
     provenance: str
     licence: str
     compression: Any
+    crop_shape: CropShape
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class Assembly:
     def rejected_csv(self) -> str:
         """Writes the table of what is left out: file, row, key, reason."""
         rows = ([" ".join(item.files), item.place, item.key, reason] for item, reason in self.problems)
-        return _csv(["file", "row", "key", "reason"], rows)
+        return rejected_csv(rows)
 
     def write(self, output: Path, stack: Stack) -> MediaReport:
         """Writes the data set, with the tables of what is left out and of what is used beside its shards.
@@ -289,10 +291,11 @@ class Assembly:
 
     def _fields(self, stack: Stack) -> dict[str, FieldSpec]:
         image, audio, dtype = stack.image_encoder, stack.audio_encoder, self.choices.dtype
+        sight = shown_as(image.identity, self.choices.crop_shape)
         role = "visual" if self.kind == "videos" else None
-        specs = {SEEN[self.kind]: FieldSpec(image.width, image.identity, dtype, role=role)}
+        specs = {SEEN[self.kind]: FieldSpec(image.width, sight, dtype, role=role)}
         if self.kind == "scenes":
-            specs["sources"] = FieldSpec(image.width, image.identity, dtype, ragged=True)
+            specs["sources"] = FieldSpec(image.width, sight, dtype, ragged=True)
         return specs | {"audio": FieldSpec(audio.width, audio.identity, dtype)}
 
     def _sources_csv(self) -> str:
@@ -303,7 +306,7 @@ class Assembly:
             if item.number in self._used
             for region in item.regions
         )
-        return _csv(["key", "label", "score", "left", "top", "right", "bottom"], rows)
+        return csv_text(["key", "label", "score", "left", "top", "right", "bottom"], rows)
 
 
 def unstorable(fields: Mapping[str, np.ndarray], dtype: str) -> str:
@@ -322,11 +325,3 @@ def unstorable(fields: Mapping[str, np.ndarray], dtype: str) -> str:
 def why_missing(item: Item) -> str:
     """Says that an item's files are not there."""
     return f"missing: {', '.join(item.files)}"
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return table.getvalue()

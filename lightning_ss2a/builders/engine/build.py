@@ -9,7 +9,6 @@ from typing import Literal
 
 from lightning_ss2a import __version__
 from lightning_ss2a.builders.engine.assemble import (
-    REJECTED,
     SOURCES,
     USED,
     Assembly,
@@ -23,6 +22,7 @@ from lightning_ss2a.builders.engine.options import BuildTrainer, MediaKind
 from lightning_ss2a.builders.engine.parts import BuildFolder
 from lightning_ss2a.builders.engine.running import PartsData, make_trainer, perceive
 from lightning_ss2a.builders.listing import Listing
+from lightning_ss2a.builders.rejected import REJECTED
 from lightning_ss2a.data import Manifest
 from lightning_ss2a.data.format.compression import Compression
 from lightning_ss2a.data.format.manifest import MANIFEST
@@ -33,7 +33,7 @@ from lightning_ss2a.files import to_path, write_whole
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.perception.detectors.crops import MOST_SOURCES, CropShape
 from lightning_ss2a.perception.detectors.protocols import PreparingDetector
-from lightning_ss2a.perception.encoders.protocols import PreparingAudioEncoder, PreparingImageEncoder
+from lightning_ss2a.perception.encoders.protocols import PreparingAudioEncoder, PreparingImageEncoder, TextEncoder
 from lightning_ss2a.perception.media.video import VideoReader
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import Described, check_weights
@@ -109,20 +109,19 @@ def build_media(
     check_listing(listing, folds)
     stack = needed_models(stack, kind, listing, trainer.precision)
     place, runner = to_path(output), make_trainer(trainer)
-    choices = ShardChoices(folds, validation_fraction, seed, dtype, provenance, licence, compression)
+    choices = ShardChoices(folds, validation_fraction, seed, dtype, provenance, licence, compression, crop_shape)
     part_items = batch_size or BATCH_SIZES[kind]
     description = {
         "program": f"lightning_ss2a {__version__}",
         "kind": kind,
         "list": fingerprint(listing),
-        **{name: str(model.identity) for name, model in stack.models.items()},
+        **identities(stack),
         "decoder": f"{video_reader.decoder}, {_decoders()}",
         "device": runner.strategy.root_device.type,
         "computing": computing(stack),
         "threads": str(trainer.threads),
         "batch_size": str(part_items),
         "most_sources": str(most_sources),
-        "crop_shape": crop_shape,
         **{name: str(value) for name, value in asdict(choices).items()},
     }
     folder = BuildFolder(place, description)
@@ -140,6 +139,23 @@ def build_media(
         report = assembly.write(place, stack)
         folder.remove()
     return report
+
+
+def identities(stack: Stack) -> dict[str, str]:
+    """Gives the identities of the models, whose files are downloaded for that if need be.
+
+    Raises:
+        InputError: files or packages are missing; names all of them.
+    """
+    found, problems = {}, []
+    for name, model in stack.models.items():
+        try:
+            found[name] = str(model.identity)
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("; ".join(dict.fromkeys(problems)))
+    return found
 
 
 def computing(stack: Stack) -> str:
@@ -175,6 +191,11 @@ def check_listing(listing: Listing, folds: int) -> None:
     if not listing.items:
         first = f", the first: {why_missing(listing.missing[0])}" if listing.missing else ""
         raise InputError(f"no item of the list can be used: the files of {len(listing.missing)} are missing{first}")
+    if all(item.heard is None for item in listing.items):
+        raise InputError(
+            f"none of the {len(listing.items)} items has a sound, the first: {listing.items[0].place}; every row of a "
+            "data set holds one, so that pictures to be given a sound make none"
+        )
     for item in listing.items:
         if item.split is not None and not PLAIN_NAME.fullmatch(item.split):
             raise InputError(f"{item.place}: split {item.split!r} needs a name of letters, digits, '-', '_' and '.'")
@@ -203,6 +224,12 @@ def needed_models(stack: Stack, kind: str, listing: Listing, precision: str | No
         raise InputError(
             f"prior gives embeddings of width {prior.width}, image_encoder of {stack.image_encoder.width}: they are "
             "not of one space"
+        )
+    own: TextEncoder | None = getattr(prior, "text_encoder", None)
+    if text_encoder is not None and own is not None and own.identity != text_encoder.identity:
+        raise InputError(
+            f"text_encoder is {text_encoder.identity}, and the prior reads texts by {own.identity}: name the same for "
+            "both, or none beside the prior's own"
         )
     for model in stack.every_model:
         if precision is not None and hasattr(model, "precision"):

@@ -25,6 +25,7 @@ from lightning_ss2a.perception.encoders.protocols import (
     TextEncoder,
     TextToImagePrior,
 )
+from lightning_ss2a.perception.weights import load_models
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -126,11 +127,16 @@ class PerceptionModule(LightningModule):
         self.model_seconds = 0.0
 
     def on_predict_start(self) -> None:
-        """Brings the models to this process's device."""
+        """Brings the models to this process's device.
+
+        Raises:
+            InputError: one cannot be loaded.
+        """
         torch.set_num_threads(self.threads)
         for model in self.stack.every_model:
             if hasattr(model, "device"):
                 model.device = str(self.device)
+        load_models(self.stack.every_model)
 
     def predict_step(self, batch: PreparedPart | Packed, batch_idx: int) -> Part:
         """Perceives the items of a part.

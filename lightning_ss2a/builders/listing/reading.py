@@ -50,8 +50,9 @@ def list_items(
     chosen = _of_sources(_of_splits(listed, splits, path), sources, path)
     names = read_names(to_path(exclude)) if exclude else ()
     left_out = {reader.key_of(name) for name in names}
-    excluded = [item for item in chosen if item.key in left_out or item.group in left_out]
-    if names and not excluded:
+    named = {item.key for item in listed if item.key in left_out or item.group in left_out}
+    excluded = [item for item in chosen if item.key in named]
+    if names and not named:
         logger.warning("%s: names no item of %s; is it a list for another data set?", exclude, source)
     there, gone = FilesThere(root), {item.key for item in excluded}
     kept = [(item, all(file in there for file in item.files)) for item in chosen if item.key not in gone]

@@ -22,6 +22,14 @@ SHORTEST_SIDE = 16.0
 """Pixels; what is smaller is a blur once it is as large as an encoder's input. The published run drops none."""
 
 
+def shown_as(identity: str, shape: CropShape) -> str:
+    """Names an image encoder together with the shape that it sees pictures in, which changes their embeddings.
+
+    Its own identity stands for ``padded``.
+    """
+    return identity if shape == "padded" else f"{identity}-{shape}"
+
+
 def pick_detections(
     detections: Detections, most: int = MOST_SOURCES, shortest_side: float = SHORTEST_SIDE
 ) -> Detections:

@@ -15,7 +15,7 @@ from lightning_ss2a.perception.detectors.coco import COCO_LABELS
 from lightning_ss2a.perception.detectors.protocols import Detections
 from lightning_ss2a.perception.detectors.suppression import suppress
 from lightning_ss2a.perception.encoders.running import LoadedWhenUsed
-from lightning_ss2a.perception.identity import identify, sha256_of
+from lightning_ss2a.perception.identity import exactly, identify, sha256_of
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights
 
@@ -79,7 +79,9 @@ class NanoDet(LoadedWhenUsed):
         Raises:
             InputError: the file is missing.
         """
-        preparation = f"letterbox{SIDE}-score{self.threshold:g}-iou{self.overlap:g}-most{self.most}-v{VERSION}"
+        preparation = (
+            f"letterbox{SIDE}-score{exactly(self.threshold)}-iou{exactly(self.overlap)}-most{self.most}-v{VERSION}"
+        )
         return identify(MODEL, sha256_of(self._find().location), preparation)
 
     def describe(self) -> ModelCard:
@@ -92,6 +94,10 @@ class NanoDet(LoadedWhenUsed):
             note="80 everyday things of COCO, in photographs; misses small and crowded ones, knows few animals, no "
             "instruments and no tools, and names drawings wrongly",
         )
+
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        _ = self._session
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Finds things in RGB pictures, uint8 [height, width, 3] each, of any size: one result for each picture."""

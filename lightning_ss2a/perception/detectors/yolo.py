@@ -22,7 +22,7 @@ from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.detectors.boxes import PART, batches_of_one_shape, check_thresholds, detections_of
 from lightning_ss2a.perception.detectors.protocols import Detections
 from lightning_ss2a.perception.encoders.running import LoadedWhenUsed, check_batch_size
-from lightning_ss2a.perception.identity import identify
+from lightning_ss2a.perception.identity import exactly, identify
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, obtain_weights
 
@@ -81,10 +81,14 @@ class YOLO(LoadedWhenUsed):
         status = find_weights(PART, self.path, self.repository, FILES)
         return ModelCard(PART, MODEL, "AGPL-3.0 (weights and package)", status, "the 601 classes of Open Images V7")
 
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        _ = self._network
+
     @cached_property
     def identity(self) -> str:
         """Model, weights, size of pictures and thresholds."""
-        choice = f"side{self.image_side}-conf{self.conf:g}-iou{self.iou:g}-most{self.max_det}"
+        choice = f"side{self.image_side}-conf{exactly(self.conf)}-iou{exactly(self.iou)}-most{self.max_det}"
         return identify(MODEL, self._weights.sha256() or "", f"{choice}{'-augment' * self.augment}-v{VERSION}")
 
     @cached_property

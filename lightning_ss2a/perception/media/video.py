@@ -61,12 +61,12 @@ class VideoReader(Protocol):
     """Reads clips of videos.
 
     Attributes:
-        decoder: the decoding library and its version, for manifests: decoders differ.
+        decoder: the decoding library, its version and what else decides about pixels, for manifests: decoders differ.
     """
 
     @property
     def decoder(self) -> str:
-        """The decoding library and its version."""
+        """The decoding library, its version and what else decides about pixels."""
 
     def read(
         self,
@@ -109,7 +109,7 @@ class PyAVReader:
         threads: of the decoder, for one video; 0: as many as there are cores.
 
     Attributes:
-        decoder: PyAV and libavcodec with their versions.
+        decoder: PyAV and libavcodec with their versions, and the longest side.
     """
 
     def __init__(self, longest_side: int = LONGEST_SIDE, threads: int = 1) -> None:
@@ -119,8 +119,8 @@ class PyAVReader:
 
     @property
     def decoder(self) -> str:
-        """PyAV and libavcodec with their versions."""
-        return decoder_name()
+        """PyAV and libavcodec with their versions, and the longest side."""
+        return f"{decoder_name()}, frames of at most {self.longest_side} pixels"
 
     def read(
         self,

@@ -17,7 +17,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextFeatures
 from lightning_ss2a.perception.encoders.running import Precision, autocast, check_batch_size
-from lightning_ss2a.perception.identity import identify
+from lightning_ss2a.perception.identity import exactly, identify
 from lightning_ss2a.perception.packages import media_package
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, find_weights, obtain_weights
 
@@ -77,6 +77,10 @@ class DiffusionPrior:
         status = find_weights(PART, self.path, self.repository, FILES)
         return ModelCard(PART, MODEL, "Apache-2.0", status, "from captions to pictures in CLIP's space")
 
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        _ = self._scheduler, self._unconditional
+
     @cached_property
     def width(self) -> int:
         """Numbers in an embedding, those of the text encoder."""
@@ -85,7 +89,7 @@ class DiffusionPrior:
     @cached_property
     def identity(self) -> str:
         """Model, weights and sampling, and in brackets the text encoder's identity."""
-        sampling = f"steps{self.steps}-guidance{self.guidance:g}-best{self.samples}-seed{self.seed}-v{VERSION}"
+        sampling = f"steps{self.steps}-guidance{exactly(self.guidance)}-best{self.samples}-seed{self.seed}-v{VERSION}"
         return f"{identify(MODEL, self._weights.sha256() or '', sampling)}({self.text_encoder.identity})"
 
     @torch.inference_mode()

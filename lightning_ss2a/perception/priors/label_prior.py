@@ -10,9 +10,9 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.encoders.efficientnet_lite import EfficientNetLite
 from lightning_ss2a.perception.encoders.imagenet_labels import imagenet_labels
 from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextFeatures
-from lightning_ss2a.perception.identity import identify
+from lightning_ss2a.perception.identity import exactly, identify
 from lightning_ss2a.perception.text_labels import LEAST_SIMILARITY, TextLabels
-from lightning_ss2a.perception.weights import ModelCard
+from lightning_ss2a.perception.weights import ModelCard, load_models
 
 PART = "prior"
 MODEL = "imagenet-labels"
@@ -72,7 +72,7 @@ class LabelPrior:
     def identity(self) -> str:
         """Model, weights of the classifier, how texts are translated, and in brackets both encoders' identities."""
         least = self.labels.least_similarity
-        preparation = f"nearest{self.nearest}-temperature{self.temperature:g}-least{least:g}-v{VERSION}"
+        preparation = f"nearest{self.nearest}-temperature{exactly(self.temperature)}-least{exactly(least)}-v{VERSION}"
         model = identify(MODEL, self.image_encoder.weights_sha256, preparation)
         return f"{model}({self.text_encoder.identity}, {self.image_encoder.identity})"
 
@@ -87,6 +87,10 @@ class LabelPrior:
             note="no trained prior: directions of ImageNet's 1000 classes, weighted by how near their names are to the "
             "text; things alone, no scenes, and words that mean two things may take the wrong one",
         )
+
+    def load(self) -> None:
+        """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
+        load_models([self.text_encoder])
 
     @torch.inference_mode()
     def predict(self, features: TextFeatures) -> Tensor:

@@ -13,8 +13,10 @@ from lightning_ss2a.builders.engine import build as build_module
 from lightning_ss2a.builders.engine.options import BuildTrainer
 from lightning_ss2a.builders.listing import Item, Listing
 from lightning_ss2a.data import Manifest
+from lightning_ss2a.data.format.compatibility import load_manifests
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.perception import NanoDet, PyAVReader
 from lightning_ss2a.perception.weights import ModelCard, find_weights
 from tests.builders.engine.engine_examples import (
     CPU,
@@ -213,6 +215,81 @@ def test_an_interrupted_build_says_so_and_goes_on(tmp_path: Path):
     assert ear.encoded == 2
 
 
+class Broken:
+    """What a model is whose file is of the right name, and damaged."""
+
+    def load(self) -> None:
+        raise InputError("weights.bin: damaged")
+
+
+class BrokenEye(Broken, MeanColour):
+    pass
+
+
+class BrokenPrior(Broken, Letters):
+    pass
+
+
+def test_a_model_that_cannot_be_loaded_is_no_fault_of_the_media(tmp_path: Path):
+    items = write_pairs(tmp_path / "media", 6)
+    with pytest.raises(InputError, match=r"^weights\.bin: damaged$"):
+        build(items, tmp_path / "media", stack(image_encoder=BrokenEye()))
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    build(items, tmp_path / "media")
+    assert len(read_rows(tmp_path / "out")) == 6, "whoever mends the file goes on"
+
+
+def test_a_model_that_only_some_items_need_does_not_lose_these(tmp_path: Path):
+    items = write_pairs(tmp_path / "media", 5)
+    items[3] = replace(items[3], picture=None, text="rgb", pair_origin="translated")
+    with pytest.raises(InputError, match=r"^weights\.bin: damaged$"):
+        build(items, tmp_path / "media", stack(prior=BrokenPrior(), text_encoder=Letters()))
+
+
+def test_a_damaged_file_of_a_real_model_is_no_fault_of_the_media(tmp_path: Path):
+    items = write_pairs(tmp_path / "media", 3)
+    (tmp_path / "nanodet.onnx").write_bytes(b"hello")
+    with pytest.raises(InputError, match=r"^\S+/nanodet\.onnx: not an ONNX model"):
+        build(items, tmp_path / "media", stack(detector=NanoDet(path=str(tmp_path))), kind="scenes")
+
+
+def test_all_models_that_cannot_be_named_are_told_at_once(tmp_path: Path):
+    class Eye(MeanColour):
+        @property
+        def identity(self) -> str:
+            raise InputError("eye: cannot be downloaded")
+
+    class Ear(Loudness):
+        @property
+        def identity(self) -> str:
+            raise InputError("ear: cannot be downloaded")
+
+    with pytest.raises(InputError, match=r"^eye: cannot be downloaded; ear: cannot be downloaded$"):
+        build(write_pairs(tmp_path / "media", 3), tmp_path / "media", stack(image_encoder=Eye(), audio_encoder=Ear()))
+
+
+def test_frames_of_another_size_do_not_go_on_with_an_unfinished_build(tmp_path: Path):
+    items = write_pairs(tmp_path / "media", 6)
+    (tmp_path / "media" / "1.png").write_bytes(b"hello")
+    with pytest.raises(InputError, match="cannot be used"):
+        build(items, tmp_path / "media", skip_bad=False)
+    with pytest.raises(InputError, match=r"another decoder \(.*"):
+        build(items, tmp_path / "media", video_reader=PyAVReader(longest_side=64))
+
+
+def test_texts_are_read_by_the_encoder_that_the_prior_knows(tmp_path: Path):
+    class Others(Letters):
+        identity = "other-letters"
+
+    prior = Letters()
+    prior.text_encoder = Letters()
+    items = write_pairs(tmp_path / "media", 3)
+    items[2] = replace(items[2], picture=None, text="rgb", pair_origin="translated")
+    with pytest.raises(InputError, match="text_encoder is other-letters, and the prior reads texts by letters"):
+        build(items, tmp_path / "media", stack(prior=prior, text_encoder=Others()))
+    build(items, tmp_path / "media", stack(prior=prior, text_encoder=Letters()))
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [
@@ -278,6 +355,23 @@ def test_scenes_have_the_sources_that_are_annotated_or_detected(tmp_path: Path):
         "key1,,1.0000,0.25000,0.25000,0.75000,0.75000",
     ]
     assert validate_dataset(tmp_path / "out") == []
+
+
+def test_the_shape_of_pictures_is_part_of_what_made_their_embeddings(tmp_path: Path):
+    folder = tmp_path / "media"
+    items = write_pairs(folder, 3)
+    wide = np.full((20, 80, 3), (0, 255, 0), np.uint8)
+    (folder / "0.png").write_bytes(picture_file(wide))
+    write_video(folder / "0.mkv", [0.0, 0.5, 1.0], sine(900, 1.5, 44_100), frames=lambda _: wide)
+    items.append(replace(items[0], key="video", picture=None, sound=None, video="0.mkv"))
+    for shape, white in (("padded", 0.75), ("stretched", 0.0)):
+        build(items, folder, crop_shape=shape, output=shape)
+        rows = read_rows(tmp_path / shape)
+        for key in ("key0", "video"):
+            np.testing.assert_allclose(rows[key]["visual"], [white, 1, white], atol=0.03)
+    load_manifests([str(tmp_path / "padded")] * 2)
+    with pytest.raises(InputError, match="field 'visual' is 'mean-colour' in the first and 'mean-colour-stretched' in"):
+        load_manifests([str(tmp_path / "padded"), str(tmp_path / "stretched")])
 
 
 def test_videos_have_64_frames_their_times_and_their_own_sound(tmp_path: Path):
@@ -431,6 +525,13 @@ def test_a_list_without_media_is_refused(tmp_path: Path):
     items = write_pairs(tmp_path / "media", 2)
     with pytest.raises(InputError, match=r"no item of the list can be used: the files of 2 are missing, the first"):
         build([], tmp_path / "media", missing=tuple(items))
+
+
+def test_a_list_without_sounds_is_refused_before_anything_is_read(tmp_path: Path):
+    silent = [replace(item, sound=None) for item in write_pairs(tmp_path / "media", 2)]
+    with pytest.raises(InputError, match="none of the 2 items has a sound, the first: list row 0; every row"):
+        build(silent, tmp_path / "media")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_description_does_not_depend_on_where_the_list_is(tmp_path: Path):

@@ -91,6 +91,29 @@ def test_where_nothing_may_be_left_out_the_status_is_2(zoo, tmp_path: Path, caps
     assert run(folder, tmp_path / "out", *options[:2]) == 0, "what was perceived is used"
 
 
+def test_a_folder_of_pairs_with_views_stops_for_nothing_either(zoo, tmp_path: Path, capsys):
+    folder, reasons = zoo
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    kept = {"good.jpg": 0, "cut_off.png": 1, "good.png": 2, "turned_by_exif.jpg": 3}
+    for name, number in kept.items():
+        (pairs / f"{number}{Path(name).suffix}").write_bytes((folder / "pictures" / name).read_bytes())
+        (pairs / f"{number}.wav").write_bytes(sound_file(sine(300 + 50 * number, 1.0)))
+    build = ["shards", "build", str(pairs), str(tmp_path / "out"), "-c", LITE, f"--cache={tmp_path}/cache"]
+    with pytest.raises(SystemExit) as exit_:
+        main([*build, "--skip_bad=false"])
+    assert exit_.value.code == 2
+    with pytest.raises(SystemExit) as exit_:
+        main([*build, "--image_views=2", "--audio_views=2"])
+    assert exit_.value.code == 0
+    words = "3 rows (train 2, validation 1), 3 groups, 1 classes; 1 rejected (rejected.csv says why)"
+    assert words in capsys.readouterr().out
+    with (tmp_path / "out" / "rejected.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["file"] == "1.png 1.wav"
+    assert reasons["pictures/cut_off.png"] in row["reason"]
+
+
 def test_options_without_effect_are_refused(zoo, tmp_path: Path, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["shards", "build", str(zoo[0] / "sounds"), str(tmp_path / "out"), "-c", LITE, "--batch_size=3"])

@@ -97,6 +97,14 @@ def test_an_exclusion_list_that_names_nothing_is_warned_of(folder, caplog):
     assert "names no item of" in caplog.text
 
 
+def test_an_exclusion_list_that_names_other_splits_is_the_right_list(folder, caplog):
+    (folder / "out.txt").write_text("b\n")
+    reader = Given(item("a", split="train"), item("b", split="test"))
+    with caplog.at_level(logging.WARNING):
+        found = list_items(str(folder), reader, exclude=str(folder / "out.txt"), splits=["train"])
+    assert (keys(found.items), found.excluded, caplog.text) == (["a"], (), "")
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
 def test_an_exclusion_list_that_cannot_be_read(folder, content):
     if content:

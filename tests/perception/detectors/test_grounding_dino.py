@@ -275,7 +275,7 @@ def test_a_damaged_file_is_one_line(folder: Path, tmp_path: Path, name: str):
         (tmp_path / file).write_bytes((folder / file).read_bytes())
     (tmp_path / name).write_bytes((folder / name).read_bytes()[:60])
     with pytest.raises(InputError, match="cannot be loaded as a GroundingDino") as error:
-        GroundingDINO(["dog"], str(tmp_path)).detect(pictures())
+        GroundingDINO(["dog"], str(tmp_path)).load()
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -171,7 +171,7 @@ def test_a_damaged_file_is_named_in_one_line(checkpoint: Path, tmp_path: Path, c
     file = tmp_path / "broken.pt"
     file.write_bytes(whole[: len(whole) // 2] if isinstance(content, str) else content)
     with pytest.raises(InputError, match=r"broken.pt: cannot be loaded as a YOLO checkpoint") as error:
-        YOLO(str(file)).detect(pictures())
+        YOLO(str(file)).load()
     assert "\n" not in str(error.value)
 
 

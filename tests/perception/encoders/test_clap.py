@@ -252,7 +252,7 @@ def test_wrong_files_are_one_line(network: Any, laion_file: Path, folder: Path, 
         (tmp_path / "gone.ckpt", "gone.ckpt does not exist; audio_encoder.path must name the file"),
     ):
         with pytest.raises(InputError, match=message) as error:
-            CLAPAudioEncoder(str(path)).encode([np.ones(10, np.float32)])
+            CLAPAudioEncoder(str(path)).load()
         assert "\n" not in str(error.value)
         assert str(error.value).startswith("audio encoder: ") or "not a file of weights" in str(error.value)
 

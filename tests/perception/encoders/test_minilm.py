@@ -133,4 +133,4 @@ def test_a_damaged_file(tmp_path, files, damaged, message):
     (tmp_path / damaged).unlink()
     (tmp_path / damaged).write_bytes(b"hello")
     with pytest.raises(InputError, match=message):
-        MiniLM(path=str(tmp_path)).encode(["a"])
+        MiniLM(path=str(tmp_path)).load()

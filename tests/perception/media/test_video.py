@@ -418,7 +418,7 @@ def test_it_is_a_video_reader_that_names_its_decoder():
     own, protocol = (inspect.signature(kind.read).parameters for kind in (PyAVReader, VideoReader))
     assert own == protocol
     version = ".".join(map(str, av.library_versions["libavcodec"]))
-    assert READER.decoder == f"PyAV {av.__version__}, libavcodec {version}"
+    assert READER.decoder == f"PyAV {av.__version__}, libavcodec {version}, frames of at most 512 pixels"
 
 
 @pytest.mark.parametrize("options", [{"longest_side": 0}, {"threads": -1}])

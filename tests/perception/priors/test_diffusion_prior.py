@@ -227,7 +227,7 @@ def test_a_damaged_file_is_named_in_one_line(clip: ClipText, tmp_path: Path, nam
     file = save(tmp_path, random_prior()) / name
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match=message) as error:
-        DiffusionPrior(clip, str(tmp_path)).predict(clip.features(TEXTS))
+        DiffusionPrior(clip, str(tmp_path)).load()
     assert str(file.parent) in str(error.value)
     assert "\n" not in str(error.value)
 
