@@ -145,7 +145,7 @@ def _generate(module: RemixerModule, batch: Batch, sampling: str, seed: int) -> 
     slots = module.slots(scenes)
     scenes["key"] = list(_frame_keys(batch["key"], frames.shape[1]))
     if sampling == "mean":
-        audio = normalize(module.remixer(*slots.tokens()).mean, dim=-1)
+        audio = normalize(module.mix(slots).mean, dim=-1)
     elif sampling == "draw":
         audio = module.draw(scenes, slots, seed)
     else:

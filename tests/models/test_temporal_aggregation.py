@@ -18,7 +18,7 @@ from lightning_ss2a.models import (
 SMALL = {"width": 8, "num_heads": 2, "head_widths": (9, 7)}
 VARIANTS = {
     "paper": {},
-    "published": {"variant": "published", "expansion": 2, "head_widths": (8,), "input_scaling": False},
+    "published": {"variant": "published", "width": 6, "expansion": 2, "head_widths": (6,), "input_scaling": False},
 }
 SEEDS = [0, 1, 2]
 
@@ -282,6 +282,7 @@ def test_learns_to_take_the_frame_that_comes_first():
         ({"expansion": 0}, "expansion must be at least 1, found 0"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), found 1.0"),
         ({"variant": "x"}, "variant must be one of paper, published, found 'x'"),
+        ({"variant": "published"}, "width must be the audio embeddings' 6 with variant=published, .* found 8"),
     ],
 )
 def test_bad_arguments_are_named(options: dict, message: str):
