@@ -212,7 +212,7 @@ def test_no_frame_one_frame_and_all_frames(variant):
     aggregator = build(**VARIANTS[variant])
     empty = both(aggregator(torch.zeros(2, 0, 6), torch.zeros(2, 0)))
     torch.testing.assert_close(empty[0], empty[1])
-    summary_alone = aggregator.mix(torch.zeros(1, 0, 8), torch.ones(1, 0, dtype=torch.bool))
+    summary_alone = aggregator.mix(torch.zeros(1, 0, aggregator.options.width), torch.ones(1, 0, dtype=torch.bool))
     torch.testing.assert_close(empty[:1], both(summary_alone))
     frame = torch.randn(1, 1, 6)
     torch.testing.assert_close(
