@@ -49,7 +49,9 @@ def export_checkpoint(checkpoint: str, output: str, licence: str | None = None) 
     from lightning_ss2a.training import hub
 
     weights = hub.export_checkpoint(checkpoint, to_path(output), licence)
-    print(f"{output}: {sum(tensor.numel() for tensor in weights.values()):,} numbers; read {hub.CARD} before sharing it")
+    print(
+        f"{output}: {sum(tensor.numel() for tensor in weights.values()):,} numbers; read {hub.CARD} before sharing it"
+    )
 
 
 CHECKPOINT_VERBS: dict[str, Callable[..., int | None]] = {"import": import_checkpoint, "export": export_checkpoint}

@@ -1,6 +1,7 @@
 """How the trainer writes and reads checkpoints."""
 
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,16 @@ def save_untrained(module: LightningModule, path: Path) -> Path:
     Raises:
         OSError: it cannot be written.
     """
-    trainer = Trainer(
-        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False
-    )
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # what devices there are tells nothing here
+    try:
+        trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    finally:
+        logger.setLevel(level)
     trainer.strategy.connect(module)
     use_whole_checkpoints(trainer)
-    trainer.save_checkpoint(path)
+    trainer.save_checkpoint(path, weights_only=False)
     return path
 
 

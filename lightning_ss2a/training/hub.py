@@ -34,7 +34,7 @@ MODULES: dict[str, type[MeasuredModule]] = {
 """Classes that a folder may name."""
 
 SUMMARIES = {
-    "ManifoldModule": "the manifold of sound sources: projectors of what is seen and heard, and a reconstructor of sound",
+    "ManifoldModule": "the manifold of sound sources: projectors of sights and sounds, and a reconstructor of sounds",
     "RemixerModule": "the Sound Source Remixer, with its manifold: a scene's sources to one audio embedding",
     "TemporalAggregationModule": "temporal aggregation: the audio embeddings of a video's frames to one",
     "AudioToVisualModule": "a translator: what a sound looks like, as an embedding",
