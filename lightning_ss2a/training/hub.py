@@ -21,7 +21,7 @@ from lightning_ss2a.checkpoints import architecture_of, check_format, read_check
 from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.files import to_path, whole_folder, write_whole
 from lightning_ss2a.options import dotted
-from lightning_ss2a.training.base import MeasuredModule
+from lightning_ss2a.training.base import INSTANTIATOR, MeasuredModule
 from lightning_ss2a.training.checkpoint_io import save_untrained
 
 WEIGHTS, STATISTICS, OPTIONS, CARD = "model.safetensors", "training_statistics.safetensors", "config.json", "README.md"
@@ -59,6 +59,7 @@ def export_checkpoint(path: str, output: Path, licence: str | None = None) -> di
     checkpoint = read_checkpoint(path, "checkpoint")
     if output.exists():
         raise InputError(f"{output}: is there already; choose another folder")
+    _class_of(checkpoint["hyper_parameters"], f"checkpoint {path}")
     state: dict[str, Tensor] = checkpoint["state_dict"]
     options = {name: checkpoint[name] for name in ("lightning_ss2a", "hyper_parameters")}
     with whole_folder(output) as folder:
@@ -86,9 +87,7 @@ def import_folder(source: str, output: Path) -> Path:
     folder = to_path(source)
     options = read_json_object(str(folder / OPTIONS), "source")
     check_format(options, f"source {folder / OPTIONS}")
-    named = options["hyper_parameters"]["_class_path"]
-    if named not in MODULES:
-        raise InputError(f"source {folder / OPTIONS}: names the class {named!r}, knows {', '.join(MODULES)}")
+    module_class = _class_of(options["hyper_parameters"], f"source {folder / OPTIONS}")
     checkpoint: dict[str, Any] = {"pytorch-lightning_version": "2.6.0"} | options
     checkpoint["state_dict"] = _read_tensors(folder / WEIGHTS)
     if (folder / STATISTICS).is_file():
@@ -97,10 +96,10 @@ def import_folder(source: str, output: Path) -> Path:
     torch.save(checkpoint, content)
     content.seek(0)
     try:
-        module = MODULES[named].load_from_checkpoint(content, map_location="cpu", weights_only=True)
-    except (RuntimeError, TypeError) as error:  # weights or options that the class does not have
+        module = module_class.load_from_checkpoint(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and the parser raise what they like for weights or options of something else
         raise InputError(f"source {folder}: {one_line(error)}") from error
-    return save_untrained(module, output / f"{MODULES[named].__module__.rpartition('.')[2]}.ckpt")
+    return save_untrained(module, output / f"{module_class.__module__.rpartition('.')[2]}.ckpt")
 
 
 def model_card(checkpoint: Mapping[str, Any], licence: str | None) -> str:
@@ -157,6 +156,20 @@ lightning fit -c CONFIG.yaml --ckpt_path checkpoints/FILE.ckpt --data.datasets S
 {"Not stated." if licence is None else f"{licence}."} It is that of the weights; the data that they were trained on and
 the encoders whose embeddings they read have their own.
 """
+
+
+def _class_of(options: Mapping[str, Any], where: str) -> type[MeasuredModule]:
+    """Finds the class that options name; nothing else is imported for them.
+
+    Raises:
+        InputError: it is none of ours, or Lightning would be told to make it by something else.
+    """
+    named = options["_class_path"]
+    if named not in MODULES:
+        raise InputError(f"{where}: names the class {named!r}, knows {', '.join(MODULES)}")
+    if options.get("_instantiator") != INSTANTIATOR:
+        raise InputError(f"{where}: _instantiator must be {INSTANTIATOR}, found {options.get('_instantiator')!r}")
+    return MODULES[named]
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
