@@ -99,7 +99,7 @@ def import_folder(source: str, output: Path) -> Path:
         module = module_class.load_from_checkpoint(content, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and the parser raise what they like for weights or options of something else
         raise InputError(f"source {folder}: {one_line(error)}") from error
-    return save_untrained(module, output / f"{module_class.__module__.rpartition('.')[2]}.ckpt")
+    return save_untrained(module, output / _file_of(module_class))
 
 
 def model_card(checkpoint: Mapping[str, Any], licence: str | None) -> str:
@@ -109,7 +109,8 @@ def model_card(checkpoint: Mapping[str, Any], licence: str | None) -> str:
         checkpoint: what its file holds.
         licence: of the weights; None: not stated.
     """
-    stage = checkpoint["hyper_parameters"]["_class_path"].rpartition(".")[2]
+    named = checkpoint["hyper_parameters"]["_class_path"]
+    stage, file = MODULES[named].__name__, f"checkpoints/{_file_of(MODULES[named])}"
     front: dict[str, Any] = {
         "library_name": "lightning_ss2a",
         "tags": ["audio-generation", "sound-source-aware", "pytorch-lightning", "arxiv:2411.15447"],
@@ -126,8 +127,8 @@ def model_card(checkpoint: Mapping[str, Any], licence: str | None) -> str:
 
 # {stage}
 
-{numbers:,} numbers of `lightning_ss2a`: {SUMMARIES[stage]} (SS2A,
-[*Gotta Hear Them All*](https://arxiv.org/abs/2411.15447)).
+{numbers:,} numbers of `lightning_ss2a`: {SUMMARIES[stage]}.
+The method is SS2A ([*Gotta Hear Them All*](https://arxiv.org/abs/2411.15447)).
 
 | file | holds |
 |---|---|
@@ -141,8 +142,8 @@ Make a checkpoint of the downloaded folder, then measure it, or train it further
 
 ```
 ss2a checkpoint import FOLDER --output checkpoints
-lightning test -c CONFIG.yaml --ckpt_path checkpoints/FILE.ckpt --data.datasets SHARDS
-lightning fit -c CONFIG.yaml --ckpt_path checkpoints/FILE.ckpt --data.datasets SHARDS
+lightning test -c CONFIG.yaml --ckpt_path {file} --data.datasets SHARDS
+lightning fit -c CONFIG.yaml --ckpt_path {file} --data.datasets SHARDS
 ```
 
 ## Architecture
@@ -156,6 +157,11 @@ lightning fit -c CONFIG.yaml --ckpt_path checkpoints/FILE.ckpt --data.datasets S
 {"Not stated." if licence is None else f"{licence}."} It is that of the weights; the data that they were trained on and
 the encoders whose embeddings they read have their own.
 """
+
+
+def _file_of(module_class: type[MeasuredModule]) -> str:
+    """Names a stage's checkpoint, such as ``manifold.ckpt``."""
+    return f"{module_class.__module__.rpartition('.')[2]}.ckpt"
 
 
 def _class_of(options: Mapping[str, Any], where: str) -> type[MeasuredModule]:
