@@ -2,8 +2,9 @@
 
 import hashlib
 import io
+import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,22 +76,62 @@ def read_undamaged(path: str, option: str, mmap: bool = False) -> dict[str, Any]
     return _undamaged(checkpoint_source(path, option), f"{option} {path}", mmap)
 
 
+def read_torch_file(path: str, option: str, keys: Collection[str] = (), what: str = "a file of torch.save") -> Any:
+    """What ``torch.save`` has written to a file of others, on the CPU; nothing is unpickled.
+
+    Args:
+        path: the file, or a URL that fsspec opens.
+        option: what named it, for messages.
+        keys: what it must have.
+        what: it is, for messages.
+
+    Raises:
+        InputError: there is no such file, it is no such file, or it is damaged.
+    """
+    return _content(checkpoint_source(path, option), f"{option} {path}", keys, what, mmap=True)
+
+
+def read_json_object(path: str, option: str) -> dict[str, Any]:
+    """What a JSON file beside weights holds.
+
+    Args:
+        path: the file, or a URL that fsspec opens.
+        option: what named it, for messages.
+
+    Raises:
+        InputError: there is no such file, or it is no JSON object.
+    """
+    source = checkpoint_source(path, option)
+    try:
+        content = json.loads(source.getvalue() if isinstance(source, io.BytesIO) else source.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{option} {path}: not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{option} {path}: needs a JSON object, found a {type(content).__name__}")
+    return content
+
+
 def _undamaged(source: Path | io.BytesIO, where: str, mmap: bool) -> dict[str, Any]:
+    return _content(source, where, ("state_dict",), "a checkpoint of Lightning", mmap)
+
+
+def _content(source: Path | io.BytesIO, where: str, keys: Collection[str], what: str, mmap: bool) -> Any:
     try:
         with zipfile.ZipFile(source) as archive:
             damaged = archive.testzip()
         if isinstance(source, io.BytesIO):
             source.seek(0)
-        checkpoint = torch.load(source, map_location="cpu", weights_only=True, mmap=mmap and isinstance(source, Path))
-        checkpoint["state_dict"]
+        content = torch.load(source, map_location="cpu", weights_only=True, mmap=mmap and isinstance(source, Path))
+        for key in keys:
+            content[key]
     except Exception as error:  # zipfile and torch.load raise whatever the bytes make them do
         raise InputError(
-            f"{where}: not a checkpoint of Lightning, or a damaged one, or one that holds more than tensors and plain "
-            "values, which is never unpickled"
+            f"{where}: not {what}, or a damaged one, or one that holds more than tensors and plain values, which is "
+            "never unpickled"
         ) from error
     if damaged is not None:
         raise InputError(f"{where}: damaged, the checksum of {damaged!r} in it does not fit; use another, or a copy")
-    return checkpoint
+    return content
 
 
 def checkpoint_source(path: str, option: str) -> Path | io.BytesIO:

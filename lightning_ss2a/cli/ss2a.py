@@ -6,13 +6,19 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from lightning_ss2a.cli.arguments import files_first
+from lightning_ss2a.cli.checkpoint import CHECKPOINT_VERBS, import_checkpoint
 from lightning_ss2a.cli.errors import explain, run_reporting_errors
 from lightning_ss2a.cli.models import MODEL_VERBS, list_models
 from lightning_ss2a.cli.shards import SHARD_VERBS, Verb
 from lightning_ss2a.cli.sweep import sweep
 from lightning_ss2a.errors import InputError
 
-VERBS: dict[str, Verb | dict[str, Verb]] = {"shards": SHARD_VERBS, "models": MODEL_VERBS, "sweep": sweep}
+VERBS: dict[str, Verb | dict[str, Verb]] = {
+    "shards": SHARD_VERBS,
+    "models": MODEL_VERBS,
+    "checkpoint": CHECKPOINT_VERBS,
+    "sweep": sweep,
+}
 """Verbs, and verbs by noun."""
 
 FLAGS: dict[Verb, dict[str, str]] = {
@@ -23,10 +29,14 @@ FLAGS: dict[Verb, dict[str, str]] = {
 SUMMARIES = {
     "shards": "Data sets of embeddings: build, compose, pack, simulate, inspect, validate.",
     "models": "Models that perceive: which there are, and where their weights are.",
+    "checkpoint": "Checkpoints: from the authors' released weights, to a model hub and back.",
 }
 
-READERS: set[Verb] = {list_models}
-"""Verbs that are given their configuration files, instead of the options in these."""
+READERS: dict[Verb, str] = {
+    list_models: "YAML file of a stack; several may be.",
+    import_checkpoint: "The authors' ssv2a.json; not for a folder.",
+}
+"""Verbs that are given their configuration files, instead of the options in these, and what the files are."""
 
 
 def build_parser() -> ArgumentParser:
@@ -52,7 +62,7 @@ def _verb_parser(function: Verb) -> ArgumentParser:
     flags = FLAGS.get(function, {})
     skipped: set[str | int] = {*flags, "config"}
     if function in READERS:
-        parser.add_argument("-c", "--config", action="append", type=str, help="YAML file of a stack; several may be.")
+        parser.add_argument("-c", "--config", action="append", type=str, help=READERS[function])
     else:
         parser.add_argument("-c", "--config", action="config", help="YAML file with these options.")
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped)
@@ -72,7 +82,7 @@ def run(arguments: list[str]) -> int | None:
         InputError: arguments or input are wrong.
     """
     parser = build_parser()
-    arguments = files_first(arguments, {*VERBS, *SHARD_VERBS, *MODEL_VERBS})
+    arguments = files_first(arguments, {*VERBS, *SHARD_VERBS, *MODEL_VERBS, *CHECKPOINT_VERBS})
     try:
         options = parser.parse_args(arguments)
     except ArgumentError as error:

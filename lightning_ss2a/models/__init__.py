@@ -4,6 +4,7 @@ from lightning_ss2a.models.audio_to_visual import AudioToVisual, AudioToVisualOp
 from lightning_ss2a.models.cycle_mix import CycleMixOptions, CycleMixResult, cycle_mix
 from lightning_ss2a.models.layers.efficient_attention import AttentionBlock, EfficientAttention
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
+from lightning_ss2a.models.layers.published_mlp import PublishedMLP
 from lightning_ss2a.models.layers.residual_mlp import ResidualMLP
 from lightning_ss2a.models.layers.variational_mlp import VariationalMLP
 from lightning_ss2a.models.manifold import Manifold, ManifoldOptions
@@ -36,6 +37,7 @@ __all__ = [
     "LinearAggregator",
     "Manifold",
     "ManifoldOptions",
+    "PublishedMLP",
     "RegressionMapper",
     "RegressionMapperOptions",
     "Remixer",

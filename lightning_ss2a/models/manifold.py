@@ -9,7 +9,6 @@ from typing import get_args
 
 from torch import Tensor, nn
 
-from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
 from lightning_ss2a.models.layers.temperature import bounded_temperature, initial_log_temperature
 from lightning_ss2a.models.layers.variational_mlp import Variant, VariationalMLP
@@ -25,9 +24,10 @@ class ManifoldOptions:
         projector_widths: layers of both projectors.
         reconstructor_widths: layers of the reconstructor.
         dropout: probability of zeroing a unit, in [0, 1).
-        input_scaling: bring each network's inputs to unit variance (see ``VariationalMLP``).
+        input_scaling: bring each network's inputs to unit variance (see ``VariationalMLP``); false takes them as they
+            are, as the released weights want it.
         initial_log_variance: log-variance of every output before training.
-        variant: block of the MLPs, see ``VariationalMLP``; ``published`` is not available yet.
+        variant: trunk of the MLPs, see ``VariationalMLP``.
     """
 
     width: int = 768
@@ -44,8 +44,6 @@ class ManifoldOptions:
         check.widths(projector_widths=self.projector_widths, reconstructor_widths=self.reconstructor_widths)
         check.probability(dropout=self.dropout)
         check.one_of(get_args(Variant), variant=self.variant)
-        if self.variant == "published":
-            raise InputError("model.manifold.variant: published is not available yet, use paper")
 
     def architecture(self) -> "ManifoldOptions":
         """Returns the same, without what has no part in trained weights."""
@@ -67,7 +65,7 @@ class Manifold(nn.Module):
         options: architecture; by default the published one.
 
     Raises:
-        ValueError: If a width is not positive, or the options' ``variant`` is not available.
+        ValueError: If a width is not positive, or the options' ``variant`` is unknown.
 
     Example:
         >>> import torch
@@ -83,8 +81,9 @@ class Manifold(nn.Module):
         super().__init__()
         self.visual_width, self.audio_width, self.options = visual_width, audio_width, options
         shared = (options.dropout, options.input_scaling, options.initial_log_variance, options.variant)
-        self.visual_projector = VariationalMLP(visual_width, options.projector_widths, options.width, *shared)
-        self.audio_projector = VariationalMLP(audio_width, options.projector_widths, options.width, *shared)
+        projector = (options.projector_widths, options.width, *shared)
+        self.visual_projector = VariationalMLP(visual_width, *projector, input_bias=False)
+        self.audio_projector = VariationalMLP(audio_width, *projector, input_bias=False)
         self.audio_reconstructor = VariationalMLP(options.width, options.reconstructor_widths, audio_width, *shared)
         self.log_temperature = initial_log_temperature()
 

@@ -30,7 +30,8 @@ class RemixerOptions(ReadoutOptions):
         conditions: parts of the tokens that are used (Table 3); the other part is zero. A trained Remixer's may be
             changed too: ``remixer.options = replace(remixer.options, conditions="manifold")``.
         mask_padding: leave invalid slots out of attention. False, as published: scenes are padded to ``max_slots``
-            with zero slots, and all of them are attended to.
+            with zero slots, and all of them are attended to; ``RemixerModule`` gives these the e that published
+            scenes of pictures have there, υ(0) (see ``source_slots.fill_slots``).
         max_slots: slots that a scene may have, that of the global embedding included.
     """
 

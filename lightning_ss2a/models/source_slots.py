@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_ss2a.models.layers.embeddings import mean_direction
@@ -80,6 +81,55 @@ def join_slots(parts: Sequence[SourceSlots]) -> SourceSlots:
     visual = torch.cat([part.visual for part in parts], dim=1)
     valid = torch.cat([part.valid for part in parts], dim=1)
     return SourceSlots(cmss, visual, valid, torch.cat([part.weight for part in parts], dim=1))
+
+
+def fill_slots(
+    slots: SourceSlots, count: int, project_visual: Callable[[Tensor], DiagonalGaussian], weight: float = 1.0
+) -> SourceSlots:
+    """Makes slots without a source slots of nothing, which are attended to, as the released weights know them.
+
+    A slot of nothing has v = 0 and e = υ(0). They are appended to scenes of fewer slots than ``count``, too.
+
+    Args:
+        slots: of B scenes.
+        count: slots that every scene has afterwards, or more if it had more.
+        project_visual: υ, such as ``manifold.project_visual``; ``zero_projection`` for composed sources.
+        weight: of a slot of nothing in Cycle Mix's score.
+
+    Returns:
+        The slots, all of them valid.
+    """
+    missing = max(0, count - slots.valid.shape[1])
+    there, weights = F.pad(slots.valid, (0, missing)), F.pad(slots.weight, (0, missing))
+    visual = F.pad(slots.visual, (0, 0, 0, missing)).masked_fill(~there.unsqueeze(-1), 0)
+    nothing = project_visual(torch.zeros_like(visual[:1, :1]))
+    mean, log_variance = (
+        torch.where(there.unsqueeze(-1), F.pad(moment, (0, 0, 0, missing)), of_nothing)
+        for moment, of_nothing in (
+            (slots.cmss.mean, nothing.mean),
+            (slots.cmss.log_variance, nothing.log_variance),
+        )
+    )
+    return SourceSlots(
+        DiagonalGaussian(mean, log_variance), visual, torch.ones_like(there), weights.masked_fill(~there, weight)
+    )
+
+
+def zero_projection(width: int) -> Callable[[Tensor], DiagonalGaussian]:
+    """Makes what stands for υ where sources are composed by hand, so that slots of nothing have e = 0 without noise.
+
+    So the published code leaves them in scenes of pictures, texts and sounds; its first slot, that of the whole
+    picture, is one of them.
+
+    Args:
+        width: M.
+    """
+
+    def project(visual: Tensor) -> DiagonalGaussian:
+        zero = visual.new_zeros(*visual.shape[:-1], width)
+        return DiagonalGaussian(zero, torch.full_like(zero, -torch.inf))
+
+    return project
 
 
 def mean_of_sources(slots: SourceSlots, manifold: Manifold) -> Tensor:

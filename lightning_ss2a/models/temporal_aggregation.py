@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.layers.attentive_readout import AttentiveReadout, ReadoutOptions
 from lightning_ss2a.models.layers.embeddings import check_sizes, unit_variance
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
@@ -93,6 +94,14 @@ class TemporalAggregatorOptions(ReadoutOptions):
 
     GROUP: ClassVar = "model.aggregator"
 
+    def check_width(self, audio_width: int) -> None:
+        """Raises InputError for a width that ``published``, which has no input layer, cannot have."""
+        if self.variant == "published" and self.width != audio_width:
+            raise InputError(
+                f"{self.GROUP}.width must be the audio embeddings' {audio_width} with variant=published, which has no "
+                f"input layer, found {self.width}"
+            )
+
 
 class TemporalAggregator(AttentiveReadout):
     """Self-attention over a video's frames, each with its position in time, read out by [cls] and two heads.
@@ -100,12 +109,11 @@ class TemporalAggregator(AttentiveReadout):
     A frame's place is its timestamp (see ``frame_positions``): frames shuffled together with their timestamps change
     nothing. A video without frames is no error: it is aggregated from [cls] alone.
 
-    ``published`` takes from the released weights: the blocks, a summary token for each head, waves over 2 * 1024 in the
-    place of 1024, and positions from 0 that count the two summary tokens as 0 and 1, so that frame t of 1..T stands at
-    t + 1. The defaults of other options stay the paper's: the weights have ``expansion=2``, ``head_widths=(D,)``. Open
-    is what we know no source for: whether frames are scaled (``input_scaling``), and whether the encoding is added
-    before the Linear, as here, or after it. An encoding of the summary tokens would be a constant added to what is
-    learned, so it is left to them.
+    ``published`` takes from the released weights: no input layer, so that D = A; the blocks; a summary token for each
+    head; waves over 2 * 1024 in the place of 1024; and positions from 0 that count the two summary tokens as 0 and 1,
+    so that frame t of 1..T stands at t + 1. The encoding of the summary tokens is a constant added to what is learned,
+    so it is left to them. The defaults of other options stay the paper's: the weights have ``expansion=2``,
+    ``head_widths=(D,)`` and ``input_scaling=False``.
 
     Args:
         audio_width: A, width of a frame's and of the video's embedding (512 for CLAP).
@@ -118,6 +126,7 @@ class TemporalAggregator(AttentiveReadout):
 
     Raises:
         ValueError: If a number is not positive.
+        InputError: If ``published`` has another width than the embeddings.
 
     Example:
         >>> import torch
@@ -135,7 +144,10 @@ class TemporalAggregator(AttentiveReadout):
         num_frames: int = NUM_FRAMES,
     ) -> None:
         check_sizes(num_frames=num_frames)
+        options.check_width(audio_width)
         super().__init__(audio_width, audio_width, options)
+        if options.variant == "published":
+            self.input = nn.Identity()
         self.options, self.num_frames = options, num_frames
         self.encodes_time = True
         self.first_position, self.resolution = (1, RESOLUTION) if options.variant == "paper" else (2, 2 * RESOLUTION)

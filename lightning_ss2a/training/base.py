@@ -48,6 +48,9 @@ from lightning_ss2a.training.validation.container import EpochMetrics
 from lightning_ss2a.training.validation.measuring import MeasuringOptions
 from lightning_ss2a.training.validation.targets import Targets
 
+INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
+"""What makes a module from a checkpoint's options; it is in every checkpoint."""
+
 
 class MeasuredModule(LightningModule):
     """A module whose options travel in its checkpoints, with validation and test beside baselines.
@@ -81,7 +84,7 @@ class MeasuredModule(LightningModule):
         # With this instantiator Lightning parses the plain values of a checkpoint, and groups are dataclasses again.
         made_by = {
             "_class_path": f"{type(self).__module__}.{type(self).__qualname__}",
-            "_instantiator": "lightning.pytorch.cli.instantiate_module",
+            "_instantiator": INSTANTIATOR,
         }
         options = {name: plain(value) for name, value in arguments.items() if name not in ("self", "__class__")}
         self.save_hyperparameters(options | made_by)

@@ -1,14 +1,16 @@
 """How the trainer writes and reads checkpoints."""
 
 import io
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import fsspec
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from lightning_ss2a.checkpoints import read_undamaged
 from lightning_ss2a.files import WholeFile, is_local, to_path
@@ -48,6 +50,32 @@ class WholeCheckpointIO(TorchCheckpointIO):
             InputError: there is none, it is damaged, or holds what only unpickling could read.
         """
         return read_undamaged(str(path), "checkpoint")
+
+
+def save_untrained(module: LightningModule, path: Path) -> Path:
+    """Saves a module as a run would before its first step, so that it can be measured, and trained from there.
+
+    Args:
+        module: with its weights.
+        path: the checkpoint; its folder is made if it is not there.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # what devices there are tells nothing here
+    try:
+        trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    finally:
+        logger.setLevel(level)
+    trainer.strategy.connect(module)
+    use_whole_checkpoints(trainer)
+    trainer.save_checkpoint(path, weights_only=False)
+    return path
 
 
 def use_whole_checkpoints(trainer: Trainer) -> None:

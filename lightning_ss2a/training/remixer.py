@@ -25,7 +25,7 @@ from lightning_ss2a.models import (
     cycle_mix,
 )
 from lightning_ss2a.models.layers.keyed_noise import keyed_draw
-from lightning_ss2a.models.source_slots import SourceSlots, join_slots, mean_of_sources, visual_slots
+from lightning_ss2a.models.source_slots import SourceSlots, fill_slots, join_slots, mean_of_sources, visual_slots
 from lightning_ss2a.options import OptionCheck, plain
 from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.checks import warn_without_effect
@@ -222,7 +222,7 @@ class RemixerModule(StageModule, MixesScenes):
         slots = self.slots(batch)
         if self.change_training_slots is not None:
             slots = self.change_training_slots(batch, slots)
-        e, v, valid = slots.tokens(draws=int(self.source_embedding == "sample"))
+        e, v, valid = self.filled(slots).tokens(draws=int(self.source_embedding == "sample"))
         return {"e": e, "v": v, "valid": valid, "audio": batch["audio"]}
 
     def terms(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -251,6 +251,17 @@ class RemixerModule(StageModule, MixesScenes):
             global_visual = batch["global_visual"].unsqueeze(1)
             parts.insert(0, visual_slots(global_visual, there, self._project("global_visual"), weight=0.0))
         return join_slots(parts)
+
+    def filled(self, slots: SourceSlots) -> SourceSlots:
+        """Returns the slots as the Remixer takes them: with ``mask_padding=False`` those without a source hold υ(0).
+
+        They are no sources, and count in Cycle Mix's score by the published standard deviation alone.
+        """
+        options = self.remixer.options
+        if options.mask_padding:
+            return slots
+        weight = float(self.cycle_mix.score == "std")
+        return fill_slots(slots, options.max_slots, self._project_visual, weight)
 
     def _project(self, field: str) -> Callable[[Tensor], DiagonalGaussian]:
         """Finds υ for the embeddings of a field: looked up while fitting, where each row has one embedding."""
@@ -290,11 +301,12 @@ class RemixerModule(StageModule, MixesScenes):
         if len(targets) == 0:
             return {}
         slots = self.slots(batch)
-        tokens = slots.tokens()
+        tokens = self.filled(slots).tokens()
         mixed = self.remixer(*tokens)
         draws = [keyed_draw(mixed, seed, batch["key"]) for seed in (0, 1)]
         predictions = {OWN: mixed.mean, "draw": draws[0]}
-        shown = {"attention": self.remixer.attention_weights(*tokens)}
+        attention = self.remixer.attention_weights(*tokens)[:, : slots.valid.shape[1]]
+        shown = {"attention": attention.masked_fill(~slots.valid, 0)}
         if self.validate_cycle_mix:
             result = self.mix_in_cycles(batch, slots)
             predictions["cycle_mix"], shown["history"] = result.embedding, result.history
@@ -319,11 +331,15 @@ class RemixerModule(StageModule, MixesScenes):
             return self.mix_in_cycles(batch, slots, prediction.seed).embedding
         if prediction.sampling == "draw":
             return self.draw(batch, slots, prediction.seed)
-        return normalize(self.remixer(*slots.tokens()).mean.float(), dim=-1)
+        return normalize(self.mix(slots).mean.float(), dim=-1)
+
+    def mix(self, slots: SourceSlots) -> DiagonalGaussian:
+        """Mixes scenes of an evaluation batch: the Gaussian of their audio embeddings, [B, A], from the means of e."""
+        return self.remixer(*self.filled(slots).tokens())
 
     def draw(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> Tensor:
         """Draws once for each scene of an evaluation batch, unit vectors [B, A]; arguments of :meth:`mix_in_cycles`."""
-        return keyed_draw(self.remixer(*slots.tokens()), seed, batch["key"])
+        return keyed_draw(self.mix(slots), seed, batch["key"])
 
     def mix_in_cycles(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> CycleMixResult:
         """Mixes the scenes of an evaluation batch by Algorithm 1, with the options ``cycle_mix``.
@@ -333,14 +349,15 @@ class RemixerModule(StageModule, MixesScenes):
             slots: of the batch.
             seed: changes the noise of all scenes.
         """
+        filled = self.filled(slots)
         return cycle_mix(
             self.remixer,
             self.manifold.eval(),
-            *slots.tokens(),
+            *filled.tokens(),
             batch["key"],
             options=self.cycle_mix,
             seed=seed,
-            slot_weights=slots.weight,
+            slot_weights=filled.weight,
         )
 
 

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.models import AudioToVisual, AudioToVisualOptions, DiagonalGaussian, Manifold, ManifoldOptions
-from lightning_ss2a.models.source_slots import SourceSlots, audio_slots, join_slots, mean_of_sources, visual_slots
+from lightning_ss2a.models.source_slots import (
+    SourceSlots,
+    audio_slots,
+    fill_slots,
+    join_slots,
+    mean_of_sources,
+    visual_slots,
+    zero_projection,
+)
 
 VISUAL, AUDIO, MANIFOLD = 5, 4, 6
 
@@ -119,3 +127,22 @@ def test_what_stands_in_empty_slots_does_not_matter():
     spoiled = DiagonalGaussian(slots.cmss.mean.masked_fill(empty, torch.nan), slots.cmss.log_variance)
     other = SourceSlots(spoiled, slots.visual.masked_fill(empty, torch.nan), slots.valid, slots.weight)
     assert torch.equal(mean_of_sources(other, manifold), mean_of_sources(slots, manifold))
+
+
+def test_slots_without_a_source_are_filled_with_nothing():
+    manifold = make_manifold()
+    slots = join_slots(some_slots(manifold))
+    filled = fill_slots(slots, 8, manifold.project_visual, weight=0.5)
+    nothing = manifold.project_visual(torch.zeros(VISUAL, dtype=torch.double))
+    there = torch.nn.functional.pad(slots.valid, (0, 2))
+    assert filled.valid.all()
+    assert filled.valid.shape == (2, 8)
+    torch.testing.assert_close(filled.cmss.mean[there], slots.cmss.mean[slots.valid])
+    torch.testing.assert_close(filled.cmss.log_variance[there], slots.cmss.log_variance[slots.valid])
+    torch.testing.assert_close(filled.cmss.mean[~there], nothing.mean.expand(7, -1))
+    torch.testing.assert_close(filled.cmss.log_variance[~there], nothing.log_variance.expand(7, -1))
+    assert not filled.visual[~there].any()
+    assert filled.weight.tolist()[1] == [0.0, 1.0, 0.5, 0.5, 1.0, 1.0, 0.5, 0.5]
+    assert fill_slots(slots, 3, manifold.project_visual).valid.shape == (2, 6)
+    composed = fill_slots(slots, 8, zero_projection(MANIFOLD))
+    assert not composed.cmss.sample(3)[~there].any(), "e = 0, without noise"

@@ -18,7 +18,7 @@ from lightning_ss2a.models import (
 SMALL = {"width": 8, "num_heads": 2, "head_widths": (9, 7)}
 VARIANTS = {
     "paper": {},
-    "published": {"variant": "published", "expansion": 2, "head_widths": (8,), "input_scaling": False},
+    "published": {"variant": "published", "width": 6, "expansion": 2, "head_widths": (6,), "input_scaling": False},
 }
 SEEDS = [0, 1, 2]
 
@@ -212,7 +212,7 @@ def test_no_frame_one_frame_and_all_frames(variant):
     aggregator = build(**VARIANTS[variant])
     empty = both(aggregator(torch.zeros(2, 0, 6), torch.zeros(2, 0)))
     torch.testing.assert_close(empty[0], empty[1])
-    summary_alone = aggregator.mix(torch.zeros(1, 0, 8), torch.ones(1, 0, dtype=torch.bool))
+    summary_alone = aggregator.mix(torch.zeros(1, 0, aggregator.options.width), torch.ones(1, 0, dtype=torch.bool))
     torch.testing.assert_close(empty[:1], both(summary_alone))
     frame = torch.randn(1, 1, 6)
     torch.testing.assert_close(
@@ -282,6 +282,7 @@ def test_learns_to_take_the_frame_that_comes_first():
         ({"expansion": 0}, "expansion must be at least 1, found 0"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), found 1.0"),
         ({"variant": "x"}, "variant must be one of paper, published, found 'x'"),
+        ({"variant": "published"}, "width must be the audio embeddings' 6 with variant=published, .* found 8"),
     ],
 )
 def test_bad_arguments_are_named(options: dict, message: str):

@@ -524,7 +524,7 @@ def test_sharded_strategies_are_refused(strategy: type):
         ({"ccmr_alpha": -0.1}, "model.contrastive.ccmr_alpha must be at least 0"),
         ({"chunk_size": 0}, "model.contrastive.chunk_size must be at least 1"),
         ({"dropout": 1.0}, "model.manifold.dropout must be"),
-        ({"variant": "published"}, "not available yet"),
+        ({"variant": "x"}, "model.manifold.variant must be one of paper, published, found 'x'"),
     ],
 )
 def test_bad_hyperparameters_are_named(options: dict, message: str):

@@ -59,9 +59,9 @@ def mean_cosine(predicted: np.ndarray, true: np.ndarray) -> float:
 
 
 @SEEDS
-@pytest.mark.parametrize("variant", ["paper", "published"])
-def test_losses_are_equation_10(seed: int, variant: str):
-    module = make_aggregation(seed, kl_weight=0.03, variant=variant, **DETERMINISTIC)
+@pytest.mark.parametrize("options", [{}, {"variant": "published", "width": AUDIO_WIDTH}])
+def test_losses_are_equation_10(seed: int, options: dict):
+    module = make_aggregation(seed, kl_weight=0.03, **options, **DETERMINISTIC)
     torch.nn.init.normal_(module.aggregator.log_variance_head[-1].weight)
     batch = make_batch(seed)
     cosines, divergences = [], []
@@ -141,7 +141,9 @@ def test_numbers_are_those_of_direct_calls(dataset: str, tmp_path: Path, aggrega
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("options", [{}, {"variant": "published", "expansion": 2}, {"flavour": "linear"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"variant": "published", "width": AUDIO_WIDTH, "expansion": 2}, {"flavour": "linear"}]
+)
 def test_it_learns(dataset: str, tmp_path: Path, seed: int, options: dict):
     module = make_aggregation(seed, learning_rate=5e-3, **options)
     recorder = fit(module, dataset, tmp_path, max_epochs=12, check_val_every_n_epoch=12, limit_val_batches=5)[1]

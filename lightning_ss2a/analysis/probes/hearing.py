@@ -123,7 +123,7 @@ class TranslatorAgreement(TranslatorProbe):
             **manifold_predictions(slots, cmss, module.manifold),
             **untrained_predictions(targets, module.statistics),
         }
-        predictions = {"": module.remixer(*slots.tokens()).mean, "/draw": module.draw(scenes, slots)}
+        predictions = {"": module.mix(slots).mean, "/draw": module.draw(scenes, slots)}
         predictions |= {baseline_metric("", name): predicted for name, predicted in baselines.items()}
         translators: dict[str, Callable[[Tensor], Tensor]] = {
             "scenes_ridge": module.statistics.translate_audio,
@@ -183,14 +183,14 @@ def sensitivities(
         judge: its translator and its ridge regression give v.
     """
     before = model.slots(scenes)
-    mixed = model.remixer(*before.tokens()).mean
+    mixed = model.mix(before).mean
     toward: dict[str, list[Tensor]] = defaultdict(list)
     moved: dict[str, list[Tensor]] = defaultdict(list)
     for column in added.T:
         visual, audio = pairs["visual"][column].unsqueeze(1), pairs["audio"][column].unsqueeze(1)
         own = audio.squeeze(1)
         for way, slots in _ways(model.manifold, visual, audio, judge).items():
-            after = model.remixer(*join_slots([before, slots]).tokens()).mean
+            after = model.mix(join_slots([before, slots])).mean
             cosine = torch.cosine_similarity
             toward[way].append(cosine(after, own) - cosine(mixed, own))
             moved[way].append(1 - cosine(after, mixed))

@@ -16,6 +16,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.layers.efficient_attention import AttentionBlock
 from lightning_ss2a.models.layers.embeddings import check_sizes
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
+from lightning_ss2a.models.layers.published_mlp import normalized_layer
 from lightning_ss2a.models.layers.variational_mlp import Variant
 from lightning_ss2a.options import OptionCheck
 
@@ -90,7 +91,7 @@ class AttentiveReadout(nn.Module):
         super().__init__()
         check_sizes(audio_width=audio_width)
         self.audio_width, self.unit_mean = audio_width, options.unit_mean
-        self.input = nn.Linear(input_width, options.width)
+        self.input: nn.Module = nn.Linear(input_width, options.width)
         self.summary = nn.Parameter(torch.randn(1 if options.variant == "paper" else 2, options.width))
         self.blocks = nn.ModuleList(
             AttentionBlock(options.width, options.num_heads, options.expansion, options.dropout, options.variant)
@@ -149,10 +150,8 @@ def _head(widths: Sequence[int], dropout: float, variant: Variant) -> nn.Sequent
     """Makes hidden layers of ``widths[1:-1]`` and a Linear, ``[..., widths[0]] -> [..., widths[-1]]``."""
     layers: list[nn.Module] = []
     for start, end in pairwise(widths[:-1]):
-        tail = (
-            [nn.ELU(), nn.Dropout(dropout)]
-            if variant == "paper"
-            else [nn.LayerNorm(end), nn.Dropout(dropout), nn.GELU()]
-        )
-        layers += [nn.Linear(start, end), *tail]
+        if variant == "paper":
+            layers += [nn.Linear(start, end), nn.ELU(), nn.Dropout(dropout)]
+        else:
+            layers += [*normalized_layer(start, end, dropout), nn.GELU()]
     return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))

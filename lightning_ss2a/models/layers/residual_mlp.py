@@ -30,7 +30,7 @@ class ResidualMLP(nn.Sequential):
     """
 
     def __init__(self, input_width: int, hidden_widths: Sequence[int], dropout: float) -> None:
-        _check_arguments(input_width, hidden_widths, dropout)
+        check_trunk(input_width, hidden_widths, dropout)
         widths = [input_width, *hidden_widths]
         blocks: list[nn.Module] = [
             _ResidualPair(widths[start], widths[start + 1], widths[start + 2], dropout)
@@ -60,7 +60,8 @@ def _layer(input_width: int, output_width: int, dropout: float) -> nn.Sequential
     return nn.Sequential(nn.Linear(input_width, output_width), nn.ELU(), nn.Dropout(dropout))
 
 
-def _check_arguments(input_width: int, hidden_widths: Sequence[int], dropout: float) -> None:
+def check_trunk(input_width: int, hidden_widths: Sequence[int], dropout: float) -> None:
+    """Raises ValueError for arguments that no trunk can have."""
     if not hidden_widths:
         raise ValueError("hidden_widths must name at least one layer, got none")
     for name, width in (("input_width", input_width), *(("hidden_widths", width) for width in hidden_widths)):

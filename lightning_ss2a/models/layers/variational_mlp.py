@@ -4,19 +4,20 @@ Shapes: ... any leading dimensions, D width.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from lightning_ss2a.models.layers.embeddings import unit_variance
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
+from lightning_ss2a.models.layers.published_mlp import PublishedMLP
 from lightning_ss2a.models.layers.residual_mlp import ResidualMLP
 
 Variant = Literal["paper", "published"]
 
 
 class VariationalMLP(nn.Module):
-    """A ``ResidualMLP`` and two linear heads, mean and log-variance.
+    """A residual trunk and two linear heads, mean and log-variance.
 
     Embeddings of CLIP and CLAP are unit vectors, whose coordinates (about 1 / sqrt(width)) an MLP without normalisation
     hardly sees beside its own sampling noise. So inputs are brought to unit variance by default (L2-normalised, then
@@ -26,15 +27,15 @@ class VariationalMLP(nn.Module):
         input_width: width of the inputs.
         hidden_widths: widths of the layers in order, at least one.
         output_width: width of the Gaussian.
-        dropout: probability of zeroing a unit after each ELU, in [0, 1).
+        dropout: probability of zeroing a unit after each layer, in [0, 1).
         input_scaling: bring inputs to unit variance; ``False`` takes them as they are.
         initial_log_variance: log-variance of every output before training.
-        variant: ``paper``, the block described above. ``published`` names the block of the released weights
-            (LayerNorm, GELU, learned shortcuts), which is not available yet.
+        variant: trunk: of the ``paper``'s text (``ResidualMLP``) or of the ``published`` weights (``PublishedMLP``).
+        input_bias: whether the leading Linear of ``published`` has a bias; the paper's always has.
 
     Raises:
         ValueError: If a width is not positive, ``hidden_widths`` is empty, ``dropout`` is out of range or ``variant``
-            is unknown or not available.
+            is unknown.
 
     Example:
         >>> import torch
@@ -53,12 +54,17 @@ class VariationalMLP(nn.Module):
         input_scaling: bool = True,
         initial_log_variance: float = -4.0,
         variant: Variant = "paper",
+        input_bias: bool = True,
     ) -> None:
         super().__init__()
         _check_arguments(output_width, variant)
         self.input_width = input_width
         self.input_scaling = input_scaling
-        self.blocks = ResidualMLP(input_width, hidden_widths, dropout)
+        self.blocks = (
+            ResidualMLP(input_width, hidden_widths, dropout)
+            if variant == "paper"
+            else PublishedMLP(input_width, hidden_widths, dropout, input_bias)
+        )
         self.mean_head = nn.Linear(hidden_widths[-1], output_width)
         self.log_variance_head = nn.Linear(hidden_widths[-1], output_width)
         nn.init.zeros_(self.log_variance_head.weight)
@@ -87,7 +93,5 @@ class VariationalMLP(nn.Module):
 def _check_arguments(output_width: int, variant: str) -> None:
     if output_width < 1:
         raise ValueError(f"output_width must be at least 1, got {output_width}")
-    if variant == "published":
-        raise ValueError("variant 'published' is not available yet: use 'paper'")
-    if variant != "paper":
-        raise ValueError(f"variant must be 'paper', got {variant!r}")
+    if variant not in get_args(Variant):
+        raise ValueError(f"variant must be 'paper' or 'published', got {variant!r}")

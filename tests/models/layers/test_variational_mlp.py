@@ -101,8 +101,7 @@ def test_scaled_inputs_learn_where_raw_ones_do_not():
         ({"hidden_widths": [4, 0]}, "hidden_widths must be at least 1, got 0"),
         ({"input_width": 0}, "input_width must be at least 1, got 0"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
-        ({"variant": "published"}, "variant 'published' is not available yet: use 'paper'"),
-        ({"variant": "other"}, "variant must be 'paper', got 'other'"),
+        ({"variant": "other"}, "variant must be 'paper' or 'published', got 'other'"),
     ],
 )
 def test_bad_arguments_are_named(options: dict, message: str):
