@@ -35,7 +35,7 @@ class ClapScore(MeanCosine):
         tensor(0.6000)
     """
 
-    def update(self, text_embedding: Tensor, audio_embedding: Tensor) -> None:  # type: ignore[override]
+    def update(self, text_embedding: Tensor, audio_embedding: Tensor) -> None:
         """Adds rows, ``[B, D]`` each."""
         check_pairs(text_embedding=text_embedding, audio_embedding=audio_embedding)
         super().update(text_embedding, audio_embedding)

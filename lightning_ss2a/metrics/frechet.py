@@ -24,6 +24,8 @@ from lightning_ss2a.metrics.gather import gather_ragged
 
 SIDES = ("generated", "reference")
 
+_EXTRAPOLATED = ("fad", "fad_infinity", "slope", "r2")
+
 
 class FrechetAudioDistance(ExactMetric):
     r"""Fréchet distance of generated and real sounds, from embeddings of both.
@@ -117,19 +119,18 @@ class FrechetAudioDistance(ExactMetric):
         return [Moments(*part) for part in zip(*map(torch.cat, parts), strict=True)] if parts[0] else []
 
     def _fit(self, side: str) -> tuple[int, Gaussian]:
-        """Counts a set's rows and fits a normal distribution to them, where there are two."""
+        """Counts a set's rows and fits a normal distribution to them; an empty one where there are fewer than two."""
         rows, moments = self._state(side, "rows"), self._moments(side)
         count = sum(map(len, rows)) + sum(int(part.size) for part in moments)
         if count < 2:
             return count, Gaussian(torch.zeros(0), torch.zeros(0, 0))
         if not moments:
             return count, gaussian_of_rows(torch.cat(rows))
-        return count, gaussian_of_moments(merge_moments([*moments, *([moments_of(torch.cat(rows))] if rows else [])]))
+        if rows:
+            moments = [*moments, moments_of(torch.cat(rows))]
+        return count, gaussian_of_moments(merge_moments(moments))
 
     def _first_rows(self) -> dict[str, Tensor]:
         """Some row, ``[1, D]``, of each set that has any."""
         found = {side: self._state(side, "rows") or self._state(side, "mean") for side in SIDES}
         return {f"earlier {side}": rows[0][:1] for side, rows in found.items() if rows}
-
-
-_EXTRAPOLATED = ("fad", "fad_infinity", "slope", "r2")

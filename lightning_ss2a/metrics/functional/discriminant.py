@@ -40,8 +40,9 @@ def discriminant_test(
     deviations, their principal components up to ``retained`` of the sum of squares, and a linear discriminant in these,
     where the pooled covariance is diagonal.
 
-    The classifier is measured on the rows that it is fitted to. With as many columns as rows, or more, it finds
-    something in rows of one distribution, too: compare with groups drawn at random.
+    The classifier is measured on the rows that it is fitted to, so that it finds something in rows of one distribution,
+    too: 20 + 20 normal rows have an entropy R² of 0.03 with 2 columns, 0.96 with 38 and 0.04 with 768. Compare with
+    groups drawn at random.
 
     Args:
         embedding: embeddings, ``[N, D]``, any scale.
