@@ -71,6 +71,6 @@ class PartitionCoefficient(ExactMetric):
 def labelled_rows(embedding: Tensor, **group: Tensor) -> list[Tensor]:
     """Returns checked rows with the number of their group before them, float64 ``[B, 1 + D]``; nothing for none."""
     check_rows(embedding=embedding)
-    check_groups(len(embedding), **group)
+    check_groups(len(embedding), None, **group)
     (number,) = group.values()
     return [torch.cat([number.unsqueeze(1).double(), embedding.detach().double()], 1)] if len(embedding) else []

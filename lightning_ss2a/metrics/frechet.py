@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities import dim_zero_cat
 
 from lightning_ss2a.metrics.base import ExactMetric
 from lightning_ss2a.metrics.functional.checks import check_rows
@@ -86,15 +85,15 @@ class FrechetAudioDistance(ExactMetric):
 
     def compute(self) -> Tensor | dict[str, Tensor]:
         """Computes the distance between all rows of all ranks."""
-        counts, fits = zip(*(self._fit(side) for side in SIDES), strict=True)
-        if not enough_rows("FAD", *counts):
+        (generated_count, generated), (reference_count, reference) = (self._fit(side) for side in SIDES)
+        if not enough_rows("FAD", generated_count, reference_count):
             value = torch.full((), torch.nan, device=self.device)
             return value if self.extrapolation is None else dict.fromkeys(_EXTRAPOLATED, value)
-        warn_of_few(*counts, len(fits[0].mean))
-        distance = gaussian_distance(*fits)
+        warn_of_few(generated_count, reference_count, len(reference.mean))
+        distance = gaussian_distance(generated, reference)
         if self.extrapolation is None:
             return distance.float()
-        fit = extrapolate_frechet(dim_zero_cat(self.generated_rows), fits[1], self.extrapolation)
+        fit = extrapolate_frechet(torch.cat(self._state("generated", "rows")), reference, self.extrapolation)
         values = (distance, fit.value, fit.slope, fit.r2)
         return {name: value.float() for name, value in zip(_EXTRAPOLATED, values, strict=True)}
 
