@@ -8,7 +8,9 @@ from torchmetrics import Metric
 
 
 class ExactMetric(Metric):
-    """A metric of the same bits for any split into batches and ranks, whose states hence keep their types.
+    """A metric of the same value for any split into batches and ranks, whose states hence keep their types.
+
+    The same to the last bit where counts and integers are added, or rows kept; to rounding of float64 where float64 is.
 
     Args:
         kwargs: options of ``torchmetrics.Metric``.

@@ -25,6 +25,8 @@ def values_of(metric: Metric) -> Values:
     values = dict(value) if isinstance(value, dict) else {"value": value}
     if getattr(metric, "num_classes", None):
         values["per_class"] = metric.per_class()
+    if getattr(metric, "most_sources", None):
+        values |= {name: getattr(metric, name)() for name in ("per_source_count", "precision", "recall")}
     return values
 
 
@@ -57,8 +59,8 @@ def values_of_rank(metric: Metric, inputs: dict[str, Tensor], splits: Any) -> li
     return values
 
 
-class MetricTester:
-    """Inherit, give the three attributes, and all checks run.
+class MetricChecks:
+    """Inherit, give the three attributes, and all checks of one process run.
 
     ``inputs`` holds 20 rows; ``reference`` computes the values independently of the package.
     """
@@ -81,12 +83,6 @@ class MetricTester:
 
     def test_uneven_batches_give_the_same_bits(self):
         assert_same_bits(values_of(update_in_batches(self.make(), self.inputs, UNEVEN)), self.in_one_batch())
-
-    def test_two_processes_give_the_same_bits(self):
-        expected = self.in_one_batch()
-        for ranks in run_distributed(values_of_rank, self.make(), self.inputs, BY_RANK):
-            for found in ranks:
-                assert_same_bits(found, expected)
 
     def test_order_of_rows_gives_the_same_bits(self):
         order = torch.randperm(20, generator=torch.Generator().manual_seed(3))
@@ -146,3 +142,13 @@ class MetricTester:
         assert type(self.make()).is_differentiable is False
         with pytest.raises(RuntimeError, match="higher_is_better"):
             self.make().higher_is_better = True
+
+
+class MetricTester(MetricChecks):
+    """All checks, those of two processes among them."""
+
+    def test_two_processes_give_the_same_bits(self):
+        expected = self.in_one_batch()
+        for ranks in run_distributed(values_of_rank, self.make(), self.inputs, BY_RANK):
+            for found in ranks:
+                assert_same_bits(found, expected)

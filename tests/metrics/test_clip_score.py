@@ -73,6 +73,16 @@ def test_several_sources_equal_a_loop(seed: int):
     assert metric.compute().item() == pytest.approx(reference_of_sources(inputs)["value"], abs=1e-5)
 
 
+def test_functional_takes_sources_and_gives_rows():
+    inputs = several_sources()
+    rows = clip_score(**inputs, reduction="none")
+    expected = [reference_of_sources({k: v[i : i + 1] for k, v in inputs.items()})["value"] for i in range(20)]
+    assert rows.tolist() == pytest.approx(expected, abs=1e-5)
+    assert clip_score(**inputs).item() == pytest.approx(rows.mean().item(), abs=1e-5)
+    with pytest.raises(ValueError, match="reduction must be 'mean' or 'none', got 'sum'"):
+        clip_score(TRANSLATED, VISUAL, reduction="sum")
+
+
 def test_one_source_each_is_the_score_of_rows():
     one, other = CLIPScore(), CLIPScore()
     one.update(TRANSLATED, VISUAL)

@@ -7,8 +7,8 @@ from sklearn.metrics import f1_score
 from torch import Tensor
 
 from lightning_ss2a.metrics import SoundSourceMatchingScore
-from lightning_ss2a.metrics.functional import sound_source_matching_score
-from tests.metrics.metric_tester import MetricTester
+from lightning_ss2a.metrics.functional import label_agreement, sound_source_matching_score
+from tests.metrics.metric_tester import MetricChecks, MetricTester
 
 LABELS, TOP_N = 30, 4
 PREDICTED, TARGET = torch.randn(2, 20, LABELS, generator=torch.Generator().manual_seed(3))
@@ -40,6 +40,77 @@ class TestSoundSourceMatchingScore(MetricTester):
     make = functools.partial(SoundSourceMatchingScore, top_n=TOP_N, num_classes=5)
     inputs = INPUTS
     reference = staticmethod(reference)
+
+
+# ------------------------------------------- labels of different number, numbers of sources
+
+SOURCES = torch.tensor([1, 2, 1, 7, 4] * 4)
+
+
+def numbers_by_sets(predicted: Tensor, target: Tensor) -> np.ndarray:
+    """Precision, recall and F1 from sets of labels, [rows, 3]; 6 labels are predicted, 4 are true."""
+    numbers = []
+    for found, true in zip(predicted.numpy(), target.numpy(), strict=True):
+        found_set, true_set = set(np.argsort(-found)[:6]), set(np.argsort(-true)[:4])
+        hits = len(found_set & true_set)
+        precision, recall = hits / len(found_set), hits / len(true_set)
+        numbers.append((precision, recall, 2 * precision * recall / max(precision + recall, 1e-9)))
+    return np.array(numbers)
+
+
+def reference_of_sources(inputs: dict[str, Tensor]) -> dict[str, float | list[float]]:
+    precision, recall, f1 = numbers_by_sets(inputs["predicted_scores"], inputs["target_scores"]).T
+    sources = inputs["source_count"].numpy()
+    groups = [sources == 1, sources == 2, sources == 3, sources >= 4]
+    return {
+        "value": float(10 * f1.mean()),
+        "precision": float(precision.mean()),
+        "recall": float(recall.mean()),
+        "per_source_count": [10 * f1[group].mean() if group.any() else float("nan") for group in groups],
+    }
+
+
+class TestLabelsOfDifferentNumber(MetricChecks):
+    make = functools.partial(SoundSourceMatchingScore, top_n=6, target_top_n=4, most_sources=4)
+    inputs = {"predicted_scores": PREDICTED, "target_scores": TARGET, "source_count": SOURCES}  # noqa: RUF012
+    reference = staticmethod(reference_of_sources)
+
+
+def test_agreement_equals_sets_row_by_row():
+    found = label_agreement(PREDICTED, TARGET, top_n=6, target_top_n=4)
+    np.testing.assert_allclose(torch.stack(found, 1).numpy(), numbers_by_sets(PREDICTED, TARGET), atol=1e-6)
+    score = sound_source_matching_score(PREDICTED, TARGET, 6, "none", target_top_n=4)
+    torch.testing.assert_close(score, 10 * found.f1)
+    # F1 of the mean precision and the mean recall, which the paper's authors compute, is the mean of F1.
+    precision, recall, f1 = (part.mean().item() for part in found)
+    assert 2 * precision * recall / (precision + recall) == pytest.approx(f1)
+    broken = PREDICTED.clone()
+    broken[2, 3] = torch.nan
+    assert all(part.isnan().nonzero().tolist() == [[2]] for part in label_agreement(broken, TARGET))
+
+
+def test_both_breakdowns_at_once():
+    metric = SoundSourceMatchingScore(top_n=TOP_N, num_classes=5, most_sources=2)
+    metric.update(PREDICTED, TARGET, CLASSES, SOURCES)
+    rows = torch.tensor(rows_by_sklearn(PREDICTED, TARGET))
+    expected = [rows[SOURCES == 1].mean().item(), rows[SOURCES > 1].mean().item()]
+    assert metric.per_source_count().tolist() == pytest.approx(expected)
+    assert metric.per_class().tolist() == pytest.approx(reference(INPUTS)["per_class"], nan_ok=True)
+    assert metric.precision().item() == metric.recall().item() == pytest.approx(rows.mean().item() / 10)
+
+
+def test_bad_numbers_of_sources_are_named():
+    metric = SoundSourceMatchingScore(most_sources=3)
+    with pytest.raises(ValueError, match="source_count must be at least 1, got 0"):
+        metric.update(PREDICTED, TARGET, source_count=SOURCES - 1)
+    with pytest.raises(ValueError, match=r"source_count must be \[20\] numbers of sources, got nothing"):
+        metric.update(PREDICTED, TARGET)
+    with pytest.raises(ValueError, match="per_source_count needs most_sources"):
+        SoundSourceMatchingScore().per_source_count()
+    with pytest.raises(ValueError, match="target_top_n must be at least 1, got 0"):
+        SoundSourceMatchingScore(target_top_n=0)
+    with pytest.raises(ValueError, match=r"target_top_n must be in 1\.\.30, the number of labels, got 31"):
+        sound_source_matching_score(PREDICTED, TARGET, target_top_n=31)
 
 
 def test_functional_equals_sklearn_row_by_row():
