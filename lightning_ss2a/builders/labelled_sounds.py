@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightning_ss2a.builders.csv_rows import csv_rows
 from lightning_ss2a.builders.packages import Package
+from lightning_ss2a.builders.pair_list import row_key
 from lightning_ss2a.errors import InputError
 
 SOUND_PACKAGES = (
@@ -51,6 +52,11 @@ class LabelledSound:
     def package(self) -> str:
         """Name of the package that holds it."""
         return self.sound.partition("/")[0]
+
+    @property
+    def key(self) -> str:
+        """A name of its own that does not depend on the order of rows."""
+        return row_key(self.text, self.text, self.sound)
 
     @property
     def credit(self) -> str:
