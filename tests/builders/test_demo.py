@@ -19,6 +19,7 @@ from lightning_ss2a.data import PAIR_ORIGINS, Manifest, ShardReader
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception import EfficientNetLite, LabelPrior, MiniLM, YAMNet
+from lightning_ss2a.perception.encoders.yamnet import eight_bits_overflow
 from lightning_ss2a.perception.media.files import load_audio, load_image, read_media
 from lightning_ss2a.perception.media.views import audio_views, image_views
 from tests.builders.debian_packages import NAME, VERSION, make_package, sha256
@@ -303,7 +304,12 @@ def test_committed_embeddings_are_what_the_code_makes_of_the_media(stored, numbe
         data = read_media(MEDIA, reference)
         generator = np.random.default_rng([SEED, int(hashlib.sha256(data).hexdigest()[:16], 16)])
         expected = encode(data, reference, views, generator).numpy()
-        np.testing.assert_allclose(row[field][:views].astype(np.float32), expected, rtol=2e-3, atol=2e-3)
+        stored_views = row[field][:views].astype(np.float32)
+        if field == "audio" and eight_bits_overflow():  # then in floating point: the same but for steps of 8 bits
+            lengths = np.linalg.norm(stored_views, axis=1) * np.linalg.norm(expected, axis=1)
+            assert ((stored_views * expected).sum(axis=1) / lengths > 0.985).all()
+        else:
+            np.testing.assert_allclose(stored_views, expected, rtol=2e-3, atol=2e-3)
 
 
 def encode_picture(data: bytes, name: str, views: int, generator: np.random.Generator) -> torch.Tensor:
