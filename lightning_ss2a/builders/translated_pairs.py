@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 TRANSLATED = PAIR_ORIGINS[2]
 SAME_RECORDING = 0.98
 """Cosine of two sounds' embeddings from which they are taken for one recording. YAMNet's of one recording at two
-loudnesses is 1.00, of an engine's start with and without a horn 0.985, of different sounds of the demo at most 0.97."""
+loudnesses is 1.00, of an engine's start with and without a horn 0.980, of different sounds of the demo at most 0.97."""
 
 
 @dataclass(frozen=True)
