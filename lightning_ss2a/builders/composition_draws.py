@@ -50,11 +50,14 @@ def find_groups(listed: Sequence[Pair], source: str, reader: ShardReader) -> dic
         source: the list, for messages.
         reader: of the data set of pairs.
 
+    Splits of translated pairs alone are passed over: such pairs may be of texts, which no list of pictures holds.
+
     Raises:
-        InputError: the list and the data set do not hold the same pairs (of any origin).
+        InputError: the list and the data set do not hold the same pairs (of any origin but ``translated``).
     """
     pairs = {pair.key: pair for pair in listed}
     stored: set[str] = set()
+    translated: set[str] = set()
     found: dict[str, list[list[PairRow]]] = {}
     for split in reader.manifest.splits:
         columns = {
@@ -63,12 +66,16 @@ def find_groups(listed: Sequence[Pair], source: str, reader: ShardReader) -> dic
         }
         keys = [key.decode() for key in columns["key"].tolist()]
         stored.update(keys)
+        of_texts = columns["pair_origin"] == PAIR_ORIGINS.index("translated")
+        translated.update(key for key, of_text in zip(keys, of_texts, strict=True) if of_text)
+        if of_texts.all():
+            continue
         groups: dict[int, list[PairRow]] = defaultdict(list)
         for key, i in sorted(zip(keys, range(len(keys)), strict=True)):
             if key in pairs and columns["pair_origin"][i] == PAIR_ORIGINS.index("annotated"):
                 groups[int(columns["group"][i])].append(PairRow(pairs[key], int(columns["class_index"][i])))
         found[split] = [groups[group] for group in sorted(groups)]
-    _check_same(pairs, stored, source, reader.path)
+    _check_same(pairs, stored, translated, source, reader.path)
     return found
 
 
@@ -103,8 +110,9 @@ def compositions_csv(compositions: Sequence[Composition], kind: str) -> bytes:
     return text.getvalue().encode()
 
 
-def _check_same(listed: Mapping[str, Pair], stored: Set[str], source: str, folder: str) -> None:
-    missing, unlisted = [pair for key, pair in listed.items() if key not in stored], sorted(stored - set(listed))
+def _check_same(listed: Mapping[str, Pair], stored: Set[str], translated: Set[str], source: str, folder: str) -> None:
+    missing = [pair for key, pair in listed.items() if key not in stored]
+    unlisted = sorted(stored - translated - set(listed))
     advice = "use the list that the data set was built from, without rows that were left out"
     if missing:
         first = f"{missing[0].place} ({missing[0].key})"

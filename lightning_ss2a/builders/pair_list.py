@@ -41,8 +41,13 @@ class Pair:
     @property
     def key(self) -> str:
         """A name of its own that does not depend on the order of rows."""
-        digest = hashlib.sha256(f"{self.image}\0{self.sound}".encode()).hexdigest()
-        return f"{re.sub('[^A-Za-z0-9]+', '_', self.name).strip('_') or 'pair'}-{digest[:10]}"
+        return row_key(self.name, self.image, self.sound)
+
+
+def row_key(name: str, shown: str, sound: str) -> str:
+    """Makes the key of a row from its name, its picture or text, and its sound."""
+    digest = hashlib.sha256(f"{shown}\0{sound}".encode()).hexdigest()
+    return f"{re.sub('[^A-Za-z0-9]+', '_', name).strip('_') or 'pair'}-{digest[:10]}"
 
 
 def read_pairs(source: Path) -> list[Pair]:

@@ -76,8 +76,9 @@ def demo(
     videos: str = "shards/demo_videos",
     cache: str = ".cache/demo",
     pairs: str = "shards/demo/pairs.csv",
+    sounds: str = "shards/demo/sounds.csv",
 ) -> None:
-    """Build the demo shards again from the media of three Debian packages (needs apt-get, dpkg and a network).
+    """Build the demo shards again from the media of packages of Debian and Python (needs apt-get, dpkg and a network).
 
     In each folder a data set is replaced; other files stay.
 
@@ -85,13 +86,15 @@ def demo(
         output: folder of the data set of pairs.
         scenes: folder of the scenes composed of these pairs.
         videos: folder of the videos composed of these pairs.
-        cache: keeps packages, media and embeddings; about 700 MB.
+        cache: keeps packages, media and embeddings; about 800 MB.
         pairs: list of the pairs and their credits.
+        sounds: list of the labelled sounds that become translated pairs, and their credits.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    reports = build_demo(*map(to_path, (output, cache, pairs)), scenes=to_path(scenes), videos=to_path(videos))
-    for folder, report in reports.items():
-        print(f"{folder}: {report}")
+    lists = map(to_path, (output, cache, pairs, sounds))
+    for folder, reports in build_demo(*lists, scenes=to_path(scenes), videos=to_path(videos)).items():
+        for report in reports:
+            print(f"{folder}: {report}")
 
 
 def pack(

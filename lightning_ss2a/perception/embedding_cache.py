@@ -10,7 +10,7 @@ import numpy as np
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import write_whole
 
-VERSION = 1
+VERSION = 2
 """Goes up when the preparation of media or their views change; older entries are then not found any more."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from lightning_ss2a.builders.demo import PACKAGES
 from lightning_ss2a.builders.pair_list import Pair
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.media.files import IMAGE_SUFFIXES, read_media
@@ -103,7 +104,8 @@ def curate(root: Path, annotated: Sequence[Pair]) -> list[Match]:
 
 def pictures(root: Path) -> Iterator[str]:
     """References to all pictures under a folder, also those inside Qt resource files, in order."""
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+    folders = [root / package.name for package in PACKAGES]  # beside them are those of the labelled sounds
+    for path in sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
         reference = path.relative_to(root).as_posix()
         if path.suffix.lower() in IMAGE_SUFFIXES:
             yield reference

