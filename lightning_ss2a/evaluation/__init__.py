@@ -1,0 +1,1 @@
+"""Measures folders of sounds: encoders of waveforms, the metrics on them, tables."""

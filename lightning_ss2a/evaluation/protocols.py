@@ -1,0 +1,135 @@
+"""Defines what evaluation needs of who hears a sound; any class with these members serves.
+
+The one rule of what they hear is that of :mod:`lightning_ss2a.perception.media.waveform`: the mean of all channels, of
+it the protocol's first seconds, resampled with a polyphase filter to the encoder's rate. A shorter sound comes as it
+is: what an encoder does to a length or a level that it cannot take is part of its ``identity``.
+
+As in :mod:`lightning_ss2a.perception.encoders.protocols`, a model with an attribute ``device`` runs where that says,
+one with ``describe()`` says where its weights are before anything is read, and one with ``load()`` loads them early.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.perception.encoders.protocols import AudioEncoder
+
+
+@runtime_checkable
+class WaveformEncoder(Protocol):
+    """Turns sounds into embeddings.
+
+    Attributes:
+        width: numbers in an embedding.
+        sample_rate: samples per second that it hears.
+    """
+
+    width: int
+    sample_rate: int
+
+    @property
+    def identity(self) -> str:
+        """Model, weights and preparation, see :func:`lightning_ss2a.perception.identity.identify`."""
+
+    def embed(self, waveforms: Sequence[np.ndarray]) -> Tensor:
+        """Embeds mono sounds, float32 [samples] each, of any length, within -1 to 1: float32 [items, width].
+
+        An item's embedding does not depend on the others. Silence has an embedding, too.
+        """
+
+
+@runtime_checkable
+class LabellingEncoder(WaveformEncoder, Protocol):
+    """An encoder that tells classes, too.
+
+    Attributes:
+        labels: their names.
+    """
+
+    labels: tuple[str, ...]
+
+    def embed_and_label(self, waveforms: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Embeds as :meth:`embed`; also gives class logits before softmax or sigmoid, float32 [items, labels].
+
+        Of a model that gives probabilities only, their log-odds.
+        """
+
+
+@runtime_checkable
+class SyncEstimator(Protocol):
+    """Tells how far a sound is off its video.
+
+    Attributes:
+        sample_rate: samples per second that it hears.
+        offsets: seconds of each class that it tells apart.
+    """
+
+    sample_rate: int
+    offsets: tuple[float, ...]
+
+    @property
+    def identity(self) -> str:
+        """Model, weights and preparation, with the decoder of videos, which changes what is measured."""
+
+    def offset_logits(self, waveforms: Sequence[np.ndarray], videos: Sequence[Path]) -> Tensor:
+        """Gives logits of the offsets in each window of a pair: float32 [items, windows, offsets].
+
+        Raises:
+            InputError: a video cannot be read, or is too short; names it.
+        """
+
+
+class PerceptionEncoder:
+    """An audio encoder of perception, such as YAMNet or CLAP, as an encoder of waveforms.
+
+    Args:
+        encoder: of perception. If it has a label head, use :class:`LabellingPerceptionEncoder` for its classes.
+    """
+
+    def __init__(self, encoder: AudioEncoder) -> None:
+        self.encoder = encoder
+        self.sample_rate = encoder.sample_rate
+
+    @property
+    def identity(self) -> str:
+        """That of the encoder."""
+        return self.encoder.identity
+
+    @property
+    def width(self) -> int:  # type: ignore[override]  # known when the weights are read
+        """That of the encoder."""
+        return self.encoder.width
+
+    def embed(self, waveforms: Sequence[np.ndarray]) -> Tensor:
+        """Embeds sounds, see :meth:`WaveformEncoder.embed`."""
+        return self.encoder.encode(waveforms)
+
+
+class LabellingPerceptionEncoder(PerceptionEncoder):
+    """An audio encoder of perception with its label head.
+
+    Args:
+        encoder: of perception.
+
+    Raises:
+        InputError: it has no label head.
+    """
+
+    def __init__(self, encoder: AudioEncoder) -> None:
+        super().__init__(encoder)
+        head = encoder.label_head()
+        if head is None:
+            raise InputError(f"{encoder.identity} names no classes; take an encoder with a label head, such as YAMNet")
+        self._head = head
+        self.labels = head.labels
+
+    def embed_and_label(self, waveforms: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Embeds and labels sounds, see :meth:`LabellingEncoder.embed_and_label`."""
+        embeddings = self.embed(waveforms)
+        with torch.inference_mode():
+            return embeddings, self._head.scores(embeddings)
