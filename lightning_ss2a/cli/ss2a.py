@@ -8,6 +8,7 @@ from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 from lightning_ss2a.cli.arguments import files_first
 from lightning_ss2a.cli.checkpoint import CHECKPOINT_VERBS, import_checkpoint
 from lightning_ss2a.cli.errors import explain, run_reporting_errors
+from lightning_ss2a.cli.evaluate import evaluate
 from lightning_ss2a.cli.models import MODEL_VERBS, list_models
 from lightning_ss2a.cli.shards import SHARD_VERBS, Verb
 from lightning_ss2a.cli.sweep import sweep
@@ -18,6 +19,7 @@ VERBS: dict[str, Verb | dict[str, Verb]] = {
     "models": MODEL_VERBS,
     "checkpoint": CHECKPOINT_VERBS,
     "sweep": sweep,
+    "evaluate": evaluate,
 }
 """Verbs, and verbs by noun."""
 
@@ -25,6 +27,11 @@ FLAGS: dict[Verb, dict[str, str]] = {
     sweep: {"dry_run": "Print the first trials' configurations; write nothing and run nothing."}
 }
 """Options of verbs that take no value."""
+
+SEVERAL: dict[Verb, dict[str, str]] = {
+    evaluate: {"generated": "A folder of sounds for each method, DIR or NAME=DIR; one or more."}
+}
+"""Options of verbs that take several values."""
 
 SUMMARIES = {
     "shards": "Data sets of embeddings: build, compose, pack, simulate, inspect, validate.",
@@ -60,12 +67,15 @@ def build_parser() -> ArgumentParser:
 def _verb_parser(function: Verb) -> ArgumentParser:
     parser = ArgumentParser(description=_summary(function))
     flags = FLAGS.get(function, {})
-    skipped: set[str | int] = {*flags, "config"}
+    several = SEVERAL.get(function, {})
+    skipped: set[str | int] = {*flags, *several, "config"}
     if function in READERS:
         parser.add_argument("-c", "--config", action="append", type=str, help=READERS[function])
     else:
         parser.add_argument("-c", "--config", action="config", help="YAML file with these options.")
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped)
+    for name, text in several.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", nargs="+", type=str, required=True, help=text)
     for name, text in flags.items():
         parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
     return parser

@@ -10,6 +10,8 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import to_path
 
 REFERENCE = "reference"
+TAKEN = (REFERENCE, "images", "videos", "text")
+"""Names that no method may have."""
 COLUMNS = ("reference", "image", "video", "text", "class", "group", "sources")
 """Of a csv file of items, beside ``name``; all may be left out."""
 BREAKDOWNS = ("class", "sources")
@@ -115,7 +117,7 @@ def open_folders(
     methods: dict[str, MediaFolder] = {}
     for text in generated:
         name, root = method_of(text)
-        if name in (*methods, REFERENCE):
+        if name in (*methods, *TAKEN):
             raise InputError(f"generated: the name {name} is taken; name the folder: OTHER_NAME={root}")
         methods[name] = MediaFolder(name, root, "sound", "video")
     if not methods:

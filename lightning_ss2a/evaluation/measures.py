@@ -5,7 +5,7 @@ of them. Scores, intervals and differences are made of both in :mod:`.scoring`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -38,7 +38,7 @@ class Rows:
     Attributes:
         there: which items have it, bool [items].
         embeddings: [items, width], or of several things an item [items, things, width].
-        logits: of classes [items, labels], or of offsets [items, windows, offsets]; None: there are none.
+        logits: of classes, [items, labels]; None: there are none.
         visible: which things of an item there are, bool [items, things].
     """
 
@@ -57,7 +57,7 @@ class Evidence:
         reference: what it hears in the references.
         images: embeddings of the pictures.
         text: embeddings of the texts.
-        offsets: logits of the offsets between sound and video, in ``logits``.
+        offsets: of each item, logits of the offsets between sound and video, [windows, offsets]; None: it has none.
         offset_seconds: the offsets.
     """
 
@@ -65,7 +65,7 @@ class Evidence:
     reference: Mapping[str, Rows] = field(default_factory=dict)
     images: Rows | None = None
     text: Rows | None = None
-    offsets: Rows | None = None
+    offsets: Sequence[Tensor | None] = ()
     offset_seconds: tuple[float, ...] = ()
 
 
@@ -314,9 +314,10 @@ class WMAO(ItemMeasure):
 
     def values(self, evidence: Evidence) -> Tensor:
         """Computes each item's seconds, of the windows' mean logits."""
-        logits, there = _offsets(evidence)
-        seconds = weighted_mean_absolute_offset(logits.mean(1), self.top_k, evidence.offset_seconds, reduction="none")
-        return _spread_out(seconds, there)
+        return _seconds_off(
+            evidence,
+            lambda logits: weighted_mean_absolute_offset(logits.mean(1), self.top_k, evidence.offset_seconds),
+        )
 
 
 class DeSync(ItemMeasure):
@@ -327,8 +328,7 @@ class DeSync(ItemMeasure):
 
     def values(self, evidence: Evidence) -> Tensor:
         """Computes each item's seconds, mean over windows."""
-        logits, there = _offsets(evidence)
-        return _spread_out(desynchronization(logits, evidence.offset_seconds, reduction="none"), there)
+        return _seconds_off(evidence, lambda logits: desynchronization(logits, evidence.offset_seconds))
 
 
 def _logits(rows: Rows) -> Tensor:
@@ -337,11 +337,12 @@ def _logits(rows: Rows) -> Tensor:
     return rows.logits
 
 
-def _offsets(evidence: Evidence) -> tuple[Tensor, Tensor]:
-    """Gives the logits of the items that have any, and which these are."""
-    if evidence.offsets is None:
-        raise InputError("offsets need videos and an estimator (sync)")
-    return _logits(evidence.offsets)[evidence.offsets.there], evidence.offsets.there
+def _seconds_off(evidence: Evidence, measure: Callable[[Tensor], Tensor]) -> Tensor:
+    """Measures one item after the other, since their windows may be of different numbers: float64 [items]."""
+    return torch.tensor(
+        [torch.nan if logits is None else float(measure(logits[None])) for logits in evidence.offsets],
+        dtype=torch.float64,
+    )
 
 
 def _spread_out(values: Tensor, there: Tensor) -> Tensor:

@@ -168,6 +168,14 @@ class Scorer:
                     found.append(PartScore(column, part, method, name, mean, len(each)))
         return found
 
+    def values(self, measures: Mapping[str, Measure]) -> dict[str, dict[str, np.ndarray]]:
+        """Gives each item's value by method and measure, of measures of items."""
+        of_items = {name: measure for name, measure in measures.items() if isinstance(measure, ItemMeasure)}
+        return {
+            method: {name: measure.values(evidence).numpy() for name, measure in of_items.items()}
+            for method, evidence in self.evidence.items()
+        }
+
     def draws(self, resamples: int) -> np.ndarray:
         """Draws items, see :func:`draw_counts`."""
         return draw_counts(self._groups, resamples, self.bootstrap.seed)
