@@ -14,7 +14,7 @@ from lightning_ss2a.evaluation.folders import Folders, Item, MediaFolder, Proble
 from lightning_ss2a.evaluation.hearing import HeardFiles, Listener, hear_files, hear_offsets
 from lightning_ss2a.evaluation.measures import Evidence, Measure, Rows, Side
 from lightning_ss2a.evaluation.perception_encoders import PerceptionEncoder
-from lightning_ss2a.evaluation.protocols import LabellingEncoder, SyncEstimator, WaveformEncoder
+from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder, tells_classes
 from lightning_ss2a.evaluation.scoring import Bootstrap, Difference, PartScore, Score, Scorer
 from lightning_ss2a.evaluation.sounds import SoundFacts
 from lightning_ss2a.options import OptionCheck
@@ -70,7 +70,7 @@ class Protocol:
         if measure.encoder not in self.encoders:
             advice = did_you_mean(measure.encoder, self.encoders)
             raise InputError(f"measures.{name}.encoder: {measure.encoder} is not among the encoders; {advice}")
-        if measure.labelled and not isinstance(self.encoders[measure.encoder], LabellingEncoder):
+        if measure.labelled and not tells_classes(self.encoders[measure.encoder]):
             raise InputError(f"measures.{name}.encoder: {measure.encoder} tells no classes; take one that does")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.evaluation.protocols import LabellingEncoder, SyncEstimator, WaveformEncoder
+from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder, tells_classes
 from lightning_ss2a.evaluation.sounds import FACTS, Sound, SoundFacts, describe_rule, read_sound
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.encoders.running import batches
@@ -109,12 +109,12 @@ def hear_files(paths: Iterable[Path], encoders: Mapping[str, WaveformEncoder], l
 
 def row_width(encoder: WaveformEncoder) -> int:
     """Counts the numbers that an encoder gives of a sound: its embedding's and its classes'."""
-    return encoder.width + (len(encoder.labels) if isinstance(encoder, LabellingEncoder) else 0)
+    return encoder.width + (len(encoder.labels) if tells_classes(encoder) else 0)
 
 
 def encode(encoder: WaveformEncoder, waveforms: Sequence[np.ndarray]) -> Tensor:
     """Encodes sounds: float32 [items, width + labels]; see :func:`row_width`."""
-    if isinstance(encoder, LabellingEncoder):
+    if tells_classes(encoder):
         return torch.cat(encoder.embed_and_label(waveforms), dim=1).float()
     return encoder.embed(waveforms).float()
 

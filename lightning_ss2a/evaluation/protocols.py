@@ -10,7 +10,7 @@ one with ``describe()`` says where its weights are before anything is read, and 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -56,6 +56,11 @@ class LabellingEncoder(WaveformEncoder, Protocol):
 
         Of a model that gives probabilities only, their log-odds.
         """
+
+
+def tells_classes(encoder: WaveformEncoder) -> TypeGuard[LabellingEncoder]:
+    """Says whether an encoder is a :class:`LabellingEncoder`, without asking for its labels, which may be in a file."""
+    return callable(getattr(encoder, "embed_and_label", None))
 
 
 @runtime_checkable

@@ -224,7 +224,8 @@ class _SetColumn(_Column):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             value = self._value(method, chosen, once)
-        self._scorer.notes.update({f"{self._name}: {warning.message}": None for warning in caught})
+        if torch.equal(chosen, self.there(method)):  # else of a difference, of fewer items
+            self._scorer.notes.update({f"{self._name}: {warning.message}": None for warning in caught})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said once
             return value, np.array([self._value(method, chosen, counts) for counts in self._counts])
