@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_ss2a.errors import InputError, did_you_mean
 from lightning_ss2a.evaluation.folders import Folders, Item, MediaFolder, Problem, locate
-from lightning_ss2a.evaluation.hearing import HeardFiles, Listener, hear_files, hear_offsets
+from lightning_ss2a.evaluation.hearing import HeardFiles, Listener, hear_files, hear_offsets, row_width
 from lightning_ss2a.evaluation.measures import Evidence, Measure, Rows, Side
 from lightning_ss2a.evaluation.perception_encoders import PerceptionEncoder
 from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder, tells_classes
@@ -277,7 +277,7 @@ class _Gathering:
         found = {}
         for name, encoder in encoders.items():
             known = self.heard.rows[name]
-            rows = _rows([None if path is None else known[path] for path in paths])
+            rows = _rows([None if path is None else known[path] for path in paths], row_width(encoder))
             logits = rows.embeddings[:, encoder.width :]
             found[name] = Rows(rows.there, rows.embeddings[:, : encoder.width], logits if logits.shape[1] else None)
         return found
@@ -311,7 +311,7 @@ class _Gathering:
         for item in self.items:
             if not item.text:
                 self.problems.append(Problem("text", item.name, "has no text in the csv file"))
-        return _rows([known.get(item.text) for item in self.items])
+        return _rows([known.get(item.text) for item in self.items], encoder.width)
 
     def _offsets(self, sounds: Mapping[str, Sequence[Path | None]]) -> dict[str, list[Tensor | None]]:
         """Has the estimator hear each method's sounds with the items' videos."""
@@ -338,11 +338,9 @@ class _Gathering:
         return found
 
 
-def _rows(found: Sequence[np.ndarray | None]) -> Rows:
-    """Stacks arrays of one shape; zeros where there is none."""
-    known = [array for array in found if array is not None]
-    shape = known[0].shape if known else (0,)
-    empty = np.zeros(shape, np.float32)
+def _rows(found: Sequence[np.ndarray | None], width: int) -> Rows:
+    """Stacks arrays [width]; zeros where there is none."""
+    empty = np.zeros(width, np.float32)
     stacked = np.stack([empty if array is None else array for array in found])
     return Rows(torch.tensor([array is not None for array in found]), torch.from_numpy(stacked))
 

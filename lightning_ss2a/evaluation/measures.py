@@ -7,7 +7,7 @@ of them. Scores, intervals and differences are made of both in :mod:`.scoring`.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from lightning_ss2a.metrics.functional import (
     sound_source_matching_score,
     weighted_mean_absolute_offset,
 )
+from lightning_ss2a.metrics.functional.frechet import gaussian_distance, gaussian_of_counted_rows
 from lightning_ss2a.options import OptionCheck
 
 Side = Literal["reference", "images", "videos", "text"]
@@ -69,6 +70,28 @@ class Evidence:
     offset_seconds: tuple[float, ...] = ()
 
 
+class Counted(NamedTuple):
+    """Rows that are there several times, or not at all.
+
+    Attributes:
+        rows: [items, numbers]; those that are not there hold anything.
+        counts: how often each is there, int64 [items].
+    """
+
+    rows: Tensor
+    counts: Tensor
+
+    @property
+    def repeated(self) -> Tensor:
+        """Each row as often as it is there, [rows, numbers]."""
+        return self.rows.repeat_interleave(self.counts, dim=0)
+
+    @property
+    def once(self) -> bool:
+        """Whether no row is there more than once."""
+        return bool((self.counts <= 1).all())
+
+
 class Measure(ABC):
     """A column of the table.
 
@@ -106,8 +129,8 @@ class SetMeasure(Measure):
         """Gives what is compared, [items, numbers]."""
 
     @abstractmethod
-    def value(self, generated: Tensor, reference: Tensor) -> float:
-        """Computes it of rows [N, numbers] and [M, numbers]; some may be there several times. NaN: too few rows."""
+    def value(self, generated: Counted, reference: Counted) -> float:
+        """Computes it of both sets, of which the first has a row; NaN: too few rows. Not paired: heed the first."""
 
 
 class FAD(SetMeasure):
@@ -131,9 +154,12 @@ class FAD(SetMeasure):
         """Gives the embeddings."""
         return rows.embeddings
 
-    def value(self, generated: Tensor, reference: Tensor) -> float:
+    def value(self, generated: Counted, reference: Counted) -> float:
         """Computes the distance."""
-        return self.scale * float(frechet_audio_distance(generated, reference))
+        if (generated.once and reference.once) or min(int(each.counts.sum()) for each in (generated, reference)) < 2:
+            return self.scale * float(frechet_audio_distance(generated.repeated, reference.repeated))
+        fits = (gaussian_of_counted_rows(*each) for each in (generated, reference))
+        return self.scale * float(gaussian_distance(*fits))
 
 
 class KAD(SetMeasure):
@@ -156,9 +182,9 @@ class KAD(SetMeasure):
         """Gives the embeddings."""
         return rows.embeddings
 
-    def value(self, generated: Tensor, reference: Tensor) -> float:
+    def value(self, generated: Counted, reference: Counted) -> float:
         """Computes the distance."""
-        return float(kernel_audio_distance(generated, reference, self.bandwidth))
+        return float(kernel_audio_distance(generated.repeated, reference.repeated, self.bandwidth))
 
 
 class IS(SetMeasure):
@@ -186,10 +212,11 @@ class IS(SetMeasure):
         """Gives the class logits."""
         return _logits(rows)
 
-    def value(self, generated: Tensor, reference: Tensor) -> float:
+    def value(self, generated: Counted, reference: Counted) -> float:
         """Computes the mean score of the splits."""
-        split_index = shuffled_splits(len(generated), self.splits, self.seed)
-        return float(inception_score(generated, split_index, self.splits)[0])
+        logits = generated.repeated
+        split_index = shuffled_splits(len(logits), self.splits, self.seed)
+        return float(inception_score(logits, split_index, self.splits)[0])
 
 
 class SSMS(ItemMeasure):

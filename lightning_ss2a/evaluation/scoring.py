@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.evaluation.folders import BREAKDOWNS, Item
-from lightning_ss2a.evaluation.measures import Evidence, ItemMeasure, Measure, SetMeasure
+from lightning_ss2a.evaluation.measures import Counted, Evidence, ItemMeasure, Measure, SetMeasure
 from lightning_ss2a.options import OptionCheck
 
 NO_INTERVAL = (float("nan"), float("nan"))
@@ -22,16 +22,16 @@ class Bootstrap:
 
     Reference and generated sound of an item are drawn together, and all methods share the draws. What is measured of
     sets has another mean on draws, in which items repeat: the interval is moved by as much.
+
+    Attributes:
+        resamples: draws for measures that are means over items; 0: no intervals.
+        set_resamples: draws for measures of sets, each of which costs as much as the score; 0: none of these.
+        seed: of the draws.
     """
 
     resamples: int = 1000
-    """Draws for measures that are means over items; 0: no intervals."""
-
     set_resamples: int = 100
-    """Draws for measures of sets, each of which costs as much as the score; 0: no intervals of these."""
-
     seed: int = 0
-    """Seed of the draws."""
 
     def __post_init__(self) -> None:
         """Checks the options."""
@@ -233,13 +233,11 @@ class _SetColumn(_Column):
     def _value(self, method: str, chosen: Tensor, counts: Tensor) -> float:
         """Computes the measure where each item is there so many times; the reference is not only of the chosen."""
         evidence, measure = self._scorer.evidence[method], self._measure
-        sides = [(evidence.generated[measure.encoder], chosen)]
-        if measure.paired:
-            reference = evidence.reference[measure.encoder]
-            sides.append((reference, reference.there))
-        generated, *reference_rows = (
-            measure.rows(rows).repeat_interleave(counts * (rows.there & those), dim=0) for rows, those in sides
-        )
-        if not len(generated):
+        rows = evidence.generated[measure.encoder]
+        generated = Counted(measure.rows(rows), counts * (rows.there & chosen))
+        if not generated.counts.any():
             return float("nan")
-        return measure.value(generated, reference_rows[0] if reference_rows else generated)
+        if not measure.paired:
+            return measure.value(generated, generated)
+        rows = evidence.reference[measure.encoder]
+        return measure.value(generated, Counted(measure.rows(rows), counts * rows.there))
