@@ -4,6 +4,8 @@ import csv
 import re
 from pathlib import Path
 
+import numpy as np
+
 from lightning_ss2a.builders.pair_list import read_pairs
 from lightning_ss2a.builders.sound_bank.bank import BankSound
 from lightning_ss2a.builders.sound_bank.listing import ListedSound
@@ -51,7 +53,10 @@ def _rows_by_key(dataset: Path) -> dict[str, tuple[str, int]]:
     found = {}
     for split in reader.manifest.splits:
         columns = reader.read_split(split, ("key", "group"))
-        for key, group in zip(columns["key"], columns["group"], strict=True):
+        keys, groups = columns["key"], columns["group"]
+        assert isinstance(keys, np.ndarray), "as the schema says"
+        assert isinstance(groups, np.ndarray), "likewise"
+        for key, group in zip(keys, groups, strict=True):
             found[key.decode()] = split, int(group)
     return found
 
