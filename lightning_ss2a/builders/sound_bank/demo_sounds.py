@@ -4,12 +4,11 @@ import csv
 import re
 from pathlib import Path
 
-import numpy as np
-
 from lightning_ss2a.builders.pair_list import read_pairs
 from lightning_ss2a.builders.sound_bank.bank import BankSound
 from lightning_ss2a.builders.sound_bank.listing import ListedSound
 from lightning_ss2a.data import ShardReader
+from lightning_ss2a.data.format.columns import dense
 from lightning_ss2a.errors import InputError
 
 GAME = "lincity_"
@@ -53,10 +52,7 @@ def _rows_by_key(dataset: Path) -> dict[str, tuple[str, int]]:
     found = {}
     for split in reader.manifest.splits:
         columns = reader.read_split(split, ("key", "group"))
-        keys, groups = columns["key"], columns["group"]
-        assert isinstance(keys, np.ndarray), "as the schema says"
-        assert isinstance(groups, np.ndarray), "likewise"
-        for key, group in zip(keys, groups, strict=True):
+        for key, group in zip(dense(columns["key"]), dense(columns["group"]), strict=True):
             found[key.decode()] = split, int(group)
     return found
 
