@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from lightning_ss2a.cli.arguments import files_first
+from lightning_ss2a.cli.bank import BANK_VERBS
 from lightning_ss2a.cli.checkpoint import CHECKPOINT_VERBS, import_checkpoint
 from lightning_ss2a.cli.errors import explain, run_reporting_errors
 from lightning_ss2a.cli.models import MODEL_VERBS, list_models
@@ -17,6 +18,7 @@ VERBS: dict[str, Verb | dict[str, Verb]] = {
     "shards": SHARD_VERBS,
     "models": MODEL_VERBS,
     "checkpoint": CHECKPOINT_VERBS,
+    "bank": BANK_VERBS,
     "sweep": sweep,
 }
 """Verbs, and verbs by noun."""
@@ -30,6 +32,7 @@ SUMMARIES = {
     "shards": "Data sets of embeddings: build, compose, pack, simulate, inspect, validate.",
     "models": "Models that perceive: which there are, and where their weights are.",
     "checkpoint": "Checkpoints: from the authors' released weights, to a model hub and back.",
+    "bank": "Banks of labelled real sounds, which are played where nothing is synthesised: build.",
 }
 
 READERS: dict[Verb, str] = {
@@ -82,7 +85,7 @@ def run(arguments: list[str]) -> int | None:
         InputError: arguments or input are wrong.
     """
     parser = build_parser()
-    arguments = files_first(arguments, {*VERBS, *SHARD_VERBS, *MODEL_VERBS, *CHECKPOINT_VERBS})
+    arguments = files_first(arguments, {*VERBS, *SHARD_VERBS, *MODEL_VERBS, *CHECKPOINT_VERBS, *BANK_VERBS})
     try:
         options = parser.parse_args(arguments)
     except ArgumentError as error:

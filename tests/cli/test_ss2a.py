@@ -32,7 +32,7 @@ def test_help_of_every_verb_explains_every_option(capsys, verb):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "{shards,models,checkpoint,sweep}"),
+        ([], "{shards,models,checkpoint,bank,sweep}"),
         (["shards"], "{build,compose,pack,simulate,frames"),
         (["shards", "inspekt", "x"], "'inspect'"),
         (["shards", "inspect"], "dataset"),
