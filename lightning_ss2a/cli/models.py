@@ -26,7 +26,8 @@ PARTS: dict[str, type] = {
 }
 """Options that name the parts of a stack."""
 
-STACKS = Path("configs") / "perception"
+CONFIGS = Path("configs")
+STACKS = CONFIGS / "perception"
 _ROOT = Path(__file__).parents[2]
 
 
@@ -67,14 +68,26 @@ def shipped_stacks() -> list[str]:
     raise InputError(f"no stacks in {STACKS}; name one with -c")
 
 
-def load_part(name: str, value: Any, file: Path) -> Any:
-    """Makes a part of a stack as the options say, which loads no weights.
+def shipped_config(name: str) -> Path:
+    """Finds a configuration by its name below ``configs/``: in the working directory, or beside the package.
+
+    Raises:
+        InputError: it is in neither place.
+    """
+    for folder in (Path(), _ROOT):
+        if (file := folder / CONFIGS / name).is_file():
+            return file
+    raise InputError(f"this project's configurations are not here, {name} among them; name one with -c")
+
+
+def load_part(name: str, value: Any, file: Path, kind: type | None = None) -> Any:
+    """Makes a part of a stack, or another of a kind, as the options say, which loads no weights.
 
     Raises:
         InputError: the options are wrong, or a package is missing.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument(f"--{name}", type=PARTS[name])
+    parser.add_argument(f"--{name}", type=kind or PARTS[name])
     try:
         return parser.instantiate(parser.parse_object({name: value}))[name]
     except ArgumentError as error:

@@ -1,5 +1,1 @@
-"""What trained modules generate."""
-
-from lightning_ss2a.generation.frames import generate_frames
-
-__all__ = ["generate_frames"]
+"""What trained modules generate. Modules of it are imported by name: some need Lightning, which takes seconds."""

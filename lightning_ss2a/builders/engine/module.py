@@ -210,11 +210,15 @@ class PerceptionModule(LightningModule):
             return {number: [*pool.map(self.needs.view, crops)] for number, crops in found.items()}
 
     def _embed_views(self, views: Sequence[np.ndarray]) -> list[Outcome[np.ndarray]]:
-        encoder = self.stack.image_encoder
-        if self.needs.prepare is None or not isinstance(encoder, PreparingImageEncoder):
-            return embed(encoder.encode, views, encoder)
-        encode = encoder.encode_prepared
-        return embed(lambda own: encode(torch.from_numpy(np.stack(own))), views, encoder)
+        return embed_views(views, self.stack.image_encoder, self.needs)
+
+
+def embed_views(views: Sequence[np.ndarray], encoder: ImageEncoder, needs: MediaNeeds) -> list[Outcome[np.ndarray]]:
+    """Embeds pictures as :meth:`MediaNeeds.view` gives them; see :func:`embed`."""
+    if needs.prepare is None or not isinstance(encoder, PreparingImageEncoder):
+        return embed(encoder.encode, views, encoder)
+    encode = encoder.encode_prepared
+    return embed(lambda own: encode(torch.from_numpy(np.stack(own))), views, encoder)
 
 
 def embed(
