@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning_ss2a.builders.csv_rows import csv_rows
 from lightning_ss2a.builders.listing.media_files import SUFFIXES, MediaKind, media_in
@@ -142,7 +143,8 @@ def _items_in(folder: Path) -> Iterator[Item]:
     for kind in SUFFIXES:
         for path in media_in(folder, kind):
             key = safe_key(str(path.with_suffix("")))
-            yield Item(key, str(folder / path), **{_COLUMN_OF[kind]: (str(folder / path),)})
+            own: dict[str, Any] = {_COLUMN_OF[kind]: (str(folder / path),)}
+            yield Item(key, str(folder / path), **own)
 
 
 def _entries(cell: str) -> list[str]:

@@ -217,7 +217,7 @@ class GenerationModule(LightningModule):
         )
         # A frame that stands for several moments is perceived once.
         _, first, which = np.unique(clip.presented, return_index=True, return_inverse=True)
-        frames = self.perceiver.perceive_frames(own, clip.frames[first], self.options.frames == "detected")
+        frames = self.perceiver.perceive_frames(own, [*clip.frames[first]], self.options.frames == "detected")
         others = perceived.scene("").sources
         scenes = [
             Scene(f"{item.key}#{number}@{frame}", (*sources, *others), whole)

@@ -93,7 +93,7 @@ def write_made(folder: Path, made: Made, request: Mapping[str, Any], maker: Make
     files = {f"{item.key}.wav": _wav(waveform, item.key, maker)}
     told: dict[str, Any] = {"gain_db": level.gain, "peak": level.peak, "loudness_lufs": level.loudness}
     told |= {"note": level.note} if level.note else {}
-    tracks = []
+    tracks: list[dict[str, Any]] = []
     for number, track in enumerate(made.tracks, start=1):
         name = f"{item.key}.track{number:02d}.{safe_key(track.label)}.wav"
         own, own_level = levelled(track.waveform, maker.sample_rate, maker.loudness)
@@ -114,7 +114,7 @@ def write_made(folder: Path, made: Made, request: Mapping[str, Any], maker: Make
             **told,
             "renderings": made.renderings,
         },
-        **({"tracks": tracks} if tracks else {}),
+        "tracks": tracks,
         "notes": dict(maker.notes),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }

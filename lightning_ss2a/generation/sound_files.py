@@ -56,7 +56,8 @@ def levelled(waveform: np.ndarray, sample_rate: int, loudness: float | None) -> 
         gain *= HIGHEST_PEAK / peak
     result = (waveform * gain).astype(np.float32)
     reached = loudness_of(result, sample_rate) if loudness is not None else None
-    return result, Level(round(20 * math.log10(gain), 2), float(np.abs(result).max()), reached, note)
+    reached = None if reached is None else round(reached, 2)
+    return result, Level(round(20 * math.log10(gain), 2), round(float(np.abs(result).max()), 4), reached, note)
 
 
 def loudness_of(waveform: np.ndarray, sample_rate: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.generation.scene.source import WHOLE, Source
@@ -31,7 +32,7 @@ class LabelMeanings:
     @classmethod
     def with_minilm(cls) -> "LabelMeanings":
         """Compares texts by MiniLM, if its files are installed."""
-        encoder = MiniLM()
+        encoder: Any = MiniLM()  # whose identity, a cached property, mypy takes for one that cannot be set
         return cls(TextLabels(encoder, [*audioset_parents()]) if encoder.describe().weights.present else None)
 
     def of(self, name: str) -> frozenset[str]:

@@ -153,7 +153,8 @@ class Perceiver:
     def _detections(self, images: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, Outcome[Detections]]]:
         if images:
             assert self.stack.detector is not None, "checked before any medium is read"
-            yield from zip(images, each_or_reason(self.stack.detector.detect, images), strict=True)
+            outcomes = each_or_reason(self.stack.detector.detect, images)
+            yield from zip(images, outcomes, strict=True)
 
     def _detected(self, file: str, image: np.ndarray, outcome: Outcome[Detections]) -> list[Source]:
         picked = pick_detections(_given(outcome), self.most_sources)
@@ -288,18 +289,21 @@ def _views(draft: _Draft) -> Iterator[np.ndarray]:
 
 def crop(image: np.ndarray, box: Box | None) -> np.ndarray:
     """Cuts a source out of its picture; without a box all of it: uint8 [height, width, 3]."""
-    if box is None:
-        return image
-    height, width = image.shape[:2]
-    return cut_box(image, (box[0] * width, box[1] * height, box[2] * width, box[3] * height))
+    return image if box is None else cut_box(image, _pixels(image, box))
 
 
 def _part(image: np.ndarray, box: Box) -> tuple[slice, slice]:
+    left, top, right, bottom = _pixels(image, box)
+    return slice(math.floor(top), math.ceil(bottom)), slice(math.floor(left), math.ceil(right))
+
+
+def _pixels(image: np.ndarray, box: Box) -> tuple[float, float, float, float]:
+    """Gives a box in pixels; a thousandth of one is what its parts are inaccurate by, and no pixel of its own."""
     height, width = image.shape[:2]
-    return (
-        slice(math.floor(box[1] * height), math.ceil(box[3] * height)),
-        slice(math.floor(box[0] * width), math.ceil(box[2] * width)),
+    left, top, right, bottom = (
+        round(side * length, 3) for side, length in zip(box, (width, height, width, height), strict=True)
     )
+    return left, top, right, bottom
 
 
 def _without(frame: np.ndarray, found: Sequence[Source], kept: Sequence[Source]) -> np.ndarray:
