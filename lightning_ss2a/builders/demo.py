@@ -1,26 +1,26 @@
 """Builds the demo shards (pairs, scenes, videos) from the media of three Debian packages."""
 
 import csv
-import hashlib
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning_ss2a.builders.compositions import ComposeReport, compose_dataset
+from lightning_ss2a.builders.packages import Package, unpack_all
 from lightning_ss2a.builders.pair_list import read_pairs
 from lightning_ss2a.builders.pairs import BuildReport, build_pairs
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import whole_folder, write_whole
+from lightning_ss2a.files import write_whole
 from lightning_ss2a.perception.encoders.efficientnet_lite import EfficientNetLite
 from lightning_ss2a.perception.encoders.yamnet import YAMNet
 
-PACKAGES = {
-    "gcompris-qt-data": ("3.1-2", "e9cf06ab2105529068df73085784e835d2ff03f870d2a8091f09125d40abac9f"),
-    "lincity-ng-data": ("2.9~git20150314-5", "8f5e85bd42879abdc7099b035d7a3d7468eceb6b93b52a12270c28f3f3c792f9"),
-    "tuxpaint-stamps-default": ("2022.06.04-1", "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34"),
-}
-"""Version and sha256 of each package (Debian 12)."""
+PACKAGES = (
+    Package("gcompris-qt-data", "3.1-2", "e9cf06ab2105529068df73085784e835d2ff03f870d2a8091f09125d40abac9f"),
+    Package("lincity-ng-data", "2.9~git20150314-5", "8f5e85bd42879abdc7099b035d7a3d7468eceb6b93b52a12270c28f3f3c792f9"),
+    Package(
+        "tuxpaint-stamps-default", "2022.06.04-1", "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34"
+    ),
+)
+"""The packages (Debian 12) that hold the pictures and sounds of ``shards/demo/pairs.csv``."""
 
 FOLDS = 5
 SEED = 0
@@ -50,13 +50,12 @@ def build_demo(
         InputError: a package cannot be had, or is not the one that the list was made for; a row has no credits.
     """
     licence = licence_text(pairs)
-    for package, (version, sha256) in PACKAGES.items():
-        unpack(fetch(package, version, sha256, cache / "debs"), cache / "media" / package)
-    provenance = "Debian 12: " + ", ".join(f"{name} {version}" for name, (version, _) in PACKAGES.items())
+    media = unpack_all(PACKAGES, cache)
+    provenance = "Debian 12: " + ", ".join(f"{package.name} {package.version}" for package in PACKAGES)
     shared: dict[str, Any] = {
         "image_encoder": EfficientNetLite(),
         "audio_encoder": YAMNet(),
-        "media_root": str(cache / "media"),
+        "media_root": str(media),
         "cache": str(cache / "embeddings"),
         "seed": SEED,
         "compression": "gzip",  # the shards are in the repository
@@ -86,32 +85,6 @@ def build_demo(
         )
         write_whole(folder / "LICENSE", COMPOSED_LICENCE)
     return reports
-
-
-def fetch(package: str, version: str, sha256: str, folder: Path) -> Path:
-    """Finds a Debian package in the folder, or downloads it with apt-get.
-
-    Raises:
-        InputError: it cannot be downloaded, or has another sha256.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{package}_{version}_all.deb"
-    if not file.exists():
-        try:
-            _run(["apt-get", "download", f"{package}={version}"], folder)
-        except InputError as error:
-            raise InputError(f"{error}; or put {file.name} into {folder}") from error
-    if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
-        raise InputError(f"{file}: missing, or not the package that the list of pairs was made for; remove it")
-    return file
-
-
-def unpack(package: Path, folder: Path) -> None:
-    """Unpacks a Debian package, unless that was done before."""
-    if folder.exists():
-        return
-    with whole_folder(folder) as temporary:
-        _run(["dpkg", "-x", str(package.resolve()), str(temporary.resolve())], folder.parent)
 
 
 def licence_text(pairs: Path) -> str:
@@ -163,18 +136,3 @@ its picture and its sound, and who made them under which licence. Only annotated
 The label head (label_head.safetensors.gz) and the encoders are those of the demo's pairs; the same file says where they
 come from, and under which licence.
 """
-
-
-def _run(command: Sequence[str], folder: Path) -> None:
-    """Runs a program in a folder.
-
-    Raises:
-        InputError: it is not there or failed; holds the last line that it printed.
-    """
-    try:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise InputError(f"{command[0]}: not found; the demo is built on Debian or Ubuntu") from None
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InputError(f"{' '.join(command)}: failed ({last})") from error

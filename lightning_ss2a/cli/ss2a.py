@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from lightning_ss2a.cli.arguments import files_first
+from lightning_ss2a.cli.bank import BANK_VERBS
 from lightning_ss2a.cli.errors import explain, run_reporting_errors
 from lightning_ss2a.cli.generate import generate
 from lightning_ss2a.cli.models import MODEL_VERBS, list_models
@@ -16,6 +17,7 @@ from lightning_ss2a.errors import InputError
 VERBS: dict[str, Verb | dict[str, Verb]] = {
     "shards": SHARD_VERBS,
     "models": MODEL_VERBS,
+    "bank": BANK_VERBS,
     "generate": generate,
     "sweep": sweep,
 }
@@ -45,6 +47,7 @@ REPEATED: dict[Verb, dict[str, str]] = {
 SUMMARIES = {
     "shards": "Data sets of embeddings: build, compose, pack, simulate, inspect, validate.",
     "models": "Models that perceive: which there are, and where their weights are.",
+    "bank": "Banks of labelled real sounds, which are played where nothing is synthesised: build.",
 }
 
 READERS: set[Verb] = {list_models}
@@ -96,7 +99,7 @@ def run(arguments: list[str]) -> int | None:
         InputError: arguments or input are wrong.
     """
     parser = build_parser()
-    arguments = files_first(arguments, {*VERBS, *SHARD_VERBS, *MODEL_VERBS})
+    arguments = files_first(arguments, {*VERBS, *SHARD_VERBS, *MODEL_VERBS, *BANK_VERBS})
     try:
         options = parser.parse_args(arguments)
     except ArgumentError as error:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.perception.media.loudness import loudness as measured_loudness
 from lightning_ss2a.perception.packages import media_package
 
 HIGHEST_PEAK = 32766 / 32768
@@ -20,7 +21,7 @@ class Level:
     Attributes:
         gain: by which it was multiplied, in dB.
         peak: its largest sample, within 0 to 1.
-        loudness: integrated, in LUFS (ITU-R BS.1770-4); None: not asked for, or too short or silent to be measured.
+        loudness: integrated, in LUFS (ITU-R BS.1770-4); None: not asked for, or too quiet to have one.
         note: what a listener should know; empty: nothing.
     """
 
@@ -45,9 +46,9 @@ def levelled(waveform: np.ndarray, sample_rate: int, loudness: float | None) -> 
         raise InputError("the sound that was made is empty, silent or not finite")
     gain, note = 1.0, ""
     if loudness is not None:
-        measured = loudness_of(waveform, sample_rate)
-        if measured is None:
-            note = "its loudness cannot be measured: it is too short or too quiet"
+        measured = measured_loudness(waveform, sample_rate)
+        if not math.isfinite(measured):
+            note = "too quiet to have a loudness; left as it was"
         else:
             gain = 10 ** ((loudness - measured) / 20)
     peak = gain * float(np.abs(waveform).max())
@@ -55,19 +56,13 @@ def levelled(waveform: np.ndarray, sample_rate: int, loudness: float | None) -> 
         note = f"made {20 * math.log10(peak / HIGHEST_PEAK):.1f} dB quieter, so that it is not clipped"
         gain *= HIGHEST_PEAK / peak
     result = (waveform * gain).astype(np.float32)
-    reached = loudness_of(result, sample_rate) if loudness is not None else None
-    reached = None if reached is None else round(reached, 2)
-    return result, Level(round(20 * math.log10(gain), 2), round(float(np.abs(result).max()), 4), reached, note)
-
-
-def loudness_of(waveform: np.ndarray, sample_rate: int) -> float | None:
-    """Measures the integrated loudness in LUFS; None: the sound is too short (0.4 s) or too quiet (-70 LUFS)."""
-    meter = media_package("pyloudnorm").Meter(sample_rate)
-    if len(waveform) < meter.block_size * sample_rate:
-        return None
-    with np.errstate(divide="ignore"):
-        measured = float(meter.integrated_loudness(waveform.astype(np.float64)))
-    return measured if math.isfinite(measured) else None
+    reached = math.nan if loudness is None else measured_loudness(result, sample_rate)
+    return result, Level(
+        round(20 * math.log10(gain), 2),
+        round(float(np.abs(result).max()), 4),
+        round(reached, 2) if math.isfinite(reached) else None,
+        note,
+    )
 
 
 def wav_bytes(waveform: np.ndarray, sample_rate: int, title: str, comment: str, software: str) -> bytes:

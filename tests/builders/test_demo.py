@@ -1,7 +1,6 @@
 import csv
 import hashlib
 import shutil
-import subprocess
 from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 
@@ -10,7 +9,8 @@ import pytest
 import torch
 
 from lightning_ss2a.builders import build_demo, demo
-from lightning_ss2a.builders.demo import FOLDS, PACKAGES, SEED, fetch, licence_text, unpack
+from lightning_ss2a.builders.demo import FOLDS, PACKAGES, SEED, licence_text
+from lightning_ss2a.builders.packages import Package
 from lightning_ss2a.builders.pair_list import read_pairs
 from lightning_ss2a.builders.splits import assign_splits
 from lightning_ss2a.data import PAIR_ORIGINS, Manifest, ShardReader
@@ -19,99 +19,12 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception import EfficientNetLite, YAMNet
 from lightning_ss2a.perception.media.files import load_audio, load_image, read_media
 from lightning_ss2a.perception.media.views import audio_views, image_views
+from tests.builders.debian_packages import NAME, VERSION, make_package, sha256
 from tests.builders.naming_rule import MOST_OF_A_NAME, MOST_OF_A_SERIES, curate, named, words
 from tests.perception.media_files import Loudness, MeanColour, picture_file, plain_picture, sine, sound_file
 
 ROOT = Path(__file__).parents[2]
 SHARDS, MEDIA = ROOT / "shards" / "demo", ROOT / ".cache" / "demo" / "media"
-NAME, VERSION = "tiny-sounds", "1.0-1"
-
-# Fetching and unpacking
-
-
-def make_package(folder: Path, files: dict[str, bytes]) -> Path:
-    """A real .deb, made with dpkg-deb."""
-    if not shutil.which("dpkg-deb"):
-        pytest.skip("needs dpkg")
-    tree = folder / "tree"
-    (tree / "DEBIAN").mkdir(parents=True)
-    (tree / "DEBIAN" / "control").write_text(
-        f"Package: {NAME}\nVersion: {VERSION}\nArchitecture: all\nMaintainer: me <me@example.org>\nDescription: tiny\n"
-    )
-    for name, content in files.items():
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_bytes(content)
-    package = folder / f"{NAME}_{VERSION}_all.deb"
-    subprocess.run(
-        ["dpkg-deb", "--build", "--root-owner-group", str(tree), str(package)], check=True, capture_output=True
-    )
-    return package
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def test_a_package_in_the_folder_is_not_downloaded_again(tmp_path, monkeypatch):
-    package = tmp_path / f"{NAME}_{VERSION}_all.deb"
-    package.write_bytes(b"content")
-    monkeypatch.setattr(demo, "_run", lambda *arguments: pytest.fail("downloaded"))
-    assert fetch(NAME, VERSION, sha256(package), tmp_path) == package
-
-
-def test_a_package_is_downloaded_with_its_version(tmp_path, monkeypatch):
-    def download(command, folder):
-        assert command == ["apt-get", "download", f"{NAME}={VERSION}"]
-        (folder / f"{NAME}_{VERSION}_all.deb").write_bytes(b"content")
-
-    monkeypatch.setattr(demo, "_run", download)
-    found = fetch(NAME, VERSION, hashlib.sha256(b"content").hexdigest(), tmp_path / "new" / "debs")
-    assert found.read_bytes() == b"content"
-
-
-def test_another_package_is_refused(tmp_path):
-    package = tmp_path / f"{NAME}_{VERSION}_all.deb"
-    package.write_bytes(b"other content")
-    with pytest.raises(InputError, match=r"_all\.deb: missing, or not the package that the list .* remove it"):
-        fetch(NAME, VERSION, hashlib.sha256(b"content").hexdigest(), tmp_path)
-
-
-def test_a_download_that_failed_says_where_else_the_package_is(tmp_path, monkeypatch):
-    def fail(command, folder):
-        raise InputError("apt-get download: failed (E: Unable to locate package)")
-
-    monkeypatch.setattr(demo, "_run", fail)
-    with pytest.raises(InputError, match=r"Unable to locate.* or put tiny-sounds_1\.0-1_all\.deb into "):
-        fetch(NAME, VERSION, "", tmp_path)
-
-
-def test_a_package_is_unpacked_once_and_whole(tmp_path, monkeypatch):
-    package = make_package(tmp_path, {"usr/share/tiny/a.txt": b"hello", "usr/share/tiny/b/c.bin": bytes(99)})
-    unpack(package, tmp_path / "media" / NAME)
-    assert (tmp_path / "media" / NAME / "usr/share/tiny/a.txt").read_bytes() == b"hello"
-    assert (tmp_path / "media" / NAME / "usr/share/tiny/b/c.bin").read_bytes() == bytes(99)
-    assert [entry.name for entry in (tmp_path / "media").iterdir()] == [NAME]
-    monkeypatch.setattr(demo, "_run", lambda *arguments: pytest.fail("unpacked again"))
-    unpack(package, tmp_path / "media" / NAME)
-
-
-@pytest.mark.skipif(not shutil.which("dpkg"), reason="needs dpkg")
-def test_a_damaged_package_leaves_nothing_behind(tmp_path):
-    (tmp_path / "bad.deb").write_bytes(b"hello")
-    with pytest.raises(InputError, match=r"dpkg -x .*: failed"):
-        unpack(tmp_path / "bad.deb", tmp_path / "media" / NAME)
-    assert list((tmp_path / "media").iterdir()) == []
-
-
-def test_programs_that_fail_or_are_missing(tmp_path):
-    with pytest.raises(InputError, match=r"^sh -c .*: failed \(last line\)$"):
-        demo._run(["sh", "-c", "echo first >&2; echo last line >&2; exit 3"], tmp_path)
-    with pytest.raises(InputError, match=r"failed \(no message\)"):
-        demo._run(["false"], tmp_path)
-    with pytest.raises(InputError, match="no-such-program: not found; the demo is built on Debian or Ubuntu"):
-        demo._run(["no-such-program"], tmp_path)
-
-
 # The whole build, with a tiny package and encoders
 
 
@@ -136,7 +49,7 @@ def test_the_demo_is_built_from_its_packages(tmp_path, monkeypatch):
     package = make_package(tmp_path, files)
     (tmp_path / "cache" / "debs").mkdir(parents=True)
     shutil.copy(package, tmp_path / "cache" / "debs")
-    monkeypatch.setattr(demo, "PACKAGES", {NAME: (VERSION, sha256(package))})
+    monkeypatch.setattr(demo, "PACKAGES", (Package(NAME, VERSION, sha256(package)),))
     monkeypatch.setattr(demo, "EfficientNetLite", MeanColour)
     monkeypatch.setattr(demo, "YAMNet", Loudness)
     monkeypatch.setattr(demo, "ROWS_PER_FOLD", {"scenes": 3, "videos": 2})
@@ -156,7 +69,7 @@ def test_the_demo_is_built_from_its_packages(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("credits", [{"image_credit": " "}, {"sound_credit": ""}])
 def test_media_without_an_author_stop_the_build_before_anything_is_fetched(tmp_path, monkeypatch, credits):
-    monkeypatch.setattr(demo, "fetch", lambda *arguments: pytest.fail("fetched"))
+    monkeypatch.setattr(demo, "unpack_all", lambda *arguments: pytest.fail("fetched"))
     pairs = write_pairs(tmp_path / "pairs.csv", 3, **credits)
     with pytest.raises(InputError, match=rf"pairs\.csv row 2: column {next(iter(credits))} is missing or empty"):
         build_tiny_demo(tmp_path, pairs)
@@ -299,11 +212,13 @@ def test_the_committed_licence_names_every_row_its_files_and_their_makers(listed
 
 def test_the_committed_media_are_of_the_three_packages(listed):
     provenance = Manifest.load(SHARDS).provenance
-    for name, (version, digest) in PACKAGES.items():
-        assert f"{name} {version}" in provenance
-        assert len(bytes.fromhex(digest)) == 32
+    for package in PACKAGES:
+        assert f"{package.name} {package.version}" in provenance
+        assert len(bytes.fromhex(package.sha256)) == 32
     for cells in listed:
-        assert {cells["image"].partition("/")[0], cells["sound"].partition("/")[0]} <= set(PACKAGES)
+        assert {cells["image"].partition("/")[0], cells["sound"].partition("/")[0]} <= {
+            package.name for package in PACKAGES
+        }
 
 
 @pytest.mark.skipif(not MEDIA.exists(), reason="the packages' media are not in .cache/demo (make demo-shards)")

@@ -35,7 +35,7 @@ def test_help_of_every_verb_explains_every_option(capsys, verb):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "{shards,models,generate,sweep}"),
+        ([], "{shards,models,bank,generate,sweep}"),
         (["shards"], "{build,compose,pack,simulate,frames"),
         (["shards", "inspekt", "x"], "'inspect'"),
         (["shards", "inspect"], "dataset"),

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.generation.sound_files import HIGHEST_PEAK, levelled, loudness_of, wav_bytes
+from lightning_ss2a.generation.sound_files import HIGHEST_PEAK, levelled, wav_bytes
 from tests.generation.small_stack import tone
 
 RATE = 16000
@@ -61,7 +61,6 @@ def test_the_loudness_is_that_of_bs_1770():
     """A sine of 997 Hz at full scale has -3.01 LUFS, as the standard says."""
     time = np.arange(5 * 48000) / 48000
     sine = np.sin(2 * np.pi * 997 * time).astype(np.float32)
-    assert loudness_of(sine, 48000) == pytest.approx(-3.01, abs=0.05)
     _, level = levelled(0.05 * sine, 48000, -23.0)
     assert level.loudness == pytest.approx(-23.0, abs=0.05)
     assert level.gain == pytest.approx(-23 + 3.01 - 20 * np.log10(0.05), abs=0.1)
@@ -77,11 +76,12 @@ def test_a_loudness_that_would_clip_is_not_reached_and_that_is_told():
     assert "quieter, so that it is not clipped" in level.note
 
 
-def test_a_sound_too_short_for_a_loudness_says_so():
-    kept, level = levelled(tone(1, seconds=0.2), RATE, -23.0)
+def test_a_sound_too_quiet_for_a_loudness_says_so():
+    faint = tone(1, amplitude=1e-5)
+    kept, level = levelled(faint, RATE, -23.0)
     assert (level.gain, level.loudness) == (0.0, None)
-    assert "its loudness cannot be measured" in level.note
-    assert len(kept) == 3200
+    assert level.note == "too quiet to have a loudness; left as it was"
+    np.testing.assert_array_equal(kept, faint)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(100, np.float32), np.empty(0, np.float32), np.full(9, np.nan, np.float32)])

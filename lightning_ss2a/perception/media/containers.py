@@ -32,7 +32,8 @@ VIDEO_SUFFIXES = (
     ".ogv",
 )
 CONTAINERS = (
-    "mov", "matroska", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "aac", "ac3", "eac3", "amr", "wav", "w64", "caf"
+    "mov", "matroska", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "aac", "ac3", "eac3", "amr", "wav", "w64", "caf",
+    "mp3",
 )  # fmt: skip
 """FFmpeg's names; ``mov`` is MP4 and M4A, too, ``matroska`` WebM, ``asf`` WMA and WMV."""
 
@@ -43,6 +44,7 @@ _HEADS = (
     (0, b"\x1a\x45\xdf\xa3", "Matroska or WebM"), (0, b"RIFF", "WAV or AVI"), (0, b"OggS", "Ogg"), (0, b"FLV", "FLV"),
     (0, b"\x30\x26\xb2\x75", "WMA or WMV"), (0, b"\0\0\1\xba", "MPEG"), (0, b"caff", "CAF"), (0, b"#!AMR", "AMR"),
     (0, b"\x0b\x77", "AC-3"), (0, b"\xff\xf1", "AAC"), (0, b"\xff\xf9", "AAC"), (0, b"\x47", "MPEG-TS"),
+    (0, b"ID3", "MP3"),
 )  # fmt: skip
 """(position, bytes there, kind) of how files of these containers begin."""
 _DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}

@@ -10,6 +10,7 @@ import numpy as np
 from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.media.containers import container_kind, decode_sound
 from lightning_ss2a.perception.media.qt_resources import open_resources
+from lightning_ss2a.perception.media.sound_cat import open_sound_cat
 from lightning_ss2a.perception.media.svg import BITMAP_FORMATS, MOST_PIXELS, draw_svg, is_svg, is_too_large
 from lightning_ss2a.perception.media.waveform import (
     SAMPLE_RATES,
@@ -27,6 +28,8 @@ LONGEST_SIDE = 512
 """Pixels of a picture's longer side, at most (an SVG is drawn as large): about twice what small encoders see, so that
 crops are sharp."""
 
+_MP3_HEAD = 2048
+"""Bytes of an MP3 file, after its tag, that hold its first frame."""
 _VISIBLE_ALPHA = 8
 """Of 255; fainter pixels are the soft edge of a shadow, not the thing."""
 
@@ -36,7 +39,8 @@ def read_media(root: Path, reference: str) -> bytes:
 
     Args:
         root: folder that relative references start from.
-        reference: a path, or ``file.rcc!path`` for a file inside a Qt binary resource file.
+        reference: a path, or ``file.rcc!path`` for a file inside a Qt binary resource file, ``file.cat!7`` for a sound,
+            from 0, inside a sound archive of OpenTTD.
 
     Raises:
         InputError: there is no such file.
@@ -44,6 +48,8 @@ def read_media(root: Path, reference: str) -> bytes:
     outer, inside, inner = reference.partition("!")
     if inside and outer.endswith(".rcc"):
         return open_resources(root / outer).read(inner)
+    if inside and outer.endswith(".cat"):
+        return open_sound_cat(root / outer).read(inner)
     path = root / reference
     try:
         if path.exists() and not path.is_file():
@@ -142,12 +148,27 @@ def _read_sound(file: Any, data: bytes, name: str) -> tuple[np.ndarray, int]:
     except RuntimeError as error:
         raise InputError(f"{name}: the sound is cut off or damaged ({_reason(error)})") from error
     if rate >= SAMPLE_RATES[0]:
-        check_whole(len(waveform) / rate, max(frames, _wav_frames(data, len(waveform))) / rate, name)
+        check_whole(len(waveform) / rate, _promised_frames(file, data, len(waveform)) / rate, name)
     return waveform, rate
 
 
 def _reason(error: Exception) -> str:
     return one_line(Exception(getattr(error, "error_string", error)))  # the whole message names an address in memory
+
+
+def _promised_frames(file: Any, data: bytes, frames: int) -> int:
+    """How many frames a file's header says that it has; those that are there where it does not say."""
+    if file.format == "MP3" and not _mp3_tells_length(data):
+        return frames  # libsndfile's number is a guess by the size of the file, tags at its end included
+    return max(file.frames, _wav_frames(data, frames))
+
+
+def _mp3_tells_length(data: bytes) -> bool:
+    """Tells whether the first frame of an MP3 file, after its tag, is one that says how many there are."""
+    size = zip(data[6:10], (21, 14, 7, 0), strict=True)  # of seven bits a byte
+    start = 10 + sum(byte << shift for byte, shift in size) if data[:3] == b"ID3" else 0
+    head = data[start : start + _MP3_HEAD]
+    return any(mark in head for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 def _wav_frames(data: bytes, frames: int) -> int:

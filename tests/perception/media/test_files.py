@@ -279,6 +279,32 @@ def test_samples_come_back_within_the_formats_steps(kind, subtype, tolerance):
     assert np.abs(found[: len(waveform)] - waveform)[1000:-1000].max() <= tolerance
 
 
+def id3_tag(size: int) -> bytes:
+    return b"ID3\3\0\0" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
+
+
+def test_an_mp3_that_does_not_say_how_long_it_is_is_as_long_as_it_sounds():
+    """Without the frame that counts the others libsndfile guesses, and takes a tag for sound."""
+    whole = sound_file(sine(440, 1.0), 16_000, "MP3")
+    counting = whole.index(b"Info") if b"Info" in whole else whole.index(b"Xing")
+    first = whole.index(whole[:2], counting)  # the frame behind it
+    found = load_audio(id3_tag(30_000) + whole[first:], "x", 16_000)
+    assert abs(len(found) - 16_000) < 3000
+
+
+@pytest.mark.parametrize("tag", [b"", id3_tag(30_000)], ids=["no tag", "tag"])
+def test_an_mp3_that_says_how_long_it_is_is_refused_if_it_is_cut_off(tag):
+    whole = tag + sound_file(sine(440, 4.0), 16_000, "MP3")
+    with pytest.raises(InputError, match=r"^x: cut off: [12]\.\d s of 4\.\d s are there"):
+        load_audio(whole[: (len(whole) + len(tag)) // 2], "x", 16_000)
+
+
+def test_an_mp3_whose_tag_libsndfile_does_not_skip():
+    whole = sound_file(sine(440, 1.0), 16_000, "MP3")
+    tag = b"ID3\3" + bytes(16)  # an empty tag, then padding
+    assert abs(len(load_audio(tag + whole, "x", 16_000)) - 16_000) < 3000
+
+
 def test_channels_are_averaged():
     left, right = sine(440), sine(1000, peak=0.2)
     found = load_audio(sound_file(np.stack([left, right], axis=1), subtype="FLOAT"), "x", 16_000)
