@@ -102,7 +102,7 @@ def generate(
             sounded alone, then mixed), v2a_mapper (the whole picture), oracle (the embedding of the given real sound).
         sampling: of the Remixer's Gaussian its mean, one draw, or Cycle Mix.
         seconds: of each sound, and of the windows in which a video is sounded.
-        overlap: seconds by which these windows overlap, at least; they are cross-faded there.
+        overlap: seconds by which these windows overlap, at least, up to half of one; they are cross-faded there.
         frames: sources of a video's frames: each as a whole, or those detected in it, as in the paper, and slower.
         seed: of everything that is drawn.
         loudness: in LUFS, such as -23; default: as the generator has it.

@@ -202,7 +202,7 @@ class GenerationModule(LightningModule):
         if not item.videos:
             return [Window(0.0, self.options.seconds)]
         total = self.video_reader.read(Path(item.videos[0]), name=item.videos[0]).seconds
-        return windows_of(total, self.options.seconds, self.options.overlap)
+        return windows_of(total, self.options.seconds, min(self.options.overlap, self.options.seconds / 2))
 
     def _mix_window(
         self, item: Item, perceived: PerceivedItem, own: Source, number: int, windows: Sequence[Window]

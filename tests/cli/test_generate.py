@@ -61,12 +61,12 @@ def test_sources_are_shown_changed_by_hand_and_sounded(capsys, tmp_path: Path, r
     assert (tmp_path / "cow.sources.png").read_bytes().startswith(b"\x89PNG")
     assert not (tmp_path / "cow.wav").exists()
     scene = yaml.safe_load(saved.read_text())
-    scene["sources"] = [{**scene["sources"][0], "weight": 2.0}, {"text": "wind"}]
+    scene["sources"] = [{**scene["sources"][0], "weight": 2.0}, {"text": "dog"}]
     saved.write_text(yaml.safe_dump(scene))
     changed = ["--sources_file", str(saved), "--remixer", remixer, "--generator", TONES, "--seconds", "1"]
     assert run(command(*changed, output=tmp_path), capsys)[0] == 0
     told = json.loads((tmp_path / "cow.json").read_text())
-    assert [(s["label"], s["weight"]) for s in told["perceived"]["sources"]] == [("cow", 2.0), ("wind", 1.0)]
+    assert [(s["label"], s["weight"]) for s in told["perceived"]["sources"]] == [("cow", 2.0), ("dog", 1.0)]
     dropped = ["--image", str(PHOTOGRAPHS / "cow.jpg"), "--text", "rain", "--sources", "--without", "animal"]
     _, out, _ = run(command(*dropped, output=tmp_path / "dropped"), capsys)
     assert "dropped: without animal" in " ".join(out.split())

@@ -343,7 +343,7 @@ def test_sounds_in_which_something_unwanted_is_heard_are_rejected(tmp_path: Path
         (["remixer", "mapper"], {}, "mapper has no effect with method ss2a"),
         (["remixer"], {"method": "v2a_mapper"}, "remixer has no effect with method v2a_mapper"),
         (["remixer"], {"seconds": 0.0}, "seconds must be at least 0.1"),
-        (["remixer"], {"overlap": 0.75}, "overlap must be in"),
+        (["remixer"], {"overlap": -1.0}, "overlap must be at least 0"),
         (["remixer"], {"loudness": 3.0}, "loudness must be in"),
     ],
 )
