@@ -69,6 +69,7 @@ PARTS = (
     Part("cycle_mix", 60, "Cycle Mix, 64 x 64 draws, for 4 and 512 scenes, against Algorithm 1 as it is written"),
     Part("equality", 75, "repeated, resumed and resident runs to the last bit; SSMS on CPU and GPU"),
     Part("perception", 90, "CLIP ViT-L/14 and CLAP HTSAT-tiny at random weights, against bare passes; peak memory"),
+    Part("generation", 120, "AudioLDM at random weights in batches, bf16, against diffusers' pipeline; peak memory"),
 )
 
 WHEELS = {
@@ -95,11 +96,14 @@ WHEELS = {
     "anyio": ("4.16.0", 132),
     "idna": ("3.20", 68),
     "truststore": ("0.10.5", 19),
+    "diffusers": ("0.42.1", 6207),
+    "importlib_metadata": ("10.2.0", 33),
+    "zipp": ("4.1.2", 10),
 }
 """Versions and KB of what ``lightning_ss2a`` needs for this besides torch, lightning, torchmetrics, tensorboard, scipy,
-matplotlib and rich. From open_clip_torch on they are for the part ``perception``, which also wants torchvision and
-pillow, and leaves out what is not there. Of these tokenizers, safetensors, wcwidth and regex are compiled, the last for
-one version of Python."""
+matplotlib and rich. From open_clip_torch on they are for the parts ``perception`` and ``generation``, which also want
+torchvision, pillow and requests, and leave out what is not there. Of these tokenizers, safetensors, wcwidth and regex
+are compiled, the last for one version of Python."""
 
 
 def main() -> None:

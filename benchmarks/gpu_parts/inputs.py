@@ -48,6 +48,8 @@ class Sizes:
         frames: pictures.
         sounds: sounds of 10 s that are encoded.
         encoded_batch: pictures or sounds at once; it divides their numbers.
+        clips: sounds that are generated.
+        sampler_steps: steps of their diffusion.
     """
 
     pairs: int = PAIRS
@@ -72,6 +74,8 @@ class Sizes:
     frames: int = 512
     sounds: int = 512
     encoded_batch: int = 64
+    clips: int = 64
+    sampler_steps: int = 50
 
 
 SMOKE = Sizes(
@@ -97,6 +101,8 @@ SMOKE = Sizes(
     frames=4,
     sounds=2,
     encoded_batch=2,
+    clips=2,
+    sampler_steps=2,
 )
 """Everything once, in seconds on a CPU; its figures say nothing."""
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lightning_ss2a.builders.engine.module import Stack
 from lightning_ss2a.builders.engine.options import BuildTrainer
-from lightning_ss2a.cli.models import PARTS, load_part, shipped_config
+from lightning_ss2a.cli.models import load_part, shipped_config
 from lightning_ss2a.config_files import read_config
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import to_path
@@ -183,7 +183,7 @@ def _stack(parts: dict[str, Any]) -> Stack:
     if all(part is None for part in parts.values()):
         file = shipped_config(STACK)
         named = read_config(file)
-        parts = {name: load_part(name, named[name], file) for name in PARTS if name in named}
+        parts = {name: load_part(name, named[name], file) for name in parts if name in named}
     for name in ("image_encoder", "audio_encoder"):
         if parts.get(name) is None:
             raise InputError(f"{name} is missing: name both encoders, for example with -c configs/{STACK}")
@@ -192,7 +192,7 @@ def _stack(parts: dict[str, Any]) -> Stack:
 
 def _default_generator() -> Any:
     file = shipped_config(GENERATOR)
-    return load_part("generator", read_config(file)["generator"], file, SoundGenerator)
+    return load_part("generator", read_config(file)["generator"], file)
 
 
 def _tell(report: "Report", output: str, is_list: bool) -> int:

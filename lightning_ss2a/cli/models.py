@@ -1,4 +1,4 @@
-"""``ss2a models list``: what perceives, where its weights are looked for, and whether they are there."""
+"""``ss2a models list``: what perceives and sounds, where its weights are looked for, and whether they are there."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +12,7 @@ from lightning_ss2a.cli.errors import explain
 from lightning_ss2a.config_files import read_config
 from lightning_ss2a.data.tools.inspect import TABLE_WIDTH
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.generation.protocols import SoundGenerator
 from lightning_ss2a.perception.detectors.protocols import Detector
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder, TextEncoder, TextToImagePrior
 from lightning_ss2a.perception.identity import DIGITS
@@ -23,22 +24,25 @@ PARTS: dict[str, type] = {
     "detector": Detector,
     "text_encoder": TextEncoder,
     "prior": TextToImagePrior,
+    "generator": SoundGenerator,
 }
 """Options that name the parts of a stack."""
+INNER_PARTS = ("text_encoder", "clap")
+"""Options of parts that name further ones."""
 
 CONFIGS = Path("configs")
-STACKS = CONFIGS / "perception"
+STACKS = (CONFIGS / "perception", CONFIGS / "generation")
 _ROOT = Path(__file__).parents[2]
 
 
 def list_models(config: list[str] | None = None, width: int | None = None) -> None:
-    """Print a table of the models that perceive: licence, where each is looked for, whether it is there, its sha256.
+    """Print a table of what perceives and sounds: licence, where each is looked for, whether it is there, its sha256.
 
     Nothing is loaded or downloaded; files that are there are read, for their sha256. What each model is and is not
     good for comes below the table.
 
     Args:
-        config: YAML files of stacks; default: all in configs/perception.
+        config: YAML files of stacks; default: all in configs/perception and configs/generation.
         width: characters in a line; default: the terminal's.
     """
     table = Table(title="Models", title_justify="left")
@@ -62,10 +66,10 @@ def shipped_stacks() -> list[str]:
     Raises:
         InputError: they are in neither place.
     """
-    for folder in (STACKS, _ROOT / STACKS):
-        if files := sorted(str(path) for path in folder.glob("*.yaml")):
+    for root in (Path(), _ROOT):
+        if files := [str(path) for folder in STACKS for path in sorted((root / folder).glob("*.yaml"))]:
             return files
-    raise InputError(f"no stacks in {STACKS}; name one with -c")
+    raise InputError(f"no stacks in {' or '.join(map(str, STACKS))}; name one with -c")
 
 
 def shipped_config(name: str) -> Path:
@@ -80,14 +84,14 @@ def shipped_config(name: str) -> Path:
     raise InputError(f"this project's configurations are not here, {name} among them; name one with -c")
 
 
-def load_part(name: str, value: Any, file: Path, kind: type | None = None) -> Any:
-    """Makes a part of a stack, or another of a kind, as the options say, which loads no weights.
+def load_part(name: str, value: Any, file: Path) -> Any:
+    """Makes a part of a stack as the options say, which loads no weights.
 
     Raises:
         InputError: the options are wrong, or a package is missing.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument(f"--{name}", type=kind or PARTS[name])
+    parser.add_argument(f"--{name}", type=PARTS[name])
     try:
         return parser.instantiate(parser.parse_object({name: value}))[name]
     except ArgumentError as error:
@@ -106,7 +110,8 @@ def _rows(file: Path) -> Iterator[tuple[str, list[str], str]]:
         except InputError as error:
             yield name, [str(stack[name].get("class_path")), "", "", "no", ""], str(error)
             continue
-        for part, each in ((name, model), (f"{name}.text_encoder", getattr(model, "text_encoder", None))):
+        inner = [(f"{name}.{part}", getattr(model, part, None)) for part in INNER_PARTS]
+        for part, each in ((name, model), *inner):
             card = each.describe() if isinstance(each, Described) else None
             if card and card not in cards:  # a prior's text encoder mostly is the stack's
                 cards.append(card)

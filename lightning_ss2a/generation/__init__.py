@@ -1,1 +1,8 @@
-"""What trained modules generate. Modules of it are imported by name: some need Lightning, which takes seconds."""
+"""What trained modules generate: embeddings of frames, and sounds.
+
+What needs Lightning, which takes seconds to import, is imported from its own module.
+"""
+
+from lightning_ss2a.generation.audioldm import AudioLDM, AudioLDMOptions
+
+__all__ = ["AudioLDM", "AudioLDMOptions"]

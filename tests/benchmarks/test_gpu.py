@@ -30,6 +30,7 @@ PARTS = [
     "cycle_mix",
     "equality",
     "perception",
+    "generation",
 ]
 
 
@@ -88,6 +89,7 @@ def test_smoke_runs_every_part(tmp_path: Path):
         "transformers": "clap_bf16_encode_ratio",
     }.items():
         assert find_spec(package) is None or isinstance(parts["perception"][figure], float)
+    assert find_spec("transformers") is None or isinstance(parts["generation"]["clips_per_second"], float)
     assert lines[-1].items() >= {"benchmark": "gpu", "ratio": None, "holds": False, "failed": []}.items()
     assert list(tmp_path.iterdir()) == []
 
@@ -114,6 +116,15 @@ def test_perception_says_which_packages_are_missing(gpu: ModuleType, monkeypatch
         "clap_left_out": "not installed: transformers",
         "goal": 0.8,
     }
+
+
+def test_generation_says_which_packages_are_missing(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    from gpu_parts import generation
+
+    figures = {}
+    monkeypatch.setattr(generation, "find_spec", lambda package: None if package == "diffusers" else "there")
+    generation.run(None, lambda **values: figures.update(values))
+    assert figures == {"left_out": "not installed: diffusers", "goal": 5.0}
 
 
 def test_wheels_are_the_tested_versions(gpu: ModuleType):

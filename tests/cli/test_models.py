@@ -32,7 +32,7 @@ def rows_of(text: str, part: str) -> list[list[str]]:
 
 def test_all_shipped_stacks_are_listed_if_none_is_named(capsys: pytest.CaptureFixture[str]):
     text = listed(capsys)
-    assert {Path(file).stem for file in shipped_stacks()} == {"lite", "open", "paper"}
+    assert {Path(file).stem for file in shipped_stacks()} >= {"lite", "open", "paper", "audioldm"}
     assert not rows_of(text, "prior.text_encoder"), "it is the stack's own"
     stack, part, model, licence, _, there, sha256 = row_of(text, "image_encoder")
     assert (stack, part, model, licence, there) == (
@@ -62,6 +62,17 @@ def test_the_open_stack_has_no_part_whose_licence_binds_its_user(capsys: pytest.
     assert row_of(paper, "audio_encoder")[4] == "audioldm-s-full-v2.ckpt"
     assert "AGPL" not in free
     assert row_of(free, "audio_encoder")[4] == "hub laion/clap-htsat-unfused"
+
+
+def test_the_generator_is_listed_with_the_licence_that_binds_its_user(capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("huggingface_hub")
+    stacks = {Path(file).stem: file for file in shipped_stacks()}
+    assert row_of(listed(capsys, "-c", stacks["audioldm"]), "generator")[2:6] == [
+        "diffusers/AudioLDM",
+        "CC-BY-NC-SA-4.0",
+        "audioldm-s-full-v2.ckpt",
+        "no",
+    ]
 
 
 def test_what_is_missing_is_told_and_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

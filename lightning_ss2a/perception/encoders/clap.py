@@ -85,6 +85,11 @@ class _CLAP:
         return self._towers.width
 
     @property
+    def towers(self) -> Towers:
+        """Both towers, for who needs more of them than embeddings; one network for all that use the same files."""
+        return self._towers
+
+    @property
     def _model(self) -> str:
         return f"{self.package}/CLAP"
 
