@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from lightning_ss2a.builders.engine.module import Stack
 from lightning_ss2a.builders.engine.options import BuildTrainer
 from lightning_ss2a.cli.models import load_part, shipped_config
 from lightning_ss2a.config_files import read_config
@@ -25,6 +24,7 @@ from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextToImag
 from lightning_ss2a.perception.media.video import PyAVReader, VideoReader
 
 if TYPE_CHECKING:
+    from lightning_ss2a.builders.engine.module import Stack
     from lightning_ss2a.generation.generate import Perception, Report
     from lightning_ss2a.generation.scene.perceiving import PerceivedItem
 
@@ -145,7 +145,7 @@ def generate(
         raise InputError("without names nothing; say what must not be heard, such as --without speech,music")
     reader = video_reader or PyAVReader()
 
-    from lightning_ss2a.generation.generate import Perception  # imports Lightning, for seconds
+    from lightning_ss2a.generation.generate import Perception
 
     perception = Perception(_stack(parts), reader, crop_shape, most_sources, words)
     if sources:
@@ -178,8 +178,10 @@ def _items(items: str | None, named: dict[str, Any], weight: Sequence[str] | Non
     return list_items(items)
 
 
-def _stack(parts: dict[str, Any]) -> Stack:
+def _stack(parts: dict[str, Any]) -> "Stack":
     """Makes the stack of what is named; the one of this project, if nothing is."""
+    from lightning_ss2a.builders.engine.module import Stack  # imports Lightning, for seconds
+
     if all(part is None for part in parts.values()):
         file = shipped_config(STACK)
         named = read_config(file)
