@@ -1,6 +1,7 @@
 """Lists the sounds of the demo's pairs, each with its credits and the fold that its rows are in."""
 
 import csv
+import re
 from pathlib import Path
 
 from lightning_ss2a.builders.pair_list import read_pairs
@@ -9,8 +10,8 @@ from lightning_ss2a.builders.sound_bank.listing import ListedSound
 from lightning_ss2a.data import ShardReader
 from lightning_ss2a.errors import InputError
 
-NAME_PREFIXES = ("lincity_", "music_")
-"""How the demo marks names that are not those of a thing that sounds."""
+GAME = "lincity_"
+"""How the demo marks the names of a game's buildings, such as ``lincity_FireStation``."""
 
 
 def list_demo_sounds(pairs: Path, dataset: Path) -> list[ListedSound]:
@@ -56,6 +57,7 @@ def _rows_by_key(dataset: Path) -> dict[str, tuple[str, int]]:
 
 
 def _label(name: str) -> str:
-    for prefix in NAME_PREFIXES:
-        name = name.removeprefix(prefix)
-    return name.replace("_", " ").replace("-", " ")
+    """Writes a name as words: ``fire station``."""
+    if name.startswith(GAME):
+        name = re.sub("(?<=[a-z])(?=[A-Z])", " ", name.removeprefix(GAME)).lower()
+    return re.sub("[_-]", " ", name)

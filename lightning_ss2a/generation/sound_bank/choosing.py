@@ -3,6 +3,8 @@
 Letters: S sources, N sounds, V views, W width.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
@@ -51,6 +53,29 @@ def assigned_sounds(similarity: np.ndarray, alike: list[int]) -> list[int]:
     rows, columns = linear_sum_assignment(members @ similarity, maximize=True)
     sound_of = {kinds[row]: int(column) for row, column in zip(rows, columns, strict=True)}
     return [sound_of[kind] for kind in alike]
+
+
+def alternatives(
+    chosen: list[int], kind: int, similarity: np.ndarray, alike: list[int], candidates: int
+) -> Iterator[list[int]]:
+    """Lists what else could be chosen for one kind of source: its nearest sounds that no other kind has.
+
+    Args:
+        chosen: the number of each source's sound.
+        kind: of the sources that get another sound, as in ``alike``.
+        similarity: [S, N].
+        alike: see :func:`sources_alike`.
+        candidates: how many of the nearest sounds are looked at, the one that is chosen included.
+
+    Yields:
+        the same choice but for these sources.
+    """
+    members = [owner == kind for owner in alike]
+    taken = {sound for sound, own in zip(chosen, members, strict=True) if not own}
+    for sound in np.argsort(-similarity[members].sum(axis=0), kind="stable")[:candidates].tolist():
+        changed = [sound if own else old for old, own in zip(chosen, members, strict=True)]
+        if sound not in taken and changed != chosen:
+            yield changed
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from lightning_ss2a.errors import InputError, did_you_mean
 from lightning_ss2a.files import to_path
 from lightning_ss2a.generation.protocols import Rendering, SoundRequest
 from lightning_ss2a.generation.sound_bank.arranging import Arrangement, arranged
-from lightning_ss2a.generation.sound_bank.choosing import assigned_sounds, similarities, sources_alike
+from lightning_ss2a.generation.sound_bank.choosing import alternatives, assigned_sounds, similarities, sources_alike
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder
 from lightning_ss2a.perception.identity import identify, sha256_of
@@ -35,15 +35,20 @@ class RetrievalOptions:
     Attributes:
         loudness: of the loudest source, in LUFS (ITU-R BS.1770-4); others are quieter by their weights.
         same_source: cosine from which two sources count as one thing and may share a sound.
+        candidates: of several sources, the nearest sounds of each that are tried in the mix, the loudest source first;
+            one takes the place of the nearest if the mix's embedding then comes nearer to the wanted one. 1: none is
+            tried.
     """
 
     loudness: float = -23.0
     same_source: float = 0.99
+    candidates: int = 3
 
     def __post_init__(self) -> None:
         check = OptionCheck("retrieval")
         check.within(-60, -5, loudness=self.loudness)
         check.within(-1, 1, same_source=self.same_source)
+        check.at_least(1, candidates=self.candidates)
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,22 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Layer:
-    """What became of a source: the number of its sound in the bank, and how that fills the time."""
+    """What became of a source: the number of its sound in the bank, its LUFS, and how it fills the time."""
 
     sound: int
+    loudness: float
     arrangement: Arrangement
     waveform: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Mix:
+    """What a choice of sounds comes to, and the cosine of its embedding to the wanted one."""
+
+    layers: list[_Layer]
+    waveform: np.ndarray
+    decibels: float
+    score: float
 
 
 class SoundBank:
@@ -141,29 +157,58 @@ class SoundBank:
             raise InputError(
                 f"{request.key}: {len(set(alike))} different sources, and the bank has {len(self._bank.sounds)} sounds"
             )
-        chosen = assigned_sounds(similarity, alike)
+        mix = self._best_mix(request, wanted, similarity, alike, samples)
+        details = {
+            "method": "retrieval",
+            "bank": self.identity,
+            "sounds": self._sounds(wanted, similarity, mix),
+            "scaled_by_decibels": mix.decibels,
+        }
+        return Rendering(mix.waveform, mix.score, details)
+
+    def _best_mix(
+        self, request: SoundRequest, wanted: _Wanted, similarity: np.ndarray, alike: list[int], samples: int
+    ) -> _Mix:
+        """Mixes the nearest sounds, then, of several sources, tries others that are near, one kind after the other."""
         loudness = wanted.loudness(self._options.loudness)
-        layers = [
-            self._layer(sound, float(level), samples, np.random.default_rng([abs(request.seed), number]))
-            for sound, level, number in zip(chosen, loudness, wanted.numbers, strict=True)
-        ]
-        waveform, decibels = mixed([layer.waveform for layer in layers])
-        sounds = [
+
+        @cache
+        def layer(place: int, sound: int) -> _Layer:
+            generator = np.random.default_rng([abs(request.seed), wanted.numbers[place]])
+            return self._layer(sound, float(loudness[place]), samples, generator)
+
+        def trial(chosen: list[int]) -> _Mix:
+            layers = [layer(place, sound) for place, sound in enumerate(chosen)]
+            waveform, decibels = mixed([each.waveform for each in layers])
+            return _Mix(layers, waveform, decibels, self._score(waveform, request))
+
+        chosen = assigned_sounds(similarity, alike)
+        best = trial(chosen)
+        if len(set(alike)) == 1:  # of one source the mix knows no more than the source does
+            return best
+        loudest_first = np.argsort(-wanted.weights, kind="stable")
+        for kind in dict.fromkeys(alike[place] for place in loudest_first):
+            for other in alternatives(chosen, kind, similarity, alike, self._options.candidates):
+                if (found := trial(other)).score > best.score:
+                    chosen, best = other, found
+        return best
+
+    def _sounds(self, wanted: _Wanted, similarity: np.ndarray, mix: _Mix) -> list[dict[str, Any]]:
+        """Tells which real sound each source became, how loud it is in the mix, and whose it is."""
+        return [
             {
                 "source_index": number,
                 "source_label": label,
                 "weight": float(weight),
                 "similarity": round(float(row[layer.sound]), 4),
-                "loudness": round(float(level) + decibels, 2),
+                "loudness": round(layer.loudness + mix.decibels, 2),
                 "arrangement": layer.arrangement,
                 **self._credits(self._bank.sounds[layer.sound]),
             }
-            for number, label, weight, row, level, layer in zip(
-                wanted.numbers, wanted.labels, wanted.weights, similarity, loudness, layers, strict=True
+            for number, label, weight, row, layer in zip(
+                wanted.numbers, wanted.labels, wanted.weights, similarity, mix.layers, strict=True
             )
         ]
-        details = {"method": "retrieval", "bank": self.identity, "sounds": sounds, "scaled_by_decibels": decibels}
-        return Rendering(waveform, self._score(waveform, request), details)
 
     def _wanted(self, request: SoundRequest) -> _Wanted:
         embedding, sources, weights = (part.numpy() for part in (request.embedding, request.sources, request.weights))
@@ -191,7 +236,7 @@ class SoundBank:
         about = self._bank.sounds[sound]
         waveform, arrangement = arranged(self._waveform(about), samples, self.sample_rate, generator)
         try:
-            return _Layer(sound, arrangement, at_loudness(waveform, self.sample_rate, level))
+            return _Layer(sound, level, arrangement, at_loudness(waveform, self.sample_rate, level))
         except ValueError as error:
             raise InputError(f"{self._bank.folder / about.file}: {error}; leave it out of the bank") from error
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cosine
 
-from lightning_ss2a.generation.sound_bank.choosing import assigned_sounds, similarities, sources_alike
+from lightning_ss2a.generation.sound_bank.choosing import alternatives, assigned_sounds, similarities, sources_alike
 
 
 def test_similarity_is_the_cosine_to_the_mean_direction_of_the_views():
@@ -37,3 +37,15 @@ def test_sources_apart_get_different_sounds_that_fit_best_together():
 
 def test_a_single_source_gets_the_nearest():
     assert assigned_sounds(np.array([[0.1, 0.7, 0.3]]), [0]) == [1]
+
+
+def test_alternatives_are_the_nearest_that_nobody_else_has():
+    similarity = np.array([[0.9, 0.8, 0.7, 0.1], [0.2, 0.9, 0.3, 0.1]])
+    assert list(alternatives([0, 1], 0, similarity, [0, 1], 3)) == [[2, 1]]
+    assert list(alternatives([0, 1], 1, similarity, [0, 1], 4)) == [[0, 2], [0, 3]]
+    assert list(alternatives([0, 1], 0, similarity, [0, 1], 1)) == []
+
+
+def test_sources_that_share_a_sound_change_together():
+    similarity = np.array([[0.9, 0.8, 0.1], [0.9, 0.8, 0.1], [0.0, 0.0, 1.0]])
+    assert list(alternatives([0, 0, 2], 0, similarity, [0, 0, 2], 2)) == [[1, 1, 2]]

@@ -139,10 +139,22 @@ def test_sources_that_are_apart_get_different_sounds(folder: Path):
     low = embedded("low")[0]
     apart = low + 0.5 * embedded("middle")[0]
     wanted = replace(request("low", "low"), sources=torch.stack([low, apart]))
-    (made,) = SoundBank(str(folder), Bands()).generate([wanted], 3.0)
+    (made,) = SoundBank(str(folder), Bands(), retrieval=RetrievalOptions(candidates=1)).generate([wanted], 3.0)
     assert labels_of(made.details) == ["low", "middle"]
-    share = SoundBank(str(folder), Bands(), retrieval=RetrievalOptions(same_source=0.8))
+    share = SoundBank(str(folder), Bands(), retrieval=RetrievalOptions(same_source=0.8, candidates=1))
     assert labels_of(share.generate([wanted], 3.0)[0].details) == ["low", "low"]
+
+
+def test_near_sounds_are_tried_in_the_mix(folder: Path):
+    """A source between two tones: the nearest alone, but with what else sounds the other one fits the whole better."""
+    low, middle, high = embedded("low", "middle", "high")
+    sources = torch.stack([low + 0.9 * middle, high])
+    wanted = SoundRequest("x", middle + high, sources, torch.ones(2), ("", ""), 0)
+    nearest = SoundBank(str(folder), Bands(), retrieval=RetrievalOptions(candidates=1)).generate([wanted], 3.0)[0]
+    tried = SoundBank(str(folder), Bands(), retrieval=RetrievalOptions(candidates=3)).generate([wanted], 3.0)[0]
+    assert labels_of(nearest.details) == ["low", "high"]
+    assert labels_of(tried.details) == ["middle", "high"]
+    assert tried.score > nearest.score + 0.2
 
 
 def test_without_sources_the_mixed_embedding_is_the_source(bank: SoundBank):
