@@ -77,8 +77,20 @@ class Perception:
     without: tuple[str, ...] = ()
 
     def unwanted(self) -> Unwanted | None:
-        """Finds out what the words mean that are not to be heard."""
-        return Unwanted.of_words(self.without, LabelMeanings.with_minilm()) if self.without else None
+        """Finds out what the words mean that are not to be heard.
+
+        Raises:
+            InputError: one means nothing, so that nobody could tell whether it is heard.
+        """
+        if not self.without:
+            return None
+        unwanted = Unwanted.of_words(self.without, LabelMeanings.with_minilm())
+        for word in unwanted.without_meaning():
+            raise InputError(
+                f"without {word!r}: is no class of AudioSet, and means none; a source of this name is left out by "
+                f"--weight {word!r}=0"
+            )
+        return unwanted
 
     def perceiver(self, unwanted: Unwanted | None) -> Perceiver:
         """Makes what finds sources."""
@@ -234,7 +246,7 @@ def generate(
         "perception": {
             "crop_shape": perception.crop_shape,
             "most_sources": perception.most_sources,
-            "without": list(perception.without),
+            "without": {word: sorted(meant) for word, meant in unwanted.classes.items()} if unwanted else {},
         },
         "checkpoints": {name: each.sha256 for name, each in trained.items()},
         "cycle_mix": None if cycle_mix is None else plain(cycle_mix),

@@ -21,6 +21,7 @@ from lightning_ss2a.generation.mixing.methods import MeanMixer, SS2AMixer
 from lightning_ss2a.generation.module import overlaid
 from lightning_ss2a.generation.options import Checkpoints, SoundOptions
 from lightning_ss2a.generation.protocols import SoundGenerator
+from lightning_ss2a.generation.scene.labels import LabelMeanings
 from lightning_ss2a.generation.scene.source import Scene, Source
 from lightning_ss2a.generation.trained import load_trained
 from lightning_ss2a.perception.media.video import PyAVReader
@@ -330,7 +331,15 @@ def test_sounds_in_which_something_unwanted_is_heard_are_rejected(tmp_path: Path
     assert "all 4 candidates are rejected" in report.failed[0][2]
     quiet = make([item], tmp_path / "out", paths, small_generator(gain=0.001), without=words, threshold=0.05)
     assert quiet.made == ("a",)
-    assert told(tmp_path / "out", "a")["request"]["tagger"] == "ear, threshold 0.05"
+    request = told(tmp_path / "out", "a")["request"]
+    assert request["tagger"] == "ear, threshold 0.05"
+    assert request["perception"]["without"]["animal"] == ["Animal"]
+
+
+def test_a_word_that_nobody_could_hear_is_refused(tmp_path: Path, paths, monkeypatch):
+    monkeypatch.setattr(LabelMeanings, "with_minilm", lambda: LabelMeanings(None))
+    with pytest.raises(InputError, match=r"^without 'zzqx': is no class of AudioSet, and means none"):
+        make([Item("a", texts=("rain",))], tmp_path / "out", paths, without=("speech", "zzqx"))
 
 
 # ---------------------------------------------------------------- refusals before any work
