@@ -100,7 +100,9 @@ def check_encoders(trained: Trained, seen: str | None, heard: str) -> None:
     Raises:
         InputError: it was trained on others.
     """
-    wanted = {**(dict.fromkeys(_SEEN, seen) if seen is not None else {}), "audio": heard}
+    wanted = {"audio": heard}
+    if seen is not None and trained.module.visual_width is not None:  # an aggregator reads nothing that is seen
+        wanted |= dict.fromkeys(_SEEN, seen)
     for field, encoder in trained.encoders.items():
         if field in wanted and encoder != wanted[field]:
             whose = "the generator sounds those" if field == "audio" else "the image encoder gives those"

@@ -40,7 +40,10 @@ def save_checkpoints(folder: Path, **options: Any) -> dict[str, str]:
         "translator": make_translator(),
         "mapper": make_mapper(flavour="regression"),
     }
-    return {"manifold": manifold} | {name: save_module(m, folder / f"{name}.ckpt") for name, m in made.items()}
+    fused = {"frames": "ss2a-mean", "audio": "ear", "visual": "mean of 64 frames: eye"}  # as shards frames names them
+    encoders = {"aggregator": fused}
+    paths = {name: save_module(m, folder / f"{name}.ckpt", encoders.get(name)) for name, m in made.items()}
+    return {"manifold": manifold} | paths
 
 
 def save_picture(path: Path, *things: str) -> str:
