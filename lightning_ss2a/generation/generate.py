@@ -32,7 +32,7 @@ from lightning_ss2a.generation.sounding import Sounder
 from lightning_ss2a.generation.trained import Trained, check_encoders, check_widths, load_trained
 from lightning_ss2a.models import CycleMixOptions
 from lightning_ss2a.options import OptionCheck, plain
-from lightning_ss2a.perception.detectors.crops import MOST_SOURCES, CropShape
+from lightning_ss2a.perception.detectors.crops import MOST_SOURCES, CropShape, shown_as
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, PreparingImageEncoder
 from lightning_ss2a.perception.media.video import VideoReader
 from lightning_ss2a.perception.weights import Described, check_weights
@@ -224,7 +224,7 @@ def generate(
     if isinstance(generator, Described):
         check_weights([generator.describe()])
     trained = load_needed(options, checkpoints, items, uses)
-    check_together(models, generator, list(trained.values()), uses)
+    check_together(models, generator, list(trained.values()), uses, perception.crop_shape)
     unwanted = perception.unwanted()
     listener = Tagger(tagger or perception.stack.audio_encoder, unwanted, options.threshold) if unwanted else None
     place, runner = to_path(output), make_trainer(trainer)
@@ -316,7 +316,11 @@ def make_mixer(options: SoundOptions, trained: Mapping[str, Trained], cycle_mix:
 
 
 def check_together(
-    models: Mapping[str, Any], generator: SoundGenerator, trained: Sequence[Trained], uses: Uses
+    models: Mapping[str, Any],
+    generator: SoundGenerator,
+    trained: Sequence[Trained],
+    uses: Uses,
+    crop_shape: CropShape = "padded",
 ) -> None:
     """Checks that models, trained modules and generator speak of the same embeddings.
 
@@ -331,7 +335,8 @@ def check_together(
     encoder = models.get("image_encoder")
     for each in trained:
         check_widths(each, None if encoder is None else encoder.width, generator.width)
-        check_encoders(each, None if encoder is None else encoder.identity, generator.audio_encoder)
+        seen = None if encoder is None else shown_as(encoder.identity, crop_shape)
+        check_encoders(each, seen, generator.audio_encoder)
 
 
 def set_precision(stack: Stack, precision: str | None) -> None:

@@ -35,7 +35,7 @@ def test_help_of_every_verb_explains_every_option(capsys, verb):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "{shards,models,checkpoint,bank,generate,sweep}"),
+        ([], "{shards,models,checkpoint,bank,generate, ...}"),
         (["shards"], "{build,compose,pack,simulate,frames"),
         (["shards", "inspekt", "x"], "'inspect'"),
         (["shards", "inspect"], "dataset"),
