@@ -67,12 +67,12 @@ class HeardFiles:
 
 @dataclass(frozen=True)
 class _Read:
-    """A file, with what the cache has of it; its waveforms by rate for the encoders that have not heard it."""
+    """A file, with what the cache has of it; its waveforms by rate, None: the cache has all."""
 
     content: str
     facts: SoundFacts
     rows: dict[str, np.ndarray]
-    waveforms: dict[int, np.ndarray]
+    waveforms: dict[int, np.ndarray] | None
 
 
 def hear_files(paths: Iterable[Path], encoders: Mapping[str, WaveformEncoder], listener: Listener) -> HeardFiles:
@@ -104,6 +104,8 @@ def hear_files(paths: Iterable[Path], encoders: Mapping[str, WaveformEncoder], l
         for path, read in waiting.items():
             if path not in heard.problems:
                 heard.content[path], heard.facts[path] = read.content, read.facts
+            if read.waveforms is not None:  # stored by this thread alone: files may be alike, and have one name there
+                listener.cache.store(listener.cached(read.content, FACTS), read.facts.row())
     return heard
 
 
@@ -175,9 +177,8 @@ def _read(path: Path, encoders: Mapping[str, WaveformEncoder], listener: Listene
             rows[name] = found[0]
     facts = listener.cache.find(listener.cached(content, FACTS), (1, 3))
     if facts is not None and len(rows) == len(encoders):
-        return _Read(content, SoundFacts.of_row(facts), rows, {})
+        return _Read(content, SoundFacts.of_row(facts), rows, None)
     sound = read_sound(data, str(path), listener.seconds)
-    listener.cache.store(listener.cached(content, FACTS), sound.facts.row())
     return _Read(content, sound.facts, rows, _waveforms(sound, encoders, rows))
 
 
@@ -194,7 +195,11 @@ def _hear(
     """Has one encoder hear the files of a batch that it has not heard before."""
     usable = {path: read for path, read in waiting.items() if path not in heard.problems}
     heard.rows[name].update({path: read.rows[name] for path, read in usable.items() if name in read.rows})
-    new = {path: read.waveforms[encoder.sample_rate] for path, read in usable.items() if name not in read.rows}
+    new = {
+        path: read.waveforms[encoder.sample_rate]
+        for path, read in usable.items()
+        if read.waveforms is not None and name not in read.rows
+    }
     for path, row in _encode_each(encoder, new, heard):
         heard.rows[name][path] = row
         listener.cache.store(listener.cached(waiting[path].content, encoder.identity), row[None])

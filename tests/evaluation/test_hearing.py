@@ -42,6 +42,14 @@ def test_the_cache_gives_the_same_digits_and_the_encoder_hears_nothing(tmp_path:
         assert first.rows["small"][file].tobytes() == again.rows["small"][file].tobytes()
 
 
+def test_many_files_that_are_alike_are_heard_at_once(tmp_path: Path):
+    files = [write_tone(tmp_path / f"{i}.wav") for i in range(64)]
+    how = Listener(EmbeddingCache(tmp_path / "cache"), 10.0, 32, 16, progress=False)
+    heard = hear_files(files, {"small": SmallEncoder()}, how)
+    assert heard.problems == {}
+    assert len({row.tobytes() for row in heard.rows["small"].values()}) == 1
+
+
 def test_another_rule_or_encoder_or_content_is_heard_anew(tmp_path: Path):
     files = tones(tmp_path, 1)
     hear_files(files, {"small": SmallEncoder()}, listener(tmp_path))
