@@ -34,7 +34,7 @@ CFG = {
 def write(file: Path, **changes: Any) -> Path:
     content = {"cfg": CFG, "label_dict": dict(enumerate(LABELS)), **changes}
     config = beats.BEATsConfig(content["cfg"])
-    with mock.patch.object(beats, "BEATsConfig", lambda _cfg: config):  # it takes one from a file only
+    with mock.patch.object(beats, "BEATsConfig", return_value=config):  # it takes one from a file only
         network = beats.BEATs()
     torch.save({"model": randomise(network).state_dict(), **content}, file)
     return file
