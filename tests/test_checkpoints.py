@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_ss2a.checkpoints import FORMAT, architecture_of, other_architecture, read_checkpoint
+from lightning_ss2a.checkpoints import FORMAT, architecture_of, encoders_of, other_architecture, read_checkpoint
 from lightning_ss2a.cli.lightning import main
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.training import ManifoldModule
@@ -75,3 +75,12 @@ def test_other_architectures_differ_in_named_options():
     ours = {"width": 1, "manifold": {"layers": [1, 2], "variant": "paper"}}
     theirs = {"width": 1, "manifold": {"layers": [1], "variant": "paper"}, "unknown": 3}
     assert list(other_architecture(ours, theirs)) == [("manifold.layers", [1, 2], [1])]
+
+
+def test_a_checkpoint_names_the_encoders_of_the_data_that_it_was_trained_on(tmp_path: Path):
+    trainer = make_trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    trainer.fit(make_module(), datamodule=make_data(write_learnable_pairs(tmp_path / "pairs")))
+    trainer.save_checkpoint(tmp_path / "trained.ckpt")
+    trained = read_checkpoint(str(tmp_path / "trained.ckpt"), "checkpoint")
+    assert encoders_of(trained) == {"visual": "eye", "audio": "ear"}
+    assert encoders_of(read_checkpoint(save_manifold(tmp_path / "made.ckpt"), "checkpoint")) == {}

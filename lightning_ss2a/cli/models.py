@@ -30,7 +30,8 @@ PARTS: dict[str, type] = {
 INNER_PARTS = ("text_encoder", "clap")
 """Options of parts that name further ones."""
 
-STACKS = (Path("configs") / "perception", Path("configs") / "generation")
+CONFIGS = Path("configs")
+STACKS = (CONFIGS / "perception", CONFIGS / "generation")
 _ROOT = Path(__file__).parents[2]
 
 
@@ -69,6 +70,18 @@ def shipped_stacks() -> list[str]:
         if files := [str(path) for folder in STACKS for path in sorted((root / folder).glob("*.yaml"))]:
             return files
     raise InputError(f"no stacks in {' or '.join(map(str, STACKS))}; name one with -c")
+
+
+def shipped_config(name: str) -> Path:
+    """Finds a configuration by its name below ``configs/``: in the working directory, or beside the package.
+
+    Raises:
+        InputError: it is in neither place.
+    """
+    for folder in (Path(), _ROOT):
+        if (file := folder / CONFIGS / name).is_file():
+            return file
+    raise InputError(f"this project's configurations are not here, {name} among them; name one with -c")
 
 
 def load_part(name: str, value: Any, file: Path) -> Any:

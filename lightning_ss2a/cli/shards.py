@@ -223,7 +223,7 @@ def frames(
         overwrite: replace a data set in the output folder; other files there stay.
         progress: show a progress bar, on a terminal.
     """
-    from lightning_ss2a.generation import generate_frames  # imports Lightning, which the other verbs do without
+    from lightning_ss2a.generation.frames import generate_frames  # imports Lightning, which the other verbs do without
 
     manifest = generate_frames(
         source,

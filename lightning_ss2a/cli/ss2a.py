@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from lightning_ss2a.cli.arguments import files_first
+from lightning_ss2a.cli.bank import BANK_VERBS
 from lightning_ss2a.cli.checkpoint import CHECKPOINT_VERBS, import_checkpoint
 from lightning_ss2a.cli.errors import explain, run_reporting_errors
+from lightning_ss2a.cli.evaluate import evaluate
+from lightning_ss2a.cli.generate import generate
 from lightning_ss2a.cli.models import MODEL_VERBS, list_models
 from lightning_ss2a.cli.shards import SHARD_VERBS, Verb
 from lightning_ss2a.cli.sweep import sweep
@@ -17,19 +20,44 @@ VERBS: dict[str, Verb | dict[str, Verb]] = {
     "shards": SHARD_VERBS,
     "models": MODEL_VERBS,
     "checkpoint": CHECKPOINT_VERBS,
+    "bank": BANK_VERBS,
+    "generate": generate,
     "sweep": sweep,
+    "evaluate": evaluate,
 }
 """Verbs, and verbs by noun."""
 
 FLAGS: dict[Verb, dict[str, str]] = {
-    sweep: {"dry_run": "Print the first trials' configurations; write nothing and run nothing."}
+    sweep: {"dry_run": "Print the first trials' configurations; write nothing and run nothing."},
+    generate: {
+        "sources": "Print and save what is perceived (KEY.scene.yaml, pictures with boxes), and make no sound.",
+        "tracks": "Sound each source alone, too (KEY.track01.LABEL.wav).",
+    },
 }
 """Options of verbs that take no value."""
+
+SEVERAL: dict[Verb, dict[str, str]] = {
+    evaluate: {"generated": "A folder of sounds for each method, DIR or NAME=DIR; one or more."}
+}
+"""Options of verbs that take several values."""
+
+REPEATED: dict[Verb, dict[str, str]] = {
+    generate: {
+        "image": "Picture, whose sources are detected; may be repeated.",
+        "text": "A source in words; may be repeated.",
+        "audio": "A source that is a sound; may be repeated.",
+        "video": "Video that gets a sound.",
+        "weight": "How loud a source is, NAME=NUMBER: its label (--sources lists them), text or file, and a number of "
+        "at least 0; 1 for those not named, and only their proportions count. May be repeated.",
+    }
+}
+"""Options of verbs that may be given several times."""
 
 SUMMARIES = {
     "shards": "Data sets of embeddings: build, compose, pack, simulate, inspect, validate.",
     "models": "Models that perceive: which there are, and where their weights are.",
     "checkpoint": "Checkpoints: from the authors' released weights, to a model hub and back.",
+    "bank": "Banks of labelled real sounds, which are played where nothing is synthesised: build.",
 }
 
 READERS: dict[Verb, str] = {
@@ -59,13 +87,17 @@ def build_parser() -> ArgumentParser:
 
 def _verb_parser(function: Verb) -> ArgumentParser:
     parser = ArgumentParser(description=_summary(function))
-    flags = FLAGS.get(function, {})
-    skipped: set[str | int] = {*flags, "config"}
+    flags, several, repeated = (options.get(function, {}) for options in (FLAGS, SEVERAL, REPEATED))
+    skipped: set[str | int] = {*flags, *several, *repeated, "config"}
     if function in READERS:
         parser.add_argument("-c", "--config", action="append", type=str, help=READERS[function])
     else:
         parser.add_argument("-c", "--config", action="config", help="YAML file with these options.")
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped)
+    for name, text in several.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", nargs="+", type=str, required=True, help=text)
+    for name, text in repeated.items():
+        parser.add_argument(f"--{name}", action="append", type=str, help=text)
     for name, text in flags.items():
         parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
     return parser
@@ -82,7 +114,7 @@ def run(arguments: list[str]) -> int | None:
         InputError: arguments or input are wrong.
     """
     parser = build_parser()
-    arguments = files_first(arguments, {*VERBS, *SHARD_VERBS, *MODEL_VERBS, *CHECKPOINT_VERBS})
+    arguments = files_first(arguments, {*VERBS, *SHARD_VERBS, *MODEL_VERBS, *CHECKPOINT_VERBS, *BANK_VERBS})
     try:
         options = parser.parse_args(arguments)
     except ArgumentError as error:
@@ -93,7 +125,7 @@ def run(arguments: list[str]) -> int | None:
         verb, given = verb[given.verb], given[given.verb]
     if verb not in READERS:
         given.pop("config", None)
-    return verb(**vars(given))
+    return verb(**given.as_dict())  # vars() would give names such as items, which namespaces use, in a mangled form
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -10,14 +10,10 @@ one with ``describe()`` says where its weights are before anything is read, and 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
-import torch
 from torch import Tensor
-
-from lightning_ss2a.errors import InputError
-from lightning_ss2a.perception.encoders.protocols import AudioEncoder
 
 
 @runtime_checkable
@@ -25,16 +21,18 @@ class WaveformEncoder(Protocol):
     """Turns sounds into embeddings.
 
     Attributes:
-        width: numbers in an embedding.
         sample_rate: samples per second that it hears.
     """
 
-    width: int
     sample_rate: int
 
     @property
     def identity(self) -> str:
         """Model, weights and preparation, see :func:`lightning_ss2a.perception.identity.identify`."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in an embedding."""
 
     def embed(self, waveforms: Sequence[np.ndarray]) -> Tensor:
         """Embeds mono sounds, float32 [samples] each, of any length, within -1 to 1: float32 [items, width].
@@ -60,6 +58,11 @@ class LabellingEncoder(WaveformEncoder, Protocol):
         """
 
 
+def tells_classes(encoder: WaveformEncoder) -> TypeGuard[LabellingEncoder]:
+    """Says whether an encoder is a :class:`LabellingEncoder`, without asking for its labels, which may be in a file."""
+    return callable(getattr(encoder, "embed_and_label", None))
+
+
 @runtime_checkable
 class SyncEstimator(Protocol):
     """Tells how far a sound is off its video.
@@ -82,54 +85,3 @@ class SyncEstimator(Protocol):
         Raises:
             InputError: a video cannot be read, or is too short; names it.
         """
-
-
-class PerceptionEncoder:
-    """An audio encoder of perception, such as YAMNet or CLAP, as an encoder of waveforms.
-
-    Args:
-        encoder: of perception. If it has a label head, use :class:`LabellingPerceptionEncoder` for its classes.
-    """
-
-    def __init__(self, encoder: AudioEncoder) -> None:
-        self.encoder = encoder
-        self.sample_rate = encoder.sample_rate
-
-    @property
-    def identity(self) -> str:
-        """That of the encoder."""
-        return self.encoder.identity
-
-    @property
-    def width(self) -> int:  # type: ignore[override]  # known when the weights are read
-        """That of the encoder."""
-        return self.encoder.width
-
-    def embed(self, waveforms: Sequence[np.ndarray]) -> Tensor:
-        """Embeds sounds, see :meth:`WaveformEncoder.embed`."""
-        return self.encoder.encode(waveforms)
-
-
-class LabellingPerceptionEncoder(PerceptionEncoder):
-    """An audio encoder of perception with its label head.
-
-    Args:
-        encoder: of perception.
-
-    Raises:
-        InputError: it has no label head.
-    """
-
-    def __init__(self, encoder: AudioEncoder) -> None:
-        super().__init__(encoder)
-        head = encoder.label_head()
-        if head is None:
-            raise InputError(f"{encoder.identity} names no classes; take an encoder with a label head, such as YAMNet")
-        self._head = head
-        self.labels = head.labels
-
-    def embed_and_label(self, waveforms: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Embeds and labels sounds, see :meth:`LabellingEncoder.embed_and_label`."""
-        embeddings = self.embed(waveforms)
-        with torch.inference_mode():
-            return embeddings, self._head.scores(embeddings)

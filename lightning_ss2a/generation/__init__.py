@@ -1,6 +1,8 @@
-"""What trained modules generate: embeddings of frames, and sounds."""
+"""What trained modules generate: embeddings of frames, and sounds.
+
+What needs Lightning, which takes seconds to import, is imported from its own module.
+"""
 
 from lightning_ss2a.generation.audioldm import AudioLDM, AudioLDMOptions
-from lightning_ss2a.generation.frames import generate_frames
 
-__all__ = ["AudioLDM", "AudioLDMOptions", "generate_frames"]
+__all__ = ["AudioLDM", "AudioLDMOptions"]

@@ -247,10 +247,20 @@ class MeasuredModule(LightningModule):
         return super().load_from_checkpoint(checkpoint_path, *args, **plain(kwargs))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the baselines' closed-form maps with the weights: validation elsewhere needs no training data."""
-        checkpoint["lightning_ss2a"] = {"format": FORMAT, "architecture": self.architecture}
+        """Keep with the weights the baselines' closed-form maps, so that validation elsewhere needs no training data.
+
+        And the encoders of the data, which whoever feeds the model compares with his own.
+        """
+        checkpoint["lightning_ss2a"] = {"format": FORMAT, "architecture": self.architecture} | self._encoders()
         if self._statistics is not None:
             checkpoint["training_statistics"] = {n: x.cpu() for n, x in self._statistics.state_dict().items()}
+
+    def _encoders(self) -> dict[str, dict[str, str]]:
+        """Names what made the embeddings that the weights were trained on: no others mean anything to them."""
+        data = None if self._trainer is None else self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, ShardDataModule):
+            return {}
+        return {"encoders": {name: field.encoder for name, field in data.manifest.fields.items()}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the closed-form maps back; a fit that goes on also finds its place in the epoch, and its best so far.

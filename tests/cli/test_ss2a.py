@@ -20,9 +20,12 @@ def run(arguments: list[str], capsys) -> tuple[int, str, str]:
     return exit_.value.code or 0, captured.out, captured.err
 
 
-@pytest.mark.parametrize("verb", ["build", "compose", "pack", "simulate", "inspect", "validate", "demo"])
+VERBS = [f"shards {verb}" for verb in ("build", "compose", "pack", "simulate", "inspect", "validate", "demo")]
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "generate"])
 def test_help_of_every_verb_explains_every_option(capsys, verb):
-    status, out, _ = run(["shards", verb, "--help"], capsys)
+    status, out, _ = run([*verb.split(), "--help"], capsys)
     assert status == 0
     blocks = out.partition("options:")[2].split("\n  -")
     undescribed = [block.split()[0] for block in blocks[1:] if len(block.split("(type:")[0].split()) < 3]
@@ -32,7 +35,7 @@ def test_help_of_every_verb_explains_every_option(capsys, verb):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "{shards,models,checkpoint,sweep}"),
+        ([], "{shards,models,checkpoint,bank,generate, ...}"),
         (["shards"], "{build,compose,pack,simulate,frames"),
         (["shards", "inspekt", "x"], "'inspect'"),
         (["shards", "inspect"], "dataset"),

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from lightning_ss2a.data import FRAMES_PER_VIDEO, FieldSpec, Manifest, ShardDataset, ShardReader, ShardWriter
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.generation import generate_frames
+from lightning_ss2a.generation.frames import generate_frames
 from lightning_ss2a.models import CycleMixOptions, cycle_mix
 from lightning_ss2a.training import RemixerModule
 from tests.manifold_examples import AUDIO_WIDTH, VISUAL_WIDTH, make_data, make_trainer

@@ -217,11 +217,7 @@ class PerceptionModule(LightningModule):
             return {number: [*pool.map(self.needs.view, crops)] for number, crops in found.items()}
 
     def _embed_views(self, views: Sequence[np.ndarray]) -> list[Outcome[np.ndarray]]:
-        encoder = self.stack.image_encoder
-        if self.needs.preparations.image is None or not isinstance(encoder, PreparingImageEncoder):
-            return embed(encoder.encode, views, encoder)
-        encode = encoder.encode_prepared
-        return embed(lambda own: encode(torch.stack(_tensors(own))), views, encoder)
+        return embed_views(views, self.stack.image_encoder, self.needs)
 
     def _embed_sounds(self, sounds: Sequence[np.ndarray]) -> list[Outcome[np.ndarray]]:
         encoder = self.stack.audio_encoder
@@ -243,6 +239,14 @@ class PerceptionModule(LightningModule):
 
 def _tensors(arrays: Sequence[np.ndarray]) -> list[Tensor]:
     return [*map(torch.from_numpy, arrays)]
+
+
+def embed_views(views: Sequence[np.ndarray], encoder: ImageEncoder, needs: MediaNeeds) -> list[Outcome[np.ndarray]]:
+    """Embeds pictures as :meth:`MediaNeeds.view` gives them; see :func:`embed`."""
+    if needs.preparations.image is None or not isinstance(encoder, PreparingImageEncoder):
+        return embed(encoder.encode, views, encoder)
+    encode = encoder.encode_prepared
+    return embed(lambda own: encode(torch.stack(_tensors(own))), views, encoder)
 
 
 def embed(

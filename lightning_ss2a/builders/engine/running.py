@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.context import BaseContext
@@ -111,7 +111,7 @@ class PartsData(LightningDataModule):
         folder = self.folder
         parts = MediaParts(self.items, self._own, self.part_items, self.needs, folder.note_work, folder.fatal())
         workers = min(self.num_workers, len(parts))
-        context = _worker_context() if workers else None
+        context = worker_context(MediaParts.__module__) if workers else None
         return DataLoader(
             parts,
             batch_size=None,
@@ -150,19 +150,17 @@ class PartWriter(BasePredictionWriter):
         self.folder.write(prediction)
 
 
-class BuildProgress(Callback):
+class ItemProgress(Callback):
     """Shows items done by all processes, items per second and time left; on a terminal as a bar, else a line a minute.
 
     Args:
-        folder: where finished parts are.
         items: number of items.
-        part_items: items of a part.
+        done: counts those that are done, by all processes.
     """
 
-    def __init__(self, folder: BuildFolder, items: int, part_items: int) -> None:
-        self.folder = folder
+    def __init__(self, items: int, done: Callable[[], int]) -> None:
         self.items = items
-        self.part_items = part_items
+        self._done = done
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._began = self._looked = 0.0
@@ -210,9 +208,6 @@ class BuildProgress(Callback):
         """Removes the bar."""
         self._stop()
 
-    def _done(self) -> int:
-        return min(len(self.folder.finished()) * self.part_items, self.items)
-
     def _stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
@@ -249,7 +244,8 @@ def _predict(trainer: Trainer, module: PerceptionModule, data: PartsData, progre
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks.append(PartWriter(data.folder))
     if progress:
-        callbacks.append(BuildProgress(data.folder, len(data.items), data.part_items))
+        items = len(data.items)
+        callbacks.append(ItemProgress(items, lambda: min(len(data.folder.finished()) * data.part_items, items)))
     try:
         with quiet(), interruptible():
             trainer.predict(module, datamodule=data, return_predictions=False)
@@ -266,12 +262,16 @@ def _predict(trainer: Trainer, module: PerceptionModule, data: PartsData, progre
     return True
 
 
-def _worker_context() -> BaseContext:
-    """Where workers come from: forked from this process they would inherit its locks, threads and devices."""
+def worker_context(preload: str) -> BaseContext:
+    """Makes what workers come from: forked from this process they would inherit its locks, threads and devices.
+
+    Args:
+        preload: module that their server imports once for all of them.
+    """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([MediaParts.__module__])
+    context.set_forkserver_preload([preload])
     return context
 
 

@@ -1,0 +1,155 @@
+"""Reads and writes ``scene.yaml``: the sources of a scene, to be dropped, reweighted and added to by hand."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_ss2a.builders.listing import Box
+from lightning_ss2a.errors import InputError, did_you_mean
+from lightning_ss2a.files import to_path, write_whole
+from lightning_ss2a.generation.scene.source import Source
+
+HEADER = """\
+# What ss2a generate perceived. Change a weight (how loud a source is in proportion to the others; 0 leaves it out),
+# remove a source, or add one: {text: ...}, {audio: FILE}, {image: FILE}, with a box or without, each with label and
+# weight if you like. Paths start from this file's folder. A box is left, top, right, bottom, as parts of the picture.
+# "pictures" are seen as a whole, too; what was found in them and is no source any more is painted over there.
+# ss2a generate --sources_file THIS_FILE
+"""
+_OF_SOURCES = ("image", "text", "audio", "label", "weight", "score", "box")
+_OF_PICTURES = ("image", "boxes")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is seen as a whole, beside the sources in it.
+
+    Attributes:
+        file: the picture.
+        boxes: all that was found in it.
+    """
+
+    file: str
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class SceneFile:
+    """What a scene file holds: sources without embeddings, and pictures."""
+
+    sources: tuple[Source, ...]
+    pictures: tuple[Picture, ...]
+
+
+def write_scene(path: Path, sources: Iterable[Source], pictures: Iterable[Picture]) -> None:
+    """Writes a scene; paths are made to start from its folder."""
+    folder = path.parent
+    content = {
+        "pictures": [
+            {"image": _relative(each.file, folder), "boxes": [_rounded(box) for box in each.boxes]} for each in pictures
+        ],
+        "sources": [_entry(source, folder) for source in sources],
+    }
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    write_whole(path, HEADER + text)
+
+
+def read_scene(file: str) -> SceneFile:
+    """Reads a scene.
+
+    Raises:
+        InputError: there is no such file, or something in it is wrong; names the entry.
+    """
+    path = to_path(file)
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
+    _check_keys(content, ("pictures", "sources"), f"{path}")
+    pictures, sources = content.get("pictures") or [], content.get("sources") or []
+    for name, entries in (("pictures", pictures), ("sources", sources)):
+        if not isinstance(entries, list):
+            raise InputError(f"{path}: {name} must be a list, one entry for each")
+    return SceneFile(
+        tuple(_source(entry, f"{path}: source {number}", path.parent) for number, entry in enumerate(sources, 1)),
+        tuple(_picture(entry, f"{path}: picture {number}", path.parent) for number, entry in enumerate(pictures, 1)),
+    )
+
+
+def _entry(source: Source, folder: Path) -> dict[str, Any]:
+    if source.modality == "text":
+        entry: dict[str, Any] = {"text": source.label}
+    else:
+        entry = {source.modality: _relative(source.file, folder), "label": source.label}
+    entry["weight"] = source.weight
+    if source.score is not None:
+        entry["score"] = round(source.score, 4)
+    if source.box is not None:
+        entry["box"] = _rounded(source.box)
+    return entry
+
+
+def _source(entry: Any, place: str, folder: Path) -> Source:
+    _check_keys(entry, _OF_SOURCES, place)
+    media = [name for name in ("image", "text", "audio") if entry.get(name) is not None]
+    if len(media) != 1:
+        raise InputError(f"{place}: needs one of image, text and audio, has {' and '.join(media) or 'none'}")
+    modality, medium = media[0], str(entry[media[0]]).strip()
+    if not medium:
+        raise InputError(f"{place}: its {modality} is empty")
+    box = None if entry.get("box") is None else _box(entry["box"], place)
+    if box is not None and modality != "image":
+        raise InputError(f"{place}: a box, and no image that it is in")
+    weight, score = (_number(entry, name, place) for name in ("weight", "score"))
+    file = "" if modality == "text" else os.path.join(folder, medium)
+    label = medium if modality == "text" else str(entry.get("label") or Path(medium).stem)
+    return Source(modality, label, 1.0 if weight is None else weight, file, box, score)  # type: ignore[arg-type]
+
+
+def _picture(entry: Any, place: str, folder: Path) -> Picture:
+    _check_keys(entry, _OF_PICTURES, place)
+    if not isinstance(entry.get("image"), str):
+        raise InputError(f"{place}: names no image")
+    boxes = entry.get("boxes") or []
+    return Picture(os.path.join(folder, entry["image"]), tuple(_box(box, place) for box in boxes))
+
+
+def _box(value: Any, place: str) -> Box:
+    try:
+        left, top, right, bottom = map(float, value)
+    except (TypeError, ValueError):
+        raise InputError(f"{place}: box {value!r} is not four numbers") from None
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise InputError(f"{place}: box {value!r} needs left < right and top < bottom, from 0 to 1")
+    return left, top, right, bottom
+
+
+def _number(entry: Mapping[str, Any], name: str, place: str) -> float | None:
+    value = entry.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise InputError(f"{place}: {name} is {value!r}, needs a number of at least 0")
+    return float(value)
+
+
+def _check_keys(entry: Any, known: Sequence[str], place: str) -> None:
+    if not isinstance(entry, dict):
+        raise InputError(f"{place}: needs {', '.join(known)}, found {entry!r}")
+    for key in entry:
+        if key not in known:
+            raise InputError(f"{place}: {key!r} is nothing that it may have; {did_you_mean(str(key), known)}")
+
+
+def _relative(file: str, folder: Path) -> str:
+    return os.path.relpath(file, folder)
+
+
+def _rounded(box: Box) -> list[float]:
+    return [round(side, 6) for side in box]
