@@ -72,7 +72,7 @@ class Synchformer(LoadedWhenUsed):
     def describe(self) -> ModelCard:
         """Says what it is and where its file is looked for; loads nothing."""
         note = "an export that you make: seconds that a sound is off its video; each decoder of videos gives others"
-        return ModelCard(PART, MODEL, "MIT (code and weights)", find_weights(PART, *self._place()), note)
+        return ModelCard(PART, MODEL, "MIT", find_weights(PART, *self._place()), note)
 
     def load(self) -> None:
         """See :meth:`~lightning_ss2a.perception.weights.Loadable.load`."""
