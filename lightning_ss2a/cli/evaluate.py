@@ -31,7 +31,7 @@ def evaluate(
     videos: str | None = None,
     pairs: str | None = None,
     output: str = "evaluation",
-    measures: dict[str, Measure] | None = None,
+    measures: dict[str, Measure | None] | None = None,
     encoders: dict[str, WaveformEncoder] | None = None,
     image_encoder: ImageEncoder | None = None,
     text_encoder: TextEncoder | None = None,
@@ -58,7 +58,7 @@ def evaluate(
         pairs: csv file of the items: name, and optionally reference, image (several with ;), video, text, class, group
             (drawn together in intervals) and sources (how many there are).
         output: folder of the report: scores.json, .csv, .md, .tex, items.csv, differences.csv, parts.csv, problems.csv.
-        measures: what is measured, by the names of the columns; see configs/evaluation/.
+        measures: what is measured, by the names of the columns; see configs/evaluation/. null: not this one of a base.
         encoders: of waveforms, by the names that measures call them.
         image_encoder: of pictures, for the CLIP score.
         text_encoder: of texts, for the CLAP score.
@@ -74,9 +74,8 @@ def evaluate(
     """
     workers = workers if workers is not None else os.cpu_count() or 1
     OptionCheck().at_least(1, batch_size=batch_size, workers=workers)
-    protocol = Protocol(
-        measures or {}, encoders or {}, image_encoder, text_encoder, sync, seconds, crop_shape, bootstrap
-    )
+    chosen = {name: measure for name, measure in (measures or {}).items() if measure is not None}
+    protocol = Protocol(chosen, encoders or {}, image_encoder, text_encoder, sync, seconds, crop_shape, bootstrap)
     folders = open_folders(generated, reference, images, videos)
     items, problems = list_items(folders, pairs)
     listener = Listener(EmbeddingCache(to_path(cache)), seconds, batch_size, workers, progress)

@@ -11,7 +11,6 @@ from traceback import walk_tb
 from typing import Any, Literal
 
 import torch
-import yaml
 from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
@@ -28,6 +27,7 @@ from lightning_ss2a.callbacks.predictions import PredictionWriter
 from lightning_ss2a.callbacks.slurm import requeued_checkpoint
 from lightning_ss2a.checkpoints import architecture_of, other_architecture, read_checkpoint
 from lightning_ss2a.cli.arguments import after_config_files, files_first
+from lightning_ss2a.cli.based_parser import BasedArgumentParser
 from lightning_ss2a.cli.callback_options import with_callback_options
 from lightning_ss2a.cli.checkpoint_option import NAMES, check_is_given, find_named, folder_without_logger, has_logger
 from lightning_ss2a.cli.errors import (
@@ -37,7 +37,6 @@ from lightning_ss2a.cli.errors import (
     output_error,
     run_reporting_errors,
 )
-from lightning_ss2a.config_files import names_bases, read_config
 from lightning_ss2a.data import ShardError, field_width
 from lightning_ss2a.data.loading.streaming import FEWER_WORKERS
 from lightning_ss2a.errors import FULL, InputError, causes
@@ -63,22 +62,8 @@ def _audio_width(datasets: str | list[str]) -> int:
     return field_width(datasets, "audio")
 
 
-class ShardArgumentParser(LightningArgumentParser):
+class ShardArgumentParser(BasedArgumentParser, LightningArgumentParser):
     """A parser of files that may name their bases, whose saved configuration also shows what links have set."""
-
-    def parse_path(
-        self,
-        path: str | os.PathLike[str],
-        ext_vars: dict[str, Any] | None = None,
-        env: bool | None = None,
-        defaults: bool = True,
-        **options: Any,
-    ) -> Namespace:
-        """Parse a configuration file, merged with its bases if it names some."""
-        if names_bases(path):
-            text = yaml.safe_dump(read_config(path), sort_keys=False, allow_unicode=True)
-            return self.parse_string(text, ext_vars=ext_vars, env=env, defaults=defaults, **options)
-        return super().parse_path(path, ext_vars=ext_vars, env=env, defaults=defaults, **options)
 
     def save(self, namespace: Namespace, path: str, skip_unset: bool = True, **_: Any) -> None:
         """Write the configuration to one file, without the checkpoint that this run began with."""

@@ -7,6 +7,7 @@ from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from lightning_ss2a.cli.arguments import files_first
 from lightning_ss2a.cli.bank import BANK_VERBS
+from lightning_ss2a.cli.based_parser import BasedArgumentParser
 from lightning_ss2a.cli.checkpoint import CHECKPOINT_VERBS, import_checkpoint
 from lightning_ss2a.cli.errors import explain, run_reporting_errors
 from lightning_ss2a.cli.evaluate import evaluate
@@ -86,7 +87,7 @@ def build_parser() -> ArgumentParser:
 
 
 def _verb_parser(function: Verb) -> ArgumentParser:
-    parser = ArgumentParser(description=_summary(function))
+    parser = BasedArgumentParser(description=_summary(function))
     flags, several, repeated = (options.get(function, {}) for options in (FLAGS, SEVERAL, REPEATED))
     skipped: set[str | int] = {*flags, *several, *repeated, "config"}
     if function in READERS:

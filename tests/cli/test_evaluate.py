@@ -90,5 +90,6 @@ def test_help_explains_every_option(capsys):
 def test_every_protocol_is_understood(config: Path):
     options = build_parser().parse_args(["evaluate", "-c", str(config), "--generated", "x"])
     assert options.evaluate.measures
-    used = {measure.init_args.get("encoder") for measure in options.evaluate.measures.values()}
-    assert used - {None} <= set(options.evaluate.encoders)
+    measures = [measure for measure in options.evaluate.measures.values() if measure is not None]
+    used = {measure.init_args.encoder for measure in measures if "encoder" in measure.get("init_args", {})}
+    assert used <= set(options.evaluate.encoders)
