@@ -1,0 +1,94 @@
+"""Sounds of a module in training, in TensorBoard."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.evaluation.in_training import EvaluateAudio, compare, predict_audio
+from lightning_ss2a.generation.protocols import Rendering
+from tests.generation.tone_generator import ToneGenerator
+from tests.manifold_examples import AUDIO_WIDTH, make_data, make_module, make_trainer, write_learnable_pairs
+
+RATE = 8000
+
+
+class Ear:
+    """Hears the amplitudes of eight tones, as the generator sounds them."""
+
+    identity = "ear"
+    width = AUDIO_WIDTH
+    sample_rate = RATE
+
+    def encode(self, waveforms):
+        time = np.arange(len(waveforms[0])) / RATE
+        tones = np.stack([np.sin(2 * np.pi * 200 * (i + 1) * time) for i in range(AUDIO_WIDTH)])
+        return torch.from_numpy(np.stack(waveforms) @ tones.T).float()
+
+    def label_head(self):
+        return None
+
+
+def generator(**options) -> ToneGenerator:
+    return ToneGenerator(**{"width": AUDIO_WIDTH, "audio_encoder": "ear", "sample_rate": RATE, "gain": 0.01, **options})
+
+
+def fit(tmp_path: Path, callback: EvaluateAudio, epochs: int) -> EventAccumulator:
+    data = make_data(write_learnable_pairs(tmp_path / "pairs"))
+    logger = TensorBoardLogger(str(tmp_path), name="", version="run")
+    trainer = make_trainer(tmp_path, logger=logger, callbacks=[callback], max_epochs=epochs)
+    trainer.fit(make_module(), datamodule=data)
+    sizes = {"audio": 0, "images": 0, "scalars": 0}
+    return EventAccumulator(str(tmp_path / "run"), size_guidance=sizes).Reload()
+
+
+def test_the_same_items_are_heard_seen_and_measured_every_few_epochs(tmp_path: Path):
+    tones = generator()
+    events = fit(tmp_path, EvaluateAudio(tones, Ear(), items=3, every_n_epochs=2, seconds=0.25), epochs=4)
+    keys = [request.key for request in tones.asked]
+    assert len(keys) == 6
+    assert keys[:3] == keys[3:]
+    assert [request.seed for request in tones.asked[:3]] == [request.seed for request in tones.asked[3:]]
+    assert not torch.equal(tones.asked[0].embedding, tones.asked[3].embedding)  # it has learned
+    tags = events.Tags()
+    assert sorted(tags["audio"]) == sorted(f"audio/{key}" for key in keys[:3])
+    assert len(events.Audio(f"audio/{keys[0]}")) == 2
+    assert events.Audio(f"audio/{keys[0]}")[0].sample_rate == RATE
+    assert {f"figures/audio_{key}" for key in keys[:3]} <= set(tags["images"])
+    for name, bounds in (("audio/cosine", (-1, 1)), ("audio/ssms", (0, 10))):
+        values = [event.value for event in events.Scalars(name)]
+        assert len(values) == 2
+        assert all(bounds[0] <= value <= bounds[1] for value in values)
+
+
+def test_a_sound_of_the_true_embedding_is_as_near_as_can_be():
+    target = torch.rand(3, AUDIO_WIDTH)
+    time = np.arange(RATE) / RATE
+    waves = [sum(a * np.sin(2 * np.pi * 200 * (i + 1) * time) for i, a in enumerate(row.tolist())) for row in target]
+    renderings = [Rendering(np.asarray(0.01 * wave, np.float32)) for wave in waves]
+    assert compare(renderings, RATE, target, Ear(), None) == {"cosine": pytest.approx(1, abs=1e-4)}
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (lambda: EvaluateAudio(generator(audio_encoder="clap")), "EvaluateAudio.generator: is of the space of clap"),
+        (lambda: EvaluateAudio(generator(), items=0), "EvaluateAudio.items must be at least 1"),
+        (lambda: EvaluateAudio(generator(), seconds=0), "EvaluateAudio.seconds must be at least"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path: Path, callback, message):
+    with pytest.raises(InputError, match=message):
+        fit(tmp_path, callback(), epochs=1)
+
+
+def test_a_manifold_is_heard_by_its_reconstruction_of_what_is_seen():
+    module = make_module().eval()
+    visual = torch.randn(4, 10)
+    manifold = module.evaluated_manifold
+    wanted = manifold.reconstruct_audio(manifold.project_visual(visual).mean).mean
+    torch.testing.assert_close(predict_audio(module, {"visual": visual}), wanted)
