@@ -40,7 +40,7 @@ class EvaluateAudio(Callback):
         generator: sounds embeddings, such as a bank or AudioLDM; see configs/generation/.
         encoder: hears the sounds; the one that the data's sounds were heard by. None: no metrics.
         items: validation items, at most those of the first batch of rank 0.
-        every_n_epochs: epochs from one time to the next; the first epoch is one.
+        every_n_epochs: least epochs from one time to the next; the first validation is one.
         seconds: length of a sound.
         seed: of the generator.
 
@@ -68,6 +68,15 @@ class EvaluateAudio(Callback):
         self.every_n_epochs = every_n_epochs
         self.seconds = seconds
         self.seed = seed
+        self._next_epoch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns when sounds are due next."""
+        return {"next_epoch": self._next_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes that back."""
+        self._next_epoch = state_dict["next_epoch"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checks that the module predicts audio, in the space of generator and encoder."""
@@ -92,8 +101,10 @@ class EvaluateAudio(Callback):
     ) -> None:
         """Sounds and measures the first rows of the first batch."""
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
-        due = trainer.current_epoch % self.every_n_epochs == 0
-        if not (fitting and due and batch_idx == 0 and trainer.is_global_zero and len(batch["index"])):
+        if not (fitting and batch_idx == 0 and trainer.current_epoch >= self._next_epoch):
+            return
+        self._next_epoch = trainer.current_epoch + self.every_n_epochs
+        if not (trainer.is_global_zero and len(batch["index"])):
             return
         with torch.no_grad():
             predicted = predict_audio(pl_module, batch)[: self.items].float().cpu()

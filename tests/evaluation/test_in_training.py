@@ -37,10 +37,10 @@ def generator(**options) -> ToneGenerator:
     return ToneGenerator(**{"width": AUDIO_WIDTH, "audio_encoder": "ear", "sample_rate": RATE, "gain": 0.01, **options})
 
 
-def fit(tmp_path: Path, callback: EvaluateAudio, epochs: int) -> EventAccumulator:
+def fit(tmp_path: Path, callback: EvaluateAudio, epochs: int, **options) -> EventAccumulator:
     data = make_data(write_learnable_pairs(tmp_path / "pairs"))
     logger = TensorBoardLogger(str(tmp_path), name="", version="run")
-    trainer = make_trainer(tmp_path, logger=logger, callbacks=[callback], max_epochs=epochs)
+    trainer = make_trainer(tmp_path, logger=logger, callbacks=[callback], max_epochs=epochs, **options)
     trainer.fit(make_module(), datamodule=data)
     sizes = {"audio": 0, "images": 0, "scalars": 0}
     return EventAccumulator(str(tmp_path / "run"), size_guidance=sizes).Reload()
@@ -63,6 +63,12 @@ def test_the_same_items_are_heard_seen_and_measured_every_few_epochs(tmp_path: P
         values = [event.value for event in events.Scalars(name)]
         assert len(values) == 2
         assert all(bounds[0] <= value <= bounds[1] for value in values)
+
+
+def test_validations_that_are_rare_are_not_missed(tmp_path: Path):
+    tones = generator()
+    fit(tmp_path, EvaluateAudio(tones, items=1, every_n_epochs=2, seconds=0.1), epochs=6, check_val_every_n_epoch=3)
+    assert len(tones.asked) == 2
 
 
 def test_a_sound_of_the_true_embedding_is_as_near_as_can_be():
