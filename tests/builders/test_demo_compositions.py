@@ -14,6 +14,7 @@ from lightning_ss2a.builders.pair_list import read_pairs
 from lightning_ss2a.data import PAIR_ORIGINS, Manifest, ShardReader
 from lightning_ss2a.data.tools.validate import validate_dataset
 from lightning_ss2a.perception import EfficientNetLite, YAMNet
+from lightning_ss2a.perception.encoders.yamnet import eight_bits_overflow
 
 ROOT = Path(__file__).parents[2]
 SHARDS, CACHE = ROOT / "shards", ROOT / ".cache" / "demo"
@@ -137,4 +138,8 @@ def test_they_are_what_the_code_makes_of_the_media(kind, composed):
     for i, composition in enumerate(some):
         for name, column in columns.items():
             expected = composed[kind][composition.key][name].astype(np.float32)
-            np.testing.assert_allclose(expected, column[i], rtol=2e-3, atol=2e-3)
+            if name == "audio" and eight_bits_overflow():  # here YAMNet's bits are others
+                lengths = np.linalg.norm(expected, axis=-1) * np.linalg.norm(column[i], axis=-1)
+                assert ((expected * column[i]).sum(-1) / lengths).min() > 0.98
+            else:
+                np.testing.assert_allclose(expected, column[i], rtol=2e-3, atol=2e-3)
