@@ -35,8 +35,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 # Models that only their own tests run here: large, one of them under the AGPL, and a second more for every start.
 $(MODELS): $(STAMP)
-	@echo "[setup] installing the packages of configs/perception/paper.yaml and open.yaml, for their tests"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[laion,paper,yolo]'
+	@echo "[setup] installing the packages of configs/perception/{paper,open}.yaml and docs/evaluation_encoders.md, for their tests"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[evaluation,laion,originals,paper,yolo]'
 	@touch $@
 
 fit: setup

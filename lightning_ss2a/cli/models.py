@@ -1,4 +1,4 @@
-"""``ss2a models list``: what perceives and sounds, where its weights are looked for, and whether they are there."""
+"""``ss2a models list``: all models, where their weights are looked for, and whether they are there."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +12,7 @@ from lightning_ss2a.cli.errors import explain
 from lightning_ss2a.config_files import read_config
 from lightning_ss2a.data.tools.inspect import TABLE_WIDTH
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder
 from lightning_ss2a.generation.protocols import SoundGenerator
 from lightning_ss2a.perception.detectors.protocols import Detector
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder, TextEncoder, TextToImagePrior
@@ -25,24 +26,26 @@ PARTS: dict[str, type] = {
     "text_encoder": TextEncoder,
     "prior": TextToImagePrior,
     "generator": SoundGenerator,
+    "encoder": WaveformEncoder,
+    "sync": SyncEstimator,
 }
-"""Options that name the parts of a stack."""
-INNER_PARTS = ("text_encoder", "clap")
+"""Options that name the parts of a stack; of what evaluates, ``encoders`` names several of the sort ``encoder``."""
+INNER_PARTS = ("text_encoder", "clap", "encoder")
 """Options of parts that name further ones."""
 
 CONFIGS = Path("configs")
-STACKS = (CONFIGS / "perception", CONFIGS / "generation")
+STACKS = (CONFIGS / "perception", CONFIGS / "generation", CONFIGS / "evaluation")
 _ROOT = Path(__file__).parents[2]
 
 
 def list_models(config: list[str] | None = None, width: int | None = None) -> None:
-    """Print a table of what perceives and sounds: licence, where each is looked for, whether it is there, its sha256.
+    """Print a table of all models: licence, where each is looked for, whether it is there, its sha256.
 
     Nothing is loaded or downloaded; files that are there are read, for their sha256. What each model is and is not
     good for comes below the table.
 
     Args:
-        config: YAML files of stacks; default: all in configs/perception and configs/generation.
+        config: YAML files of stacks; default: all in configs/perception, generation and evaluation.
         width: characters in a line; default: the terminal's.
     """
     table = Table(title="Models", title_justify="left")
@@ -102,16 +105,16 @@ def _rows(file: Path) -> Iterator[tuple[str, list[str], str]]:
     """Gives (part, cells, note) of each model of a stack."""
     stack = read_config(file)
     cards: list[ModelCard] = []
-    for name in PARTS:
-        if name not in stack:
-            continue
+    parts = [(name, name, stack[name]) for name in PARTS if name in stack]
+    parts += [(f"encoders.{name}", "encoder", value) for name, value in stack.get("encoders", {}).items()]
+    for place, name, value in parts:
         try:
-            model = load_part(name, stack[name], file)
+            model = load_part(name, value, file)
         except InputError as error:
-            yield name, [str(stack[name].get("class_path")), "", "", "no", ""], str(error)
+            yield place, [str(value.get("class_path")), "", "", "no", ""], str(error)
             continue
-        inner = [(f"{name}.{part}", getattr(model, part, None)) for part in INNER_PARTS]
-        for part, each in ((name, model), *inner):
+        inner = [(f"{place}.{part}", getattr(model, part, None)) for part in INNER_PARTS]
+        for part, each in ((place, model), *inner):
             card = each.describe() if isinstance(each, Described) else None
             if card and card not in cards:  # a prior's text encoder mostly is the stack's
                 cards.append(card)

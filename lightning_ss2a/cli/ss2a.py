@@ -9,6 +9,7 @@ from lightning_ss2a.cli.arguments import files_first
 from lightning_ss2a.cli.bank import BANK_VERBS
 from lightning_ss2a.cli.checkpoint import CHECKPOINT_VERBS, import_checkpoint
 from lightning_ss2a.cli.errors import explain, run_reporting_errors
+from lightning_ss2a.cli.evaluate import evaluate
 from lightning_ss2a.cli.generate import generate
 from lightning_ss2a.cli.models import MODEL_VERBS, list_models
 from lightning_ss2a.cli.shards import SHARD_VERBS, Verb
@@ -22,6 +23,7 @@ VERBS: dict[str, Verb | dict[str, Verb]] = {
     "bank": BANK_VERBS,
     "generate": generate,
     "sweep": sweep,
+    "evaluate": evaluate,
 }
 """Verbs, and verbs by noun."""
 
@@ -33,6 +35,11 @@ FLAGS: dict[Verb, dict[str, str]] = {
     },
 }
 """Options of verbs that take no value."""
+
+SEVERAL: dict[Verb, dict[str, str]] = {
+    evaluate: {"generated": "A folder of sounds for each method, DIR or NAME=DIR; one or more."}
+}
+"""Options of verbs that take several values."""
 
 REPEATED: dict[Verb, dict[str, str]] = {
     generate: {
@@ -80,13 +87,15 @@ def build_parser() -> ArgumentParser:
 
 def _verb_parser(function: Verb) -> ArgumentParser:
     parser = ArgumentParser(description=_summary(function))
-    flags, repeated = FLAGS.get(function, {}), REPEATED.get(function, {})
-    skipped: set[str | int] = {*flags, *repeated, "config"}
+    flags, several, repeated = (options.get(function, {}) for options in (FLAGS, SEVERAL, REPEATED))
+    skipped: set[str | int] = {*flags, *several, *repeated, "config"}
     if function in READERS:
         parser.add_argument("-c", "--config", action="append", type=str, help=READERS[function])
     else:
         parser.add_argument("-c", "--config", action="config", help="YAML file with these options.")
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped)
+    for name, text in several.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", nargs="+", type=str, required=True, help=text)
     for name, text in repeated.items():
         parser.add_argument(f"--{name}", action="append", type=str, help=text)
     for name, text in flags.items():

@@ -47,15 +47,20 @@ class EmbeddingCache:
 
     def contains(self, path: Path, shape: tuple[int, int]) -> bool:
         """Tells whether good embeddings of this shape are there; damaged ones are as good as none."""
+        return self.find(path, shape) is not None
+
+    def find(self, path: Path, shape: tuple[int, int] | None) -> np.ndarray | None:
+        """Reads good embeddings of this shape, or of any two-dimensional one (None), float32; None: there are none."""
         if not path.exists():
-            return False
+            return None
         try:
             file = io.BytesIO(path.read_bytes())
             embeddings = np.load(file, allow_pickle=False)
-            whole = file.read(1) == b"" and embeddings.shape == shape and embeddings.dtype == np.float32
-            return whole and bool(np.isfinite(embeddings).all())
+            fits = embeddings.ndim == 2 if shape is None else embeddings.shape == shape
+            whole = file.read(1) == b"" and fits and embeddings.dtype == np.float32
+            return embeddings if whole and np.isfinite(embeddings).all() else None
         except Exception:  # numpy raises what its parser of headers does: SyntaxError, UnicodeError, TokenError, ...
-            return False
+            return None
 
     def store(self, path: Path, embeddings: np.ndarray) -> None:
         """Stores embeddings [views, width] under a path that :meth:`path` gave.

@@ -75,6 +75,26 @@ def test_the_generator_is_listed_with_the_licence_that_binds_its_user(capsys: py
     ]
 
 
+def test_encoders_of_evaluation_are_listed_with_the_file_that_each_needs(capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("huggingface_hub")
+    stacks = {Path(file).stem: file for file in shipped_stacks()}
+    text = listed(capsys, "-c", stacks["published"])
+    wanted = {
+        "encoders.vggish": ["vggish", "Apache-2.0 (torchvggish)", "vggish-10086976.pth"],
+        "encoders.beats": [
+            "speechbrain/BEATs",
+            "MIT (BEATs), Apache-2.0 (speechbrain)",
+            "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt",
+        ],
+        "encoders.wav2clip": ["wav2clip", "MIT", "Wav2CLIP.pt"],
+        "sync": ["synchformer-export", "MIT", "synchformer.pt"],
+    }
+    assert {part: row_of(text, part)[2:5] for part in wanted} == wanted
+    assert row_of(text, "encoders.clap.encoder")[2] == "transformers/CLAP"
+    assert row_of(text, "encoders.panns")[5] == "no"
+    assert "VGGish.path must name the file" in text
+
+
 def test_what_is_missing_is_told_and_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "there.bin").write_bytes(b"weights")
     (tmp_path / "stack.yaml").write_text(f"""

@@ -79,6 +79,22 @@ def gaussian_of_rows(rows: Tensor) -> Gaussian:
     return Gaussian(mean, (rows - mean) / (len(rows) - 1) ** 0.5)
 
 
+def gaussian_of_counted_rows(rows: Tensor, counts: Tensor) -> Gaussian:
+    """Fits a normal distribution to rows that are there several times; no more work than for as many different ones.
+
+    Args:
+        rows: ``[N, D]``.
+        counts: how often each is there, ``[N]`` int64, none below 0, at least 2 together.
+    """
+    rows, counts = rows[counts > 0].double(), counts[counts > 0].double()
+    size = counts.sum()
+    mean = counts @ rows / size
+    factor = counts.sqrt().unsqueeze(1) * (rows - mean)
+    if len(rows) < rows.shape[1]:
+        return Gaussian(mean, factor / (size - 1).sqrt())
+    return gaussian_of_moments(Moments(size, mean, factor.T @ factor))
+
+
 def gaussian_of_moments(moments: Moments) -> Gaussian:
     """Fits a normal distribution to moments of at least 2 rows; its factor is ``[D, D]``."""
     covariance = moments.scatter / (moments.size - 1)

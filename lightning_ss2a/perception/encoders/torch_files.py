@@ -13,32 +13,44 @@ from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.packages import media_package
 
 _scalar = np.float64(0).__reduce__()[0]
-_NUMPY_SCALARS: list[Any] = [
+_array = np.zeros(0).__reduce__()[0]
+_NUMPY: list[Any] = [
     np.dtype,
+    np.ndarray,
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
-    (_scalar, "numpy.core.multiarray.scalar"),
-    (_scalar, "numpy._core.multiarray.scalar"),
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
 ]
-"""Harmless things that training scripts leave beside the weights: an epoch's number, the best metric."""
+"""Harmless things that training scripts leave beside the weights: an epoch's number, the best metric, an order."""
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, key: str = "state_dict") -> dict[str, Tensor]:
     """Reads the tensors of a file, by name, on the CPU.
 
     Args:
-        path: safetensors, a file of ``torch.save`` (its ``state_dict``, if it has one), or TorchScript.
+        path: safetensors, a file of ``torch.save``, or TorchScript.
+        key: under which the second keeps its weights; if it has none, it holds nothing but them.
 
     Raises:
         InputError: it is none of them, it is damaged, or it holds what only unpickling would read.
     """
-    try:
-        content = _read(path)
-    except Exception as error:  # torch.load, torch.jit.load and safetensors raise whatever the bytes make them do
-        raise InputError(f"{path}: not a file of weights, or a damaged one ({_first_sentence(error)})") from error
-    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    content = read_content(path)
+    content = content.get(key, content) if isinstance(content, dict) else content
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds a {type(content).__name__}, no weights by name")
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def read_content(path: Path) -> object:
+    """Reads all that a file of weights holds, on the CPU; see :func:`read_state`.
+
+    Raises:
+        InputError: it is no such file, it is damaged, or it holds what only unpickling would read.
+    """
+    try:
+        return _read(path)
+    except Exception as error:  # torch.load, torch.jit.load and safetensors raise whatever the bytes make them do
+        raise InputError(f"{path}: not a file of weights, or a damaged one ({_first_sentence(error)})") from error
 
 
 def is_torchscript(path: Path) -> bool:
@@ -80,7 +92,7 @@ def _read(path: Path) -> object:
         return media_package("safetensors.torch").load_file(path)
     if is_torchscript(path):
         return torch.jit.load(path, map_location="cpu").state_dict()
-    with torch.serialization.safe_globals(_NUMPY_SCALARS):
+    with torch.serialization.safe_globals(_NUMPY):
         # Read as they are used: AudioLDM's file is 2 GB, of which its CLAP is a third.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 

@@ -126,19 +126,35 @@ def load_audio(data: bytes, name: str, sample_rate: int, window: tuple[float, fl
         InputError: it is not a sound, empty, silent (no sample above -80 dB), cut off, or not finite; or nothing of it
             is in the window.
     """
+    waveform, rate = decode_audio(data, name)
+    if window is not None and rate:
+        waveform = cut_window(waveform, rate, window, name)
+    return resample(waveform, rate, sample_rate, name)
+
+
+def decode_audio(data: bytes, name: str) -> tuple[np.ndarray, int]:
+    """Decodes a sound as the mean of its channels, at its own rate, unchecked.
+
+    Args:
+        data: see :func:`load_audio`.
+        name: its name, for messages.
+
+    Returns:
+        float32 [samples], and samples per second.
+
+    Raises:
+        InputError: it is not a sound, or cut off.
+    """
     soundfile = media_package("soundfile")
     if not data:
         raise InputError(f"{name}: not a sound file (the file is empty, 0 bytes)")
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            waveform, rate = _read_sound(file, data, name)
+            return _read_sound(file, data, name)
     except RuntimeError as error:
         if not container_kind(data[:64]):
             raise InputError(f"{name}: not a sound file ({_reason(error)})") from error
-        waveform, rate = decode_sound(data, name)
-    if window is not None and rate:
-        waveform = cut_window(waveform, rate, window, name)
-    return resample(waveform, rate, sample_rate, name)
+        return decode_sound(data, name)
 
 
 def _read_sound(file: Any, data: bytes, name: str) -> tuple[np.ndarray, int]:

@@ -18,8 +18,8 @@ SAMPLE_RATES = (1_000, 768_000)
 MOST_MISSING = (0.5, 0.05)
 """Seconds, and part of the whole, that may be missing at the end: headers are that inaccurate. The larger counts."""
 
-_SILENT_PEAK = 1e-4
-"""-80 dB of full scale."""
+SILENT_PEAK = 1e-4
+"""Of a sound that counts as silent no sample reaches this, -80 dB of full scale."""
 
 
 def mean_of_channels(channels: np.ndarray) -> np.ndarray:
@@ -62,17 +62,29 @@ def resample(waveform: np.ndarray, rate: int, sample_rate: int, name: str) -> np
     Raises:
         InputError: it is empty, silent (no sample above -80 dB), of an impossible rate, or not finite.
     """
+    check_sound(waveform, rate, name)
+    if np.abs(waveform).max() < SILENT_PEAK:
+        raise InputError(f"{name}: the sound is silent")
+    return at_rate(waveform, rate, sample_rate)
+
+
+def check_sound(waveform: np.ndarray, rate: int, name: str) -> None:
+    """Checks a mono sound, float32 [samples], which may be silent.
+
+    Raises:
+        InputError: it is empty, of an impossible rate, or not finite.
+    """
     if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
         raise InputError(f"{name}: {rate} samples per second, needs {SAMPLE_RATES[0]} to {SAMPLE_RATES[1]}")
     if not len(waveform):
         raise InputError(f"{name}: the sound is empty")
     if not np.isfinite(waveform).all():
         raise InputError(f"{name}: the sound holds numbers that are not finite")
-    if np.abs(waveform).max() < _SILENT_PEAK:
-        raise InputError(f"{name}: the sound is silent")
-    if rate == sample_rate:
-        return waveform
-    return polyphase(waveform, rate, sample_rate)
+
+
+def at_rate(waveform: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """Gives a checked mono sound, float32 [samples], at the wanted rate."""
+    return waveform if rate == sample_rate else polyphase(waveform, rate, sample_rate)
 
 
 def polyphase(waveform: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:

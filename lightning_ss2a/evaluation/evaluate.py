@@ -1,0 +1,356 @@
+"""Measures folders of generated sounds: lists, hears and scores them."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_ss2a.errors import InputError, did_you_mean
+from lightning_ss2a.evaluation.folders import Folders, Item, MediaFolder, Problem, locate
+from lightning_ss2a.evaluation.hearing import HeardFiles, Listener, hear_files, hear_offsets, row_width
+from lightning_ss2a.evaluation.measures import Evidence, Measure, Rows, Side
+from lightning_ss2a.evaluation.perception_encoders import PerceptionEncoder
+from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder, tells_classes
+from lightning_ss2a.evaluation.scoring import Bootstrap, Difference, PartScore, Score, Scorer
+from lightning_ss2a.evaluation.sounds import SoundFacts
+from lightning_ss2a.options import OptionCheck
+from lightning_ss2a.perception.detectors.crops import CropShape
+from lightning_ss2a.perception.encoders.protocols import ImageEncoder, TextEncoder
+from lightning_ss2a.perception.encoding import encode_images
+from lightning_ss2a.perception.weights import Described, check_weights, load_models
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is measured, and by whom.
+
+    Args:
+        measures: by the names of their columns, in order.
+        encoders: of waveforms, by the names that measures call them.
+        image_encoder: of pictures, into the space of the encoders that a CLIP score is of.
+        text_encoder: of texts, for the CLAP score.
+        sync: tells sounds' offsets from their videos.
+        seconds: how much of each sound is heard, from its start; None: all.
+        crop_shape: how pictures become squares.
+        bootstrap: how intervals are made.
+
+    Raises:
+        InputError: a measure names an encoder that is not there, or that tells no classes where it has to.
+    """
+
+    measures: Mapping[str, Measure]
+    encoders: Mapping[str, WaveformEncoder]
+    image_encoder: ImageEncoder | None = None
+    text_encoder: TextEncoder | None = None
+    sync: SyncEstimator | None = None
+    seconds: float | None = 10.0
+    crop_shape: CropShape = "padded"
+    bootstrap: Bootstrap = field(default_factory=Bootstrap)
+
+    def __post_init__(self) -> None:
+        """Checks that measures have what they read."""
+        if not self.measures:
+            raise InputError("measures is empty: name a protocol, for example -c configs/evaluation/demo.yaml")
+        OptionCheck().at_least(0.01, seconds=self.seconds)
+        parts = {"images": self.image_encoder, "text": self.text_encoder, "videos": self.sync}
+        options = {"images": "image_encoder", "text": "text_encoder", "videos": "sync"}
+        for name, measure in self.measures.items():
+            self._check_encoder(name, measure)
+            for side in measure.needs:
+                if side in parts and parts[side] is None:
+                    raise InputError(f"measures.{name}: needs the protocol's {options[side]}")
+
+    def _check_encoder(self, name: str, measure: Measure) -> None:
+        if not measure.encoder:
+            return
+        if measure.encoder not in self.encoders:
+            advice = did_you_mean(measure.encoder, self.encoders)
+            raise InputError(f"measures.{name}.encoder: {measure.encoder} is not among the encoders; {advice}")
+        if measure.labelled and not tells_classes(self.encoders[measure.encoder]):
+            raise InputError(f"measures.{name}.encoder: {measure.encoder} tells no classes; take one that does")
+
+
+@dataclass(frozen=True)
+class FolderFacts:
+    """What the sounds of a folder are like.
+
+    Attributes:
+        folder: name of the method, or reference.
+        expected: items that there are.
+        usable: of which a sound could be heard.
+        silent: of which no sample reaches -80 dB.
+        clipped: with a run of samples at the end of the scale.
+        seconds: least, median and most; NaN: there are none.
+        sha256: of all that was heard, by name and content.
+    """
+
+    folder: str
+    expected: int
+    usable: int
+    silent: int
+    clipped: int
+    seconds: tuple[float, float, float]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that came of an evaluation.
+
+    Attributes:
+        items: names of the items, in order.
+        measured: the measures that could be taken, by name.
+        values: of each item, by method, then by name of a measure of items; NaN where something is missing.
+        facts: of each folder of sounds.
+        problems: what is missing or cannot be used.
+        notes: what else is to be known.
+    """
+
+    items: Sequence[str]
+    measured: Mapping[str, Measure]
+    scores: Sequence[Score]
+    differences: Sequence[Difference]
+    parts: Sequence[PartScore]
+    values: Mapping[str, Mapping[str, np.ndarray]]
+    facts: Sequence[FolderFacts]
+    problems: Sequence[Problem]
+    notes: Sequence[str]
+    identities: Mapping[str, str] = field(default_factory=dict)
+
+
+def evaluate_folders(
+    folders: Folders, items: Sequence[Item], protocol: Protocol, listener: Listener, problems: Iterable[Problem] = ()
+) -> Evaluation:
+    """Measures the sounds of all methods.
+
+    Measures that want a folder, or texts, that are not given are left out, and a note says so. An item that a method
+    lacks, or that cannot be used, is not among the items of its scores, and is among the problems.
+
+    Args:
+        folders: of methods, reference, pictures and videos.
+        items: what is measured.
+        protocol: how.
+        listener: how files are heard.
+        problems: that are known already.
+
+    Raises:
+        InputError: no measure can be taken, or a model cannot run.
+    """
+    measured, notes = _choose(protocol.measures, folders, items)
+    needs = {side for measure in measured.values() for side in measure.needs}
+    names = {measure.encoder for measure in measured.values() if measure.encoder}
+    encoders = {name: encoder for name, encoder in protocol.encoders.items() if name in names}
+    models = _models(protocol, encoders, needs)
+    check_weights(model.describe() for model in models.values() if isinstance(model, Described))
+    load_models(models.values())
+    found = [*problems]
+    sounds = {name: _locate(folder, items, name, found) for name, folder in _sound_folders(folders).items()}
+    files = [path for paths in sounds.values() for path in paths if path is not None]
+    heard = hear_files(files, encoders, listener)
+    sounds = {name: _usable(name, items, paths, heard, found) for name, paths in sounds.items()}
+    gathering = _Gathering(folders, items, protocol, listener, heard, found)
+    evidence = gathering.evidence(sounds, needs, encoders)
+    scorer = Scorer(items, evidence, protocol.bootstrap)
+    columns = {name: scorer.score(name, measure) for name, measure in measured.items()}
+    return Evaluation(
+        items=[item.name for item in items],
+        measured=measured,
+        scores=[score for scores, _ in columns.values() for score in scores],
+        differences=[difference for _, differences in columns.values() for difference in differences],
+        parts=[part for name, measure in measured.items() for part in scorer.parts(name, measure)],
+        values=scorer.values(measured),
+        facts=[_facts(name, items, paths, heard) for name, paths in sounds.items()],
+        problems=sorted(set(found), key=lambda problem: (problem.folder, problem.item, problem.reason)),
+        notes=[*notes, *scorer.notes],
+        identities={name: model.identity for name, model in models.items()},
+    )
+
+
+def _choose(
+    measures: Mapping[str, Measure], folders: Folders, items: Sequence[Item]
+) -> tuple[dict[str, Measure], list[str]]:
+    """Chooses the measures that can be taken; says why others cannot."""
+    given: dict[Side, bool] = {
+        "reference": folders.reference is not None,
+        "images": folders.images is not None,
+        "videos": folders.videos is not None,
+        "text": any(item.text for item in items),
+    }
+    wanted: dict[Side, str] = {"text": "--pairs with a column text"}
+    missing = {name: [side for side in measure.needs if not given[side]] for name, measure in measures.items()}
+    notes = [
+        f"{name} is not measured: it needs {' and '.join(wanted.get(side, f'--{side}') for side in sides)}"
+        for name, sides in missing.items()
+        if sides
+    ]
+    chosen = {name: measure for name, measure in measures.items() if not missing[name]}
+    if not chosen:
+        raise InputError(f"nothing can be measured: {'; '.join(notes)}")
+    return chosen, notes
+
+
+def _models(
+    protocol: Protocol, encoders: Mapping[str, WaveformEncoder], needs: set[Side]
+) -> dict[str, "WaveformEncoder | ImageEncoder | TextEncoder | SyncEstimator"]:
+    """Lists the models that are used, those of perception themselves."""
+    parts = {"image_encoder": ("images", protocol.image_encoder), "text_encoder": ("text", protocol.text_encoder)}
+    others = {**parts, "sync": ("videos", protocol.sync)}
+    used = {name: model for name, (side, model) in others.items() if side in needs and model is not None}
+    inner = {name: x.encoder if isinstance(x, PerceptionEncoder) else x for name, x in encoders.items()}
+    return {**inner, **used}  # type: ignore[dict-item]  # both sorts of audio encoder have what is asked of them
+
+
+def _sound_folders(folders: Folders) -> dict[str, MediaFolder]:
+    reference = {} if folders.reference is None else {folders.reference.name: folders.reference}
+    return {**folders.methods, **reference}
+
+
+def _locate(folder: MediaFolder, items: Sequence[Item], kind: str, problems: list[Problem]) -> list[Path | None]:
+    """Finds each item's sound in a folder; what is not there becomes a problem."""
+    found: list[Path | None] = []
+    for item in items:
+        paths = locate(item, folder, kind)
+        if paths is None:
+            problems.append(Problem(folder.name, item.name, f"is missing in {folder.root}"))
+        found.append(paths[0] if paths else None)
+    return found
+
+
+def _usable(
+    folder: str, items: Sequence[Item], paths: Sequence[Path | None], heard: HeardFiles, problems: list[Problem]
+) -> list[Path | None]:
+    """Keeps the files that could be heard; the others become problems."""
+    for item, path in zip(items, paths, strict=True):
+        if path in heard.problems:
+            problems.append(Problem(folder, item.name, heard.problems[path]))
+    return [None if path in heard.problems else path for path in paths]
+
+
+def _facts(folder: str, items: Sequence[Item], paths: Sequence[Path | None], heard: HeardFiles) -> FolderFacts:
+    there = [(item.name, path) for item, path in zip(items, paths, strict=True) if path is not None]
+    facts: list[SoundFacts] = [heard.facts[path] for _, path in there]
+    seconds = [each.seconds for each in facts] or [float("nan")]
+    listing = "\n".join(f"{name} {heard.content[path]}" for name, path in there)
+    return FolderFacts(
+        folder=folder,
+        expected=len(paths),
+        usable=len(there),
+        silent=sum(each.silent for each in facts),
+        clipped=sum(each.clipped > 0 for each in facts),
+        seconds=(min(seconds), float(np.median(seconds)), max(seconds)),
+        sha256=hashlib.sha256(listing.encode()).hexdigest(),
+    )
+
+
+@dataclass(frozen=True)
+class _Gathering:
+    """Brings what was heard and seen into the order of the items."""
+
+    folders: Folders
+    items: Sequence[Item]
+    protocol: Protocol
+    listener: Listener
+    heard: HeardFiles
+    problems: list[Problem]
+
+    def evidence(
+        self, sounds: Mapping[str, Sequence[Path | None]], needs: set[Side], encoders: Mapping[str, WaveformEncoder]
+    ) -> dict[str, Evidence]:
+        """Gives what is known of each method."""
+        rows = {name: self._rows_of(paths, encoders) for name, paths in sounds.items()}
+        reference = rows.get("reference", {})
+        images = self._images() if "images" in needs else None
+        text = self._text() if "text" in needs else None
+        offsets = self._offsets(sounds) if "videos" in needs else {}
+        seconds = () if self.protocol.sync is None else self.protocol.sync.offsets
+        return {
+            method: Evidence(rows[method], reference, images, text, offsets.get(method, ()), tuple(seconds))
+            for method in self.folders.methods
+        }
+
+    def _rows_of(self, paths: Sequence[Path | None], encoders: Mapping[str, WaveformEncoder]) -> dict[str, Rows]:
+        """Gives what each encoder hears in the files of the items."""
+        found = {}
+        for name, encoder in encoders.items():
+            known = self.heard.rows[name]
+            rows = _rows([None if path is None else known[path] for path in paths], row_width(encoder))
+            logits = rows.embeddings[:, encoder.width :]
+            found[name] = Rows(rows.there, rows.embeddings[:, : encoder.width], logits if logits.shape[1] else None)
+        return found
+
+    def _images(self) -> Rows:
+        """Embeds the pictures of each item; an item of which one cannot be used has none."""
+        folder, encoder = self.folders.images, self.protocol.image_encoder
+        if folder is None or encoder is None:
+            raise InputError("images need a folder and an image_encoder")
+        files = [locate(item, folder, "image") for item in self.items]
+        references = sorted({str(path) for paths in files for path in paths or []})
+        media = encode_images(
+            references, Path(), encoder, 1, self.listener.cache, 0, self.listener.progress, self.protocol.crop_shape
+        )
+        embeddings = dict(zip(media.cached, media.embeddings(media.cached)[:, 0] if media.cached else (), strict=True))
+        things: list[list[np.ndarray]] = []
+        for item, paths in zip(self.items, files, strict=True):
+            reasons = [media.problems[str(path)] for path in paths or [] if str(path) in media.problems]
+            if paths is None:
+                reasons = [f"is missing in {folder.root}"]
+            self.problems.extend(Problem(folder.name, item.name, reason) for reason in reasons)
+            things.append([] if reasons else [embeddings[str(path)] for path in paths or []])
+        return _ragged(things, encoder.width)
+
+    def _text(self) -> Rows:
+        encoder = self.protocol.text_encoder
+        texts = {item.text: None for item in self.items if item.text}
+        if encoder is None or not texts:
+            raise InputError("texts need a csv file with a column text, and a text_encoder")
+        known = dict(zip(texts, encoder.encode([*texts]).numpy(), strict=True))
+        for item in self.items:
+            if not item.text:
+                self.problems.append(Problem("text", item.name, "has no text in the csv file"))
+        return _rows([known.get(item.text) for item in self.items], encoder.width)
+
+    def _offsets(self, sounds: Mapping[str, Sequence[Path | None]]) -> dict[str, list[Tensor | None]]:
+        """Has the estimator hear each method's sounds with the items' videos."""
+        folder, estimator = self.folders.videos, self.protocol.sync
+        if folder is None or estimator is None:
+            raise InputError("offsets need a folder of videos, and sync")
+        videos = _locate(folder, self.items, "video", self.problems)
+        pairs = {
+            method: [
+                None if sound is None or video is None else (sound, video)
+                for sound, video in zip(sounds[method], videos, strict=True)
+            ]
+            for method in self.folders.methods
+        }
+        known = [pair for each in pairs.values() for pair in each if pair is not None]
+        logits, reasons = hear_offsets(known, self.heard.content, estimator, self.listener)
+        found = {}
+        for method, each in pairs.items():
+            for item, pair in zip(self.items, each, strict=True):
+                if pair in reasons:
+                    self.problems.append(Problem(method, item.name, reasons[pair]))
+            rows = [None if pair is None else logits.get(pair) for pair in each]
+            found[method] = [None if row is None else torch.from_numpy(row) for row in rows]
+        return found
+
+
+def _rows(found: Sequence[np.ndarray | None], width: int) -> Rows:
+    """Stacks arrays [width]; zeros where there is none."""
+    empty = np.zeros(width, np.float32)
+    stacked = np.stack([empty if array is None else array for array in found])
+    return Rows(torch.tensor([array is not None for array in found]), torch.from_numpy(stacked))
+
+
+def _ragged(things: Sequence[Sequence[np.ndarray]], width: int) -> Rows:
+    """Stacks several arrays [width] an item."""
+    most = max(1, max(map(len, things)))
+    embeddings, visible = np.zeros((len(things), most, width), np.float32), np.zeros((len(things), most), bool)
+    for number, arrays in enumerate(things):
+        for place, array in enumerate(arrays):
+            embeddings[number, place], visible[number, place] = array, True
+    seen = torch.from_numpy(visible)
+    return Rows(seen.any(1), torch.from_numpy(embeddings), visible=seen)

@@ -1,0 +1,379 @@
+"""Defines what can be measured of a method's sounds: which metric, on what which encoder hears.
+
+An :class:`ItemMeasure` has a value for each item, of which the score is the mean; a :class:`SetMeasure` has one for all
+of them. Scores, intervals and differences are made of both in :mod:`.scoring`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.metrics.functional import (
+    clap_score,
+    clip_score,
+    desynchronization,
+    frechet_audio_distance,
+    inception_score,
+    kernel_audio_distance,
+    paired_kl,
+    shuffled_splits,
+    sound_source_matching_score,
+    weighted_mean_absolute_offset,
+)
+from lightning_ss2a.metrics.functional.frechet import gaussian_distance, gaussian_of_counted_rows
+from lightning_ss2a.options import OptionCheck
+
+Side = Literal["reference", "images", "videos", "text"]
+"""What a measure wants beside the methods' sounds: a folder, or the csv file's column of texts."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of all items, in their order; rows of items without it hold anything.
+
+    Attributes:
+        there: which items have it, bool [items].
+        embeddings: [items, width], or of several things an item [items, things, width].
+        logits: of classes, [items, labels]; None: there are none.
+        visible: which things of an item there are, bool [items, things].
+    """
+
+    there: Tensor
+    embeddings: Tensor
+    logits: Tensor | None = None
+    visible: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that measures may read of one method.
+
+    Attributes:
+        generated: what each encoder hears in the method's sounds, by the encoder's name.
+        reference: what it hears in the references.
+        images: embeddings of the pictures.
+        text: embeddings of the texts.
+        offsets: of each item, logits of the offsets between sound and video, [windows, offsets]; None: it has none.
+        offset_seconds: the offsets.
+    """
+
+    generated: Mapping[str, Rows]
+    reference: Mapping[str, Rows] = field(default_factory=dict)
+    images: Rows | None = None
+    text: Rows | None = None
+    offsets: Sequence[Tensor | None] = ()
+    offset_seconds: tuple[float, ...] = ()
+
+
+class Counted(NamedTuple):
+    """Rows that are there several times, or not at all.
+
+    Attributes:
+        rows: [items, numbers]; those that are not there hold anything.
+        counts: how often each is there, int64 [items].
+    """
+
+    rows: Tensor
+    counts: Tensor
+
+    @property
+    def repeated(self) -> Tensor:
+        """Each row as often as it is there, [rows, numbers]."""
+        return self.rows.repeat_interleave(self.counts, dim=0)
+
+    @property
+    def once(self) -> bool:
+        """Whether no row is there more than once."""
+        return bool((self.counts <= 1).all())
+
+
+class Measure(ABC):
+    """A column of the table.
+
+    Attributes:
+        higher_is_better: which end of its range is good.
+        needs: what it wants beside the methods' sounds.
+        labelled: whether its encoder must tell classes.
+        bounds: of its values.
+        encoder: name of the encoder of waveforms that it reads; empty: none.
+    """
+
+    higher_is_better: ClassVar[bool]
+    needs: ClassVar[tuple[Side, ...]] = ()
+    labelled: ClassVar[bool] = False
+    bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+    encoder: str = ""
+
+
+class ItemMeasure(Measure):
+    """A measure with a value for each item."""
+
+    @abstractmethod
+    def values(self, evidence: Evidence) -> Tensor:
+        """Computes the value of each item, float64 [items]; NaN where something of it is missing."""
+
+
+class SetMeasure(Measure):
+    """A measure of all items at once."""
+
+    paired: ClassVar[bool] = True
+    """Whether it compares with the references."""
+
+    @abstractmethod
+    def rows(self, rows: Rows) -> Tensor:
+        """Gives what is compared, [items, numbers]."""
+
+    @abstractmethod
+    def value(self, generated: Counted, reference: Counted) -> float:
+        """Computes it of both sets, of which the first has a row; NaN: too few rows. Not paired: heed the first."""
+
+
+class FAD(SetMeasure):
+    """Fréchet audio distance, see :func:`lightning_ss2a.metrics.functional.frechet_audio_distance`.
+
+    Args:
+        encoder: name of the encoder.
+        scale: what the distance is multiplied by; the paper's C-FAD is 100 times the distance of unit vectors.
+    """
+
+    higher_is_better = False
+    needs = ("reference",)
+
+    def __init__(self, encoder: str, scale: float = 1.0) -> None:
+        if not scale > 0:
+            raise InputError(f"scale of FAD must be above 0, found {scale}")
+        self.encoder = encoder
+        self.scale = scale
+
+    def rows(self, rows: Rows) -> Tensor:
+        """Gives the embeddings."""
+        return rows.embeddings
+
+    def value(self, generated: Counted, reference: Counted) -> float:
+        """Computes the distance."""
+        if (generated.once and reference.once) or min(int(each.counts.sum()) for each in (generated, reference)) < 2:
+            return self.scale * float(frechet_audio_distance(generated.repeated, reference.repeated))
+        fits = (gaussian_of_counted_rows(*each) for each in (generated, reference))
+        return self.scale * float(gaussian_distance(*fits))
+
+
+class KAD(SetMeasure):
+    """Kernel audio distance, see :func:`lightning_ss2a.metrics.functional.kernel_audio_distance`.
+
+    Args:
+        encoder: name of the encoder.
+        bandwidth: of the kernel; None: the median distance within the reference.
+    """
+
+    higher_is_better = False
+    needs = ("reference",)
+    bounds = (-float("inf"), float("inf"))
+
+    def __init__(self, encoder: str, bandwidth: float | None = None) -> None:
+        self.encoder = encoder
+        self.bandwidth = bandwidth
+
+    def rows(self, rows: Rows) -> Tensor:
+        """Gives the embeddings."""
+        return rows.embeddings
+
+    def value(self, generated: Counted, reference: Counted) -> float:
+        """Computes the distance."""
+        return float(kernel_audio_distance(generated.repeated, reference.repeated, self.bandwidth))
+
+
+class IS(SetMeasure):
+    """Inception score, see :func:`lightning_ss2a.metrics.functional.inception_score`.
+
+    Args:
+        encoder: name of the encoder, which must tell classes.
+        splits: number of splits that it is the mean of; av-benchmark takes 10.
+        seed: of the splits.
+    """
+
+    higher_is_better = True
+    labelled = True
+    paired = False
+    bounds = (1.0, float("inf"))
+
+    def __init__(self, encoder: str, splits: int = 1, seed: int = 2020) -> None:
+        OptionCheck("IS").at_least(1, splits=splits)
+        OptionCheck("IS").at_least(0, seed=seed)
+        self.encoder = encoder
+        self.splits = splits
+        self.seed = seed
+
+    def rows(self, rows: Rows) -> Tensor:
+        """Gives the class logits."""
+        return _logits(rows)
+
+    def value(self, generated: Counted, reference: Counted) -> float:
+        """Computes the mean score of the splits."""
+        logits = generated.repeated
+        split_index = shuffled_splits(len(logits), self.splits, self.seed)
+        return float(inception_score(logits, split_index, self.splits)[0])
+
+
+class SSMS(ItemMeasure):
+    """Sound source matching score, see :func:`lightning_ss2a.metrics.functional.sound_source_matching_score`.
+
+    Args:
+        encoder: name of the encoder, which must tell classes.
+        top_n: likeliest labels that count.
+    """
+
+    higher_is_better = True
+    needs = ("reference",)
+    labelled = True
+    bounds = (0.0, 10.0)
+
+    def __init__(self, encoder: str, top_n: int = 10) -> None:
+        OptionCheck("SSMS").at_least(1, top_n=top_n)
+        self.encoder = encoder
+        self.top_n = top_n
+
+    def values(self, evidence: Evidence) -> Tensor:
+        """Computes each pair's score."""
+        generated, reference = evidence.generated[self.encoder], evidence.reference[self.encoder]
+        both = generated.there & reference.there
+        scores = sound_source_matching_score(
+            _logits(generated)[both], _logits(reference)[both], self.top_n, reduction="none"
+        )
+        return _spread_out(scores, both)
+
+
+class KL(ItemMeasure):
+    """Divergence of paired class distributions, see :func:`lightning_ss2a.metrics.functional.paired_kl`.
+
+    Args:
+        encoder: name of the encoder, which must tell classes.
+        activation: how class logits become probabilities.
+    """
+
+    higher_is_better = False
+    needs = ("reference",)
+    labelled = True
+    bounds = (-float("inf"), float("inf"))
+
+    def __init__(self, encoder: str, activation: Literal["softmax", "sigmoid"] = "softmax") -> None:
+        self.encoder = encoder
+        self.activation: Literal["softmax", "sigmoid"] = activation
+
+    def values(self, evidence: Evidence) -> Tensor:
+        """Computes each pair's divergence in nats."""
+        generated, reference = evidence.generated[self.encoder], evidence.reference[self.encoder]
+        both = generated.there & reference.there
+        found = paired_kl(_logits(generated)[both], _logits(reference)[both], self.activation, reduction="none")
+        return _spread_out(found, both)
+
+
+class CLIP(ItemMeasure):
+    """CLIP score of sounds and pictures, see :func:`lightning_ss2a.metrics.functional.clip_score`.
+
+    Args:
+        encoder: name of an encoder of waveforms into the space of the protocol's image encoder, such as Wav2CLIP.
+    """
+
+    higher_is_better = True
+    needs = ("images",)
+    bounds = (-100.0, 100.0)
+
+    def __init__(self, encoder: str) -> None:
+        self.encoder = encoder
+
+    def values(self, evidence: Evidence) -> Tensor:
+        """Computes each item's score, the mean over its pictures."""
+        generated, images = evidence.generated[self.encoder], evidence.images
+        if images is None or images.visible is None:
+            raise InputError("the CLIP score needs pictures")
+        both = generated.there & images.there
+        sounds, pictures = generated.embeddings[both], images.embeddings[both]
+        if len(sounds) and sounds.shape[-1] != pictures.shape[-1]:
+            raise InputError(
+                f"CLIP: {self.encoder} has {sounds.shape[-1]} numbers and the image encoder {pictures.shape[-1]}: "
+                "they are of different spaces"
+            )
+        return _spread_out(clip_score(sounds, pictures, images.visible[both], reduction="none"), both)
+
+
+class CLAP(ItemMeasure):
+    """CLAP score of sounds and texts, see :func:`lightning_ss2a.metrics.functional.clap_score`.
+
+    Args:
+        encoder: name of a CLAP, whose text tower is the protocol's text encoder.
+    """
+
+    higher_is_better = True
+    needs = ("text",)
+    bounds = (-1.0, 1.0)
+
+    def __init__(self, encoder: str) -> None:
+        self.encoder = encoder
+
+    def values(self, evidence: Evidence) -> Tensor:
+        """Computes each item's cosine."""
+        generated, text = evidence.generated[self.encoder], evidence.text
+        if text is None:
+            raise InputError("the CLAP score needs texts")
+        both = generated.there & text.there
+        found = clap_score(text.embeddings[both], generated.embeddings[both], reduction="none")
+        return _spread_out(found, both)
+
+
+class WMAO(ItemMeasure):
+    """Weighted mean absolute offset, see :func:`lightning_ss2a.metrics.functional.weighted_mean_absolute_offset`.
+
+    Args:
+        top_k: classes of offsets that count; the paper's number is not known.
+    """
+
+    higher_is_better = False
+    needs = ("videos",)
+
+    def __init__(self, top_k: int = 5) -> None:
+        OptionCheck("WMAO").at_least(1, top_k=top_k)
+        self.top_k = top_k
+
+    def values(self, evidence: Evidence) -> Tensor:
+        """Computes each item's seconds, of the windows' mean logits."""
+        return _seconds_off(
+            evidence,
+            lambda logits: weighted_mean_absolute_offset(logits.mean(1), self.top_k, evidence.offset_seconds),
+        )
+
+
+class DeSync(ItemMeasure):
+    """Seconds off of the likeliest offset, see :func:`lightning_ss2a.metrics.functional.desynchronization`."""
+
+    higher_is_better = False
+    needs = ("videos",)
+
+    def values(self, evidence: Evidence) -> Tensor:
+        """Computes each item's seconds, mean over windows."""
+        return _seconds_off(evidence, lambda logits: desynchronization(logits, evidence.offset_seconds))
+
+
+def _logits(rows: Rows) -> Tensor:
+    if rows.logits is None:
+        raise InputError("an encoder that tells classes is needed")
+    return rows.logits
+
+
+def _seconds_off(evidence: Evidence, measure: Callable[[Tensor], Tensor]) -> Tensor:
+    """Measures one item after the other, since their windows may be of different numbers: float64 [items]."""
+    return torch.tensor(
+        [torch.nan if logits is None else float(measure(logits[None])) for logits in evidence.offsets],
+        dtype=torch.float64,
+    )
+
+
+def _spread_out(values: Tensor, there: Tensor) -> Tensor:
+    """Puts the values of the items that are there at their places, float64 [items]; NaN elsewhere."""
+    spread = torch.full(there.shape, torch.nan, dtype=torch.float64)
+    spread[there] = values.double()
+    return spread

@@ -1,0 +1,243 @@
+"""Computes scores of methods with their bootstrap intervals, and differences of methods on the same items."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_ss2a.evaluation.folders import BREAKDOWNS, Item
+from lightning_ss2a.evaluation.measures import Counted, Evidence, ItemMeasure, Measure, SetMeasure
+from lightning_ss2a.options import OptionCheck
+
+NO_INTERVAL = (float("nan"), float("nan"))
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made: 95 % of the values on items that are drawn anew, with replacement.
+
+    Reference and generated sound of an item are drawn together, and all methods share the draws. What is measured of
+    sets has another mean on draws, in which items repeat: the interval is moved by as much.
+
+    Attributes:
+        resamples: draws for measures that are means over items; 0: no intervals.
+        set_resamples: draws for measures of sets, each of which costs as much as the score; 0: none of these.
+        seed: of the draws.
+    """
+
+    resamples: int = 1000
+    set_resamples: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the options."""
+        check = OptionCheck("bootstrap")
+        check.at_least(0, resamples=self.resamples, set_resamples=self.set_resamples, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A cell of the table.
+
+    Attributes:
+        method: whose.
+        measure: name of the column.
+        value: NaN: nothing could be measured.
+        low: start of the 95 % interval; NaN: there is none.
+        high: its end.
+        items: how many items it is of.
+    """
+
+    method: str
+    measure: str
+    value: float
+    low: float
+    high: float
+    items: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher a method scores than another on the items that both have; fields as of :class:`Score`."""
+
+    measure: str
+    method: str
+    other: str
+    value: float
+    low: float
+    high: float
+    items: int
+
+
+@dataclass(frozen=True)
+class PartScore:
+    """The mean of a measure over the items with one value in a column of the csv file."""
+
+    column: str
+    part: str
+    method: str
+    measure: str
+    value: float
+    items: int
+
+
+def draw_counts(groups: Sequence[str], resamples: int, seed: int) -> np.ndarray:
+    """Draws groups of items with replacement: how often each item is in each draw, int64 [resamples, items].
+
+    Args:
+        groups: of each item; an empty one is of its own.
+        resamples: draws.
+        seed: of the draws.
+    """
+    names = [("group", group) if group else ("item", str(number)) for number, group in enumerate(groups)]
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    index = np.array([places[name] for name in names], np.int64)
+    drawn = np.random.default_rng(seed).multinomial(len(places), np.full(len(places), 1 / len(places)), resamples)
+    return drawn[:, index]
+
+
+def interval(value: float, resampled: np.ndarray, bounds: tuple[float, float]) -> tuple[float, float]:
+    """Gives the 95 % interval around a value, from the values on draws, within the measure's bounds."""
+    known = resampled[np.isfinite(resampled)]
+    if len(known) < 2 or not np.isfinite(value):
+        return NO_INTERVAL
+    low, high = np.quantile(known, [0.025, 0.975]) + (value - known.mean())
+    return float(max(low, bounds[0])), float(min(high, bounds[1]))
+
+
+class Scorer:
+    """Computes scores of several methods on the same items.
+
+    Args:
+        items: the items.
+        evidence: of each method.
+        bootstrap: how intervals are made.
+
+    Attributes:
+        notes: warnings of the metrics, each once.
+    """
+
+    def __init__(self, items: Sequence[Item], evidence: Mapping[str, Evidence], bootstrap: Bootstrap) -> None:
+        self.items = items
+        self.evidence = evidence
+        self.bootstrap = bootstrap
+        self.notes: dict[str, None] = {}
+        self._groups = [item.group for item in items]
+
+    def score(self, name: str, measure: Measure) -> tuple[list[Score], list[Difference]]:
+        """Measures all methods, and each pair of them."""
+        column: _Column = (
+            _ItemColumn(self, name, measure) if isinstance(measure, ItemMeasure) else _SetColumn(self, name, measure)
+        )
+        scores, differences, everywhere = [], [], {}
+        for method in self.evidence:
+            value, drawn = column.resampled(method, column.there(method))
+            everywhere[method] = value, drawn
+            items = int(column.there(method).sum())
+            ends = interval(value, drawn, measure.bounds) if items > 1 else NO_INTERVAL
+            scores.append(Score(method, name, value, *ends, items))
+        for method, other in combinations(self.evidence, 2):
+            common = column.there(method) & column.there(other)
+            (value, drawn), (other_value, other_drawn) = (
+                everywhere[each] if torch.equal(common, column.there(each)) else column.resampled(each, common)
+                for each in (method, other)
+            )
+            items = int(common.sum())
+            change = value - other_value
+            ends = interval(change, drawn - other_drawn, (-np.inf, np.inf)) if items > 1 else NO_INTERVAL
+            differences.append(Difference(name, method, other, change, *ends, items))
+        return scores, differences
+
+    def parts(self, name: str, measure: Measure) -> list[PartScore]:
+        """Measures items by their values in the columns of the csv file; nothing of what is measured of sets."""
+        if not isinstance(measure, ItemMeasure):
+            return []
+        found = []
+        for column in BREAKDOWNS:
+            values = [item.values.get(column, "") for item in self.items]
+            for part in sorted(set(values) - {""}):
+                chosen = torch.tensor([value == part for value in values])
+                for method, evidence in self.evidence.items():
+                    each = measure.values(evidence)[chosen]
+                    each = each[each.isfinite()]
+                    mean = float(each.mean()) if len(each) else float("nan")
+                    found.append(PartScore(column, part, method, name, mean, len(each)))
+        return found
+
+    def values(self, measures: Mapping[str, Measure]) -> dict[str, dict[str, np.ndarray]]:
+        """Gives each item's value by method and measure, of measures of items."""
+        of_items = {name: measure for name, measure in measures.items() if isinstance(measure, ItemMeasure)}
+        return {
+            method: {name: measure.values(evidence).numpy() for name, measure in of_items.items()}
+            for method, evidence in self.evidence.items()
+        }
+
+    def draws(self, resamples: int) -> np.ndarray:
+        """Draws items, see :func:`draw_counts`."""
+        return draw_counts(self._groups, resamples, self.bootstrap.seed)
+
+
+class _Column:
+    """One measure of all methods."""
+
+    def there(self, method: str) -> Tensor:
+        """Which items can be measured, bool [items]."""
+        raise NotImplementedError
+
+    def resampled(self, method: str, chosen: Tensor) -> tuple[float, np.ndarray]:
+        """Computes the score on chosen items, and on draws of them, float64 [resamples]."""
+        raise NotImplementedError
+
+
+class _ItemColumn(_Column):
+    def __init__(self, scorer: Scorer, name: str, measure: ItemMeasure) -> None:
+        self._values = {method: measure.values(evidence) for method, evidence in scorer.evidence.items()}
+        self._counts = scorer.draws(scorer.bootstrap.resamples).astype(np.float64)
+
+    def there(self, method: str) -> Tensor:
+        return self._values[method].isfinite()
+
+    def resampled(self, method: str, chosen: Tensor) -> tuple[float, np.ndarray]:
+        values, counts = self._values[method][chosen].numpy(), self._counts[:, chosen.numpy()]
+        if not len(values):
+            return float("nan"), np.full(len(counts), np.nan)
+        with np.errstate(invalid="ignore"):  # a draw that has none of them is NaN
+            return float(values.mean()), counts @ values / counts.sum(1)
+
+
+class _SetColumn(_Column):
+    def __init__(self, scorer: Scorer, name: str, measure: Measure) -> None:
+        if not isinstance(measure, SetMeasure):
+            raise TypeError(f"{name}: neither a measure of items nor of sets: {type(measure).__name__}")
+        self._scorer, self._name, self._measure = scorer, name, measure
+        self._counts = torch.from_numpy(scorer.draws(scorer.bootstrap.set_resamples))
+
+    def there(self, method: str) -> Tensor:
+        return self._scorer.evidence[method].generated[self._measure.encoder].there
+
+    def resampled(self, method: str, chosen: Tensor) -> tuple[float, np.ndarray]:
+        once = torch.ones(len(chosen), dtype=torch.int64)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            value = self._value(method, chosen, once)
+        if torch.equal(chosen, self.there(method)):  # else of a difference, of fewer items
+            self._scorer.notes.update({f"{self._name}: {warning.message}": None for warning in caught})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said once
+            return value, np.array([self._value(method, chosen, counts) for counts in self._counts])
+
+    def _value(self, method: str, chosen: Tensor, counts: Tensor) -> float:
+        """Computes the measure where each item is there so many times; the reference is not only of the chosen."""
+        evidence, measure = self._scorer.evidence[method], self._measure
+        rows = evidence.generated[measure.encoder]
+        generated = Counted(measure.rows(rows), counts * (rows.there & chosen))
+        if not generated.counts.any():
+            return float("nan")
+        if not measure.paired:
+            return measure.value(generated, generated)
+        rows = evidence.reference[measure.encoder]
+        return measure.value(generated, Counted(measure.rows(rows), counts * rows.there))

@@ -1,0 +1,211 @@
+"""Scores, intervals and differences, against formulas by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_ss2a.errors import InputError
+from lightning_ss2a.evaluation.folders import Item
+from lightning_ss2a.evaluation.measures import (
+    CLAP,
+    CLIP,
+    FAD,
+    IS,
+    KAD,
+    KL,
+    SSMS,
+    WMAO,
+    DeSync,
+    Evidence,
+    ItemMeasure,
+    Rows,
+)
+from lightning_ss2a.evaluation.scoring import Bootstrap, Scorer, draw_counts, interval
+from lightning_ss2a.metrics.functional import (
+    clap_score,
+    frechet_audio_distance,
+    inception_score,
+    kernel_audio_distance,
+    label_agreement,
+    paired_kl,
+    weighted_mean_absolute_offset,
+)
+
+N, WIDTH, LABELS = 12, 3, 6
+
+
+class Given(ItemMeasure):
+    """The first number of each embedding, where it is there."""
+
+    higher_is_better = True
+    bounds = (-math.inf, math.inf)
+    encoder = "e"
+
+    def values(self, evidence: Evidence) -> torch.Tensor:
+        rows = evidence.generated["e"]
+        return rows.embeddings[:, 0].double().masked_fill(~rows.there, torch.nan)
+
+
+def rows(seed: int, missing: tuple[int, ...] = ()) -> Rows:
+    generator = torch.Generator().manual_seed(seed)
+    there = torch.tensor([number not in missing for number in range(N)])
+    embeddings = torch.randn(N, WIDTH, generator=generator)
+    embeddings[~there] = torch.nan  # nobody may look
+    logits = torch.randn(N, LABELS, generator=generator)
+    logits[~there] = torch.nan
+    return Rows(there, embeddings, logits)
+
+
+def evidence(seed: int, missing: tuple[int, ...] = (), **others) -> Evidence:
+    return Evidence({"e": rows(seed, missing)}, {"e": rows(100)}, **others)
+
+
+def scorer(methods: dict[str, Evidence], items: list[Item] | None = None, **options) -> Scorer:
+    bootstrap = Bootstrap(**{"resamples": 400, "set_resamples": 20, **options})
+    return Scorer(items or [Item(str(number)) for number in range(N)], methods, bootstrap)
+
+
+def test_scores_are_those_of_the_metrics_on_the_items_that_are_there():
+    missing = (2, 7)
+    a = evidence(1, missing)
+    kept = [number for number in range(N) if number not in missing]
+    generated, reference = a.generated["e"], a.reference["e"]
+    assert generated.logits is not None
+    assert reference.logits is not None
+    wanted = {
+        FAD("e", scale=100): 100 * frechet_audio_distance(generated.embeddings[kept], reference.embeddings),
+        KAD("e"): kernel_audio_distance(generated.embeddings[kept], reference.embeddings),
+        IS("e"): inception_score(generated.logits[kept])[0],
+        SSMS("e", 3): 10 * label_agreement(generated.logits[kept], reference.logits[kept], 3).f1.mean(),
+        KL("e"): paired_kl(generated.logits[kept], reference.logits[kept]),
+    }
+    for measure, value in wanted.items():
+        (score,), differences = scorer({"a": a}).score("m", measure)
+        assert score.value == pytest.approx(float(value), rel=1e-6)
+        assert (score.items, differences) == (10, [])
+        assert score.low <= score.value <= score.high
+
+
+def test_an_item_that_its_reference_lacks_is_in_no_pair():
+    a = Evidence({"e": rows(1)}, {"e": rows(2, (0, 1, 2))})
+    (score,), _ = scorer({"a": a}).score("SSMS", SSMS("e", 3))
+    assert score.items == N - 3
+    assert math.isfinite(score.value)
+
+
+def test_pictures_texts_and_offsets():
+    visible = torch.tensor([[True, True], [True, False]] * (N // 2))
+    pictures = torch.randn(N, 2, WIDTH)
+    images = Rows(torch.tensor([False] + [True] * (N - 1)), pictures, visible=visible)
+    texts = Rows(torch.ones(N, dtype=torch.bool), torch.randn(N, WIDTH))
+    logits = [None, *(torch.randn(1 + number % 3, 3) for number in range(N - 1))]
+    a = evidence(1, images=images, text=texts, offsets=logits, offset_seconds=(-1.0, 0.0, 0.5))
+    sounds = a.generated["e"].embeddings
+    cosines = torch.cosine_similarity(sounds[:, None], pictures, dim=-1)
+    wanted = torch.where(visible[:, 1], cosines.mean(1), cosines[:, 0])[1:].mean() * 100
+    assert CLIP("e").values(a)[1:].mean() == pytest.approx(float(wanted), rel=1e-5)
+    assert CLIP("e").values(a)[0].isnan()
+    assert CLAP("e").values(a).mean() == pytest.approx(float(clap_score(texts.embeddings, sounds)), rel=1e-5)
+    each = logits[3]
+    assert each is not None
+    likeliest = torch.tensor([1.0, 0.0, 0.5])[each.argmax(1)].mean()
+    assert DeSync().values(a)[3] == pytest.approx(float(likeliest))
+    wmao = weighted_mean_absolute_offset(each.mean(0, keepdim=True), 2, (-1.0, 0.0, 0.5))
+    assert WMAO(top_k=2).values(a)[3] == pytest.approx(float(wmao))
+    assert DeSync().values(a)[0].isnan()
+
+
+def test_encoders_of_two_spaces_have_no_clip_score():
+    images = Rows(torch.ones(N, dtype=torch.bool), torch.randn(N, 1, 5), visible=torch.ones(N, 1, dtype=torch.bool))
+    with pytest.raises(InputError, match="CLIP: e has 3 numbers and the image encoder 5"):
+        CLIP("e").values(evidence(1, images=images))
+
+
+def test_the_interval_of_a_mean_is_that_of_its_standard_error():
+    random = torch.Generator().manual_seed(0)
+    values = torch.randn(400, 1, generator=random)
+    a = Evidence({"e": Rows(torch.ones(400, dtype=torch.bool), values)})
+    measured = Scorer([Item(str(number)) for number in range(400)], {"a": a}, Bootstrap(resamples=4000))
+    (score,), _ = measured.score("m", Given())
+    error = 1.96 * float(values.std()) / 20
+    assert score.low == pytest.approx(score.value - error, abs=0.1 * error)
+    assert score.high == pytest.approx(score.value + error, abs=0.1 * error)
+    again = Scorer(measured.items, {"a": a}, Bootstrap(resamples=4000)).score("m", Given())[0]
+    assert again == [score]
+
+
+def test_items_of_a_group_are_drawn_together():
+    counts = draw_counts(["x", "", "x", "y", ""], 50, 0)
+    assert (counts[:, 0] == counts[:, 2]).all()
+    assert set((counts @ [1, 2, 1, 2, 2] // 2).tolist()) == {4}  # four groups, drawn four times
+    values = torch.arange(N, dtype=torch.float32)[:, None].expand(N, WIDTH)
+    a = Evidence({"e": Rows(torch.ones(N, dtype=torch.bool), values)})
+    halves = [Item(str(number), group="low" if number < 6 else "high") for number in range(N)]
+    (grouped,), _ = scorer({"a": a}, halves).score("m", Given())
+    (alone,), _ = scorer({"a": a}).score("m", Given())
+    assert grouped.value == alone.value
+    assert grouped.high - grouped.low > 1.5 * (alone.high - alone.low)
+
+
+def test_a_difference_is_paired_and_of_the_items_that_both_have():
+    base = rows(1)
+    better = Rows(base.there, base.embeddings + 1, base.logits)
+    methods = {"a": Evidence({"e": better}), "b": Evidence({"e": rows(1, (0, 5))})}
+    _, (difference,) = scorer(methods).score("m", Given())
+    assert (difference.method, difference.other, difference.items) == ("a", "b", N - 2)
+    assert difference.value == pytest.approx(1)
+    assert difference.low == pytest.approx(1)  # nothing but the constant differs, whatever is drawn
+    assert difference.high == pytest.approx(1)
+
+
+def test_a_set_against_itself_differs_from_nothing_on_any_draw():
+    same = Evidence({"e": rows(1)}, {"e": rows(1)})
+    (score,), _ = scorer({"a": same}).score("FAD", FAD("e"))
+    assert score.value == pytest.approx(0, abs=1e-6)
+    assert score.high == pytest.approx(0, abs=1e-6)
+
+
+def test_the_interval_of_a_set_measure_surrounds_its_value_although_repeated_items_raise_it():
+    (score,), _ = scorer({"a": evidence(1)}, set_resamples=200).score("FAD", FAD("e"))
+    assert score.low < score.value < score.high
+
+
+def test_warnings_of_metrics_become_notes_said_once():
+    wide = Evidence({"e": rows(1)}, {"e": rows(2)})
+    wide = Evidence(
+        {"e": Rows(wide.generated["e"].there[:2], torch.randn(2, 3))}, {"e": Rows(torch.ones(2) > 0, torch.randn(2, 3))}
+    )
+    measured = Scorer([Item("x"), Item("y")], {"a": wide}, Bootstrap(set_resamples=5))
+    measured.score("V-FAD", FAD("e"))
+    assert len(measured.notes) == 2
+    assert all("V-FAD: FAD of 2" in note for note in measured.notes)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_no_item_or_one_has_no_interval(kept):
+    few = evidence(1, tuple(range(kept, N)))
+    for measure in (Given(), SSMS("e", 3), FAD("e"), IS("e")):
+        (score,), _ = scorer({"a": few}).score("m", measure)
+        assert score.items == kept
+        assert math.isnan(score.low)
+        if kept == 0 or isinstance(measure, FAD):
+            assert math.isnan(score.value)
+        else:
+            assert math.isfinite(score.value)
+
+
+def test_parts_are_means_over_the_items_of_a_class():
+    items = [Item(str(number), values={"class": "dog" if number < 4 else "cat"}) for number in range(N)]
+    a = evidence(1, missing=(1,))
+    parts = scorer({"a": a}, items).parts("m", Given())
+    dog = next(part for part in parts if part.part == "dog")
+    assert dog.items == 3
+    assert dog.value == pytest.approx(float(a.generated["e"].embeddings[[0, 2, 3], 0].mean()))
+    assert scorer({"a": a}, items).parts("FAD", FAD("e")) == []
+
+
+def test_an_interval_stays_within_bounds():
+    assert interval(0.1, np.array([0.0, 0.1, 0.2, 0.9]), (0, 0.5)) == (0, 0.5)
+    assert all(math.isnan(end) for end in interval(math.nan, np.arange(9.0), (0, 1)))
