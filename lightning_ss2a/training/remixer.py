@@ -1,6 +1,7 @@
 """Training of the Sound Source Remixer: L_mix = |1 - cos(a, a_mix)| + kl_weight * L_kl (paper, Eq. 9)."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, get_args
 
 import torch
@@ -25,7 +26,14 @@ from lightning_ss2a.models import (
     cycle_mix,
 )
 from lightning_ss2a.models.layers.keyed_noise import keyed_draw
-from lightning_ss2a.models.source_slots import SourceSlots, fill_slots, join_slots, mean_of_sources, visual_slots
+from lightning_ss2a.models.source_slots import (
+    SourceSlots,
+    fill_slots,
+    join_slots,
+    mean_of_sources,
+    visual_slots,
+    zero_projection,
+)
 from lightning_ss2a.options import OptionCheck, plain
 from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.checks import warn_without_effect
@@ -252,16 +260,27 @@ class RemixerModule(StageModule, MixesScenes):
             parts.insert(0, visual_slots(global_visual, there, self._project("global_visual"), weight=0.0))
         return join_slots(parts)
 
-    def filled(self, slots: SourceSlots) -> SourceSlots:
+    def filled(self, slots: SourceSlots, composed: Tensor | None = None) -> SourceSlots:
         """Returns the slots as the Remixer takes them: with ``mask_padding=False`` those without a source hold υ(0).
 
         They are no sources, and count in Cycle Mix's score by the published standard deviation alone.
+
+        Args:
+            slots: of B scenes.
+            composed: which scenes show no one picture, bool [B]: their empty slots hold e = 0, as published.
         """
         options = self.remixer.options
         if options.mask_padding:
             return slots
         weight = float(self.cycle_mix.score == "std")
-        return fill_slots(slots, options.max_slots, self._project_visual, weight)
+        filled = fill_slots(slots, options.max_slots, self._project_visual, weight)
+        if composed is None or not composed.any():
+            return filled
+        zeros = fill_slots(slots, options.max_slots, zero_projection(self.manifold.options.width), weight).cmss
+        picked = composed.to(slots.valid.device).view(-1, 1, 1)
+        mean = torch.where(picked, zeros.mean, filled.cmss.mean)
+        log_variance = torch.where(picked, zeros.log_variance, filled.cmss.log_variance)
+        return replace(filled, cmss=DiagonalGaussian(mean, log_variance))
 
     def _project(self, field: str) -> Callable[[Tensor], DiagonalGaussian]:
         """Finds υ for the embeddings of a field: looked up while fitting, where each row has one embedding."""

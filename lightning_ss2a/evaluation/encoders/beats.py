@@ -1,8 +1,10 @@
 """Encodes sounds with BEATs (Chen et al. 2023), by speechbrain's module and a checkpoint of its authors."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -120,7 +122,7 @@ class BEATs(CheckpointEncoder):
         return f"{level}-{exactly(self.seconds)}s-v1"
 
     def _load(self, file: Path) -> nn.Module:
-        module = media_package("speechbrain.lobes.models.beats", extra="evaluation")
+        module = import_speechbrain_beats()
         labels = _read_labels(file, self.part)
         try:
             network = module.BEATs(str(file))
@@ -129,6 +131,22 @@ class BEATs(CheckpointEncoder):
         if network.predictor is None or network.predictor.out_features != len(labels):
             raise InputError(f"{self.part}: {file}: names {len(labels)} classes, which are not those of its last layer")
         return _Labelled(network, labels)
+
+
+def import_speechbrain_beats() -> ModuleType:
+    """Imports speechbrain's BEATs.
+
+    speechbrain leaves stand-ins for what it has renamed among all modules. Whoever looks at these one by one, such as
+    hypothesis, makes the stand-ins import packages that are not here; so they are taken away.
+
+    Raises:
+        InputError: speechbrain is not installed.
+    """
+    module = media_package("speechbrain.lobes.models.beats", extra="evaluation")
+    stand_in = media_package("speechbrain.utils.importutils", extra="evaluation").LazyModule
+    for name in [name for name, each in sys.modules.items() if isinstance(each, stand_in)]:
+        del sys.modules[name]
+    return module
 
 
 def _read_labels(file: Path, part: str) -> tuple[str, ...]:

@@ -22,6 +22,9 @@ LEAST_OVERLAP = 1.0
 """Seconds of both curves that a shift must leave."""
 SHORTEST = max(OFFSETS) + LEAST_OVERLAP
 """Seconds of sound and of video, so that every offset can be judged."""
+BANDS, SMOOTHING = 8, 3
+"""Bands that the mel bands are joined to, and windows of 10 ms averaged: in noise each alone rises and falls by itself.
+With clicks in noise of a seventh of their peak, a wrong class was best in 2 of 15 tries with 64 bands and 1 window."""
 _STEP = round((OFFSETS[1] - OFFSETS[0]) * FRAME_RATE)
 """Frames between two classes."""
 
@@ -75,16 +78,19 @@ class OnsetSync:
 
 
 def onset_strength(waveform: Tensor) -> Tensor:
-    """Computes how much louder a sound becomes in each 1/25 s, summed over mel bands: [samples] to [frames].
+    """Computes how much louder a sound becomes in each 1/25 s, summed over eight bands: [samples] to [frames].
 
     Frame n stands for what happens around n / 25 s. How a clip begins is no onset: it may be cut out of a longer sound.
     """
     frames = len(waveform) * FRAME_RATE // SAMPLE_RATE
-    if len(waveform) < WINDOW + HOP:
+    if len(waveform) < WINDOW + HOP * SMOOTHING:
         return torch.zeros(frames)
-    rises = log_mel_spectrogram(waveform).diff(dim=0).clamp(min=0).sum(dim=1)  # every 10 ms
-    # What makes a window louder than the one before came in at its end: half a hop before that, on average.
-    times = (torch.arange(1, len(rises) + 1) * HOP + WINDOW - HOP / 2) / SAMPLE_RATE
+    bands = log_mel_spectrogram(waveform).unflatten(1, (BANDS, -1)).mean(dim=2)  # [windows, 8], every 10 ms
+    levels = bands.unfold(0, SMOOTHING, 1).mean(dim=2)
+    rises = levels.diff(dim=0).clamp(min=0).sum(dim=1)
+    # What raises a level came in at the end of its last window, half a hop before it; on average over the windows that
+    # a level spans, the rise is seen half that span later.
+    times = (torch.arange(1, len(rises) + 1) * HOP + WINDOW - HOP / 2 + (SMOOTHING - 1) * HOP / 2) / SAMPLE_RATE
     numbers = (times * FRAME_RATE).round().long()
     return torch.zeros(frames + 2).index_add(0, numbers, rises)[:frames]
 

@@ -104,7 +104,7 @@ class PANNs(CheckpointEncoder):
         self._labels = labels
 
     @cached_property
-    def labels(self) -> tuple[str, ...]:  # type: ignore[override]  # a tuple, read when it is asked for
+    def labels(self) -> tuple[str, ...]:
         """Names of the classes."""
         if self._labels is None:
             return tuple(map(str, range(CLASSES)))

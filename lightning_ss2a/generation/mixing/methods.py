@@ -108,25 +108,27 @@ class SS2AMixer:
         return visual_slots(visual, valid, self.module.manifold.project_visual, weight=0.0)
 
     def _in_cycles(self, scenes: Sequence[Scene], slots: SourceSlots, seed: int) -> Tensor:
+        filled = self.module.filled(slots, _composed(scenes))
         return cycle_mix(
             self.module.remixer,
             self.module.manifold,
-            *slots.tokens(),
+            *filled.tokens(),
             [scene.key for scene in scenes],
             options=self.cycle_mix,
             seed=seed,
-            slot_weights=slots.weight,
+            slot_weights=filled.weight,
         ).embedding
 
     def _by_sets(self, scenes: Sequence[Scene], slots: SourceSlots, seed: int) -> Tensor:
         """Averages over the sets of sources that the weights mean, all of them one batch: unit vectors [B, A]."""
         levels = [levels_of([source.weight for source in scene.ordered]) for scene in scenes]
         rows = [row for row, each in enumerate(levels) for _ in each.shares]
-        e, v, valid = (tokens[rows] for tokens in slots.tokens())
-        for mask, chosen in zip(valid, (chosen for each in levels for chosen in each.sets), strict=True):
+        cmss = DiagonalGaussian(slots.cmss.mean[rows], slots.cmss.log_variance[rows])
+        sets = SourceSlots(cmss, slots.visual[rows], slots.valid[rows], slots.weight[rows])
+        for mask, chosen in zip(sets.valid, (chosen for each in levels for chosen in each.sets), strict=True):
             first = self.module.use_global
             mask[first : first + len(chosen)] &= chosen.to(mask.device)
-        mixed = self.module.remixer(e, v, valid)
+        mixed = self.module.remixer(*self.module.filled(sets, _composed(scenes)[rows]).tokens())
         if self.sampling == "mean":
             drawn = normalize(mixed.mean.float(), dim=-1)
         else:
@@ -235,6 +237,11 @@ def _by_scene(flat: SourceSlots, scenes: Sequence[Scene]) -> SourceSlots:
     cmss = DiagonalGaussian(flat.cmss.mean[0, place], flat.cmss.log_variance[0, place])
     weight = weight.to(flat.weight.device)
     return SourceSlots(cmss, flat.visual[0, place], weight > 0, weight)
+
+
+def _composed(scenes: Sequence[Scene]) -> Tensor:
+    """Tells which scenes show no one picture, bool [B]."""
+    return torch.tensor([scene.global_visual is None for scene in scenes])
 
 
 def unit_audio(slots: SourceSlots, manifold: Manifold) -> Tensor:

@@ -9,6 +9,7 @@ from lightning_ss2a.evaluation.encoders.onset_sync import OnsetSync, motion_ener
 from lightning_ss2a.evaluation.protocols import SyncEstimator
 from lightning_ss2a.metrics.functional import weighted_mean_absolute_offset
 from tests.evaluation.encoders.moving_square import JUMPS, RATE, clicks, jumping_square
+from tests.evaluation.encoders.waveforms import noise
 
 pytest.importorskip("av")
 
@@ -30,6 +31,13 @@ def test_known_offsets_are_found_within_a_class(video: Path):
     assert np.abs(found - early).max() <= 0.2 + 1e-6
     seconds = weighted_mean_absolute_offset(logits[:, 0], reduction="none").numpy()
     assert np.abs(seconds - np.abs(early)).max() <= 0.2
+
+
+@pytest.mark.parametrize("early", [-1.5, 0.0, 0.6, 2.0])
+def test_clicks_are_found_in_noise(early: float, video: Path):
+    sound = clicks(early) + noise(8.0, peak=0.1)
+    logits = OnsetSync().offset_logits([sound], [video])[0, 0]
+    assert abs(float(torch.tensor(OnsetSync.offsets)[logits.argmax()]) - early) <= 0.2 + 1e-6
 
 
 def test_a_pair_does_not_depend_on_the_others(video: Path):

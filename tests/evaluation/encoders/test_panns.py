@@ -72,9 +72,9 @@ def test_the_original_network_computes_the_same(encoder: PANNs, file: Path):
 
 
 def test_it_tells_classes(encoder: PANNs, file: Path, tmp_path: Path):
-    embeddings, logits = encoder.embed_and_label(SOUNDS)
-    assert embeddings.equal(encoder.embed(SOUNDS))
-    assert logits.shape == (len(SOUNDS), 527)
+    embeddings, logits = encoder.embed_and_label(SOUNDS[2:3])
+    assert embeddings.equal(encoder.embed(SOUNDS[2:3]))
+    assert logits.shape == (1, 527)
     assert encoder.labels[:2] == ("0", "1")
     names = tmp_path / "class_labels_indices.csv"
     names.write_text("index,mid,display_name\n" + "".join(f"{i},/m/{i},Class {i}\n" for i in range(527)))

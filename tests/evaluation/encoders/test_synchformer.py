@@ -96,6 +96,7 @@ def test_the_identity_tells_of_the_export_and_the_decoder(file: Path):
     assert Synchformer(str(file)).describe().weights.found == (file,)
 
 
+@pytest.mark.slow  # six windows of 120 frames
 def test_a_pair_does_not_depend_on_the_others(file: Path, video: Path):
     estimator, sounds = Synchformer(str(file)), [clicks(0.4, seconds=6.0), clicks(1.0, seconds=5.2)]
     together = estimator.offset_logits(sounds, [video, video])

@@ -193,3 +193,23 @@ def test_a_scene_is_mixed_the_same_in_any_batch(module: RemixerModule):
             (alone,) = mixer.mix([replace(own)], seed=0)
             torch.testing.assert_close(mixed.embedding, alone.embedding, **CLOSE)
             torch.testing.assert_close(mixed.sources, alone.sources, **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("whole", [9, None])
+def test_released_weights_attend_to_slots_of_nothing(module: RemixerModule, tmp_path: Path, whole: int | None):
+    """As published: υ(0) where a picture has no source, e = 0 where scenes are composed, whatever else is mixed."""
+    manifold = save_manifold(tmp_path / "manifold.ckpt")
+    published = make_remixer(manifold, mask_padding=False, max_slots=5).eval()
+    width = published.manifold.options.width
+    seen_there = torch.stack([visual(1), visual(2)])
+    v, e = torch.zeros(5, VISUAL_WIDTH), torch.zeros(5, width)
+    if whole is not None:
+        v[0] = visual(whole)
+        e = published.manifold.project_visual(torch.zeros(5, VISUAL_WIDTH)).mean
+        e[0] = published.manifold.project_visual(v[:1]).mean[0]
+    v[1:3], e[1:3] = seen_there, published.manifold.project_visual(seen_there).mean
+    expected = normalize(published.remixer(e[None], v[None], torch.ones(1, 5, dtype=torch.bool)).mean[0], dim=-1)
+    beside = scene(seen(3), key="beside", whole=None if whole else 8)
+    for scenes in ([scene(seen(1), seen(2), whole=whole)], [scene(seen(1), seen(2), whole=whole), beside]):
+        torch.testing.assert_close(SS2AMixer(published).mix(scenes, seed=0)[0].embedding, expected, **CLOSE)
