@@ -201,7 +201,7 @@ def _models(
     others = {**parts, "sync": ("videos", protocol.sync)}
     used = {name: model for name, (side, model) in others.items() if side in needs and model is not None}
     inner = {name: x.encoder if isinstance(x, PerceptionEncoder) else x for name, x in encoders.items()}
-    return {**inner, **used}  # type: ignore[dict-item]  # both sorts of audio encoder have what is asked of them
+    return {**inner, **used}
 
 
 def _sound_folders(folders: Folders) -> dict[str, MediaFolder]:

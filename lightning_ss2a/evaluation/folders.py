@@ -198,7 +198,7 @@ def _items_of_csv(path: Path, folders: Folders) -> list[Item]:
 
 
 def _item_of_row(name: str, cells: Mapping[str, str], place: str) -> Item:
-    files = {kind: (cells[kind],) for kind in ("reference", "video") if cells.get(kind)}
+    files: dict[str, tuple[str, ...]] = {kind: (cells[kind],) for kind in ("reference", "video") if cells.get(kind)}
     if cells.get("image"):
         files["image"] = tuple(image.strip() for image in cells["image"].split(SEVERAL) if image.strip())
     sources = cells.get("sources", "")

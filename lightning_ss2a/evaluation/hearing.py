@@ -61,8 +61,10 @@ class HeardFiles:
     def refuse(self, path: Path, reason: str) -> None:
         """Takes a file out, and keeps the reason."""
         self.problems[path] = reason
-        for known in (self.content, self.facts, *self.rows.values()):
-            known.pop(path, None)
+        self.content.pop(path, None)
+        self.facts.pop(path, None)
+        for rows in self.rows.values():
+            rows.pop(path, None)
 
 
 @dataclass(frozen=True)

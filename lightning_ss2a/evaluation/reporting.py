@@ -147,7 +147,7 @@ def _document(evaluation: Evaluation, facts: Mapping[str, Any]) -> dict[str, Any
         "notes": list(evaluation.notes),
         "reproducibility": dict(facts),
     }
-    return _without_nan(document)  # type: ignore[no-any-return]
+    return {name: _without_nan(part) for name, part in document.items()}
 
 
 def _without_nan(value: Any) -> Any:
