@@ -12,6 +12,8 @@ from lightning_ss2a.metrics.functional import frechet_audio_distance
 from lightning_ss2a.metrics.functional.frechet import (
     extrapolate_frechet,
     fit_over_inverse,
+    gaussian_distance,
+    gaussian_of_counted_rows,
     gaussian_of_rows,
     nuclear_norm,
 )
@@ -246,3 +248,17 @@ def test_bad_input_is_named():
         metric.update(generated=x[0])
     with pytest.raises(ValueError, match="needs generated, reference or both"):
         metric.update()
+
+
+@pytest.mark.parametrize("rows", [6, 40])
+def test_counted_rows_are_rows_that_are_there_so_often(rows):
+    generator = torch.Generator().manual_seed(rows)
+    sides = [
+        (torch.randn(rows, 8, generator=generator), torch.randint(0, 4, (rows,), generator=generator)) for _ in "ab"
+    ]
+    repeated = [each.repeat_interleave(counts, dim=0) for each, counts in sides]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted = float(frechet_audio_distance(*repeated))
+    found = gaussian_distance(*(gaussian_of_counted_rows(*side) for side in sides))
+    assert float(found) == pytest.approx(wanted, rel=1e-6)
