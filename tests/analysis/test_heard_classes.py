@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_ss2a.analysis.heard_classes import HeardRate, WantedLabels, heard_rate, top_labels, wanted_labels
+from lightning_ss2a.analysis.heard_classes import (
+    HeardRate,
+    WantedLabels,
+    heard_rate,
+    interval_over_groups,
+    top_labels,
+    wanted_labels,
+)
 from lightning_ss2a.data import LabelHead
 from lightning_ss2a.errors import InputError
 from tests.perception.media_files import Loudness, sine
@@ -95,3 +102,25 @@ def test_a_rate_prints_as_one_line():
     assert str(HeardRate(10, 0.5, 0.2, (0.1, 0.5))) == (
         "0.500 matched, 0.200 shuffled, difference 0.300 [0.100, 0.500], 10 items"
     )
+
+
+def test_an_interval_over_groups_is_as_wide_as_their_number_says():
+    """Copies of an item in one group say nothing new; of independent ones the width is the standard error's."""
+    values = np.random.default_rng(1).normal(size=200)
+    low, high = interval_over_groups(values, [[item] for item in range(200)])
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(200), rel=0.05)
+    copied = interval_over_groups(np.repeat(values, 3), [[item // 3] for item in range(600)])
+    assert copied == pytest.approx((low, high), abs=1e-9)
+
+
+def test_items_that_share_one_of_two_groups_are_not_taken_for_independent():
+    effects = np.random.default_rng(2).normal(size=20)
+    pairs = [(i, j) for i in range(20) for j in range(i)]
+    values = np.array([effects[i] + effects[j] for i, j in pairs])
+    low, high = interval_over_groups(values, pairs)
+    assert high - low > 2 * 2 * 1.96 * effects.std() / np.sqrt(20) * 0.9
+    assert high - low > 3 * 2 * 1.96 * values.std() / np.sqrt(len(values))
+
+
+def test_few_groups_that_are_never_drawn_together_leave_an_interval():
+    assert interval_over_groups(np.array([1.0, 1.0]), [["a", "b"], ["c", "d"]]) == (1.0, 1.0)
