@@ -35,6 +35,7 @@ from lightning_ss2a.analysis.produced_sounds import (
     read_things,
 )
 from lightning_ss2a.builders.engine.module import Outcome
+from lightning_ss2a.checkpoints import read_checkpoint
 from lightning_ss2a.cli.models import load_part
 from lightning_ss2a.config_files import read_config
 from lightning_ss2a.errors import InputError
@@ -119,6 +120,9 @@ class Fold:
             logger = "--trainer.logger.init_args"
             command += ["--data.fold", str(fold), f"{logger}.save_dir", str(self.runs), f"{logger}.version", "0", *more]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        last, epochs = run / "checkpoints" / "last.ckpt", read_config(run / "config.yaml")["trainer"]["max_epochs"]
+        if (done := read_checkpoint(str(last), stage)["epoch"] + 1) < epochs:
+            raise InputError(f"{run}: {done} of {epochs} epochs are trained; remove it, to train it again")
         return str(run / "checkpoints" / f"{self.checkpoint}.ckpt")
 
     def _studio(self, retrieval: RetrievalOptions) -> Studio:
@@ -284,11 +288,12 @@ class Tables:
         records = [*self.of("one", "ss2a").values()]
         rate = self.rate(records, parents=True)
         low, high = rate.interval
+        gain = rate.matched - rate.shuffled
         return (
-            "Sounded by `ss2a generate` with the bank of real sounds, held-out pictures of one thing have their own class\n"
-            f"or its parent among YAMNet's top 10 labels in {rate.matched:.0%} of cases, shuffled pictures in "
-            f"{rate.shuffled:.0%}:\ndifference {rate.matched - rate.shuffled:.3f}, 95 % interval [{low:.3f}, {high:.3f}], "
-            f"{rate.items} pictures ([docs/generation.md](docs/generation.md#what-it-reaches)).\n"
+            "Sounded by `ss2a generate` with the bank of real sounds, held-out pictures of one thing have their own "
+            f"class\nor its parent among YAMNet's top 10 labels in {rate.matched:.0%} of cases, shuffled pictures in "
+            f"{rate.shuffled:.0%}:\ndifference {gain:.3f}, 95 % interval [{low:.3f}, {high:.3f}], "
+            f"{rate.items} pictures\n([docs/generation.md](docs/generation.md#what-it-reaches)).\n"
         )
 
     def rate(self, records: Sequence[Record], parents: bool) -> HeardRate:
