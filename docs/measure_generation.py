@@ -346,6 +346,11 @@ class Tables:
                 cells.append("" if way == "ss2a" else self.gain(own, other, self.all_heard))
                 cells.append("" if way == "ss2a" else self.gain(own, other, self.part_heard))
                 rows.append(cells)
+            alone, mapper = self.of(measure, "ss2a, one embedding"), self.of(measure, "v2a_mapper")
+            gains = [self.gain(alone, mapper, score) for score in (self.all_heard, self.part_heard)]
+            rows.append(
+                [f"{count} things: `ss2a`, the mixed embedding alone, leads `v2a_mapper` by", "", "", "", *gains]
+            )
         return _table(
             ["", "all heard", "part heard", "part, class alone", "`ss2a` leads by: all", "`ss2a` leads by: part"], rows
         )
