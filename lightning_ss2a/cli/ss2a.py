@@ -87,7 +87,8 @@ def build_parser() -> ArgumentParser:
 
 
 def _verb_parser(function: Verb) -> ArgumentParser:
-    parser = BasedArgumentParser(description=_summary(function))
+    # The base of a sweep is what its trials start from.
+    parser = (ArgumentParser if function is sweep else BasedArgumentParser)(description=_summary(function))
     flags, several, repeated = (options.get(function, {}) for options in (FLAGS, SEVERAL, REPEATED))
     skipped: set[str | int] = {*flags, *several, *repeated, "config"}
     if function in READERS:

@@ -18,7 +18,7 @@ from typing_extensions import Self
 from lightning_ss2a.callbacks.outputs import name_event_files_in_errors
 from lightning_ss2a.callbacks.protocols import Prediction
 from lightning_ss2a.callbacks.trainer_state import data_of, ends_logging_interval, is_last_batch
-from lightning_ss2a.checkpoints import FORMAT, check_format, checkpoint_source, read_checkpoint
+from lightning_ss2a.checkpoints import FORMAT, check_format, checkpoint_source, encoders_of, read_checkpoint
 from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.loading.tensors import Batch
@@ -92,6 +92,7 @@ class MeasuredModule(LightningModule):
         OptionCheck("model").one_of(get_args(Step), step=step)
         self.optimization, self.step = optimization, step
         self._statistics: TrainingStatistics | None = None
+        self._loaded_encoders: dict[str, str] = {}
         self._validation: EpochMetrics[Any] | None = None
         self.label_head: LabelHead | None = None  # on the device from the start of a run on
 
@@ -258,9 +259,9 @@ class MeasuredModule(LightningModule):
     def _encoders(self) -> dict[str, dict[str, str]]:
         """Names what made the embeddings that the weights were trained on: no others mean anything to them."""
         data = None if self._trainer is None else self.trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, ShardDataModule):
-            return {}
-        return {"encoders": {name: field.encoder for name, field in data.manifest.fields.items()}}
+        if isinstance(data, ShardDataModule):
+            return {"encoders": {name: field.encoder for name, field in data.manifest.fields.items()}}
+        return {"encoders": self._loaded_encoders} if self._loaded_encoders else {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the closed-form maps back; a fit that goes on also finds its place in the epoch, and its best so far.
@@ -269,6 +270,7 @@ class MeasuredModule(LightningModule):
             InputError: the checkpoint has another format.
         """
         check_format(checkpoint, "checkpoint" if self._trainer is None else f"checkpoint {self.trainer.ckpt_path}")
+        self._loaded_encoders = encoders_of(checkpoint)
         if "training_statistics" in checkpoint:
             self.statistics = TrainingStatistics(**checkpoint["training_statistics"])
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:

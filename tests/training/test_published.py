@@ -177,9 +177,13 @@ def test_other_files_are_named(tmp_path: Path, name: str, content: bytes, messag
     assert not (tmp_path / "out").exists()
 
 
+class Unknown:
+    """Nothing that a library could have called safe."""
+
+
 def test_what_only_unpickling_would_read_is_refused(tmp_path: Path):
     released = write_released(tmp_path)
-    torch.save(make_weights(SIZES) | {"optimiser": Path("x")}, released["weights"])
+    torch.save(make_weights(SIZES) | {"optimiser": Unknown()}, released["weights"])
     with pytest.raises(InputError, match="holds more than tensors and plain values, which is never unpickled"):
         import_published(**released, output=tmp_path / "out")
 
