@@ -260,7 +260,8 @@ class MeasuredModule(LightningModule):
         """Names what made the embeddings that the weights were trained on: no others mean anything to them."""
         data = None if self._trainer is None else self.trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, ShardDataModule):
-            return {"encoders": {name: field.encoder for name, field in data.manifest.fields.items()}}
+            fields = sorted(data.manifest.fields.items())
+            return {"encoders": {name: field.encoder for name, field in fields}}
         return {"encoders": self._loaded_encoders} if self._loaded_encoders else {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
