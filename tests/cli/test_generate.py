@@ -51,6 +51,7 @@ def test_a_photograph_and_a_text_become_a_sound(capsys, tmp_path: Path, remixer:
     assert again == (0, f"{tmp_path}/out/sheep.wav (was made before)\n", "")
 
 
+@pytest.mark.slow  # 17 s: three whole commands
 def test_sources_are_shown_changed_by_hand_and_sounded(capsys, tmp_path: Path, remixer: str):
     arguments = ["--image", str(PHOTOGRAPHS / "cow.jpg"), "--text", "rain", "--sources"]
     status, out, error = run(command(*arguments, output=tmp_path), capsys)

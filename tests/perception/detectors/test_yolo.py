@@ -220,6 +220,7 @@ def test_pictures_may_be_prepared_by_processes_without_the_network(checkpoint: P
     assert_pictures_may_be_prepared_elsewhere(YOLO(str(checkpoint), image_side=SIDE), pictures())
 
 
+@pytest.mark.slow  # 28 s: imports all of ultralytics
 def test_its_import_leaves_nothing_behind(tmp_path: Path):
     program = (
         "import os, torch; from PIL import Image; before, save, opened = dict(os.environ), torch.save, Image.open\n"
