@@ -14,7 +14,7 @@ import numpy as np
 from lightning_ss2a.builders.csv_rows import csv_rows
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder
-from lightning_ss2a.perception.media.waveform import polyphase
+from lightning_ss2a.perception.media.waveform import at_rate
 
 TABLE = Path(__file__).with_suffix(".csv")
 TOP = 10
@@ -99,9 +99,8 @@ def top_labels(
     head = tagger.label_head()
     if head is None:
         raise InputError(f"{tagger.identity}: has no label head, so that it cannot name what it hears")
-    if sample_rate != tagger.sample_rate:
-        waveforms = [polyphase(waveform, sample_rate, tagger.sample_rate) for waveform in waveforms]
-    best = head.scores(tagger.encode(waveforms)).topk(count).indices
+    heard = [at_rate(waveform, sample_rate, tagger.sample_rate) for waveform in waveforms]
+    best = head.scores(tagger.encode(heard)).topk(count).indices
     return [tuple(head.labels[label] for label in row) for row in best.tolist()]
 
 

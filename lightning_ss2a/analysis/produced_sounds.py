@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -26,7 +25,7 @@ from lightning_ss2a.generation.protocols import SoundGenerator
 from lightning_ss2a.generation.scene.source import WHOLE, Scene, Source
 from lightning_ss2a.generation.sounding import Sounded, Sounder, Wanted
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder
-from lightning_ss2a.perception.media.waveform import polyphase
+from lightning_ss2a.perception.media.waveform import at_rate
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,9 +227,7 @@ class Studio:
         ]
 
     def _heard(self, mixed: Mixed, sounded: Sounded) -> Heard:
-        waveform: np.ndarray = sounded.rendering.waveform
-        if self.generator.sample_rate != self.encoder.sample_rate:
-            waveform = polyphase(waveform, self.generator.sample_rate, self.encoder.sample_rate)
+        waveform = at_rate(sounded.rendering.waveform, self.generator.sample_rate, self.encoder.sample_rate)
         embedding = self.encoder.encode([waveform])
         best = self._head.scores(embedding).topk(self.count, dim=-1).indices[0]
         return Heard(tuple(self._head.labels[label] for label in best.tolist()), embedding[0], mixed.embedding, sounded)

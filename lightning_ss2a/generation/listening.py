@@ -6,7 +6,7 @@ import torch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.generation.scene.labels import Unwanted
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder
-from lightning_ss2a.perception.media.waveform import polyphase
+from lightning_ss2a.perception.media.waveform import at_rate
 
 WINDOW, HOP = 2.0, 1.0
 """Seconds that are heard at once, so that a word in ten seconds of rain is not averaged away."""
@@ -48,8 +48,7 @@ class Tagger:
             sample_rate: samples per second.
         """
         rate = self.encoder.sample_rate
-        heard = waveform if sample_rate == rate else polyphase(waveform, sample_rate, rate)
-        embeddings = self.encoder.encode(windows_of(heard, rate))
+        embeddings = self.encoder.encode(windows_of(at_rate(waveform, sample_rate, rate), rate))
         surest = self._head.scores(embeddings).sigmoid().amax(0)[self._numbers]
         order = surest.argsort(descending=True, stable=True)
         return {

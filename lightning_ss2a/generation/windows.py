@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_ss2a.perception.media.stretch import rising
+
 
 @dataclass(frozen=True)
 class Window:
@@ -59,9 +61,9 @@ def join(sounds: Sequence[np.ndarray], windows: Sequence[Window], sample_rate: i
     for number, sound in enumerate(sounds):
         gain = np.ones(len(sound), np.float32)
         if number and (shared := ends[number - 1] - starts[number]) > 0:
-            gain[:shared] *= np.sin(_ramp(shared))
+            gain[:shared] *= rising(shared)
         if number + 1 < len(sounds) and (shared := ends[number] - starts[number + 1]) > 0:
-            gain[-shared:] *= np.cos(_ramp(shared))
+            gain[-shared:] *= rising(shared)[::-1]
         joined[starts[number] : ends[number]] += gain * sound
     return joined
 
@@ -69,7 +71,3 @@ def join(sounds: Sequence[np.ndarray], windows: Sequence[Window], sample_rate: i
 def of_length(sound: np.ndarray, samples: int) -> np.ndarray:
     """Cuts a sound, or adds silence, so that it has a number of samples."""
     return np.pad(sound[:samples], (0, max(0, samples - len(sound))))
-
-
-def _ramp(samples: int) -> np.ndarray:
-    return (np.arange(samples, dtype=np.float32) + 0.5) / samples * (math.pi / 2)

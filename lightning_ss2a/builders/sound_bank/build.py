@@ -23,7 +23,7 @@ from lightning_ss2a.perception.media.files import load_audio, read_media
 from lightning_ss2a.perception.media.loudness import loudness
 from lightning_ss2a.perception.media.stretch import FADE_SECONDS, faded, loudest_stretch
 from lightning_ss2a.perception.media.views import audio_views
-from lightning_ss2a.perception.media.waveform import SAMPLE_RATES, polyphase
+from lightning_ss2a.perception.media.waveform import SAMPLE_RATES, at_rate
 from lightning_ss2a.perception.weights import Described, check_weights
 
 logger = logging.getLogger(__name__)
@@ -212,9 +212,7 @@ class _Maker:
             raise InputError(f"{about.file}: nothing in the sound can be heard")
         ogg = encode_ogg(waveform * min(1.0, LOUDEST_PEAK / peak), self.sample_rate, self.quality)
         file = f"{FOLDER}/{re.sub('[^A-Za-z0-9]+', '_', about.label).strip('_').lower() or 'sound'}-{digest[:10]}.ogg"
-        heard = load_audio(ogg, file, self.sample_rate)
-        if self.encoder.sample_rate != self.sample_rate:
-            heard = polyphase(heard, self.sample_rate, self.encoder.sample_rate)
+        heard = at_rate(load_audio(ogg, file, self.sample_rate), self.sample_rate, self.encoder.sample_rate)
         views = audio_views(heard, self.encoder.sample_rate, self.views, view_generator(digest, self.seed))
         embeddings = checked_embeddings(self.encoder.encode(views).numpy(), self.views, self.encoder)
         return _Made(replace(about, file=file), ogg, len(waveform) / self.sample_rate, embeddings)

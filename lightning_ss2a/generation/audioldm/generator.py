@@ -25,7 +25,7 @@ from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.perception.encoders.clap import CLAPAudioEncoder
 from lightning_ss2a.perception.encoders.running import LoadedWhenUsed, Precision, check_running, usable_device
 from lightning_ss2a.perception.identity import identify
-from lightning_ss2a.perception.media.waveform import polyphase
+from lightning_ss2a.perception.media.waveform import at_rate
 from lightning_ss2a.perception.weights import ModelCard, WeightsStatus, files_at, find_weights, joined, obtain_weights
 
 PART = "generator"
@@ -200,10 +200,7 @@ class AudioLDM(LoadedWhenUsed):
                 advice = "; take bfloat16 or float32" if self.precision == "float16" else ""
                 raise InputError(f"{key}: its sound is not finite in precision {self.precision}{advice}")
         rate = self._hearing.sample_rate
-        sounds = [waveform.numpy() for waveform in waveforms]
-        if rate != SAMPLE_RATE:
-            sounds = [polyphase(sound, SAMPLE_RATE, rate) for sound in sounds]
-        return self._hearing.encode(sounds)
+        return self._hearing.encode([at_rate(waveform.numpy(), SAMPLE_RATE, rate) for waveform in waveforms])
 
     @torch.inference_mode()
     def _sound(self, draws: Sequence[Draw], samples: int, steps: int | None = None) -> list[Tensor]:

@@ -20,7 +20,7 @@ from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder
 from lightning_ss2a.perception.identity import identify, sha256_of
 from lightning_ss2a.perception.media.loudness import at_loudness
-from lightning_ss2a.perception.media.waveform import polyphase
+from lightning_ss2a.perception.media.waveform import at_rate
 
 HIGHEST_PEAK = 0.99
 """A mix whose peak is higher is made quieter as a whole."""
@@ -241,9 +241,7 @@ class SoundBank:
             raise InputError(f"{self._bank.folder / about.file}: {error}; leave it out of the bank") from error
 
     def _score(self, waveform: np.ndarray, request: SoundRequest) -> float:
-        heard = waveform
-        if self._encoder.sample_rate != self.sample_rate:
-            heard = polyphase(waveform, self.sample_rate, self._encoder.sample_rate)
+        heard = at_rate(waveform, self.sample_rate, self._encoder.sample_rate)
         (embedding,) = self._encoder.encode([heard])
         return float(torch.nn.functional.cosine_similarity(embedding, request.embedding.float(), dim=0))
 
