@@ -260,7 +260,9 @@ class RemixerModule(StageModule, MixesScenes):
             parts.insert(0, visual_slots(global_visual, there, self._project("global_visual"), weight=0.0))
         return join_slots(parts)
 
-    def filled(self, slots: SourceSlots, composed: Tensor | None = None) -> SourceSlots:
+    def filled(
+        self, slots: SourceSlots, composed: Tensor | None = None, cycle_mix: CycleMixOptions | None = None
+    ) -> SourceSlots:
         """Returns the slots as the Remixer takes them: with ``mask_padding=False`` those without a source hold υ(0).
 
         They are no sources, and count in Cycle Mix's score by the published standard deviation alone.
@@ -268,11 +270,12 @@ class RemixerModule(StageModule, MixesScenes):
         Args:
             slots: of B scenes.
             composed: which scenes show no one picture, bool [B]: their empty slots hold e = 0, as published.
+            cycle_mix: options that the score is computed by; None: the module's.
         """
         options = self.remixer.options
         if options.mask_padding:
             return slots
-        weight = float(self.cycle_mix.score == "std")
+        weight = float((cycle_mix or self.cycle_mix).score == "std")
         filled = fill_slots(slots, options.max_slots, self._project_visual, weight)
         if composed is None or not composed.any():
             return filled
@@ -352,29 +355,38 @@ class RemixerModule(StageModule, MixesScenes):
             return self.draw(batch, slots, prediction.seed)
         return normalize(self.mix(slots).mean.float(), dim=-1)
 
-    def mix(self, slots: SourceSlots) -> DiagonalGaussian:
+    def mix(self, slots: SourceSlots, composed: Tensor | None = None) -> DiagonalGaussian:
         """Mixes scenes of an evaluation batch: the Gaussian of their audio embeddings, [B, A], from the means of e."""
-        return self.remixer(*self.filled(slots).tokens())
+        return self.remixer(*self.filled(slots, composed).tokens())
 
     def draw(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> Tensor:
         """Draws once for each scene of an evaluation batch, unit vectors [B, A]; arguments of :meth:`mix_in_cycles`."""
         return keyed_draw(self.mix(slots), seed, batch["key"])
 
-    def mix_in_cycles(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> CycleMixResult:
-        """Mixes the scenes of an evaluation batch by Algorithm 1, with the options ``cycle_mix``.
+    def mix_in_cycles(
+        self,
+        batch: Batch,
+        slots: SourceSlots,
+        seed: int = 0,
+        composed: Tensor | None = None,
+        options: CycleMixOptions | None = None,
+    ) -> CycleMixResult:
+        """Mixes the scenes of an evaluation batch by Algorithm 1.
 
         Args:
             batch: has the ``key`` of each scene, which seeds its noise.
             slots: of the batch.
             seed: changes the noise of all scenes.
+            composed: see :meth:`filled`.
+            options: of Cycle Mix; None: ``cycle_mix``.
         """
-        filled = self.filled(slots)
+        filled = self.filled(slots, composed, options)
         return cycle_mix(
             self.remixer,
             self.manifold.eval(),
             *filled.tokens(),
             batch["key"],
-            options=self.cycle_mix,
+            options=options or self.cycle_mix,
             seed=seed,
             slot_weights=filled.weight,
         )

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.generation.mixing.levels import levels_of
 from lightning_ss2a.generation.options import Sampling
 from lightning_ss2a.generation.scene.source import Scene
-from lightning_ss2a.models import AudioToVisual, CycleMixOptions, Manifold, cycle_mix
+from lightning_ss2a.models import AudioToVisual, CycleMixOptions, Manifold
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
 from lightning_ss2a.models.layers.keyed_noise import keyed_draw
 from lightning_ss2a.models.source_slots import SourceSlots, audio_slots, join_slots, visual_slots
@@ -108,16 +109,8 @@ class SS2AMixer:
         return visual_slots(visual, valid, self.module.manifold.project_visual, weight=0.0)
 
     def _in_cycles(self, scenes: Sequence[Scene], slots: SourceSlots, seed: int) -> Tensor:
-        filled = self.module.filled(slots, _composed(scenes))
-        return cycle_mix(
-            self.module.remixer,
-            self.module.manifold,
-            *filled.tokens(),
-            [scene.key for scene in scenes],
-            options=self.cycle_mix,
-            seed=seed,
-            slot_weights=filled.weight,
-        ).embedding
+        batch: Batch = {"key": [scene.key for scene in scenes]}
+        return self.module.mix_in_cycles(batch, slots, seed, _composed(scenes), self.cycle_mix).embedding
 
     def _by_sets(self, scenes: Sequence[Scene], slots: SourceSlots, seed: int) -> Tensor:
         """Averages over the sets of sources that the weights mean, all of them one batch: unit vectors [B, A]."""
@@ -128,7 +121,7 @@ class SS2AMixer:
         for mask, chosen in zip(sets.valid, (chosen for each in levels for chosen in each.sets), strict=True):
             first = self.module.use_global
             mask[first : first + len(chosen)] &= chosen.to(mask.device)
-        mixed = self.module.remixer(*self.module.filled(sets, _composed(scenes)[rows]).tokens())
+        mixed = self.module.mix(sets, _composed(scenes)[rows])
         if self.sampling == "mean":
             drawn = normalize(mixed.mean.float(), dim=-1)
         else:
