@@ -1,7 +1,10 @@
 """Puts a sound into a video: the pictures are copied as they are, bit for bit."""
 
+import heapq
 import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,18 +54,43 @@ def mux(video: Path, waveform: np.ndarray, sample_rate: int, comment: str) -> by
                 copied = target.add_stream_from_template(pictures)
                 sound = target.add_stream(CODECS.get(suffix, "aac"), rate=_rate(suffix, sample_rate), layout="mono")
                 start = float((pictures.start_time or 0) * pictures.time_base)
-                for packet in packets(source, pictures):
-                    if packet.dts is not None:
-                        packet.stream = copied
-                        target.mux(packet)
-                for frame in _frames(av, waveform, sample_rate, sound, start):
-                    target.mux(sound.encode(frame))
-                target.mux(sound.encode(None))
+                shown = _with_decoding_times([packet for packet in packets(source, pictures) if packet.size], video)
+                for packet in shown:
+                    packet.stream = copied
+                heard = [*_encoded(sound, _frames(av, waveform, sample_rate, sound, start))]
+                # One beside the other, as players read them: of its own accord FFmpeg waits 10 s for the other stream.
+                for packet in heapq.merge(shown, heard, key=lambda packet: packet.dts * packet.time_base):
+                    target.mux(packet)
     except (av.FFmpegError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{video}: its pictures cannot be copied beside a sound ({one_line(error)})") from error
     return content.getvalue()
+
+
+def _with_decoding_times(pictures: list[Any], video: Path) -> list[Any]:
+    """Gives pictures that only say when they are shown a time of decoding: in their order, and no later than shown.
+
+    Matroska has none where pictures are stored in another order than they are shown in, and what writes files needs it.
+
+    Raises:
+        InputError: one has neither time.
+    """
+    if all(packet.dts is not None for packet in pictures):
+        return pictures
+    if any(packet.pts is None for packet in pictures):
+        raise InputError(f"{video}: its pictures cannot be copied beside a sound (they do not say when they are shown)")
+    times = sorted(packet.pts for packet in pictures)
+    before = max(time - packet.pts for time, packet in zip(times, pictures, strict=True))
+    for time, packet in zip(times, pictures, strict=True):
+        packet.dts = time - before
+    return pictures
+
+
+def _encoded(sound: Any, frames: Iterator[Any]) -> Iterator[Any]:
+    for frame in frames:
+        yield from sound.encode(frame)
+    yield from sound.encode(None)
 
 
 def _rate(suffix: str, sample_rate: int) -> int:
