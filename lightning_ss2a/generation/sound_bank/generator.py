@@ -18,10 +18,12 @@ from lightning_ss2a.generation.sound_bank.arranging import Arrangement, arranged
 from lightning_ss2a.generation.sound_bank.choosing import alternatives, assigned_sounds, similarities, sources_alike
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder
-from lightning_ss2a.perception.identity import identify, sha256_of
+from lightning_ss2a.perception.identity import exactly, identify, sha256_of
 from lightning_ss2a.perception.media.loudness import at_loudness
 from lightning_ss2a.perception.media.waveform import at_rate
 
+VERSION = 1
+"""Goes up when the same bank and options give other sounds."""
 HIGHEST_PEAK = 0.99
 """A mix whose peak is higher is made quieter as a whole."""
 SOUNDS_KEPT = 64
@@ -49,6 +51,11 @@ class RetrievalOptions:
         check.within(-60, -5, loudness=self.loudness)
         check.within(-1, 1, same_source=self.same_source)
         check.at_least(1, candidates=self.candidates)
+
+    @property
+    def summary(self) -> str:
+        """All of them in one word, for an identity."""
+        return f"{exactly(self.loudness)}lufs-same{exactly(self.same_source)}-of{self.candidates}-v{VERSION}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ class SoundBank:
                 "name the same, or build the bank again (ss2a bank build)"
             )
         self._bank = _restricted(bank, splits, exclude_groups)
-        self.identity = _identity(bank, self._bank)
+        self.identity = _identity(bank, self._bank, retrieval)
         self._waveform = lru_cache(SOUNDS_KEPT)(self._bank.waveform)
 
     def generate(self, requests: Sequence[SoundRequest], seconds: float) -> list[Rendering]:
@@ -263,13 +270,13 @@ def mixed(layers: Sequence[np.ndarray]) -> tuple[np.ndarray, float]:
     return (total * factor).astype(np.float32), 20 * math.log10(factor)
 
 
-def _identity(whole: Bank, used: Bank) -> str:
-    """Names a bank, and what of it is used, unless that is all."""
+def _identity(whole: Bank, used: Bank, retrieval: RetrievalOptions) -> str:
+    """Names a bank, what of it is used, unless that is all, and how sounds are chosen and mixed."""
     part = ""
     if len(used.sounds) < len(whole.sounds):
         digest = hashlib.sha256("\n".join(sound.file for sound in used.sounds).encode()).hexdigest()
         part = f"-{len(used.sounds)}of{len(whole.sounds)}-{digest[:8]}"
-    return identify(f"sound-bank/{whole.folder.name}", sha256_of(whole.folder / BANK), f"v1{part}")
+    return identify(f"sound-bank/{whole.folder.name}", sha256_of(whole.folder / BANK), f"{retrieval.summary}{part}")
 
 
 def _restricted(bank: Bank, splits: list[str] | None, exclude_groups: list[str] | None) -> Bank:

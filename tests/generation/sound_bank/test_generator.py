@@ -1,8 +1,9 @@
 """Real sounds in, mixes out: what is chosen, how loud, how long, and what is said of it."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,6 +178,13 @@ def test_a_bank_may_be_restricted(folder: Path):
     assert labels_of(groups.generate([request("low")], 2.0)[0].details) != ["low"]
     whole = SoundBank(str(folder), Bands())
     assert len({whole.identity, folds.identity, groups.identity}) == 3
+
+
+def test_every_option_of_retrieval_is_in_the_identity(folder: Path):
+    others: dict[str, Any] = {"loudness": -22.9999999, "same_source": 0.98, "candidates": 4}
+    assert others.keys() == {field.name for field in fields(RetrievalOptions)}
+    options = [RetrievalOptions(), *(RetrievalOptions(**{name: value}) for name, value in others.items())]
+    assert len({SoundBank(str(folder), Bands(), retrieval=each).identity for each in options}) == len(options)
 
 
 @pytest.mark.parametrize(
