@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lightning_ss2a.errors import InputError
+from lightning_ss2a.errors import InputError, nearest_name
 
 NO_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 """Control characters, and what Python makes of file names that are not UTF-8."""
@@ -17,6 +17,7 @@ def csv_rows(
     optional: Sequence[str] = (),
     header: Sequence[str] | None = None,
     may_be_empty: Sequence[str] = (),
+    doubts_others: bool = False,
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Reads the rows of a CSV file in UTF-8; empty rows are left out, further columns not read.
 
@@ -26,6 +27,7 @@ def csv_rows(
         optional: columns that it may have.
         header: names of its columns, if its first line does not give them.
         may_be_empty: those of the required columns that may have empty cells.
+        doubts_others: a further column whose name is nearly that of an optional one is taken for a slip, and refused.
 
     Yields:
         place for messages (``x.csv row 4``), and the row's cells by required and optional column, without white space
@@ -38,7 +40,7 @@ def csv_rows(
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file, strict=True)
             names = list(header) if header else [cell.strip() for cell in next(rows, [])]
-            _check_header(names, path, required, optional)
+            _check_header(names, path, required, optional, doubts_others)
             columns, needed = (*required, *optional), {*required} - {*may_be_empty}
             for number, cells in enumerate(rows, start=1 if header else 2):
                 if len(cells) > len(names):
@@ -58,7 +60,9 @@ def csv_rows(
         raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from error
 
 
-def _check_header(names: list[str], path: Path, required: Sequence[str], optional: Sequence[str]) -> None:
+def _check_header(
+    names: list[str], path: Path, required: Sequence[str], optional: Sequence[str], doubts_others: bool
+) -> None:
     may = f" and may have {', '.join(optional)}" if optional else ""
     for column in required:
         if column not in names:
@@ -66,6 +70,10 @@ def _check_header(names: list[str], path: Path, required: Sequence[str], optiona
                 f"{path}: no column {column!r} in the header, which is {','.join(names)[:100]!r}; needs "
                 f"{', '.join(required)}{may}, with commas between them"
             )
+    missing = [column for column in optional if column not in names]
+    for name in {*names} - {*required, *optional} if doubts_others else ():
+        if (meant := nearest_name(name, missing)) is not None:
+            raise InputError(f"{path}: the header has a column {name!r}; did you mean {meant}?")
     for column in (*required, *optional):
         if names.count(column) > 1:
             raise InputError(f"{path}: the header has {names.count(column)} columns {column!r}; keep one")

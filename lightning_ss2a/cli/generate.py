@@ -13,7 +13,7 @@ from lightning_ss2a.cli.models import load_part, shipped_config
 from lightning_ss2a.config_files import read_config
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import to_path
-from lightning_ss2a.generation.items import Item, item_of_options, list_items
+from lightning_ss2a.generation.items import SCENE_SUFFIX, Item, item_of_options, list_items
 from lightning_ss2a.generation.options import Checkpoints, FrameSources, Method, Sampling, SoundOptions
 from lightning_ss2a.generation.protocols import SoundGenerator
 from lightning_ss2a.models.cycle_mix import CycleMixOptions
@@ -134,7 +134,7 @@ def generate(
         audio_views: has no effect, either.
     """
     named = {"image": image, "text": text, "audio": audio, "video": video, "sources_file": sources_file}
-    asked = _items(items, named, weight, key)
+    asked = _items(items, named, weight, key, output)
     options = SoundOptions(method, sampling, seconds, overlap, frames, seed, tracks, loudness, threshold, candidates)
     parts = {
         "image_encoder": image_encoder, "audio_encoder": audio_encoder, "detector": detector,
@@ -168,14 +168,16 @@ def generate(
     return 0 if report is None else _tell(report, output, is_list=items is not None)
 
 
-def _items(items: str | None, named: dict[str, Any], weight: Sequence[str] | None, key: str | None) -> list[Item]:
+def _items(
+    items: str | None, named: dict[str, Any], weight: Sequence[str] | None, key: str | None, output: str
+) -> list[Item]:
     """Lists what is asked for, by a list or by options."""
     if items is None:
         return [item_of_options(**named, weight=weight, key=key)]
     for name, value in {**named, "weight": weight, "key": key}.items():
         if value is not None:
             raise InputError(f"{name} has no effect beside items; make it a column of the list")
-    return list_items(items)
+    return list_items(items, output)
 
 
 def _stack(parts: dict[str, Any]) -> "Stack":
@@ -233,7 +235,7 @@ def _show_sources(items: Sequence[Item], perception: "Perception", folder: Path,
             continue
         _print_sources(item.key, perceived)
         kept = [source for source in perceived.sources if source.modality != "video"]
-        saved = [folder / f"{item.key}.scene.yaml"]
+        saved = [folder / f"{item.key}{SCENE_SUFFIX}"]
         write_scene(saved[0], kept, perceived.pictures)
         saved += draw_sources(folder, item.key, media.pictures, perceived)
         print("saved " + ", ".join(map(str, saved)))

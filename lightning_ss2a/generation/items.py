@@ -1,6 +1,7 @@
 """What sounds are asked for: from options, from a CSV file, from a folder of media."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,16 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import to_path
 
 COLUMNS = ("key", "image", "text", "audio", "video", "sources_file", "weight")
+FILES = ("image", "audio", "video")
+"""Columns whose entries are sources with files."""
 SEPARATOR = ";"
 """Between several entries of a cell."""
 _COLUMN_OF: dict[MediaKind, str] = {"picture": "images", "sound": "audios", "video": "videos"}
 _UNSAFE = re.compile(r"[^\w.-]+")
 LONGEST_KEY = 100
+"""Bytes of a name in UTF-8; file systems take 255 for a file, of which a track's has two and more."""
+SCENE_SUFFIX = ".scene.yaml"
+"""Of the files that ``--sources`` saves, after the key of their item."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def item_of_options(
         InputError: it asks for nothing, or a weight is none.
     """
     media = [to_path(path).stem for path in (*(image or ()), *(video or ()), *(audio or ()))]
-    scene = [to_path(sources_file).name.split(".")[0]] if sources_file else []
+    scene = [_scene_name(to_path(sources_file))] if sources_file else []
     names = [*([key] if key else []), *media, *scene, *(text or ())]
     return Item(
         safe_key(names[0]) if names else "",
@@ -90,11 +96,15 @@ def item_of_options(
     )
 
 
-def list_items(source: str) -> list[Item]:
+def list_items(source: str, output: str | None = None) -> list[Item]:
     """Lists the items of a CSV file, one a row, or of a folder, one a medium.
 
     A CSV file has some of the columns key, image, text, audio, video, sources_file and weight; a cell may hold several
     entries with semicolons between them, a weight is ``NAME=NUMBER``. Paths start from the file's folder.
+
+    Args:
+        source: the file or folder.
+        output: folder of the sounds; what lies in it is no medium of theirs.
 
     Raises:
         InputError: the list is wrong; names file and row.
@@ -102,23 +112,34 @@ def list_items(source: str) -> list[Item]:
     path = to_path(source)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    items = [*(_items_in(path) if path.is_dir() else _items_of(path))]
+    items = [*(_items_in(path, output) if path.is_dir() else _items_of(path))]
     if not items:
         raise InputError(f"{path}: lists nothing")
     first: dict[str, Item] = {}
     for item in items:
         if (other := first.setdefault(item.key, item)) is not item:
-            raise InputError(f"{item.place}: the same key as {other.place}, {item.key!r}; give each a key of its own")
+            advice = (
+                "rename one, or list them in a CSV file with a column key"
+                if path.is_dir()
+                else "give each a key of its own"
+            )
+            raise InputError(f"{item.place}: the same key as {other.place}, {item.key!r}; {advice}")
     return items
 
 
 def safe_key(name: str) -> str:
     """Makes a name of files from any text: what is neither letter, digit, ``-`` nor ``.`` becomes ``_``."""
-    return _UNSAFE.sub("_", name).strip("._")[:LONGEST_KEY] or "sound"
+    short = _UNSAFE.sub("_", name).strip("._").encode()[:LONGEST_KEY].decode(errors="ignore")
+    return short.strip("._") or "sound"
+
+
+def _scene_name(path: Path) -> str:
+    """Names an item by its scene file, as ``--sources`` named that by the item."""
+    return path.name.removesuffix(SCENE_SUFFIX) if path.name.endswith(SCENE_SUFFIX) else path.stem
 
 
 def _items_of(path: Path) -> Iterator[Item]:
-    for place, cells in csv_rows(path, (), COLUMNS):
+    for place, cells in csv_rows(path, (), COLUMNS, doubts_others=True):
         images, audios, videos, scenes = (
             tuple(str(path.parent / entry) for entry in _entries(cells[column]))
             for column in ("image", "audio", "video", "sources_file")
@@ -126,7 +147,9 @@ def _items_of(path: Path) -> Iterator[Item]:
         texts = tuple(_entries(cells["text"]))
         if len(scenes) > 1:
             raise InputError(f"{place}: {len(scenes)} files of sources; name one")
-        names = [cells["key"], *(Path(file).stem for file in (*images, *videos, *audios, *scenes)), *texts]
+        media = [Path(file).stem for file in (*images, *videos, *audios)]
+        names = [cells["key"], *media, *(_scene_name(Path(file)) for file in scenes), *texts]
+        files = {entry: str(path.parent / entry) for column in FILES for entry in _entries(cells[column])}
         yield Item(
             safe_key(next(filter(None, names), "")),
             place,
@@ -135,16 +158,24 @@ def _items_of(path: Path) -> Iterator[Item]:
             audios,
             videos,
             scenes[0] if scenes else None,
-            tuple(_weights(_entries(cells["weight"]), f"{place}: ")),
+            tuple(
+                (files.get(name, name), weight) for name, weight in _weights(_entries(cells["weight"]), f"{place}: ")
+            ),
         )
 
 
-def _items_in(folder: Path) -> Iterator[Item]:
-    for kind in SUFFIXES:
-        for path in media_in(folder, kind):
-            key = safe_key(str(path.with_suffix("")))
-            own: dict[str, Any] = {_COLUMN_OF[kind]: (str(folder / path),)}
-            yield Item(key, str(folder / path), **own)
+def _items_in(folder: Path, output: str | None) -> Iterator[Item]:
+    """Makes an item of each medium; of several that differ in their suffix alone each is named with it."""
+    made = None if output is None else to_path(output).resolve()
+    if made == folder.resolve():
+        raise InputError(f"{folder}: is the folder of the media, too; choose another output")
+    found = [(kind, path) for kind in SUFFIXES for path in media_in(folder, kind)]
+    found = [(kind, path) for kind, path in found if made is None or made not in (folder / path).resolve().parents]
+    alike = Counter(path.with_suffix("") for _, path in found)
+    for kind, path in found:
+        name = path if alike[path.with_suffix("")] > 1 else path.with_suffix("")
+        own: dict[str, Any] = {_COLUMN_OF[kind]: (str(folder / path),)}
+        yield Item(safe_key(str(name)), str(folder / path), **own)
 
 
 def _entries(cell: str) -> list[str]:

@@ -52,10 +52,48 @@ def test_a_row_is_an_item(tmp_path: Path):
     assert (second.key, third.key) == ("second", "thunder")
 
 
+def test_a_key_is_short_enough_for_a_file_in_any_script():
+    for text in ("雨" * 300, "é" * 300, "rain " * 300):
+        key = safe_key(text)
+        assert 90 < len(key.encode()) <= 100
+        assert text.replace(" ", "_").startswith(key)
+
+
+def test_a_scene_file_gives_the_name_that_it_was_saved_under(tmp_path: Path):
+    assert by_options(sources_file="x/my.photo.scene.yaml").key == "my.photo"
+    assert by_options(sources_file="x/mine.yaml").key == "mine"
+    (tmp_path / "items.csv").write_text("sources_file\nmy.photo.scene.yaml\n")
+    assert list_items(str(tmp_path / "items.csv"))[0].key == "my.photo"
+
+
+def test_weights_name_files_as_the_row_does(tmp_path: Path):
+    (tmp_path / "items.csv").write_text("image,audio,weight\na.png,b.wav,a.png=2; b.wav=3; dog=4\n")
+    (item,) = list_items(str(tmp_path / "items.csv"))
+    assert item.weights == ((item.images[0], 2.0), (item.audios[0], 3.0), ("dog", 4.0))
+
+
+def test_media_that_differ_in_their_suffix_alone_are_items_of_their_own(tmp_path: Path):
+    for name in ("x.png", "x.jpg", "y.png", "s/x.wav", "s/x.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    keys = {item.place.removeprefix(f"{tmp_path}/"): item.key for item in list_items(str(tmp_path))}
+    assert keys == {"x.png": "x.png", "x.jpg": "x.jpg", "y.png": "y", "s/x.wav": "s_x.wav", "s/x.mp4": "s_x.mp4"}
+
+
+def test_sounds_that_were_made_are_no_media(tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    for name in ("a.png", "out/a.wav"):
+        (tmp_path / name).write_bytes(b"")
+    assert [item.key for item in list_items(str(tmp_path), str(tmp_path / "out"))] == ["a"]
+    with pytest.raises(InputError, match="is the folder of the media, too; choose another output"):
+        list_items(str(tmp_path), str(tmp_path / "out/.."))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("image\n", "lists nothing"),
+        ("text,wieght\nrain,rain=2\n", "the header has a column 'wieght'; did you mean weight?"),
         ("text\nrain\nrain\n", "row 3: the same key as .*row 2, 'rain'"),
         ("text,weight\nrain,rain\n", "row 2: weight 'rain': needs NAME=NUMBER"),
         ("text,weight\nrain,rain=-1\n", "row 2: weight of rain is -1"),
