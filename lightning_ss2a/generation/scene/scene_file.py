@@ -1,6 +1,7 @@
 """Reads and writes ``scene.yaml``: the sources of a scene, to be dropped, reweighted and added to by hand."""
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,10 @@ from lightning_ss2a.generation.scene.source import Source
 
 HEADER = """\
 # What ss2a generate perceived. Change a weight (how loud a source is in proportion to the others; 0 leaves it out),
-# remove a source, or add one: {text: ...}, {audio: FILE}, {image: FILE}, with a box or without, each with label and
-# weight if you like. Paths start from this file's folder. A box is left, top, right, bottom, as parts of the picture.
-# "pictures" are seen as a whole, too; what was found in them and is no source any more is painted over there.
+# remove a source, or add one: {text: ...}, {audio: FILE}, {image: FILE}, with a box or without, each with a weight and,
+# but for texts, a label if you like. Paths start from this file's folder. A box is left, top, right, bottom, as parts
+# of the picture. "pictures" are seen as a whole, too; what was found in them and is no source any more is painted over
+# there.
 # ss2a generate --sources_file THIS_FILE
 """
 _OF_SOURCES = ("image", "text", "audio", "label", "weight", "score", "box")
@@ -69,7 +71,7 @@ def read_scene(file: str) -> SceneFile:
         content = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of text, or of days that are none
         raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
     _check_keys(content, ("pictures", "sources"), f"{path}")
     pictures, sources = content.get("pictures") or [], content.get("sources") or []
@@ -107,6 +109,8 @@ def _source(entry: Any, place: str, folder: Path) -> Source:
     if box is not None and modality != "image":
         raise InputError(f"{place}: a box, and no image that it is in")
     weight, score = (_number(entry, name, place) for name in ("weight", "score"))
+    if modality == "text" and entry.get("label") not in (None, medium):
+        raise InputError(f"{place}: has a label, {entry['label']!r}; a text is called what it says")
     file = "" if modality == "text" else os.path.join(folder, medium)
     label = medium if modality == "text" else str(entry.get("label") or Path(medium).stem)
     return Source(modality, label, 1.0 if weight is None else weight, file, box, score)  # type: ignore[arg-type]
@@ -117,6 +121,8 @@ def _picture(entry: Any, place: str, folder: Path) -> Picture:
     if not isinstance(entry.get("image"), str):
         raise InputError(f"{place}: names no image")
     boxes = entry.get("boxes") or []
+    if not isinstance(boxes, list):
+        raise InputError(f"{place}: boxes must be a list, four numbers for each")
     return Picture(os.path.join(folder, entry["image"]), tuple(_box(box, place) for box in boxes))
 
 
@@ -134,7 +140,7 @@ def _number(entry: Mapping[str, Any], name: str, place: str) -> float | None:
     value = entry.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise InputError(f"{place}: {name} is {value!r}, needs a number of at least 0")
     return float(value)
 
