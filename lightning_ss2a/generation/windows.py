@@ -45,11 +45,11 @@ def join(sounds: Sequence[np.ndarray], windows: Sequence[Window], sample_rate: i
     """Joins the sounds of windows: where two overlap, one fades out as the other fades in, and their power stays.
 
     The weights are a cosine and a sine, whose squares sum to 1: sounds that have nothing to do with each other keep
-    their loudness.
+    their loudness. Where three windows overlap, they are brought back to that.
 
     Args:
         sounds: float32 [samples] of each window, of its length.
-        windows: in their order, each overlapping the next alone.
+        windows: in their order.
         sample_rate: samples per second.
 
     Returns:
@@ -57,7 +57,7 @@ def join(sounds: Sequence[np.ndarray], windows: Sequence[Window], sample_rate: i
     """
     starts = [round(window.start * sample_rate) for window in windows]
     ends = [start + len(sound) for start, sound in zip(starts, sounds, strict=True)]
-    joined = np.zeros(max(ends), np.float32)
+    joined, power = np.zeros((2, max(ends)), np.float32)
     for number, sound in enumerate(sounds):
         gain = np.ones(len(sound), np.float32)
         if number and (shared := ends[number - 1] - starts[number]) > 0:
@@ -65,7 +65,9 @@ def join(sounds: Sequence[np.ndarray], windows: Sequence[Window], sample_rate: i
         if number + 1 < len(sounds) and (shared := ends[number] - starts[number + 1]) > 0:
             gain[-shared:] *= rising(shared)[::-1]
         joined[starts[number] : ends[number]] += gain * sound
-    return joined
+        power[starts[number] : ends[number]] += gain * gain
+    power[power == 0] = 1  # a sample between two windows that touch, left out by rounding
+    return joined / np.sqrt(power)
 
 
 def of_length(sound: np.ndarray, samples: int) -> np.ndarray:

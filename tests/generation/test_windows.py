@@ -41,6 +41,16 @@ def test_crossfades_keep_the_power_of_sounds_that_have_nothing_in_common():
     np.testing.assert_allclose(blocks, 1.0, atol=0.03)
 
 
+@pytest.mark.parametrize(("total", "overlap"), [(15.1, 5.0), (19.1, 1.0), (10.3, 1.0), (20.2, 0.0)])
+def test_power_stays_where_a_window_overlaps_the_one_after_the_next(total: float, overlap: float):
+    windows = windows_of(total, 10.0, overlap)
+    power = np.zeros(round(total * 100))
+    for number in range(len(windows)):  # of sounds that have nothing in common, powers add up
+        sounds = [np.full(1000, float(number == own), np.float32) for own in range(len(windows))]
+        power += join(sounds, windows, 100).astype(float)[: len(power)] ** 2
+    np.testing.assert_allclose(power, 1.0, atol=1e-5)
+
+
 def test_outside_the_overlaps_nothing_changes():
     sounds = [np.full(4 * RATE, value, np.float32) for value in (1.0, 2.0)]
     joined = join(sounds, [Window(0.0, 4.0), Window(3.0, 4.0)], RATE)
