@@ -24,7 +24,7 @@ from lightning_ss2a.generation.scene.source import Scene, Source
 from lightning_ss2a.generation.sounding import Sounded, Sounder, Wanted
 from lightning_ss2a.generation.windows import Window, join, of_length, windows_of
 from lightning_ss2a.models import mean_over_frames
-from lightning_ss2a.perception.media.video import VideoReader
+from lightning_ss2a.perception.media.video import Clip, VideoReader
 from lightning_ss2a.training import TemporalAggregationModule
 
 
@@ -77,24 +77,44 @@ class Failed:
 
 @dataclass
 class _Plan:
-    """The sounds that an item needs: of each window all of it and, if they are wanted, its sources."""
+    """The sounds that an item needs: of each window all of it and, if they are wanted, its sources.
+
+    Attributes:
+        item: what is asked for.
+        perceived: its sources.
+        windows: one, or those of its video.
+        mixed: what each window sounds like.
+        sounded: what became of what is wanted, see :meth:`wanted`.
+    """
 
     item: Item
     perceived: PerceivedItem
     windows: list[Window]
     mixed: list[Mixed]
-    sounded: list[Outcome[Sounded]] = field(default_factory=list)
+    sounded: list[list[Outcome[Sounded] | None]] = field(default_factory=list)
 
-    def wanted(self, options: SoundOptions) -> Iterator[Wanted]:
-        """Lists the sounds: window by window, first all of it (unless that is the sum of its sources), then each."""
+    @property
+    def fullest(self) -> Mixed:
+        """A window in which all sources are: of a video, what is seen may be in some windows alone, and comes first."""
+        return max(self.mixed, key=lambda mixed: len(mixed.labels))
+
+    def wanted(self, options: SoundOptions) -> list[list[Wanted | None]]:
+        """Lists the sounds of each window: first all of it (unless that is the sum of its sources), then each source.
+
+        None stands for a source that is not in the window, so that all windows have as many.
+        """
+        return [[*self._of_window(number, options)] for number in range(len(self.windows))]
+
+    def _of_window(self, number: int, options: SoundOptions) -> Iterator[Wanted | None]:
+        mixed, seconds, key = self.mixed[number], self.windows[number].seconds, f"{self.item.key}#{number}"
         apart = options.method == "cascade"
-        for number, (window, mixed) in enumerate(zip(self.windows, self.mixed, strict=True)):
-            key = f"{self.item.key}#{number}"
-            if not apart:
-                yield Wanted(key, mixed, window.seconds)
-            if apart or options.tracks:
-                for source, label in enumerate(mixed.labels):
-                    yield Wanted(f"{key}/{source}", _alone(mixed, source, label), window.seconds)
+        if not apart:
+            yield Wanted(key, mixed, seconds)
+        if apart or options.tracks:
+            absent = len(self.fullest.labels) - len(mixed.labels)
+            yield from [None] * absent
+            for source, label in enumerate(mixed.labels):
+                yield Wanted(f"{key}/{source + absent}", _alone(mixed, source, label), seconds)
 
 
 class GenerationModule(LightningModule):
@@ -160,10 +180,11 @@ class GenerationModule(LightningModule):
     def _make(self, media: Sequence[ItemMedia]) -> list[Made | Failed]:
         plans = self._plan(media)
         good = [plan for plan in plans if isinstance(plan, _Plan)]
-        wanted = [[*plan.wanted(self.options)] for plan in good]
-        sounded = iter(self.sounder.sound([each for own in wanted for each in own]))
+        wanted = [plan.wanted(self.options) for plan in good]
+        every = [each for own in wanted for window in own for each in window if each is not None]
+        sounded = iter(self.sounder.sound(every))
         for plan, own in zip(good, wanted, strict=True):
-            plan.sounded = [next(sounded) for _ in own]
+            plan.sounded = [[None if each is None else next(sounded) for each in window] for window in own]
         return [
             Failed(each.item, one_line(plan)) if isinstance(plan, InputError) else self._finished(plan)
             for each, plan in zip(media, plans, strict=True)
@@ -184,7 +205,7 @@ class GenerationModule(LightningModule):
         if still:
             mixed = self.mixer.mix([plan.perceived.scene(plan.item.key) for plan in still], self.options.seed)
             for plan, own in zip(still, mixed, strict=True):
-                plan.mixed = [own]
+                plan.mixed = [own] * len(plan.windows)
         return plans
 
     def _started(self, media: ItemMedia, perceived: PerceivedItem) -> _Plan:
@@ -201,19 +222,25 @@ class GenerationModule(LightningModule):
     def _windows(self, item: Item) -> list[Window]:
         if not item.videos:
             return [Window(0.0, self.options.seconds)]
-        total = self.video_reader.read(Path(item.videos[0]), name=item.videos[0]).seconds
+        total = self._clip(item.videos[0]).seconds
         return windows_of(total, self.options.seconds, min(self.options.overlap, self.options.seconds / 2))
+
+    def _clip(self, video: str, **options: Any) -> Clip:
+        """Reads a video; whatever its decoder stumbles over is told of its item."""
+        try:
+            return self.video_reader.read(Path(video), name=video, **options)
+        except InputError:
+            raise
+        except Exception as error:  # the other items do not suffer for one file
+            raise InputError(f"{video}: {type(error).__name__}: {one_line(error)}") from error
 
     def _mix_window(
         self, item: Item, perceived: PerceivedItem, own: Source, number: int, windows: Sequence[Window]
     ) -> Mixed:
         """Mixes the frames of a window, each with the item's other sources, and fuses them."""
         window = windows[number]
-        clip = self.video_reader.read(
-            Path(own.file),
-            frames=FRAMES_PER_VIDEO,
-            window=(window.start, window.end) if len(windows) > 1 else None,
-            name=own.file,
+        clip = self._clip(
+            own.file, frames=FRAMES_PER_VIDEO, window=(window.start, window.end) if len(windows) > 1 else None
         )
         # A frame that stands for several moments is perceived once.
         _, first, which = np.unique(clip.presented, return_index=True, return_inverse=True)
@@ -248,15 +275,20 @@ class GenerationModule(LightningModule):
         embedding = self._aggregate(torch.stack([frame.embedding for frame in frames]), timestamps)
         if not len(frames[0].sources):
             return replace(frames[0], embedding=embedding)
-        rest = frames[0]
-        sources, weights, labels = rest.sources[counts[0] :], rest.weights[counts[0] :], rest.labels[counts[0] :]
-        seen = [frame.sources[:count].mean(0) for frame, count in zip(frames, counts, strict=True) if count]
-        if len(seen) == len(frames):
-            alone = self._aggregate(normalize(torch.stack(seen), dim=-1), timestamps)
-            sources = torch.cat([alone.unsqueeze(0), sources])
-            weights = torch.cat([torch.tensor([own.weight]), weights])
-            labels = (own.label, *labels)
-        return Mixed(embedding, sources, weights, labels)
+        showing = [number for number, count in enumerate(counts) if count]
+        if not showing:
+            return replace(frames[0], embedding=embedding)
+        first, count = frames[showing[0]], counts[showing[0]]
+        # As in the mix, a frame that shows nothing of its own takes what the nearest that does sounds like.
+        nearest = [min(showing, key=lambda other: abs(other - number)) for number in range(len(frames))]
+        seen = torch.stack([frames[number].sources[: counts[number]].mean(0) for number in nearest])
+        alone = self._aggregate(normalize(seen, dim=-1), timestamps)
+        return Mixed(
+            embedding,
+            torch.cat([alone.unsqueeze(0), first.sources[count:]]),
+            torch.cat([first.weights[:1], first.weights[count:]]),
+            (own.label, *first.labels[count:]),
+        )
 
     def _aggregate(self, frames: Tensor, timestamps: Tensor) -> Tensor:
         """Fuses embeddings of frames, [64, A], to one unit vector [A]."""
@@ -271,33 +303,29 @@ class GenerationModule(LightningModule):
     # ---------------------------------------------------------------- renderings to sounds
 
     def _finished(self, plan: _Plan) -> Made | Failed:
-        sounded = [outcome for outcome in plan.sounded if isinstance(outcome, Sounded)]
-        if len(sounded) < len(plan.sounded):
-            return Failed(plan.item, next(one_line(o) for o in plan.sounded if isinstance(o, InputError)))
-        each = len(sounded) // len(plan.windows)
-        by_window = [sounded[number * each : (number + 1) * each] for number in range(len(plan.windows))]
-        columns = [self._joined(plan, [*column]) for column in zip(*by_window, strict=True)]
+        for outcome in (each for window in plan.sounded for each in window):
+            if isinstance(outcome, InputError):
+                return Failed(plan.item, one_line(outcome))
+        columns = [self._joined(plan, column) for column in zip(*plan.sounded, strict=True)]
         apart = self.options.method == "cascade"
         alone = columns if apart else columns[1:]
-        labels = plan.mixed[0].labels
-        tracks = tuple(Track(label, *own) for label, own in zip(labels, alone, strict=False))
+        tracks = tuple(Track(label, *own) for label, own in zip(plan.fullest.labels, alone, strict=False))
         waveform, renderings = columns[0]
         if apart:
-            waveform = overlaid([track.waveform for track in tracks], plan.mixed[0].weights.tolist())
+            waveform = overlaid([track.waveform for track in tracks], plan.fullest.weights.tolist())
             renderings = [told for track in tracks for told in track.renderings]
         return Made(plan.item, plan.perceived, waveform, renderings, tracks if self.options.tracks else ())
 
-    def _joined(self, plan: _Plan, sounded: Sequence[Sounded]) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """Joins the sounds of all windows, and tells how each came about."""
-        rate = self.sounder.generator.sample_rate
-        sounds = [
-            of_length(each.rendering.waveform, round(window.seconds * rate))
-            for each, window in zip(sounded, plan.windows, strict=True)
-        ]
-        told = [
-            {"from": round(window.start, 4), "to": round(window.end, 4)} | each.described()
-            for each, window in zip(sounded, plan.windows, strict=True)
-        ]
+    def _joined(
+        self, plan: _Plan, sounded: Sequence[Outcome[Sounded] | None]
+    ) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """Joins the sounds of all windows, silence where there is none, and tells how each came about."""
+        rate, sounds, told = self.sounder.generator.sample_rate, [], []
+        for each, window in zip(sounded, plan.windows, strict=True):
+            waveform = each.rendering.waveform if isinstance(each, Sounded) else np.zeros(0, np.float32)
+            sounds.append(of_length(waveform, round(window.seconds * rate)))
+            if isinstance(each, Sounded):
+                told.append({"from": round(window.start, 4), "to": round(window.end, 4)} | each.described())
         return join(sounds, plan.windows, rate), told
 
 

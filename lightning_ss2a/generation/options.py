@@ -14,6 +14,8 @@ FrameSources = Literal["whole", "detected"]
 
 PAPER_SECONDS = 10.24
 """Of the paper's sounds: 163,840 samples at 16 kHz."""
+LONGEST_SECONDS = 3600.0
+"""Of a sound that is made at once, in memory."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class SoundOptions:
     Attributes:
         method: how sources become a sound.
         sampling: of the Remixer's Gaussian: its mean, one draw, or Cycle Mix.
-        seconds: of each sound, and of a video's windows, above 0.
+        seconds: of each sound, and of a video's windows, 0.1 to 3600.
         overlap: of a video's windows, at least, in seconds; they are cross-faded there. At most half a window is taken.
         frames: sources of a video's frames: each as a ``whole``, as ``ss2a shards frames`` has it for the aggregator's
             training; or those ``detected`` in it, as in the paper, and slower.
@@ -50,7 +52,7 @@ class SoundOptions:
         check.one_of(get_args(Method), method=self.method)
         check.one_of(get_args(Sampling), sampling=self.sampling)
         check.one_of(get_args(FrameSources), frames=self.frames)
-        check.at_least(0.1, seconds=self.seconds)
+        check.within(0.1, LONGEST_SECONDS, seconds=self.seconds)
         check.at_least(0, overlap=self.overlap)
         check.at_least(0, seed=self.seed)
         check.within(-70, 0, loudness=self.loudness)

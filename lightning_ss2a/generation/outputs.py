@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_ss2a import __version__
+from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import WholeFile, write_whole
 from lightning_ss2a.generation.items import Item, safe_key
 from lightning_ss2a.generation.module import Made
@@ -59,7 +61,28 @@ class Maker:
         files = [*item.files, *(_files_in(item.sources_file) if item.sources_file else ())]
         content = {file: sha256_of(Path(file)) for file in files if ".rcc!" not in file}
         entry = {name: value for name, value in asdict(item).items() if name != "place" and value}
-        return {"item": entry, "sha256": content, "generator": self.generator, **self.settings}
+        return {"item": entry, "sha256": content, **self.settings}
+
+
+def refuse_media_as_outputs(items: Sequence[Item], folder: Path) -> None:
+    """Refuses to write sounds over the media that they are made of.
+
+    Raises:
+        InputError: names the first medium that would be lost.
+    """
+    inside = os.path.realpath(folder)
+    parents: dict[str, bool] = {}
+    media = set()
+    for file in (file for item in items for file in item.files):
+        parent, name = os.path.split(file)
+        if parent not in parents:
+            parents[parent] = os.path.realpath(parent or ".") == inside
+        if parents[parent]:
+            media.add(name)
+    for item in items if media else ():
+        suffixes = (".wav", ".json", *(muxed_suffix(Path(video)) for video in item.videos))
+        if lost := next((name for suffix in suffixes if (name := f"{item.key}{suffix}") in media), None):
+            raise InputError(f"{folder / lost}: is a medium, and would be written over; choose another output")
 
 
 def digest_of(request: Mapping[str, Any]) -> str:
@@ -120,7 +143,9 @@ def write_made(folder: Path, made: Made, request: Mapping[str, Any], maker: Make
     }
     for name, data in files.items():
         _write(folder / name, data)
-    _write(folder / f"{item.key}.json", (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # Names of files may hold bytes that are no UTF-8; JSON takes them as escapes.
+    _write(folder / f"{item.key}.json", text.encode(errors="backslashreplace"))
     return content
 
 

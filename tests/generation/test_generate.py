@@ -161,6 +161,48 @@ def test_what_is_made_is_kept_and_what_is_not_whole_is_made_again(tmp_path: Path
     assert make(items, out, paths, seed=1).made == ("a",)  # of another picture
 
 
+def test_no_medium_is_written_over(tmp_path: Path, paths):
+    sound = Path(save_sound(tmp_path / "d.wav", 2))
+    (tmp_path / "link").symlink_to(tmp_path)
+    for output in (tmp_path, tmp_path / "link"):
+        with pytest.raises(InputError, match=r"d\.wav: is a medium, and would be written over"):
+            make([Item("a", texts=("rain",)), Item("d", audios=(str(sound),))], output, paths)
+    assert not (tmp_path / "a.wav").exists()
+    assert make([Item("e", audios=(str(sound),))], tmp_path, paths).made == ("e",)
+
+
+def test_names_of_media_may_hold_any_bytes(tmp_path: Path, paths):
+    file = os.fsdecode(os.fsencode(str(tmp_path)) + b"/s\xff.wav")
+    os.replace(save_sound(tmp_path / "s.wav", 2), file)
+    items = [Item("s", audios=(file,))]
+    assert make(items, tmp_path / "out", paths).made == ("s",)
+    assert make(items, tmp_path / "out", paths).kept == ("s",)
+    assert told(tmp_path / "out", "s")["request"]["item"]["audios"] == [file]
+
+
+def test_what_a_generator_hears_is_part_of_the_request(tmp_path: Path, paths):
+    generators = small_generator(), small_generator()
+    generators[1].audio_encoder = "another ear"  # by which it ranks candidates
+    untold = paths | {"remixer": save_module(make_remixer(paths["manifold"]), tmp_path / "r.ckpt", {})}
+    for generator in generators:
+        assert make([Item("a", texts=("rain",))], tmp_path / "out", untold, generator).made == ("a",)
+
+
+@pytest.mark.parametrize("method", ["ss2a", "mean", "cascade"])
+@pytest.mark.parametrize("sampling", ["mean", "draw", "cycle_mix"])
+def test_only_the_proportions_of_weights_count(tmp_path: Path, paths, method: str, sampling: str):
+    if method != "ss2a" and sampling != "mean":
+        return
+    found = []
+    for number, scale in enumerate((1.0, 1e300, 1e-60)):
+        item = Item("a", texts=("rain", "wind"), weights=(("rain", scale), ("wind", 0.5 * scale)))
+        name, out = "remixer" if method == "ss2a" else "manifold", tmp_path / str(number)
+        report = make([item], out, paths, names=[name], method=method, sampling=sampling)
+        assert report.made == ("a",)
+        found.append(read_wav(out / "a.wav"))
+    np.testing.assert_allclose(found[1:], [found[0]] * 2, atol=1e-4)
+
+
 class Killed(BaseException):
     """Ends a call as nothing handles it."""
 
@@ -289,7 +331,8 @@ def test_a_text_sounds_beside_every_frame_and_the_frames_are_one_track(tmp_path:
     assert dog.labels == ("v",)
 
 
-def test_frames_may_be_detected_and_dropped(tmp_path: Path, paths):
+def test_frames_may_be_detected_and_dropped(tmp_path: Path, paths, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where nothing is trained
     video = save_video(tmp_path / "v.mkv", 1.0, "person", "dog", changes_to=("person",))
     generators = small_generator(), small_generator()
     for generator, without, name in zip(generators, ((), ("speech",)), ("all", "some"), strict=True):
@@ -309,6 +352,47 @@ def test_frames_may_be_detected_and_dropped(tmp_path: Path, paths):
         method="mean",
     )
     assert "every source in its frames is dropped" in everything.failed[0][2]
+
+
+def test_sources_that_show_in_some_windows_alone_are_silent_in_the_others(tmp_path: Path, paths):
+    """A person, who is not wanted, is alone in the second half; the dog before is."""
+    video = save_video(tmp_path / "v.mkv", 2.0, "person", "dog", changes_to=("person",))
+    options: dict[str, Any] = {"frames": "detected", "method": "mean", "without": ("speech",)}
+    options |= {"overlap": 0.0, "threshold": 1.0}
+    item = Item("v", videos=(video,), texts=("rain",))
+    generator = small_generator()
+    report = make([item], tmp_path / "out", paths, generator, ["manifold"], tracks=True, **options)
+    assert report.made == ("v",)
+    assert [asked.labels for asked in generator.asked] == [("v", "rain"), ("v",), ("rain",), ("rain",), ("rain",)]
+    dog, rain = (read_wav(tmp_path / "out" / f"v.track0{n}.wav") for n in ("1.v", "2.rain"))
+    assert np.abs(dog[:16000]).max() > 0
+    assert np.abs(dog[16000:]).max() == 0
+    first, second = (generator._render(generator.asked[n], 1.0).waveform for n in (2, 4))
+    np.testing.assert_allclose(rain, np.concatenate([first, second]), atol=1e-4)
+    cascade = make([item], tmp_path / "cascade", paths, None, ["manifold"], **options | {"method": "cascade"})
+    assert cascade.made == ("v",)
+
+
+def test_a_long_video_that_is_no_source_still_gets_a_sound_of_its_length(tmp_path: Path, paths):
+    video = save_video(tmp_path / "v.mkv", 2.5, "dog")
+    item = Item("v", videos=(video,), texts=("rain",), weights=(("v", 0.0),))
+    generator = small_generator()
+    assert make([item], tmp_path / "out", paths, generator, ["manifold"], method="mean").made == ("v",)
+    assert len(read_wav(tmp_path / "out" / "v.wav")) == 40000
+    assert len({asked.seed for asked in generator.asked}) == 3
+
+
+def test_whatever_a_decoder_stumbles_over_is_told_of_its_video(tmp_path: Path, paths, monkeypatch):
+    video = save_video(tmp_path / "v.mkv", 0.5, "dog")
+
+    def stumble(self: PyAVReader, *arguments: Any, **options: Any) -> None:
+        raise MemoryError("no room for a frame")
+
+    monkeypatch.setattr(PyAVReader, "read", stumble)
+    items = [Item("v", videos=(video,)), Item("a", texts=("rain",))]
+    report = make(items, tmp_path / "out", paths, names=("remixer", "aggregator"))
+    assert report.made == ("a",)
+    assert "v.mkv: MemoryError: no room for a frame" in report.failed[0][2]
 
 
 def test_a_video_without_frames_is_a_failure(tmp_path: Path, paths):
@@ -351,7 +435,8 @@ def test_a_word_that_nobody_could_hear_is_refused(tmp_path: Path, paths, monkeyp
         (["manifold"], {}, "manifold has no effect with method ss2a"),
         (["remixer", "mapper"], {}, "mapper has no effect with method ss2a"),
         (["remixer"], {"method": "v2a_mapper"}, "remixer has no effect with method v2a_mapper"),
-        (["remixer"], {"seconds": 0.0}, "seconds must be at least 0.1"),
+        (["remixer"], {"seconds": 0.0}, "seconds must be in"),
+        (["remixer"], {"seconds": 1e12}, "seconds must be in"),
         (["remixer"], {"overlap": -1.0}, "overlap must be at least 0"),
         (["remixer"], {"loudness": 3.0}, "loudness must be in"),
     ],

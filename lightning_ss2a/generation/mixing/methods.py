@@ -114,7 +114,7 @@ class SS2AMixer:
 
     def _by_sets(self, scenes: Sequence[Scene], slots: SourceSlots, seed: int) -> Tensor:
         """Averages over the sets of sources that the weights mean, all of them one batch: unit vectors [B, A]."""
-        levels = [levels_of([source.weight for source in scene.ordered]) for scene in scenes]
+        levels = [levels_of(scene.weights) for scene in scenes]
         rows = [row for row, each in enumerate(levels) for _ in each.shares]
         cmss = DiagonalGaussian(slots.cmss.mean[rows], slots.cmss.log_variance[rows])
         sets = SourceSlots(cmss, slots.visual[rows], slots.valid[rows], slots.weight[rows])
@@ -226,7 +226,7 @@ def _by_scene(flat: SourceSlots, scenes: Sequence[Scene]) -> SourceSlots:
     for row, scene in enumerate(scenes):
         own = [*range(seen, seen := seen + len(scene.seen)), *range(heard, heard := heard + len(scene.heard))]
         place[row, : len(own)] = torch.tensor(own)
-        weight[row, : len(own)] = torch.tensor([source.weight for source in scene.ordered])
+        weight[row, : len(own)] = torch.tensor(scene.weights)
     cmss = DiagonalGaussian(flat.cmss.mean[0, place], flat.cmss.log_variance[0, place])
     weight = weight.to(flat.weight.device)
     return SourceSlots(cmss, flat.visual[0, place], weight > 0, weight)
@@ -243,7 +243,7 @@ def unit_audio(slots: SourceSlots, manifold: Manifold) -> Tensor:
 
 
 def _mixed(scene: Scene, embedding: Tensor, alone: Tensor) -> Mixed:
-    weights = torch.tensor([source.weight for source in scene.ordered])
+    weights = torch.tensor(scene.weights)
     labels = tuple(source.label for source in scene.ordered)
     return Mixed(embedding.float().cpu(), alone[: len(labels)].float().cpu(), weights, labels)
 

@@ -74,3 +74,9 @@ class Scene:
     def ordered(self) -> list[Source]:
         """All sources as they are mixed: those seen, then those heard."""
         return [*self.seen, *self.heard]
+
+    @property
+    def weights(self) -> list[float]:
+        """Gives the weights of these. Only their proportions count: the largest is 1, however large or small it was."""
+        given = [source.weight for source in self.ordered]
+        return [weight / max(given) for weight in given]

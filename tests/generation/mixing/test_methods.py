@@ -81,7 +81,7 @@ def test_weights_average_over_sets_of_sources(module: RemixerModule):
     (mixed,) = SS2AMixer(module).mix([scene(seen(1, 2.0), seen(2, 0.5), seen(3, 1.0))], seed=0)
     expected = 0.25 * remix(module, [1, 2, 3]) + 0.25 * remix(module, [1, 3]) + 0.5 * remix(module, [1])
     torch.testing.assert_close(mixed.embedding, normalize(expected, dim=-1), **CLOSE)
-    assert mixed.weights.tolist() == [2.0, 0.5, 1.0]
+    assert mixed.weights.tolist() == [1.0, 0.25, 0.5]
 
 
 def test_a_vanishing_weight_is_a_source_left_out_and_equal_weights_change_nothing(module: RemixerModule):
