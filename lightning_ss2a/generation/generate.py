@@ -22,6 +22,7 @@ from lightning_ss2a.generation.mixing.methods import MapperMixer, MeanMixer, Mix
 from lightning_ss2a.generation.module import GenerationModule
 from lightning_ss2a.generation.options import Checkpoints, SoundOptions
 from lightning_ss2a.generation.outputs import Maker, refuse_media_as_outputs, write_failed
+from lightning_ss2a.generation.own_process import GuardedReader, OwnProcess
 from lightning_ss2a.generation.protocols import SoundGenerator
 from lightning_ss2a.generation.running import ItemsData, WorkFolder, make_all
 from lightning_ss2a.generation.scene.labels import LabelMeanings, Unwanted
@@ -228,13 +229,14 @@ def generate(
     unwanted = perception.unwanted()
     listener = Tagger(tagger or perception.stack.audio_encoder, unwanted, options.threshold) if unwanted else None
     place, runner = to_path(output), make_trainer(trainer)
+    process = OwnProcess(is_used=len(items) > 1 and trainer.num_workers > 0)
     aggregator = trained["aggregator"].module if "aggregator" in trained else None
     module = GenerationModule(
         perception.perceiver(unwanted),
         make_mixer(options, trained, cycle_mix),
         Sounder(generator, options.seed, listener, options.candidates),
         options,
-        perception.video_reader,
+        GuardedReader(perception.video_reader, process),
         aggregator,
         [each.module for each in trained.values()],
         trainer.threads,
@@ -266,8 +268,11 @@ def generate(
     work = WorkFolder(place)
     data = ItemsData(items, batch_size, reading, maker, place, work, trainer.num_workers)
     with _for_writing(place, work) if runner.is_global_zero else nullcontext():
-        if not make_all(runner, module, data, progress):
-            return None
+        try:
+            if not make_all(trainer, runner, module, data, process, progress):
+                return None
+        finally:
+            process.close()
         report = _report(items, work)
         write_failed(place, report.failed)
         work.remove()

@@ -14,6 +14,7 @@ from lightning_ss2a.files import WholeFile, write_whole
 from lightning_ss2a.generation.items import Item, safe_key
 from lightning_ss2a.generation.module import Made
 from lightning_ss2a.generation.muxing import mux, muxed_suffix
+from lightning_ss2a.generation.own_process import OwnProcess
 from lightning_ss2a.generation.scene.perceiving import PerceivedItem
 from lightning_ss2a.generation.scene.scene_file import read_scene
 from lightning_ss2a.generation.scene.source import Source
@@ -101,8 +102,17 @@ def is_made(folder: Path, item: Item, digest: str) -> bool:
         return False
 
 
-def write_made(folder: Path, made: Made, request: Mapping[str, Any], maker: Maker) -> dict[str, Any]:
+def write_made(
+    folder: Path, made: Made, request: Mapping[str, Any], maker: Maker, process: OwnProcess
+) -> dict[str, Any]:
     """Writes the files of an item: the sound, its tracks, the video that it belongs to, and last the JSON.
+
+    Args:
+        folder: where.
+        made: what the item has become.
+        request: what was asked for.
+        maker: what it is made by.
+        process: copies the pictures of a video.
 
     Returns:
         what the JSON tells.
@@ -124,7 +134,9 @@ def write_made(folder: Path, made: Made, request: Mapping[str, Any], maker: Make
         tracks.append({"file": name, "label": track.label, "gain_db": own_level.gain, "renderings": track.renderings})
     if item.videos:
         video = Path(item.videos[0])
-        files[f"{item.key}{muxed_suffix(video)}"] = mux(video, waveform, maker.sample_rate, maker.notice)
+        files[f"{item.key}{muxed_suffix(video)}"] = process.call(
+            mux, video, waveform, maker.sample_rate, maker.notice, name=str(video)
+        )
     content = {
         "notice": maker.notice,
         "made_by": f"lightning_ss2a {__version__}",

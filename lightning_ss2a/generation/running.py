@@ -1,6 +1,7 @@
 """Runs generation over many items with Lightning: which process makes which, what is written when, what is shown."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader
 
+from lightning_ss2a.builders.engine.deaths import Deaths
 from lightning_ss2a.builders.engine.media_worker import end_with_parent
-from lightning_ss2a.builders.engine.running import ItemProgress, interruptible, quiet, worker_context
+from lightning_ss2a.builders.engine.options import BuildTrainer
+from lightning_ss2a.builders.engine.running import ItemProgress, interruptible, make_trainer, quiet, worker_context
 from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.files import write_whole
 from lightning_ss2a.generation.items import Item
 from lightning_ss2a.generation.module import Failed, GenerationModule, Made
 from lightning_ss2a.generation.outputs import Maker, digest_of, is_made, write_made
+from lightning_ss2a.generation.own_process import OwnProcess
 from lightning_ss2a.generation.scene.media import ItemBatches, MediaReading
 
 WORK = ".generate"
@@ -32,12 +36,14 @@ class WorkFolder:
 
     def __init__(self, output: Path) -> None:
         self.folder = output / WORK
+        self.deaths = Deaths(self.folder / "deaths")
 
     def clear(self) -> None:
-        """Makes the folder, empty."""
+        """Makes the folder, empty but for the deaths of a call that could not go on."""
         self.folder.mkdir(exist_ok=True)
-        for leftover in self.folder.iterdir():
+        for leftover in self.folder.glob("*.*"):
             leftover.unlink()
+        self.deaths.forget_work()
 
     def note(self, item: Item, state: str, reason: str = "") -> None:
         """Notes what became of an item: ``made``, ``kept`` or ``failed``."""
@@ -55,8 +61,7 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Removes the folder."""
-        self.clear()
-        self.folder.rmdir()
+        shutil.rmtree(self.folder)
 
 
 class ItemsData(LightningDataModule):
@@ -93,11 +98,12 @@ class ItemsData(LightningDataModule):
         self._own: list[Item] = []
 
     def setup(self, stage: str) -> None:
-        """Takes this process's share of what is not made."""
+        """Takes this process's share of what is not made, and of which this call does not know what became of it."""
         trainer = self.trainer
         assert trainer is not None
         trainer.strategy.barrier("the folder of work is empty")
-        self._own = [item for item in self.items[trainer.global_rank :: trainer.world_size] if self._is_wanted(item)]
+        share, known = self.items[trainer.global_rank :: trainer.world_size], self.work.states()
+        self._own = [item for item in share if item.key not in known and self._is_wanted(item)]
 
     def _is_wanted(self, item: Item) -> bool:
         """Describes what is asked for; notes what is made already, and what cannot be."""
@@ -118,8 +124,8 @@ class ItemsData(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Loads the media of a batch at a time."""
-        loaded = ItemBatches(self._own, self.batch_size, self.reading)
-        workers = min(self.num_workers, len(loaded) - 1) if len(loaded) > 1 else 0
+        loaded = ItemBatches(self._own, self.batch_size, self.reading, self.work.deaths)
+        workers = min(self.num_workers, len(loaded)) if len(self.items) > 1 else 0  # one alone may end its own process
         return DataLoader(
             loaded,
             batch_size=None,
@@ -134,11 +140,12 @@ class SoundWriter(BasePredictionWriter):
 
     Args:
         data: knows what was asked for.
+        process: copies the pictures of videos.
     """
 
-    def __init__(self, data: ItemsData) -> None:
+    def __init__(self, data: ItemsData, process: OwnProcess) -> None:
         super().__init__("batch")
-        self.data = data
+        self.data, self.process = data, process
 
     def write_on_batch_end(
         self,
@@ -160,28 +167,57 @@ class SoundWriter(BasePredictionWriter):
                 self.data.work.note(each.item, "failed", each.reason)
                 continue
             try:
-                told = write_made(self.data.output, each, self.data.requests[each.item.key], self.data.maker)
+                request = self.data.requests[each.item.key]
+                told = write_made(self.data.output, each, request, self.data.maker, self.process)
             except InputError as error:
                 self.data.work.note(each.item, "failed", one_line(error))
             else:
                 self.data.work.note(each.item, "made", told["sound"].get("note", ""))
 
 
-def make_all(trainer: Trainer, module: GenerationModule, data: ItemsData, progress: bool) -> bool:
+def make_all(
+    where: BuildTrainer,
+    trainer: Trainer,
+    module: GenerationModule,
+    data: ItemsData,
+    process: OwnProcess,
+    progress: bool,
+) -> bool:
     """Makes the sounds of all items that are not made; what became of each is noted in the folder of work.
+
+    An item that ends the process that reads it is tried once more, and has failed then.
+
+    Args:
+        where: how the trainer was made.
+        trainer: runs the module.
+        module: makes sounds.
+        data: what is to be made.
+        process: copies the pictures of videos.
+        progress: show it.
 
     Returns:
         whether this is the process that goes on, once all are done.
 
     Raises:
-        InputError: the device's memory does not hold a batch.
+        InputError: the device's memory does not hold a batch; or a worker died, beside other devices.
         OSError: a file cannot be written.
     """
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    callbacks.append(SoundWriter(data))
-    if progress:
-        callbacks.append(ItemProgress(len(data.items), data.work.count))
-    with quiet(), interruptible():
-        trainer.predict(module, datamodule=data, return_predictions=False)
+    while not _predict(trainer, module, data, process, progress):
+        trainer = make_trainer(where)
     trainer.strategy.barrier("everything is made")
     return trainer.is_global_zero
+
+
+def _predict(trainer: Trainer, module: GenerationModule, data: ItemsData, process: OwnProcess, progress: bool) -> bool:
+    """Tells whether it came to the end; else a worker has died of an item, which is noted."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.append(SoundWriter(data, process))
+    if progress:
+        callbacks.append(ItemProgress(len(data.items), data.work.count))
+    try:
+        with quiet(), interruptible():
+            trainer.predict(module, datamodule=data, return_predictions=False)
+    except RuntimeError as error:
+        data.work.deaths.count(error, trainer.world_size)
+        return False
+    return True

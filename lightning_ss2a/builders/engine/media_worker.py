@@ -5,7 +5,7 @@ Broken media are data, not an exception: such an item comes with the reason why 
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import parent_process
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from lightning_ss2a.builders.engine.deaths import Deaths
 from lightning_ss2a.builders.engine.packing import Packed, pack
 from lightning_ss2a.builders.engine.parts import Region
 from lightning_ss2a.builders.listing import Item
@@ -120,8 +121,7 @@ class MediaParts(Dataset[PreparedPart | Packed]):
         parts: numbers of the parts to be done.
         part_items: items of a part.
         needs: what the encoders need.
-        at_work: called by workers with the number of each item that they begin with.
-        fatal: why items are not even tried, by their number.
+        deaths: of which items workers have died; those that are fatal are not even tried.
     """
 
     def __init__(
@@ -130,13 +130,11 @@ class MediaParts(Dataset[PreparedPart | Packed]):
         parts: Sequence[int],
         part_items: int,
         needs: MediaNeeds,
-        at_work: Callable[[int], None],
-        fatal: Mapping[int, str],
+        deaths: Deaths,
     ) -> None:
         self._parts = list(parts)
         self._needs = needs
-        self._at_work = at_work
-        self._fatal = dict(fatal)
+        self._deaths, self._fatal = deaths, deaths.fatal()
         # A worker gets no item that it does not need: lists can be long.
         self._items = {part: list(items[part * part_items : (part + 1) * part_items]) for part in self._parts}
         self._part_items = part_items
@@ -151,13 +149,13 @@ class MediaParts(Dataset[PreparedPart | Packed]):
             return PreparedPart(number, [self._prepare(*each) for each in items])
         prepared = []
         for each in items:
-            self._at_work(each[0])
+            self._deaths.note_work(str(each[0]))
             prepared.append(self._prepare(*each))
         return pack(PreparedPart(number, prepared))
 
     def _prepare(self, number: int, item: Item) -> PreparedItem:
-        if number in self._fatal:
-            return PreparedItem(number, problem=self._fatal[number])
+        if reason := self._fatal.get(str(number)):
+            return PreparedItem(number, problem=reason)
         return prepare(item, number, self._needs)
 
 

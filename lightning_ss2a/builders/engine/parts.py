@@ -3,9 +3,8 @@
 import hashlib
 import io
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -13,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_ss2a.builders.engine.deaths import Deaths
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import FolderLock, WholeFile, write_whole
-
-TRIES = 2
-"""Times that an item ends the process that reads it before it is rejected; once may be chance, as of full memory."""
 
 BUILD = ".build"
 """Folder in that of the data set, until it is whole."""
@@ -118,6 +115,7 @@ class BuildFolder:
         self.output = output
         self.folder = output / BUILD
         self.description = dict(description)
+        self.deaths = Deaths(self.folder)
 
     @cached_property
     def digest(self) -> str:
@@ -155,8 +153,9 @@ class BuildFolder:
             elif self._found() != self.description:
                 for path in self.folder.iterdir():
                     path.unlink()
-            for leftover in (*self.folder.glob(".*.tmp"), *self.folder.glob("worker-*")):
+            for leftover in self.folder.glob(".*.tmp"):
                 leftover.unlink()
+            self.deaths.forget_work()
             if self._found() is None:
                 write_whole(self.folder / DESCRIPTION, json.dumps(self.description, indent=1))
             yield
@@ -189,25 +188,6 @@ class BuildFolder:
             except Exception as error:  # whatever numpy, zipfile and JSON make of damage
                 raise InputError(f"{path}: missing or damaged ({error}); remove it and build again") from error
             yield part
-
-    def note_work(self, number: int) -> None:
-        """Notes that this process begins to read an item, in case it does not survive that."""
-        (self.folder / f"worker-{os.getpid()}").write_text(str(number))
-
-    def note_deaths(self, processes: Iterable[int]) -> bool:
-        """Counts the deaths of processes against the items that they were reading; tells whether there are any."""
-        notes = [note for process in processes if (note := self.folder / f"worker-{process}").exists()]
-        for note in notes:
-            deaths = self.folder / f"deaths-{note.read_text()}"
-            write_whole(deaths, (deaths.read_text() if deaths.exists() else "") + "died\n")
-            note.unlink()
-        return bool(notes)
-
-    def fatal(self) -> dict[int, str]:
-        """Lists the items that have ended every process that read them, and says so of each."""
-        deaths = {int(path.name.removeprefix("deaths-")): path.read_text() for path in self.folder.glob("deaths-*")}
-        reason = f"it ended the process that read it, {TRIES} times; its decoder does not survive it"
-        return {number: reason for number, text in deaths.items() if len(text.splitlines()) >= TRIES}
 
     def remove(self) -> None:
         """Removes everything."""

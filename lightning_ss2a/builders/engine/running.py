@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-import re
 import signal
 import sys
 import time
@@ -26,12 +25,9 @@ from lightning_ss2a.builders.engine.module import PerceptionModule
 from lightning_ss2a.builders.engine.options import BuildTrainer
 from lightning_ss2a.builders.engine.parts import BuildFolder, Part
 from lightning_ss2a.builders.listing import Item
-from lightning_ss2a.errors import InputError
 
 _LONGEST_WAIT = timedelta(days=30)
 """For each other at the end: processes whose clips are shorter are done sooner."""
-_DEAD = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
-"""What torch says when a worker has died."""
 _BAR_SECONDS, _LINE_SECONDS = 1.0, 60.0
 """Between looks at the progress, on a terminal and elsewhere."""
 
@@ -108,8 +104,7 @@ class PartsData(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Loads the media of a part at a time."""
-        folder = self.folder
-        parts = MediaParts(self.items, self._own, self.part_items, self.needs, folder.note_work, folder.fatal())
+        parts = MediaParts(self.items, self._own, self.part_items, self.needs, self.folder.deaths)
         workers = min(self.num_workers, len(parts))
         context = worker_context(MediaParts.__module__) if workers else None
         return DataLoader(
@@ -250,14 +245,7 @@ def _predict(trainer: Trainer, module: PerceptionModule, data: PartsData, progre
         with quiet(), interruptible():
             trainer.predict(module, datamodule=data, return_predictions=False)
     except RuntimeError as error:
-        dead = _DEAD.search(str(error))
-        if dead is None or not data.folder.note_deaths(map(int, re.findall(r"\d+", dead[1]))):
-            raise
-        if trainer.world_size > 1:
-            raise InputError(
-                "a process that decodes has died, of a file or for want of memory; run the same command again: it goes "
-                "on, and leaves out what is fatal twice"
-            ) from error
+        data.folder.deaths.count(error, trainer.world_size)
         return False
     return True
 

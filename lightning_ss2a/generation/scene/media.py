@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset, get_worker_info
 
+from lightning_ss2a.builders.engine.deaths import Deaths
 from lightning_ss2a.builders.engine.media_worker import LONGEST_SIDE
 from lightning_ss2a.builders.engine.packing import Packed, pack
 from lightning_ss2a.errors import InputError, one_line
@@ -94,17 +95,27 @@ class ItemBatches(Dataset[list[ItemMedia] | Packed]):
         items: those that are to be made.
         size: items of a batch.
         reading: how media are read.
+        deaths: of which items workers have died; those that are fatal are not even tried.
     """
 
-    def __init__(self, items: Sequence[Item], size: int, reading: MediaReading) -> None:
+    def __init__(self, items: Sequence[Item], size: int, reading: MediaReading, deaths: Deaths) -> None:
         self._batches, self._reading = batches(items, size), reading
+        self._deaths, self._fatal = deaths, deaths.fatal()
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __getitem__(self, index: int) -> list[ItemMedia] | Packed:
-        media = [self._reading.read(item) for item in self._batches[index]]
-        return media if get_worker_info() is None else pack(media)
+        is_worker = get_worker_info() is not None
+        media = [self._read(item, is_worker) for item in self._batches[index]]
+        return pack(media) if is_worker else media
+
+    def _read(self, item: Item, is_worker: bool) -> ItemMedia:
+        if reason := self._fatal.get(item.key):
+            return ItemMedia(item, problem=reason)
+        if is_worker:
+            self._deaths.note_work(item.key)
+        return self._reading.read(item)
 
 
 def _files_of(scene: SceneFile, modality: str) -> list[str]:
