@@ -4,6 +4,7 @@ Nothing here opens a file. Sizes are read off the tensors; the authors' configur
 Source: the authors' inference code (wguo86/SSV2A, 7f01d5f).
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,9 +53,20 @@ class Settings:
             InputError: If it is missing without a default, or is no number.
         """
         value = self.find(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise InputError(f"{self.where}: {name} must be a number, found {value!r}")
         return value
+
+    def count(self, name: str, default: int | None = None) -> int:
+        """Returns a whole number.
+
+        Raises:
+            InputError: If it is missing without a default, or is no whole number.
+        """
+        value = self.number(name, default)
+        if value != int(value):
+            raise InputError(f"{self.where}: {name} must be a whole number, found {value!r}")
+        return int(value)
 
     def find(self, name: str, default: Any = None) -> Any:
         """Returns a value, or the default where the file has none or null."""
@@ -189,7 +201,7 @@ def read_remixer_weights(state: State, settings: Settings, manifold: PublishedMa
     options = RemixerOptions(
         width=width,
         num_layers=layers,
-        num_heads=int(settings.number(f"{styler}.nhead", 8)),
+        num_heads=settings.count(f"{styler}.nhead", 8),
         head_widths=(width,),
         expansion=expansion,
         dropout=dropout,
@@ -198,7 +210,7 @@ def read_remixer_weights(state: State, settings: Settings, manifold: PublishedMa
         token_dropout=settings.number("remixer.cfg"),
         token_dropout_mode="parts",
         mask_padding=False,
-        max_slots=int(settings.number("remixer.slot")),
+        max_slots=settings.count("remixer.slot"),
     )
     names = {f"{ours}": f"{prefix}.{theirs}" for ours, theirs in _readout_names(layers, "style_encoder")}
     names |= {"input": f"{prefix}.in_proj"}

@@ -171,7 +171,7 @@ def _class_of(options: Mapping[str, Any], where: str) -> type[MeasuredModule]:
         InputError: it is none of ours, or Lightning would be told to make it by something else.
     """
     named = options["_class_path"]
-    if named not in MODULES:
+    if not isinstance(named, str) or named not in MODULES:
         raise InputError(f"{where}: names the class {named!r}, knows {', '.join(MODULES)}")
     if options.get("_instantiator") != INSTANTIATOR:
         raise InputError(f"{where}: _instantiator must be {INSTANTIATOR}, found {options.get('_instantiator')!r}")

@@ -105,4 +105,7 @@ def _read_parts(path: str) -> dict[str, Tensor]:
 def _tensors(content: Any, path: str, what: str) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{path}: has no {what}")
+    for name, value in content.items():
+        if not (value.is_floating_point() and value.isfinite().all()):
+            raise InputError(f"{path}: has {name} with numbers that are not finite, or whole ones")
     return {str(name): value for name, value in content.items()}

@@ -1,5 +1,6 @@
 """Released weights as networks of ours, against what the released code computes (published_reference)."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -230,6 +231,8 @@ def test_of_many_tensors_that_do_not_fit_some_are_named_and_the_rest_counted():
         ("manifold", "layers", [5, 6], r"manifold.layers is \[5, 6\], but the tensors in ssv2a.pth have \[5, 6, 7, "),
         ("remixer", "guidance", "generator", "remixer.guidance is 'generator', and can be imported as 'manifold'"),
         ("remixer", "slot", None, "remixer.slot must be a number, found None"),
+        ("remixer", "slot", math.inf, "remixer.slot must be a number, found inf"),
+        ("remixer", "slot", 6.5, "remixer.slot must be a whole number, found 6.5"),
     ],
 )
 def test_another_configuration_is_named(part_name: str, option: str, value, message: str):

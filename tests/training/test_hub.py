@@ -116,6 +116,8 @@ def test_a_broken_folder_is_named(trained: str, tmp_path: Path):
 
     options.write_text(good.replace("lightning_ss2a.training.manifold.ManifoldModule", "os.system"))
     refused("config.json: names the class 'os.system', knows ")
+    options.write_text(good.replace('"lightning_ss2a.training.manifold.ManifoldModule"', "[]"))
+    refused(r"config.json: names the class \[\], knows ")
     options.write_text(good.replace("lightning.pytorch.cli.instantiate_module", "os.system"))
     refused("config.json: _instantiator must be lightning.pytorch.cli.instantiate_module, found 'os.system'")
     options.write_text(good.replace('"format": 2', '"format": 1'))

@@ -1,11 +1,14 @@
 """The authors' released files as checkpoints that load, are measured and are trained further."""
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from lightning_ss2a.config_files import read_config
@@ -194,3 +197,17 @@ def test_a_part_without_weights_is_named(tmp_path: Path, missing: str):
     torch.save(make_weights(SIZES) | {missing: None}, released["weights"])
     with pytest.raises(InputError, match=f"ssv2a.pth: has no weights by name in its {missing}$"):
         import_published(**released, output=tmp_path / "out")
+
+
+@pytest.mark.parametrize("damaged", [lambda x: x * math.nan, lambda x: x.long()])
+@pytest.mark.parametrize("name", ["weights", "aggregator"])
+def test_numbers_that_are_none_are_named(tmp_path: Path, name: str, damaged: Callable[[Tensor], Tensor]):
+    released = write_released(tmp_path)
+    content = torch.load(released[name])
+    own = content["remixer_state"] if name == "weights" else content
+    tensor = next(reversed([*own]))
+    own[tensor] = damaged(own[tensor])
+    torch.save(content, released[name])
+    with pytest.raises(InputError, match=rf"{tensor} with numbers that are not finite, or whole ones$"):
+        import_published(**released, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

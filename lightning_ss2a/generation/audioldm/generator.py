@@ -61,6 +61,10 @@ class AudioLDM(LoadedWhenUsed):
     as in ``configs/perception/paper.yaml``: 16,000 Hz, peak 0.5. diffusers' folder holds its text half only: then
     ``clap`` must name an encoder, and is refused unless its text half has the same weights.
 
+    The two may not sound alike. The authors' UNet has 32 channels a head (64 in AudioLDM-L), and so has an original
+    checkpoint here. What diffusers' script converts has 8 heads in every level, with the same weights: a folder is run
+    as its own ``unet/config.json`` says, as diffusers runs it. Where both are at hand, take the original.
+
     Args:
         path: AudioLDM's original ``.ckpt``, or diffusers' folder; None: the hub's folder.
         repository: on the hub, with such a folder.
