@@ -15,6 +15,8 @@ from lightning_ss2a.perception.packages import media_package
 CODECS = {".mp4": "aac", ".m4v": "aac", ".mov": "aac", ".mkv": "aac", ".webm": "libopus"}
 """Codec of the sound, by the video's suffix; other containers become Matroska, which holds any pictures."""
 OTHERS = ".mkv"
+SAME_BYTES = {"fflags": "bitexact"}
+"""Has no streams and files numbered at random, as Matroska's are."""
 _OPUS_RATE = 48_000
 """Samples per second that Opus takes."""
 
@@ -49,7 +51,7 @@ def mux(video: Path, waveform: np.ndarray, sample_rate: int, comment: str) -> by
             pictures = best_stream(source, "video", str(video))
             if pictures is None:
                 raise InputError(f"{video}: no video stream")
-            with av.open(content, "w", format=format_name) as target:
+            with av.open(content, "w", format=format_name, container_options=SAME_BYTES) as target:
                 target.metadata["comment"] = comment
                 copied = target.add_stream_from_template(pictures)
                 sound = target.add_stream(CODECS.get(suffix, "aac"), rate=_rate(suffix, sample_rate), layout="mono")
