@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lightning_ss2a.errors import InputError, did_you_mean
 from lightning_ss2a.evaluation.folders import Folders, Item, MediaFolder, Problem, locate
-from lightning_ss2a.evaluation.hearing import HeardFiles, Listener, hear_files, hear_offsets, row_width
+from lightning_ss2a.evaluation.hearing import Ear, HeardFiles, Listener, hear_files, hear_offsets
 from lightning_ss2a.evaluation.measures import Evidence, Measure, Rows, Side
 from lightning_ss2a.evaluation.perception_encoders import PerceptionEncoder
-from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder, tells_classes
+from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder, hears_frames, tells_classes
 from lightning_ss2a.evaluation.scoring import Bootstrap, Difference, PartScore, Score, Scorer
 from lightning_ss2a.evaluation.sounds import SoundFacts
 from lightning_ss2a.options import OptionCheck
@@ -72,6 +72,8 @@ class Protocol:
             raise InputError(f"measures.{name}.encoder: {measure.encoder} is not among the encoders; {advice}")
         if measure.labelled and not tells_classes(self.encoders[measure.encoder]):
             raise InputError(f"measures.{name}.encoder: {measure.encoder} tells no classes; take one that does")
+        if measure.frames and not hears_frames(self.encoders[measure.encoder]):
+            raise InputError(f"measures.{name}.frames: {measure.encoder} hears no frames; take one that does")
 
 
 @dataclass(frozen=True)
@@ -142,18 +144,17 @@ def evaluate_folders(
     """
     measured, notes = _choose(protocol.measures, folders, items)
     needs = {side for measure in measured.values() for side in measure.needs}
-    names = {measure.encoder for measure in measured.values() if measure.encoder}
-    encoders = {name: encoder for name, encoder in protocol.encoders.items() if name in names}
-    models = _models(protocol, encoders, needs)
+    ears = _ears(protocol.encoders, measured.values())
+    models = _models(protocol, {measure.encoder for measure in measured.values()}, needs)
     check_weights(model.describe() for model in models.values() if isinstance(model, Described))
     load_models(models.values())
     found = [*problems]
     sounds = {name: _locate(folder, items, name, found) for name, folder in _sound_folders(folders).items()}
     files = [path for paths in sounds.values() for path in paths if path is not None]
-    heard = hear_files(files, encoders, listener)
+    heard = hear_files(files, ears, listener)
     sounds = {name: _usable(name, items, paths, heard, found) for name, paths in sounds.items()}
     gathering = _Gathering(folders, items, protocol, listener, heard, found)
-    evidence = gathering.evidence(sounds, needs, encoders)
+    evidence = gathering.evidence(sounds, needs, ears)
     scorer = Scorer(items, evidence, protocol.bootstrap)
     columns = {name: scorer.score(name, measure) for name, measure in measured.items()}
     return Evaluation(
@@ -193,14 +194,26 @@ def _choose(
     return chosen, notes
 
 
+def _ears(encoders: Mapping[str, WaveformEncoder], measures: Iterable[Measure]) -> dict[str, Ear]:
+    """Lists what measures read of sounds, in the order of the encoders."""
+    wanted = {measure.ear: measure for measure in measures if measure.encoder}
+    order = [*encoders]
+    ordered = sorted(wanted.items(), key=lambda item: (order.index(item[1].encoder), item[0]))
+    return {name: Ear(encoders[measure.encoder], measure.frames) for name, measure in ordered}
+
+
 def _models(
-    protocol: Protocol, encoders: Mapping[str, WaveformEncoder], needs: set[Side]
+    protocol: Protocol, encoders: set[str], needs: set[Side]
 ) -> dict[str, "WaveformEncoder | ImageEncoder | TextEncoder | SyncEstimator"]:
     """Lists the models that are used, those of perception themselves."""
     parts = {"image_encoder": ("images", protocol.image_encoder), "text_encoder": ("text", protocol.text_encoder)}
     others = {**parts, "sync": ("videos", protocol.sync)}
     used = {name: model for name, (side, model) in others.items() if side in needs and model is not None}
-    inner = {name: x.encoder if isinstance(x, PerceptionEncoder) else x for name, x in encoders.items()}
+    inner = {
+        name: x.encoder if isinstance(x, PerceptionEncoder) else x
+        for name, x in protocol.encoders.items()
+        if name in encoders
+    }
     return {**inner, **used}
 
 
@@ -258,10 +271,10 @@ class _Gathering:
     problems: list[Problem]
 
     def evidence(
-        self, sounds: Mapping[str, Sequence[Path | None]], needs: set[Side], encoders: Mapping[str, WaveformEncoder]
+        self, sounds: Mapping[str, Sequence[Path | None]], needs: set[Side], ears: Mapping[str, Ear]
     ) -> dict[str, Evidence]:
         """Gives what is known of each method."""
-        rows = {name: self._rows_of(paths, encoders) for name, paths in sounds.items()}
+        rows = {name: self._rows_of(paths, ears) for name, paths in sounds.items()}
         reference = rows.get("reference", {})
         images = self._images() if "images" in needs else None
         text = self._text() if "text" in needs else None
@@ -272,14 +285,18 @@ class _Gathering:
             for method in self.folders.methods
         }
 
-    def _rows_of(self, paths: Sequence[Path | None], encoders: Mapping[str, WaveformEncoder]) -> dict[str, Rows]:
-        """Gives what each encoder hears in the files of the items."""
+    def _rows_of(self, paths: Sequence[Path | None], ears: Mapping[str, Ear]) -> dict[str, Rows]:
+        """Gives what is heard in the files of the items."""
         found = {}
-        for name, encoder in encoders.items():
-            known = self.heard.rows[name]
-            rows = _rows([None if path is None else known[path] for path in paths], row_width(encoder))
-            logits = rows.embeddings[:, encoder.width :]
-            found[name] = Rows(rows.there, rows.embeddings[:, : encoder.width], logits if logits.shape[1] else None)
+        for name, ear in ears.items():
+            known = [None if path is None else self.heard.rows[name][path] for path in paths]
+            if ear.frames:
+                found[name] = _frames(known, ear.numbers)
+                continue
+            rows = _rows([None if each is None else each[0] for each in known], ear.numbers)
+            logits = rows.embeddings[:, ear.encoder.width :]
+            embeddings = rows.embeddings[:, : ear.encoder.width]
+            found[name] = Rows(rows.there, embeddings, logits if logits.shape[1] else None)
         return found
 
     def _images(self) -> Rows:
@@ -343,6 +360,15 @@ def _rows(found: Sequence[np.ndarray | None], width: int) -> Rows:
     empty = np.zeros(width, np.float32)
     stacked = np.stack([empty if array is None else array for array in found])
     return Rows(torch.tensor([array is not None for array in found]), torch.from_numpy(stacked))
+
+
+def _frames(found: Sequence[np.ndarray | None], width: int) -> Rows:
+    """Joins frames, [frames, width] an item; none where there is no item."""
+    empty = np.zeros((0, width), np.float32)
+    frames = [empty if array is None else array for array in found]
+    owners = torch.arange(len(frames)).repeat_interleave(torch.tensor([*map(len, frames)]))
+    there = torch.tensor([array is not None for array in found])
+    return Rows(there, torch.from_numpy(np.concatenate(frames)), owners=owners)
 
 
 def _ragged(things: Sequence[Sequence[np.ndarray]], width: int) -> Rows:

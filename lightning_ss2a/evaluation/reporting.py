@@ -24,7 +24,9 @@ PACKAGES = ("lightning-ss2a", "torch", "numpy", "scipy", "soundfile", "av", "onn
 MOST_SHOWN = 10
 """Problems of a folder that the terminal lists; problems.csv has all."""
 
-_LATEX = str.maketrans({mark: f"\\{mark}" for mark in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\^{}"})
+_LATEX = str.maketrans(
+    {mark: f"\\{mark}" for mark in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\^{}", "∞": r"$\infty$"}
+)
 
 
 def write_report(folder: Path, evaluation: Evaluation, facts: Mapping[str, Any]) -> list[Path]:

@@ -49,6 +49,21 @@ class SmallLabeller(SmallEncoder):
         return embeddings, 10 * embeddings
 
 
+class SmallFrames(SmallEncoder):
+    """Describes each tenth of a second by itself; of the sound, all of it."""
+
+    identity = "small-frames-v1"
+
+    def embed_frames(self, waveforms: Sequence[np.ndarray]) -> list[Tensor]:
+        """Embeds each frame of sounds."""
+        self.heard += len(waveforms)
+        step = RATE // 10
+        return [
+            torch.stack([_describe(waveform[start : start + step]) for start in range(0, len(waveform), step)])
+            for waveform in waveforms
+        ]
+
+
 class SmallImages:
     """Gives the mean of each colour, and of all."""
 
