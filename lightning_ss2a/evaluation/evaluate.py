@@ -10,11 +10,18 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.errors import InputError, did_you_mean
-from lightning_ss2a.evaluation.folders import Folders, Item, MediaFolder, Problem, locate
+from lightning_ss2a.evaluation.av_benchmark.reading import CacheFolder
+from lightning_ss2a.evaluation.folders import Folders, Item, MediaFolder, Problem, SoundFolder, locate
 from lightning_ss2a.evaluation.hearing import Ear, HeardFiles, Listener, hear_files, hear_offsets
 from lightning_ss2a.evaluation.measures import Evidence, Measure, Rows, Side
 from lightning_ss2a.evaluation.perception_encoders import PerceptionEncoder
-from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder, hears_frames, tells_classes
+from lightning_ss2a.evaluation.protocols import (
+    SyncEstimator,
+    WaveformEncoder,
+    hears_frames,
+    hears_sounds,
+    tells_classes,
+)
 from lightning_ss2a.evaluation.scoring import Bootstrap, Difference, PartScore, Score, Scorer
 from lightning_ss2a.evaluation.sounds import SoundFacts
 from lightning_ss2a.options import OptionCheck
@@ -84,7 +91,7 @@ class FolderFacts:
         folder: name of the method, or reference.
         expected: items that there are.
         usable: of which a sound could be heard.
-        silent: of which no sample reaches -80 dB.
+        silent: of which no sample reaches -80 dB; None, as of the next: the sounds are not there, only caches.
         clipped: with a run of samples at the end of the scale.
         seconds: least, median and most; NaN: there are none.
         sha256: of all that was heard, by name and content.
@@ -93,8 +100,8 @@ class FolderFacts:
     folder: str
     expected: int
     usable: int
-    silent: int
-    clipped: int
+    silent: int | None
+    clipped: int | None
     seconds: tuple[float, float, float]
     sha256: str
 
@@ -110,6 +117,9 @@ class Evaluation:
         facts: of each folder of sounds.
         problems: what is missing or cannot be used.
         notes: what else is to be known.
+        identities: of the models, and of caches that were read.
+        heard: what was heard of the items, by folder of sounds, then by ear.
+        encoders: by name.
     """
 
     items: Sequence[str]
@@ -122,6 +132,8 @@ class Evaluation:
     problems: Sequence[Problem]
     notes: Sequence[str]
     identities: Mapping[str, str] = field(default_factory=dict)
+    heard: Mapping[str, Mapping[str, Rows]] = field(default_factory=dict)
+    encoders: Mapping[str, WaveformEncoder] = field(default_factory=dict)
 
 
 def evaluate_folders(
@@ -145,16 +157,21 @@ def evaluate_folders(
     measured, notes = _choose(protocol.measures, folders, items)
     needs = {side for measure in measured.values() for side in measure.needs}
     ears = _ears(protocol.encoders, measured.values())
-    models = _models(protocol, {measure.encoder for measure in measured.values()}, needs)
+    places = _sound_folders(folders)
+    here = _heard_here(ears, places.values())
+    used = {measure.encoder for measure in measured.values() if measure.ear in here}
+    models = _models(protocol, used, needs)
     check_weights(model.describe() for model in models.values() if isinstance(model, Described))
     load_models(models.values())
     found = [*problems]
-    sounds = {name: _locate(folder, items, name, found) for name, folder in _sound_folders(folders).items()}
-    files = [path for paths in sounds.values() for path in paths if path is not None]
-    heard = hear_files(files, ears, listener)
+    sounds = {name: _locate(folder, items, name, found) for name, folder in places.items()}
+    media = [paths for name, paths in sounds.items() if isinstance(places[name], MediaFolder)]
+    heard = hear_files((path for paths in media for path in paths if path is not None), here, listener)
+    notes += _take_caches(places.values(), items, sounds, ears, heard, found)
     sounds = {name: _usable(name, items, paths, heard, found) for name, paths in sounds.items()}
     gathering = _Gathering(folders, items, protocol, listener, heard, found)
-    evidence = gathering.evidence(sounds, needs, ears)
+    rows = {name: gathering.rows(paths, ears) for name, paths in sounds.items()}
+    evidence = gathering.evidence(sounds, rows, needs)
     scorer = Scorer(items, evidence, protocol.bootstrap)
     columns = {name: scorer.score(name, measure) for name, measure in measured.items()}
     return Evaluation(
@@ -167,7 +184,9 @@ def evaluate_folders(
         facts=[_facts(name, items, paths, heard) for name, paths in sounds.items()],
         problems=sorted(set(found), key=lambda problem: (problem.folder, problem.item, problem.reason)),
         notes=[*notes, *scorer.notes],
-        identities={name: model.identity for name, model in models.items()},
+        identities={name: model.identity for name, model in models.items()} | _cache_identities(places.values()),
+        heard=rows,
+        encoders=protocol.encoders,
     )
 
 
@@ -202,6 +221,59 @@ def _ears(encoders: Mapping[str, WaveformEncoder], measures: Iterable[Measure]) 
     return {name: Ear(encoders[measure.encoder], measure.frames) for name, measure in ordered}
 
 
+def _heard_here(ears: Mapping[str, Ear], places: Iterable[SoundFolder]) -> dict[str, Ear]:
+    """Lists the ears that hear a sound: none, where there are only caches."""
+    if not any(isinstance(place, MediaFolder) for place in places):
+        return {}
+    return {name: ear for name, ear in ears.items() if hears_sounds(ear.encoder)}
+
+
+def _take_caches(
+    places: Iterable[SoundFolder],
+    items: Sequence[Item],
+    sounds: Mapping[str, Sequence[Path | None]],
+    ears: Mapping[str, Ear],
+    heard: HeardFiles,
+    problems: list[Problem],
+) -> list[str]:
+    """Adds what av-benchmark heard; gives notes of what is not there, or was heard in two ways."""
+    for name in ears:
+        heard.rows.setdefault(name, {})
+    caches = [place for place in places if isinstance(place, CacheFolder)]
+    others = [place for place in places if not isinstance(place, CacheFolder)]
+    for cache in caches:
+        lacking = cache.take(ears, heard)
+        for item, path in zip(items, sounds[cache.name], strict=True):
+            if path in lacking:
+                problems.append(Problem(cache.name, item.name, lacking[path]))
+    notes = [
+        f"{cache.name}: av-benchmark's caches in {cache.root} do not have {name}"
+        for cache in caches
+        for name, ear in ears.items()
+        if not cache.has(ear)
+    ]
+    for name, ear in ears.items():
+        theirs = [cache.name for cache in caches if cache.has(ear)]
+        ours = [place.name for place in others]
+        if ours and not hears_sounds(ear.encoder):
+            notes.append(f"{', '.join(ours)}: {name} is known from av-benchmark's caches only")
+        elif ours and theirs:
+            notes.append(
+                f"{name}: heard by av-benchmark in {', '.join(theirs)}, here in {', '.join(ours)}; it takes each "
+                "sound's mean away, resamples and cuts in its own way, so that small differences may be these"
+            )
+    return notes
+
+
+def _cache_identities(places: Iterable[SoundFolder]) -> dict[str, str]:
+    return {
+        f"{place.name}/{file}": identity
+        for place in places
+        if isinstance(place, CacheFolder)
+        for file, identity in place.identities.items()
+    }
+
+
 def _models(
     protocol: Protocol, encoders: set[str], needs: set[Side]
 ) -> dict[str, "WaveformEncoder | ImageEncoder | TextEncoder | SyncEstimator"]:
@@ -217,12 +289,12 @@ def _models(
     return {**inner, **used}
 
 
-def _sound_folders(folders: Folders) -> dict[str, MediaFolder]:
+def _sound_folders(folders: Folders) -> dict[str, SoundFolder]:
     reference = {} if folders.reference is None else {folders.reference.name: folders.reference}
     return {**folders.methods, **reference}
 
 
-def _locate(folder: MediaFolder, items: Sequence[Item], kind: str, problems: list[Problem]) -> list[Path | None]:
+def _locate(folder: SoundFolder, items: Sequence[Item], kind: str, problems: list[Problem]) -> list[Path | None]:
     """Finds each item's sound in a folder; what is not there becomes a problem."""
     found: list[Path | None] = []
     for item in items:
@@ -245,15 +317,16 @@ def _usable(
 
 def _facts(folder: str, items: Sequence[Item], paths: Sequence[Path | None], heard: HeardFiles) -> FolderFacts:
     there = [(item.name, path) for item, path in zip(items, paths, strict=True) if path is not None]
-    facts: list[SoundFacts] = [heard.facts[path] for _, path in there]
+    facts: list[SoundFacts] = [heard.facts[path] for _, path in there if path in heard.facts]
+    known = len(facts) == len(there)
     seconds = [each.seconds for each in facts] or [float("nan")]
     listing = "\n".join(f"{name} {heard.content[path]}" for name, path in there)
     return FolderFacts(
         folder=folder,
         expected=len(paths),
         usable=len(there),
-        silent=sum(each.silent for each in facts),
-        clipped=sum(each.clipped > 0 for each in facts),
+        silent=sum(each.silent for each in facts) if known else None,
+        clipped=sum(each.clipped > 0 for each in facts) if known else None,
         seconds=(min(seconds), float(np.median(seconds)), max(seconds)),
         sha256=hashlib.sha256(listing.encode()).hexdigest(),
     )
@@ -271,10 +344,12 @@ class _Gathering:
     problems: list[Problem]
 
     def evidence(
-        self, sounds: Mapping[str, Sequence[Path | None]], needs: set[Side], ears: Mapping[str, Ear]
+        self,
+        sounds: Mapping[str, Sequence[Path | None]],
+        rows: Mapping[str, Mapping[str, Rows]],
+        needs: set[Side],
     ) -> dict[str, Evidence]:
-        """Gives what is known of each method."""
-        rows = {name: self._rows_of(paths, ears) for name, paths in sounds.items()}
+        """Gives what is known of each method, of which and of the reference the rows are given."""
         reference = rows.get("reference", {})
         images = self._images() if "images" in needs else None
         text = self._text() if "text" in needs else None
@@ -285,11 +360,11 @@ class _Gathering:
             for method in self.folders.methods
         }
 
-    def _rows_of(self, paths: Sequence[Path | None], ears: Mapping[str, Ear]) -> dict[str, Rows]:
+    def rows(self, paths: Sequence[Path | None], ears: Mapping[str, Ear]) -> dict[str, Rows]:
         """Gives what is heard in the files of the items."""
         found = {}
         for name, ear in ears.items():
-            known = [None if path is None else self.heard.rows[name][path] for path in paths]
+            known = [None if path is None else self.heard.rows[name].get(path) for path in paths]
             if ear.frames:
                 found[name] = _frames(known, ear.numbers)
                 continue
@@ -338,10 +413,10 @@ class _Gathering:
         videos = _locate(folder, self.items, "video", self.problems)
         pairs = {
             method: [
-                None if sound is None or video is None else (sound, video)
+                None if sound is None or video is None or isinstance(place, CacheFolder) else (sound, video)
                 for sound, video in zip(sounds[method], videos, strict=True)
             ]
-            for method in self.folders.methods
+            for method, place in self.folders.methods.items()
         }
         known = [pair for each in pairs.values() for pair in each if pair is not None]
         logits, reasons = hear_offsets(known, self.heard.content, estimator, self.listener)

@@ -71,6 +71,11 @@ def hears_frames(encoder: WaveformEncoder) -> TypeGuard[FrameEncoder]:
     return callable(getattr(encoder, "embed_frames", None))
 
 
+def hears_sounds(encoder: WaveformEncoder) -> bool:
+    """Says whether an encoder hears sounds, or is known from caches of other evaluators only."""
+    return not getattr(encoder, "from_caches_only", False)
+
+
 def tells_classes(encoder: WaveformEncoder) -> TypeGuard[LabellingEncoder]:
     """Says whether an encoder is a :class:`LabellingEncoder`, without asking for its labels, which may be in a file."""
     return callable(getattr(encoder, "embed_and_label", None))

@@ -219,7 +219,7 @@ def _records(records: Sequence[Any], columns: Sequence[str]) -> str:
 
 def _fact_rows(evaluation: Evaluation) -> list[list[str]]:
     return [
-        [f.folder, *map(str, (f.expected, f.usable, f.silent, f.clipped)), *map(_number, f.seconds)]
+        [f.folder, str(f.expected), str(f.usable), *map(_count, (f.silent, f.clipped)), *map(_number, f.seconds)]
         for f in evaluation.facts
     ]
 
@@ -257,6 +257,10 @@ def _marks(evaluation: Evaluation) -> dict[tuple[str, str], int]:
 
 def _arrow(measure: Measure) -> str:
     return "↑" if measure.higher_is_better else "↓"
+
+
+def _count(value: int | None) -> str:
+    return MISSING if value is None else str(value)
 
 
 def _number(value: float) -> str:

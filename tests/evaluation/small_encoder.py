@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
+from scipy.io import wavfile
 from torch import Tensor
 
 from lightning_ss2a.errors import InputError
@@ -109,10 +109,10 @@ class SmallSync:
 
 
 def write_tone(path: Path, hertz: float = 440, amplitude: float = 0.5, seconds: float = 0.25, rate: int = RATE) -> Path:
-    """Writes a tone as a WAV file of 32-bit floats."""
+    """Writes a tone as a WAV file of 32-bit floats; libsndfile would put the time of day into it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     time = np.arange(round(seconds * rate)) / rate
-    soundfile.write(path, amplitude * np.sin(2 * np.pi * hertz * time), rate, subtype="FLOAT")
+    wavfile.write(path, rate, (amplitude * np.sin(2 * np.pi * hertz * time)).astype(np.float32))
     return path
 
 
