@@ -8,10 +8,11 @@ from rich.console import Console
 
 from lightning_ss2a.data.tools.inspect import TABLE_WIDTH
 from lightning_ss2a.evaluation.av_benchmark.export import write_av_benchmark
-from lightning_ss2a.evaluation.evaluate import Protocol, evaluate_folders
+from lightning_ss2a.evaluation.evaluate import Protocol, evaluate_folders, plan_hearing
 from lightning_ss2a.evaluation.folders import list_items, open_folders
 from lightning_ss2a.evaluation.hearing import Listener
 from lightning_ss2a.evaluation.measures import Measure
+from lightning_ss2a.evaluation.options import HearingTrainer
 from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder
 from lightning_ss2a.evaluation.reporting import print_report, reproducibility, write_report
 from lightning_ss2a.evaluation.scoring import Bootstrap
@@ -44,6 +45,7 @@ def evaluate(
     batch_size: int = 16,
     workers: int | None = None,
     cache: str = CACHE,
+    trainer: HearingTrainer | None = None,
     progress: bool = True,
     width: int | None = None,
 ) -> int:
@@ -72,8 +74,10 @@ def evaluate(
         crop_shape: how pictures become squares: in the middle of white, or stretched.
         bootstrap: how 95 % intervals are made.
         batch_size: sounds at once.
-        workers: threads that read and decode; default: one a processor.
+        workers: threads that read and decode, of each process; default: one a processor.
         cache: folder of what was heard before, by content, encoder and rule.
+        trainer: devices that sounds are heard on, a process each, as of Lightning's trainer; default: this process, on
+            the devices that the encoders name.
         progress: show progress bars.
         width: characters in a line; default: the terminal's.
     """
@@ -84,6 +88,11 @@ def evaluate(
     folders = open_folders(generated, reference, images, videos)
     items, problems = list_items(folders, pairs)
     listener = Listener(EmbeddingCache(to_path(cache)), seconds, batch_size, workers, progress)
+    if trainer is not None:
+        from lightning_ss2a.evaluation.all_devices import fill_cache  # imports Lightning, for seconds
+
+        if not fill_cache(plan_hearing(folders, items, protocol), protocol, listener, trainer):
+            return 0
     evaluation = evaluate_folders(folders, items, protocol, listener, problems)
     settings = {"bootstrap": plain(bootstrap), "pictures": crop_shape}
     facts = reproducibility(evaluation, shlex.join(["ss2a", *sys.argv[1:]]), describe_rule(seconds), settings)

@@ -27,7 +27,7 @@ from lightning_ss2a.evaluation.sounds import SoundFacts
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.perception.detectors.crops import CropShape
 from lightning_ss2a.perception.encoders.protocols import ImageEncoder, TextEncoder
-from lightning_ss2a.perception.encoding import encode_images
+from lightning_ss2a.perception.encoding import EncodedMedia, encode_images
 from lightning_ss2a.perception.weights import Described, check_weights, load_models
 
 
@@ -136,6 +136,92 @@ class Evaluation:
     encoders: Mapping[str, WaveformEncoder] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class HearingPlan:
+    """What is to be heard and seen for an evaluation, and by whom.
+
+    Attributes:
+        measured: measures that can be taken, by name.
+        needs: what these want beside sounds.
+        places: folders of sounds, by name.
+        sounds: of each, the items' files; None where one is missing.
+        ears: what is kept of sounds, by name.
+        here: those of them that hear sounds in this evaluation.
+        models: all that run, by name.
+        pictures: of each item; None: one is missing.
+        videos: of each item; None: it is missing.
+        problems: what is missing.
+        notes: why measures are left out.
+    """
+
+    measured: Mapping[str, Measure]
+    needs: set[Side]
+    places: Mapping[str, SoundFolder]
+    sounds: Mapping[str, Sequence[Path | None]]
+    ears: Mapping[str, Ear]
+    here: Mapping[str, Ear]
+    models: Mapping[str, "WaveformEncoder | ImageEncoder | TextEncoder | SyncEstimator"]
+    pictures: Sequence[Sequence[Path] | None]
+    videos: Sequence[Path | None]
+    problems: Sequence[Problem]
+    notes: Sequence[str]
+
+    @property
+    def files(self) -> list[Path]:
+        """The sounds that are heard here, each once, in order."""
+        media = [paths for name, paths in self.sounds.items() if isinstance(self.places[name], MediaFolder)]
+        return sorted({path for paths in media for path in paths if path is not None})
+
+    @property
+    def picture_files(self) -> list[str]:
+        """The pictures, each once, in order."""
+        return sorted({str(path) for paths in self.pictures for path in paths or ()})
+
+    def pairs(self, method: str, sounds: Sequence[Path | None]) -> list[tuple[Path, Path] | None]:
+        """Gives sound and video of each item of a method; None: one is missing, or its sounds are caches."""
+        if isinstance(self.places[method], CacheFolder):
+            return [None] * len(sounds)
+        both = zip(sounds, self.videos, strict=True)
+        return [None if sound is None or video is None else (sound, video) for sound, video in both]
+
+    def check(self) -> None:
+        """Checks that the models' files are there.
+
+        Raises:
+            InputError: names all that are missing.
+        """
+        check_weights(model.describe() for model in self.models.values() if isinstance(model, Described))
+
+    def load(self) -> None:
+        """Loads the models, as :meth:`check` says."""
+        self.check()
+        load_models(self.models.values())
+
+
+def plan_hearing(folders: Folders, items: Sequence[Item], protocol: Protocol) -> HearingPlan:
+    """Finds out what an evaluation has to hear and see.
+
+    Raises:
+        InputError: no measure can be taken.
+    """
+    measured, notes = _choose(protocol.measures, folders, items)
+    needs = {side for measure in measured.values() for side in measure.needs}
+    ears = _ears(protocol.encoders, measured.values())
+    places = _sound_folders(folders)
+    here = _heard_here(ears, places.values())
+    used = {measure.encoder for measure in measured.values() if measure.ear in here}
+    problems: list[Problem] = []
+    sounds = {name: _locate(folder, items, name, problems) for name, folder in places.items()}
+    pictures: Sequence[Sequence[Path] | None] = [None] * len(items)
+    if "images" in needs and folders.images is not None:
+        pictures = [locate(item, folders.images, "image") for item in items]
+    videos: Sequence[Path | None] = [None] * len(items)
+    if "videos" in needs and folders.videos is not None:
+        videos = _locate(folders.videos, items, "video", problems)
+    models = _models(protocol, used, needs)
+    return HearingPlan(measured, needs, places, sounds, ears, here, models, pictures, videos, problems, notes)
+
+
 def evaluate_folders(
     folders: Folders, items: Sequence[Item], protocol: Protocol, listener: Listener, problems: Iterable[Problem] = ()
 ) -> Evaluation:
@@ -154,24 +240,16 @@ def evaluate_folders(
     Raises:
         InputError: no measure can be taken, or a model cannot run.
     """
-    measured, notes = _choose(protocol.measures, folders, items)
-    needs = {side for measure in measured.values() for side in measure.needs}
-    ears = _ears(protocol.encoders, measured.values())
-    places = _sound_folders(folders)
-    here = _heard_here(ears, places.values())
-    used = {measure.encoder for measure in measured.values() if measure.ear in here}
-    models = _models(protocol, used, needs)
-    check_weights(model.describe() for model in models.values() if isinstance(model, Described))
-    load_models(models.values())
-    found = [*problems]
-    sounds = {name: _locate(folder, items, name, found) for name, folder in places.items()}
-    media = [paths for name, paths in sounds.items() if isinstance(places[name], MediaFolder)]
-    heard = hear_files((path for paths in media for path in paths if path is not None), here, listener)
-    notes += _take_caches(places.values(), items, sounds, ears, heard, found)
-    sounds = {name: _usable(name, items, paths, heard, found) for name, paths in sounds.items()}
-    gathering = _Gathering(folders, items, protocol, listener, heard, found)
-    rows = {name: gathering.rows(paths, ears) for name, paths in sounds.items()}
-    evidence = gathering.evidence(sounds, rows, needs)
+    plan = plan_hearing(folders, items, protocol)
+    plan.load()
+    measured, places = plan.measured, plan.places
+    found = [*problems, *plan.problems]
+    heard = hear_files(plan.files, plan.here, listener)
+    notes = [*plan.notes, *_take_caches(places.values(), items, plan.sounds, plan.ears, heard, found)]
+    sounds = {name: _usable(name, items, paths, heard, found) for name, paths in plan.sounds.items()}
+    gathering = _Gathering(folders, items, protocol, plan, listener, heard, found)
+    rows = {name: gathering.rows(paths, plan.ears) for name, paths in sounds.items()}
+    evidence = gathering.evidence(sounds, rows)
     scorer = Scorer(items, evidence, protocol.bootstrap)
     columns = {name: scorer.score(name, measure) for name, measure in measured.items()}
     return Evaluation(
@@ -184,7 +262,7 @@ def evaluate_folders(
         facts=[_facts(name, items, paths, heard) for name, paths in sounds.items()],
         problems=sorted(set(found), key=lambda problem: (problem.folder, problem.item, problem.reason)),
         notes=[*notes, *scorer.notes],
-        identities={name: model.identity for name, model in models.items()} | _cache_identities(places.values()),
+        identities={name: model.identity for name, model in plan.models.items()} | _cache_identities(places.values()),
         heard=rows,
         encoders=protocol.encoders,
     )
@@ -339,17 +417,16 @@ class _Gathering:
     folders: Folders
     items: Sequence[Item]
     protocol: Protocol
+    plan: HearingPlan
     listener: Listener
     heard: HeardFiles
     problems: list[Problem]
 
     def evidence(
-        self,
-        sounds: Mapping[str, Sequence[Path | None]],
-        rows: Mapping[str, Mapping[str, Rows]],
-        needs: set[Side],
+        self, sounds: Mapping[str, Sequence[Path | None]], rows: Mapping[str, Mapping[str, Rows]]
     ) -> dict[str, Evidence]:
         """Gives what is known of each method, of which and of the reference the rows are given."""
+        needs = self.plan.needs
         reference = rows.get("reference", {})
         images = self._images() if "images" in needs else None
         text = self._text() if "text" in needs else None
@@ -379,11 +456,8 @@ class _Gathering:
         folder, encoder = self.folders.images, self.protocol.image_encoder
         if folder is None or encoder is None:
             raise InputError("images need a folder and an image_encoder")
-        files = [locate(item, folder, "image") for item in self.items]
-        references = sorted({str(path) for paths in files for path in paths or []})
-        media = encode_images(
-            references, Path(), encoder, 1, self.listener.cache, 0, self.listener.progress, self.protocol.crop_shape
-        )
+        files = self.plan.pictures
+        media = see_pictures(self.plan.picture_files, encoder, self.protocol.crop_shape, self.listener)
         embeddings = dict(zip(media.cached, media.embeddings(media.cached)[:, 0] if media.cached else (), strict=True))
         things: list[list[np.ndarray]] = []
         for item, paths in zip(self.items, files, strict=True):
@@ -407,17 +481,10 @@ class _Gathering:
 
     def _offsets(self, sounds: Mapping[str, Sequence[Path | None]]) -> dict[str, list[Tensor | None]]:
         """Has the estimator hear each method's sounds with the items' videos."""
-        folder, estimator = self.folders.videos, self.protocol.sync
-        if folder is None or estimator is None:
-            raise InputError("offsets need a folder of videos, and sync")
-        videos = _locate(folder, self.items, "video", self.problems)
-        pairs = {
-            method: [
-                None if sound is None or video is None or isinstance(place, CacheFolder) else (sound, video)
-                for sound, video in zip(sounds[method], videos, strict=True)
-            ]
-            for method, place in self.folders.methods.items()
-        }
+        estimator = self.protocol.sync
+        if estimator is None:
+            raise InputError("offsets need sync")
+        pairs = {method: self.plan.pairs(method, sounds[method]) for method in self.folders.methods}
         known = [pair for each in pairs.values() for pair in each if pair is not None]
         logits, reasons = hear_offsets(known, self.heard.content, estimator, self.listener)
         found = {}
@@ -428,6 +495,13 @@ class _Gathering:
             rows = [None if pair is None else logits.get(pair) for pair in each]
             found[method] = [None if row is None else torch.from_numpy(row) for row in rows]
         return found
+
+
+def see_pictures(
+    references: Sequence[str], encoder: ImageEncoder, crop_shape: CropShape, listener: Listener
+) -> EncodedMedia:
+    """Encodes pictures, each once, through the cache."""
+    return encode_images(references, Path(), encoder, 1, listener.cache, 0, listener.progress, crop_shape)
 
 
 def _rows(found: Sequence[np.ndarray | None], width: int) -> Rows:

@@ -1,5 +1,6 @@
 """Encoders without weights: what they hear can be computed by hand."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +48,24 @@ class SmallLabeller(SmallEncoder):
         """Embeds and labels sounds."""
         embeddings = self.embed(waveforms)
         return embeddings, 10 * embeddings
+
+
+class LoggingLabeller(SmallLabeller):
+    """Notes in a file which process hears how many sounds.
+
+    Args:
+        log: the file.
+    """
+
+    def __init__(self, log: str) -> None:
+        super().__init__()
+        self.log = log
+
+    def embed(self, waveforms: Sequence[np.ndarray]) -> Tensor:
+        """Embeds sounds."""
+        with Path(self.log).open("a") as file:
+            file.write(f"{os.getpid()} {len(waveforms)}\n")
+        return super().embed(waveforms)
 
 
 class SmallFrames(SmallEncoder):
