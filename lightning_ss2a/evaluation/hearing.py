@@ -116,6 +116,12 @@ class _Read:
     rows: dict[str, np.ndarray]
     waveforms: dict[int, np.ndarray] | None
 
+    def at_rate(self, sample_rate: int) -> np.ndarray:
+        """Gives the waveform at a rate that an encoder needs which the cache has nothing of."""
+        if self.waveforms is None:
+            raise TypeError("all of it is in the cache")
+        return self.waveforms[sample_rate]
+
 
 def hear_files(paths: Iterable[Path], ears: Mapping[str, Ear], listener: Listener) -> HeardFiles:
     """Has all encoders hear all files.
@@ -202,8 +208,8 @@ def _read(path: Path, ears: Mapping[str, Ear], listener: Listener) -> _Read:
     content = hashlib.sha256(data).hexdigest()
     rows = {}
     for name, ear in ears.items():
-        found = listener.cache.find(listener.cached(content, ear.identity), None)
-        if found is not None and ear.gives(found):
+        found = _cached(ear, content, listener)
+        if found is not None:
             rows[name] = found
     facts = listener.cache.find(listener.cached(content, FACTS), (1, 3))
     if facts is not None and len(rows) == len(ears):
@@ -212,23 +218,38 @@ def _read(path: Path, ears: Mapping[str, Ear], listener: Listener) -> _Read:
     return _Read(content, sound.facts, rows, _waveforms(sound, ears, rows))
 
 
+def _cached(ear: Ear, content: str, listener: Listener) -> np.ndarray | None:
+    """Finds what an ear kept of a file before, by its sha256."""
+    found = listener.cache.find(listener.cached(content, ear.identity), None)
+    return found if found is not None and ear.gives(found) else None
+
+
 def _waveforms(sound: Sound, ears: Mapping[str, Ear], known: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:
     rates = {ear.encoder.sample_rate for name, ear in ears.items() if name not in known}
     return {rate: sound.at_rate(rate) for rate in rates}
 
 
 def _hear(name: str, ear: Ear, waiting: Mapping[Path, _Read], heard: HeardFiles, listener: Listener) -> None:
-    """Has one encoder hear the files of a batch that it has not heard before."""
-    usable = {path: read for path, read in waiting.items() if path not in heard.problems}
-    heard.rows[name].update({path: read.rows[name] for path, read in usable.items() if name in read.rows})
-    new = {
-        path: read.waveforms[ear.encoder.sample_rate]
-        for path, read in usable.items()
-        if read.waveforms is not None and name not in read.rows
-    }
+    """Has one encoder hear the files of a batch that it has not heard before; of files that are alike, one."""
+    alike: dict[str, list[Path]] = {}
+    for path, read in waiting.items():
+        if path in heard.problems:
+            continue
+        rows = read.rows.get(name)
+        if rows is None:  # a batch may have stored it since this one was read
+            rows = _cached(ear, read.content, listener)
+        if rows is None:
+            alike.setdefault(read.content, []).append(path)
+        else:
+            heard.rows[name][path] = rows
+    new = {paths[0]: waiting[paths[0]].at_rate(ear.encoder.sample_rate) for paths in alike.values()}
     for path, rows in _encode_each(ear, new, heard):
-        heard.rows[name][path] = rows
-        listener.cache.store(listener.cached(waiting[path].content, ear.identity), rows)
+        content = waiting[path].content
+        heard.rows[name].update(dict.fromkeys(alike[content], rows))
+        listener.cache.store(listener.cached(content, ear.identity), rows)
+    for first, *others in alike.values():
+        for path in others if first in heard.problems else ():
+            heard.refuse(path, heard.problems[first].replace(str(first), str(path)))
 
 
 def _encode_each(

@@ -59,9 +59,21 @@ def test_frames_are_kept_beside_the_embedding_of_the_sound(tmp_path: Path):
 def test_many_files_that_are_alike_are_heard_at_once(tmp_path: Path):
     files = [write_tone(tmp_path / f"{i}.wav") for i in range(64)]
     how = Listener(EmbeddingCache(tmp_path / "cache"), 10.0, 32, 16, progress=False)
-    heard = hear_files(files, {"small": Ear(SmallEncoder())}, how)
+    encoder = SmallEncoder()
+    heard = hear_files(files, {"small": Ear(encoder)}, how)
     assert heard.problems == {}
+    assert encoder.heard == 1  # in the second batch, too: a batch may change the last bits
     assert len({row.tobytes() for row in heard.rows["small"].values()}) == 1
+
+
+def test_of_alike_files_that_cannot_be_heard_each_is_named(tmp_path: Path):
+    class Broken(SmallEncoder):
+        def embed(self, waveforms):
+            return super().embed(waveforms) * float("nan")
+
+    files = [write_tone(tmp_path / f"{i}.wav") for i in range(3)]
+    heard = hear_files(files, {"small": Ear(Broken())}, listener(tmp_path))
+    assert heard.problems == {file: f"{file}: small-v1 gave NaN or infinity; look at the sound" for file in files}
 
 
 def test_another_rule_or_encoder_or_content_is_heard_anew(tmp_path: Path):
