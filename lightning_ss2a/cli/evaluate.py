@@ -7,10 +7,12 @@ import sys
 from rich.console import Console
 
 from lightning_ss2a.data.tools.inspect import TABLE_WIDTH
-from lightning_ss2a.evaluation.evaluate import Protocol, evaluate_folders
+from lightning_ss2a.evaluation.av_benchmark.export import write_av_benchmark
+from lightning_ss2a.evaluation.evaluate import Protocol, evaluate_folders, plan_hearing
 from lightning_ss2a.evaluation.folders import list_items, open_folders
 from lightning_ss2a.evaluation.hearing import Listener
 from lightning_ss2a.evaluation.measures import Measure
+from lightning_ss2a.evaluation.options import HearingTrainer
 from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder
 from lightning_ss2a.evaluation.reporting import print_report, reproducibility, write_report
 from lightning_ss2a.evaluation.scoring import Bootstrap
@@ -31,6 +33,7 @@ def evaluate(
     videos: str | None = None,
     pairs: str | None = None,
     output: str = "evaluation",
+    av_benchmark: str | None = None,
     measures: dict[str, Measure | None] | None = None,
     encoders: dict[str, WaveformEncoder] | None = None,
     image_encoder: ImageEncoder | None = None,
@@ -42,6 +45,7 @@ def evaluate(
     batch_size: int = 16,
     workers: int | None = None,
     cache: str = CACHE,
+    trainer: HearingTrainer | None = None,
     progress: bool = True,
     width: int | None = None,
 ) -> int:
@@ -51,13 +55,16 @@ def evaluate(
     What is missing or broken is told, and makes the exit status 1.
 
     Args:
-        generated: a folder for each method, DIR or NAME=DIR.
-        reference: folder of real sounds, or of videos that have them.
+        generated: a folder for each method, DIR or NAME=DIR: of sounds, of videos that have them, or of what the
+            evaluator av-benchmark has cached of them.
+        reference: folder of real sounds, or of videos that have them, or of av-benchmark's caches.
         images: folder of pictures.
         videos: folder of videos.
         pairs: csv file of the items: name, and optionally reference, image (several with ;), video, text, class, group
             (drawn together in intervals) and sources (how many there are).
         output: folder of the report: scores.json, .csv, .md, .tex, items.csv, differences.csv, parts.csv, problems.csv.
+        av_benchmark: folder to write what was heard and measured to as av-benchmark caches and names it, a folder for
+            each method; default: none.
         measures: what is measured, by the names of the columns; see configs/evaluation/. null: not this one of a base.
         encoders: of waveforms, by the names that measures call them.
         image_encoder: of pictures, for the CLIP score.
@@ -67,8 +74,10 @@ def evaluate(
         crop_shape: how pictures become squares: in the middle of white, or stretched.
         bootstrap: how 95 % intervals are made.
         batch_size: sounds at once.
-        workers: threads that read and decode; default: one a processor.
+        workers: threads that read and decode, of each process; default: one a processor.
         cache: folder of what was heard before, by content, encoder and rule.
+        trainer: devices that sounds are heard on, a process each, as of Lightning's trainer; default: this process, on
+            the devices that the encoders name.
         progress: show progress bars.
         width: characters in a line; default: the terminal's.
     """
@@ -79,10 +88,18 @@ def evaluate(
     folders = open_folders(generated, reference, images, videos)
     items, problems = list_items(folders, pairs)
     listener = Listener(EmbeddingCache(to_path(cache)), seconds, batch_size, workers, progress)
+    if trainer is not None:
+        from lightning_ss2a.evaluation.all_devices import fill_cache  # imports Lightning, for seconds
+
+        if not fill_cache(plan_hearing(folders, items, protocol), protocol, listener, trainer):
+            return 0
     evaluation = evaluate_folders(folders, items, protocol, listener, problems)
     settings = {"bootstrap": plain(bootstrap), "pictures": crop_shape}
     facts = reproducibility(evaluation, shlex.join(["ss2a", *sys.argv[1:]]), describe_rule(seconds), settings)
     written = write_report(to_path(output), evaluation, facts)
+    exported = write_av_benchmark(to_path(av_benchmark), evaluation, sync) if av_benchmark else []
     print_report(evaluation, Console(width=width or max(TABLE_WIDTH, Console().width), markup=False, highlight=False))
     print(f"{written[2]} and {len(written) - 1} other files")
+    if av_benchmark:
+        print(f"{to_path(av_benchmark)}: {len(exported)} files of av-benchmark's")
     return 1 if evaluation.problems else 0

@@ -15,6 +15,7 @@ from lightning_ss2a.cli.generate import generate
 from lightning_ss2a.cli.models import MODEL_VERBS, list_models
 from lightning_ss2a.cli.shards import SHARD_VERBS, Verb
 from lightning_ss2a.cli.sweep import sweep
+from lightning_ss2a.cli.table import table
 from lightning_ss2a.errors import InputError
 
 VERBS: dict[str, Verb | dict[str, Verb]] = {
@@ -25,6 +26,7 @@ VERBS: dict[str, Verb | dict[str, Verb]] = {
     "generate": generate,
     "sweep": sweep,
     "evaluate": evaluate,
+    "table": table,
 }
 """Verbs, and verbs by noun."""
 

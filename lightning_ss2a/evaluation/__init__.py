@@ -1,6 +1,6 @@
 """Measures folders of sounds: encoders of waveforms, the metrics on them, tables."""
 
-from lightning_ss2a.evaluation.measures import CLAP, CLIP, FAD, IS, KAD, KL, SSMS, WMAO, DeSync
+from lightning_ss2a.evaluation.measures import CLAP, CLIP, FAD, IS, KAD, KL, SSMS, WMAO, DeSync, FADInfinity
 from lightning_ss2a.evaluation.perception_encoders import LabellingPerceptionEncoder, PerceptionEncoder
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "SSMS",
     "WMAO",
     "DeSync",
+    "FADInfinity",
     "LabellingPerceptionEncoder",
     "PerceptionEncoder",
 ]

@@ -10,17 +10,24 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.errors import InputError, did_you_mean
-from lightning_ss2a.evaluation.folders import Folders, Item, MediaFolder, Problem, locate
-from lightning_ss2a.evaluation.hearing import HeardFiles, Listener, hear_files, hear_offsets, row_width
+from lightning_ss2a.evaluation.av_benchmark.reading import CacheFolder
+from lightning_ss2a.evaluation.folders import Folders, Item, MediaFolder, Problem, SoundFolder, locate
+from lightning_ss2a.evaluation.hearing import Ear, HeardFiles, Listener, hear_files, hear_offsets
 from lightning_ss2a.evaluation.measures import Evidence, Measure, Rows, Side
 from lightning_ss2a.evaluation.perception_encoders import PerceptionEncoder
-from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder, tells_classes
+from lightning_ss2a.evaluation.protocols import (
+    SyncEstimator,
+    WaveformEncoder,
+    hears_frames,
+    hears_sounds,
+    tells_classes,
+)
 from lightning_ss2a.evaluation.scoring import Bootstrap, Difference, PartScore, Score, Scorer
 from lightning_ss2a.evaluation.sounds import SoundFacts
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.perception.detectors.crops import CropShape
 from lightning_ss2a.perception.encoders.protocols import ImageEncoder, TextEncoder
-from lightning_ss2a.perception.encoding import encode_images
+from lightning_ss2a.perception.encoding import EncodedMedia, encode_images
 from lightning_ss2a.perception.weights import Described, check_weights, load_models
 
 
@@ -72,6 +79,8 @@ class Protocol:
             raise InputError(f"measures.{name}.encoder: {measure.encoder} is not among the encoders; {advice}")
         if measure.labelled and not tells_classes(self.encoders[measure.encoder]):
             raise InputError(f"measures.{name}.encoder: {measure.encoder} tells no classes; take one that does")
+        if measure.frames and not hears_frames(self.encoders[measure.encoder]):
+            raise InputError(f"measures.{name}.frames: {measure.encoder} hears no frames; take one that does")
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class FolderFacts:
         folder: name of the method, or reference.
         expected: items that there are.
         usable: of which a sound could be heard.
-        silent: of which no sample reaches -80 dB.
+        silent: of which no sample reaches -80 dB; None, as of the next: the sounds are not there, only caches.
         clipped: with a run of samples at the end of the scale.
         seconds: least, median and most; NaN: there are none.
         sha256: of all that was heard, by name and content.
@@ -91,8 +100,8 @@ class FolderFacts:
     folder: str
     expected: int
     usable: int
-    silent: int
-    clipped: int
+    silent: int | None
+    clipped: int | None
     seconds: tuple[float, float, float]
     sha256: str
 
@@ -108,6 +117,9 @@ class Evaluation:
         facts: of each folder of sounds.
         problems: what is missing or cannot be used.
         notes: what else is to be known.
+        identities: of the models, and of caches that were read.
+        heard: what was heard of the items, by folder of sounds, then by ear.
+        encoders: by name.
     """
 
     items: Sequence[str]
@@ -120,6 +132,94 @@ class Evaluation:
     problems: Sequence[Problem]
     notes: Sequence[str]
     identities: Mapping[str, str] = field(default_factory=dict)
+    heard: Mapping[str, Mapping[str, Rows]] = field(default_factory=dict)
+    encoders: Mapping[str, WaveformEncoder] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HearingPlan:
+    """What is to be heard and seen for an evaluation, and by whom.
+
+    Attributes:
+        measured: measures that can be taken, by name.
+        needs: what these want beside sounds.
+        places: folders of sounds, by name.
+        sounds: of each, the items' files; None where one is missing.
+        ears: what is kept of sounds, by name.
+        here: those of them that hear sounds in this evaluation.
+        models: all that run, by name.
+        pictures: of each item; None: one is missing.
+        videos: of each item; None: it is missing.
+        problems: what is missing.
+        notes: why measures are left out.
+    """
+
+    measured: Mapping[str, Measure]
+    needs: set[Side]
+    places: Mapping[str, SoundFolder]
+    sounds: Mapping[str, Sequence[Path | None]]
+    ears: Mapping[str, Ear]
+    here: Mapping[str, Ear]
+    models: Mapping[str, "WaveformEncoder | ImageEncoder | TextEncoder | SyncEstimator"]
+    pictures: Sequence[Sequence[Path] | None]
+    videos: Sequence[Path | None]
+    problems: Sequence[Problem]
+    notes: Sequence[str]
+
+    @property
+    def files(self) -> list[Path]:
+        """The sounds that are heard here, each once, in order."""
+        media = [paths for name, paths in self.sounds.items() if isinstance(self.places[name], MediaFolder)]
+        return sorted({path for paths in media for path in paths if path is not None})
+
+    @property
+    def picture_files(self) -> list[str]:
+        """The pictures, each once, in order."""
+        return sorted({str(path) for paths in self.pictures for path in paths or ()})
+
+    def pairs(self, method: str, sounds: Sequence[Path | None]) -> list[tuple[Path, Path] | None]:
+        """Gives sound and video of each item of a method; None: one is missing, or its sounds are caches."""
+        if isinstance(self.places[method], CacheFolder):
+            return [None] * len(sounds)
+        both = zip(sounds, self.videos, strict=True)
+        return [None if sound is None or video is None else (sound, video) for sound, video in both]
+
+    def check(self) -> None:
+        """Checks that the models' files are there.
+
+        Raises:
+            InputError: names all that are missing.
+        """
+        check_weights(model.describe() for model in self.models.values() if isinstance(model, Described))
+
+    def load(self) -> None:
+        """Loads the models, as :meth:`check` says."""
+        self.check()
+        load_models(self.models.values())
+
+
+def plan_hearing(folders: Folders, items: Sequence[Item], protocol: Protocol) -> HearingPlan:
+    """Finds out what an evaluation has to hear and see.
+
+    Raises:
+        InputError: no measure can be taken.
+    """
+    measured, notes = _choose(protocol.measures, folders, items)
+    needs = {side for measure in measured.values() for side in measure.needs}
+    ears = _ears(protocol.encoders, measured.values())
+    places = _sound_folders(folders)
+    here = _heard_here(ears, places.values())
+    used = {measure.encoder for measure in measured.values() if measure.ear in here}
+    problems: list[Problem] = []
+    sounds = {name: _locate(folder, items, name, problems) for name, folder in places.items()}
+    pictures: Sequence[Sequence[Path] | None] = [None] * len(items)
+    if "images" in needs and folders.images is not None:
+        pictures = [locate(item, folders.images, "image") for item in items]
+    videos: Sequence[Path | None] = [None] * len(items)
+    if "videos" in needs and folders.videos is not None:
+        videos = _locate(folders.videos, items, "video", problems)
+    models = _models(protocol, used, needs)
+    return HearingPlan(measured, needs, places, sounds, ears, here, models, pictures, videos, problems, notes)
 
 
 def evaluate_folders(
@@ -140,20 +240,16 @@ def evaluate_folders(
     Raises:
         InputError: no measure can be taken, or a model cannot run.
     """
-    measured, notes = _choose(protocol.measures, folders, items)
-    needs = {side for measure in measured.values() for side in measure.needs}
-    names = {measure.encoder for measure in measured.values() if measure.encoder}
-    encoders = {name: encoder for name, encoder in protocol.encoders.items() if name in names}
-    models = _models(protocol, encoders, needs)
-    check_weights(model.describe() for model in models.values() if isinstance(model, Described))
-    load_models(models.values())
-    found = [*problems]
-    sounds = {name: _locate(folder, items, name, found) for name, folder in _sound_folders(folders).items()}
-    files = [path for paths in sounds.values() for path in paths if path is not None]
-    heard = hear_files(files, encoders, listener)
-    sounds = {name: _usable(name, items, paths, heard, found) for name, paths in sounds.items()}
-    gathering = _Gathering(folders, items, protocol, listener, heard, found)
-    evidence = gathering.evidence(sounds, needs, encoders)
+    plan = plan_hearing(folders, items, protocol)
+    plan.load()
+    measured, places = plan.measured, plan.places
+    found = [*problems, *plan.problems]
+    heard = hear_files(plan.files, plan.here, listener)
+    notes = [*plan.notes, *_take_caches(places.values(), items, plan.sounds, plan.ears, heard, found)]
+    sounds = {name: _usable(name, items, paths, heard, found) for name, paths in plan.sounds.items()}
+    gathering = _Gathering(folders, items, protocol, plan, listener, heard, found)
+    rows = {name: gathering.rows(paths, plan.ears) for name, paths in sounds.items()}
+    evidence = gathering.evidence(sounds, rows)
     scorer = Scorer(items, evidence, protocol.bootstrap)
     columns = {name: scorer.score(name, measure) for name, measure in measured.items()}
     return Evaluation(
@@ -166,7 +262,9 @@ def evaluate_folders(
         facts=[_facts(name, items, paths, heard) for name, paths in sounds.items()],
         problems=sorted(set(found), key=lambda problem: (problem.folder, problem.item, problem.reason)),
         notes=[*notes, *scorer.notes],
-        identities={name: model.identity for name, model in models.items()},
+        identities={name: model.identity for name, model in plan.models.items()} | _cache_identities(places.values()),
+        heard=rows,
+        encoders=protocol.encoders,
     )
 
 
@@ -193,23 +291,88 @@ def _choose(
     return chosen, notes
 
 
+def _ears(encoders: Mapping[str, WaveformEncoder], measures: Iterable[Measure]) -> dict[str, Ear]:
+    """Lists what measures read of sounds, in the order of the encoders."""
+    wanted = {measure.ear: measure for measure in measures if measure.encoder}
+    order = [*encoders]
+    ordered = sorted(wanted.items(), key=lambda item: (order.index(item[1].encoder), item[0]))
+    return {name: Ear(encoders[measure.encoder], measure.frames) for name, measure in ordered}
+
+
+def _heard_here(ears: Mapping[str, Ear], places: Iterable[SoundFolder]) -> dict[str, Ear]:
+    """Lists the ears that hear a sound: none, where there are only caches."""
+    if not any(isinstance(place, MediaFolder) for place in places):
+        return {}
+    return {name: ear for name, ear in ears.items() if hears_sounds(ear.encoder)}
+
+
+def _take_caches(
+    places: Iterable[SoundFolder],
+    items: Sequence[Item],
+    sounds: Mapping[str, Sequence[Path | None]],
+    ears: Mapping[str, Ear],
+    heard: HeardFiles,
+    problems: list[Problem],
+) -> list[str]:
+    """Adds what av-benchmark heard; gives notes of what is not there, or was heard in two ways."""
+    for name in ears:
+        heard.rows.setdefault(name, {})
+    caches = [place for place in places if isinstance(place, CacheFolder)]
+    others = [place for place in places if not isinstance(place, CacheFolder)]
+    for cache in caches:
+        lacking = cache.take(ears, heard)
+        for item, path in zip(items, sounds[cache.name], strict=True):
+            if path in lacking:
+                problems.append(Problem(cache.name, item.name, lacking[path]))
+    notes = [
+        f"{cache.name}: av-benchmark's caches in {cache.root} do not have {name}"
+        for cache in caches
+        for name, ear in ears.items()
+        if not cache.has(ear)
+    ]
+    for name, ear in ears.items():
+        theirs = [cache.name for cache in caches if cache.has(ear)]
+        ours = [place.name for place in others]
+        if ours and not hears_sounds(ear.encoder):
+            notes.append(f"{', '.join(ours)}: {name} is known from av-benchmark's caches only")
+        elif ours and theirs:
+            notes.append(
+                f"{name}: heard by av-benchmark in {', '.join(theirs)}, here in {', '.join(ours)}; it takes each "
+                "sound's mean away, resamples and cuts in its own way, so that small differences may be these"
+            )
+    return notes
+
+
+def _cache_identities(places: Iterable[SoundFolder]) -> dict[str, str]:
+    return {
+        f"{place.name}/{file}": identity
+        for place in places
+        if isinstance(place, CacheFolder)
+        for file, identity in place.identities.items()
+    }
+
+
 def _models(
-    protocol: Protocol, encoders: Mapping[str, WaveformEncoder], needs: set[Side]
+    protocol: Protocol, encoders: set[str], needs: set[Side]
 ) -> dict[str, "WaveformEncoder | ImageEncoder | TextEncoder | SyncEstimator"]:
     """Lists the models that are used, those of perception themselves."""
     parts = {"image_encoder": ("images", protocol.image_encoder), "text_encoder": ("text", protocol.text_encoder)}
     others = {**parts, "sync": ("videos", protocol.sync)}
     used = {name: model for name, (side, model) in others.items() if side in needs and model is not None}
-    inner = {name: x.encoder if isinstance(x, PerceptionEncoder) else x for name, x in encoders.items()}
+    inner = {
+        name: x.encoder if isinstance(x, PerceptionEncoder) else x
+        for name, x in protocol.encoders.items()
+        if name in encoders
+    }
     return {**inner, **used}
 
 
-def _sound_folders(folders: Folders) -> dict[str, MediaFolder]:
+def _sound_folders(folders: Folders) -> dict[str, SoundFolder]:
     reference = {} if folders.reference is None else {folders.reference.name: folders.reference}
     return {**folders.methods, **reference}
 
 
-def _locate(folder: MediaFolder, items: Sequence[Item], kind: str, problems: list[Problem]) -> list[Path | None]:
+def _locate(folder: SoundFolder, items: Sequence[Item], kind: str, problems: list[Problem]) -> list[Path | None]:
     """Finds each item's sound in a folder; what is not there becomes a problem."""
     found: list[Path | None] = []
     for item in items:
@@ -232,15 +395,16 @@ def _usable(
 
 def _facts(folder: str, items: Sequence[Item], paths: Sequence[Path | None], heard: HeardFiles) -> FolderFacts:
     there = [(item.name, path) for item, path in zip(items, paths, strict=True) if path is not None]
-    facts: list[SoundFacts] = [heard.facts[path] for _, path in there]
+    facts: list[SoundFacts] = [heard.facts[path] for _, path in there if path in heard.facts]
+    known = len(facts) == len(there)
     seconds = [each.seconds for each in facts] or [float("nan")]
     listing = "\n".join(f"{name} {heard.content[path]}" for name, path in there)
     return FolderFacts(
         folder=folder,
         expected=len(paths),
         usable=len(there),
-        silent=sum(each.silent for each in facts),
-        clipped=sum(each.clipped > 0 for each in facts),
+        silent=sum(each.silent for each in facts) if known else None,
+        clipped=sum(each.clipped > 0 for each in facts) if known else None,
         seconds=(min(seconds), float(np.median(seconds)), max(seconds)),
         sha256=hashlib.sha256(listing.encode()).hexdigest(),
     )
@@ -253,15 +417,16 @@ class _Gathering:
     folders: Folders
     items: Sequence[Item]
     protocol: Protocol
+    plan: HearingPlan
     listener: Listener
     heard: HeardFiles
     problems: list[Problem]
 
     def evidence(
-        self, sounds: Mapping[str, Sequence[Path | None]], needs: set[Side], encoders: Mapping[str, WaveformEncoder]
+        self, sounds: Mapping[str, Sequence[Path | None]], rows: Mapping[str, Mapping[str, Rows]]
     ) -> dict[str, Evidence]:
-        """Gives what is known of each method."""
-        rows = {name: self._rows_of(paths, encoders) for name, paths in sounds.items()}
+        """Gives what is known of each method, of which and of the reference the rows are given."""
+        needs = self.plan.needs
         reference = rows.get("reference", {})
         images = self._images() if "images" in needs else None
         text = self._text() if "text" in needs else None
@@ -272,14 +437,18 @@ class _Gathering:
             for method in self.folders.methods
         }
 
-    def _rows_of(self, paths: Sequence[Path | None], encoders: Mapping[str, WaveformEncoder]) -> dict[str, Rows]:
-        """Gives what each encoder hears in the files of the items."""
+    def rows(self, paths: Sequence[Path | None], ears: Mapping[str, Ear]) -> dict[str, Rows]:
+        """Gives what is heard in the files of the items."""
         found = {}
-        for name, encoder in encoders.items():
-            known = self.heard.rows[name]
-            rows = _rows([None if path is None else known[path] for path in paths], row_width(encoder))
-            logits = rows.embeddings[:, encoder.width :]
-            found[name] = Rows(rows.there, rows.embeddings[:, : encoder.width], logits if logits.shape[1] else None)
+        for name, ear in ears.items():
+            known = [None if path is None else self.heard.rows[name].get(path) for path in paths]
+            if ear.frames:
+                found[name] = _frames(known, ear.numbers)
+                continue
+            rows = _rows([None if each is None else each[0] for each in known], ear.numbers)
+            logits = rows.embeddings[:, ear.encoder.width :]
+            embeddings = rows.embeddings[:, : ear.encoder.width]
+            found[name] = Rows(rows.there, embeddings, logits if logits.shape[1] else None)
         return found
 
     def _images(self) -> Rows:
@@ -287,11 +456,8 @@ class _Gathering:
         folder, encoder = self.folders.images, self.protocol.image_encoder
         if folder is None or encoder is None:
             raise InputError("images need a folder and an image_encoder")
-        files = [locate(item, folder, "image") for item in self.items]
-        references = sorted({str(path) for paths in files for path in paths or []})
-        media = encode_images(
-            references, Path(), encoder, 1, self.listener.cache, 0, self.listener.progress, self.protocol.crop_shape
-        )
+        files = self.plan.pictures
+        media = see_pictures(self.plan.picture_files, encoder, self.protocol.crop_shape, self.listener)
         embeddings = dict(zip(media.cached, media.embeddings(media.cached)[:, 0] if media.cached else (), strict=True))
         things: list[list[np.ndarray]] = []
         for item, paths in zip(self.items, files, strict=True):
@@ -315,17 +481,10 @@ class _Gathering:
 
     def _offsets(self, sounds: Mapping[str, Sequence[Path | None]]) -> dict[str, list[Tensor | None]]:
         """Has the estimator hear each method's sounds with the items' videos."""
-        folder, estimator = self.folders.videos, self.protocol.sync
-        if folder is None or estimator is None:
-            raise InputError("offsets need a folder of videos, and sync")
-        videos = _locate(folder, self.items, "video", self.problems)
-        pairs = {
-            method: [
-                None if sound is None or video is None else (sound, video)
-                for sound, video in zip(sounds[method], videos, strict=True)
-            ]
-            for method in self.folders.methods
-        }
+        estimator = self.protocol.sync
+        if estimator is None:
+            raise InputError("offsets need sync")
+        pairs = {method: self.plan.pairs(method, sounds[method]) for method in self.folders.methods}
         known = [pair for each in pairs.values() for pair in each if pair is not None]
         logits, reasons = hear_offsets(known, self.heard.content, estimator, self.listener)
         found = {}
@@ -338,11 +497,27 @@ class _Gathering:
         return found
 
 
+def see_pictures(
+    references: Sequence[str], encoder: ImageEncoder, crop_shape: CropShape, listener: Listener
+) -> EncodedMedia:
+    """Encodes pictures, each once, through the cache."""
+    return encode_images(references, Path(), encoder, 1, listener.cache, 0, listener.progress, crop_shape)
+
+
 def _rows(found: Sequence[np.ndarray | None], width: int) -> Rows:
     """Stacks arrays [width]; zeros where there is none."""
     empty = np.zeros(width, np.float32)
     stacked = np.stack([empty if array is None else array for array in found])
     return Rows(torch.tensor([array is not None for array in found]), torch.from_numpy(stacked))
+
+
+def _frames(found: Sequence[np.ndarray | None], width: int) -> Rows:
+    """Joins frames, [frames, width] an item; none where there is no item."""
+    empty = np.zeros((0, width), np.float32)
+    frames = [empty if array is None else array for array in found]
+    owners = torch.arange(len(frames)).repeat_interleave(torch.tensor([*map(len, frames)]))
+    there = torch.tensor([array is not None for array in found])
+    return Rows(there, torch.from_numpy(np.concatenate(frames)), owners=owners)
 
 
 def _ragged(things: Sequence[Sequence[np.ndarray]], width: int) -> Rows:

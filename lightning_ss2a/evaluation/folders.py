@@ -7,6 +7,7 @@ from pathlib import Path
 from lightning_ss2a.builders.csv_rows import csv_rows
 from lightning_ss2a.builders.listing.media_files import MediaKind, media_in
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.evaluation.av_benchmark.reading import CacheFolder, holds_caches
 from lightning_ss2a.files import to_path
 
 REFERENCE = "reference"
@@ -86,16 +87,20 @@ class MediaFolder:
         return path if path.is_file() else None
 
 
+SoundFolder = MediaFolder | CacheFolder
+"""Where sounds are, or what av-benchmark heard in them."""
+
+
 @dataclass(frozen=True)
 class Folders:
     """The folders of an evaluation; every side but that of the methods may be missing."""
 
-    methods: dict[str, MediaFolder]
-    reference: MediaFolder | None = None
+    methods: dict[str, SoundFolder]
+    reference: SoundFolder | None = None
     images: MediaFolder | None = None
     videos: MediaFolder | None = None
 
-    def sides(self) -> list[MediaFolder]:
+    def sides(self) -> list[SoundFolder]:
         """Lists the folders that are there beside those of the methods."""
         return [folder for folder in (self.reference, self.images, self.videos) if folder is not None]
 
@@ -106,28 +111,35 @@ def open_folders(
     """Lists the files of all folders.
 
     Args:
-        generated: folders of the methods' sounds, ``NAME=DIR`` or ``DIR``, whose last part is then the name.
-        reference: folder of real sounds, or of videos that have them.
+        generated: folders of the methods' sounds, ``NAME=DIR`` or ``DIR``, whose last part is then the name; a folder
+            of sounds, or of videos that have them, or of av-benchmark's caches.
+        reference: folder of real sounds, likewise.
         images: folder of pictures.
         videos: folder of videos.
 
     Raises:
-        InputError: see :class:`MediaFolder`; or two methods have one name.
+        InputError: see :class:`MediaFolder` and :class:`~.av_benchmark.reading.CacheFolder`; or two methods have one
+            name.
     """
-    methods: dict[str, MediaFolder] = {}
+    methods: dict[str, SoundFolder] = {}
     for text in generated:
         name, root = method_of(text)
         if name in (*methods, *TAKEN):
             raise InputError(f"generated: the name {name} is taken; name the folder: OTHER_NAME={root}")
-        methods[name] = MediaFolder(name, root, "sound", "video")
+        methods[name] = _sounds(name, root)
     if not methods:
         raise InputError("generated: name at least one folder of sounds")
     return Folders(
         methods,
-        None if reference is None else MediaFolder(REFERENCE, reference, "sound", "video"),
+        None if reference is None else _sounds(REFERENCE, reference),
         None if images is None else MediaFolder("images", images, "picture"),
         None if videos is None else MediaFolder("videos", videos, "video"),
     )
+
+
+def _sounds(name: str, root: str) -> SoundFolder:
+    folder = to_path(root)
+    return CacheFolder(name, folder) if holds_caches(folder) else MediaFolder(name, root, "sound", "video")
 
 
 def method_of(text: str) -> tuple[str, str]:
@@ -172,7 +184,7 @@ def list_items(folders: Folders, pairs: str | None = None) -> tuple[list[Item], 
     return [Item(name) for name in sorted(names)], problems
 
 
-def locate(item: Item, folder: MediaFolder, kind: str) -> list[Path] | None:
+def locate(item: Item, folder: SoundFolder, kind: str) -> list[Path] | None:
     """Finds the files of an item in a folder; None: one is missing.
 
     Args:

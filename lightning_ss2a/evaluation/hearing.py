@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder, tells_classes
+from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder, hears_frames, tells_classes
 from lightning_ss2a.evaluation.sounds import FACTS, Sound, SoundFacts, describe_rule, read_sound
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.encoders.running import batches
@@ -43,13 +42,54 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class Ear:
+    """Who hears a sound, and what is kept of it.
+
+    Attributes:
+        encoder: the encoder.
+        frames: keep the embeddings of an encoder's frames; else that of the sound, and its classes.
+    """
+
+    encoder: WaveformEncoder
+    frames: bool = False
+
+    @property
+    def identity(self) -> str:
+        """The encoder's, and whether frames are kept."""
+        return f"{self.encoder.identity}|frames" if self.frames else self.encoder.identity
+
+    @property
+    def numbers(self) -> int:
+        """Numbers in a row: an embedding's and, of a whole sound, its classes'."""
+        labels = len(self.encoder.labels) if not self.frames and tells_classes(self.encoder) else 0
+        return self.encoder.width + labels
+
+    def hear(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Encodes sounds: float32 [rows, numbers] each, of which a whole sound has one row."""
+        if self.frames:
+            if not hears_frames(self.encoder):
+                raise TypeError(f"{self.encoder.identity} hears no frames")
+            return [frames.float().numpy() for frames in self.encoder.embed_frames(waveforms)]
+        if tells_classes(self.encoder):
+            rows = torch.cat(self.encoder.embed_and_label(waveforms), dim=1)
+        else:
+            rows = self.encoder.embed(waveforms)
+        return [*rows.float().numpy()[:, None]]
+
+    def gives(self, rows: np.ndarray) -> bool:
+        """Tells whether rows are of the shape that :meth:`hear` gives."""
+        few = len(rows) >= 1 if self.frames else len(rows) == 1
+        return rows.ndim == 2 and few and rows.shape[1] == self.numbers
+
+
+@dataclass(frozen=True)
 class HeardFiles:
     """What was heard, by file.
 
     Attributes:
         content: sha256 of each file that can be used.
         facts: what each is like.
-        rows: by name of the encoder: embedding, then class logits if it gives any, float32 [width + labels].
+        rows: by name of the ear: what it keeps of each file, float32 [rows, numbers].
         problems: why a file cannot be used.
     """
 
@@ -76,13 +116,19 @@ class _Read:
     rows: dict[str, np.ndarray]
     waveforms: dict[int, np.ndarray] | None
 
+    def at_rate(self, sample_rate: int) -> np.ndarray:
+        """Gives the waveform at a rate that an encoder needs which the cache has nothing of."""
+        if self.waveforms is None:
+            raise TypeError("all of it is in the cache")
+        return self.waveforms[sample_rate]
 
-def hear_files(paths: Iterable[Path], encoders: Mapping[str, WaveformEncoder], listener: Listener) -> HeardFiles:
+
+def hear_files(paths: Iterable[Path], ears: Mapping[str, Ear], listener: Listener) -> HeardFiles:
     """Has all encoders hear all files.
 
     Args:
         paths: the files; each counts once.
-        encoders: by name; none: only the facts are gathered.
+        ears: by name; none: only the facts are gathered.
         listener: how.
 
     Returns:
@@ -91,9 +137,9 @@ def hear_files(paths: Iterable[Path], encoders: Mapping[str, WaveformEncoder], l
     Raises:
         InputError: an encoder cannot run.
     """
-    heard = HeardFiles(rows={name: {} for name in encoders})
+    heard = HeardFiles(rows={name: {} for name in ears})
     parts = batches(sorted(set(paths)), listener.batch_size)
-    reading = _ahead(parts, lambda path: _read(path, encoders, listener), listener.workers)
+    reading = _ahead(parts, lambda path: _read(path, ears, listener), listener.workers)
     for part in tracked(parts, "sounds" if listener.progress else ""):
         waiting: dict[Path, _Read] = {}
         for path, future in zip(part, next(reading), strict=True):
@@ -101,26 +147,14 @@ def hear_files(paths: Iterable[Path], encoders: Mapping[str, WaveformEncoder], l
                 waiting[path] = future.result()
             except InputError as error:
                 heard.refuse(path, str(error))
-        for name, encoder in encoders.items():
-            _hear(name, encoder, waiting, heard, listener)
+        for name, ear in ears.items():
+            _hear(name, ear, waiting, heard, listener)
         for path, read in waiting.items():
             if path not in heard.problems:
                 heard.content[path], heard.facts[path] = read.content, read.facts
             if read.waveforms is not None:  # stored by this thread alone: files may be alike, and have one name there
                 listener.cache.store(listener.cached(read.content, FACTS), read.facts.row())
     return heard
-
-
-def row_width(encoder: WaveformEncoder) -> int:
-    """Counts the numbers that an encoder gives of a sound: its embedding's and its classes'."""
-    return encoder.width + (len(encoder.labels) if tells_classes(encoder) else 0)
-
-
-def encode(encoder: WaveformEncoder, waveforms: Sequence[np.ndarray]) -> Tensor:
-    """Encodes sounds: float32 [items, width + labels]; see :func:`row_width`."""
-    if tells_classes(encoder):
-        return torch.cat(encoder.embed_and_label(waveforms), dim=1).float()
-    return encoder.embed(waveforms).float()
 
 
 def hear_offsets(
@@ -168,67 +202,78 @@ def _ahead(
         yield from started
 
 
-def _read(path: Path, encoders: Mapping[str, WaveformEncoder], listener: Listener) -> _Read:
+def _read(path: Path, ears: Mapping[str, Ear], listener: Listener) -> _Read:
     """Reads a file, and decodes it if anything about it is not in the cache."""
     data = read_media(Path(), str(path))
     content = hashlib.sha256(data).hexdigest()
     rows = {}
-    for name, encoder in encoders.items():
-        found = listener.cache.find(listener.cached(content, encoder.identity), (1, row_width(encoder)))
+    for name, ear in ears.items():
+        found = _cached(ear, content, listener)
         if found is not None:
-            rows[name] = found[0]
+            rows[name] = found
     facts = listener.cache.find(listener.cached(content, FACTS), (1, 3))
-    if facts is not None and len(rows) == len(encoders):
+    if facts is not None and len(rows) == len(ears):
         return _Read(content, SoundFacts.of_row(facts), rows, None)
     sound = read_sound(data, str(path), listener.seconds)
-    return _Read(content, sound.facts, rows, _waveforms(sound, encoders, rows))
+    return _Read(content, sound.facts, rows, _waveforms(sound, ears, rows))
 
 
-def _waveforms(
-    sound: Sound, encoders: Mapping[str, WaveformEncoder], known: Mapping[str, np.ndarray]
-) -> dict[int, np.ndarray]:
-    rates = {encoder.sample_rate for name, encoder in encoders.items() if name not in known}
+def _cached(ear: Ear, content: str, listener: Listener) -> np.ndarray | None:
+    """Finds what an ear kept of a file before, by its sha256."""
+    found = listener.cache.find(listener.cached(content, ear.identity), None)
+    return found if found is not None and ear.gives(found) else None
+
+
+def _waveforms(sound: Sound, ears: Mapping[str, Ear], known: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:
+    rates = {ear.encoder.sample_rate for name, ear in ears.items() if name not in known}
     return {rate: sound.at_rate(rate) for rate in rates}
 
 
-def _hear(
-    name: str, encoder: WaveformEncoder, waiting: Mapping[Path, _Read], heard: HeardFiles, listener: Listener
-) -> None:
-    """Has one encoder hear the files of a batch that it has not heard before."""
-    usable = {path: read for path, read in waiting.items() if path not in heard.problems}
-    heard.rows[name].update({path: read.rows[name] for path, read in usable.items() if name in read.rows})
-    new = {
-        path: read.waveforms[encoder.sample_rate]
-        for path, read in usable.items()
-        if read.waveforms is not None and name not in read.rows
-    }
-    for path, row in _encode_each(encoder, new, heard):
-        heard.rows[name][path] = row
-        listener.cache.store(listener.cached(waiting[path].content, encoder.identity), row[None])
+def _hear(name: str, ear: Ear, waiting: Mapping[Path, _Read], heard: HeardFiles, listener: Listener) -> None:
+    """Has one encoder hear the files of a batch that it has not heard before; of files that are alike, one."""
+    alike: dict[str, list[Path]] = {}
+    for path, read in waiting.items():
+        if path in heard.problems:
+            continue
+        rows = read.rows.get(name)
+        if rows is None:  # a batch may have stored it since this one was read
+            rows = _cached(ear, read.content, listener)
+        if rows is None:
+            alike.setdefault(read.content, []).append(path)
+        else:
+            heard.rows[name][path] = rows
+    new = {paths[0]: waiting[paths[0]].at_rate(ear.encoder.sample_rate) for paths in alike.values()}
+    for path, rows in _encode_each(ear, new, heard):
+        content = waiting[path].content
+        heard.rows[name].update(dict.fromkeys(alike[content], rows))
+        listener.cache.store(listener.cached(content, ear.identity), rows)
+    for first, *others in alike.values():
+        for path in others if first in heard.problems else ():
+            heard.refuse(path, heard.problems[first].replace(str(first), str(path)))
 
 
 def _encode_each(
-    encoder: WaveformEncoder, waveforms: Mapping[Path, np.ndarray], heard: HeardFiles
+    ear: Ear, waveforms: Mapping[Path, np.ndarray], heard: HeardFiles
 ) -> Iterator[tuple[Path, np.ndarray]]:
     """Encodes a batch; if the encoder refuses it, one sound after the other, so that the right one is blamed."""
     if not waveforms:
         return
     try:
-        found = [encode(encoder, [*waveforms.values()])]
+        found = ear.hear([*waveforms.values()])
     except InputError:
         found = []
     for number, (path, waveform) in enumerate(waveforms.items()):
         try:
-            row = (found[0][number] if found else encode(encoder, [waveform])[0]).numpy()
-            if row.shape != (row_width(encoder),):
-                raise ValueError(f"{encoder.identity}: gave {row.shape}, needs {row_width(encoder)} numbers a sound")
-            _check_finite(row, encoder.identity, path)
+            rows = found[number] if found else ear.hear([waveform])[0]
+            if not ear.gives(rows):
+                raise ValueError(f"{ear.identity}: gave {rows.shape}, needs rows of {ear.numbers} numbers")
+            _check_finite(rows, ear.identity, path)
         except InputError as error:
             heard.refuse(path, str(error))
         else:
-            yield path, row
+            yield path, rows
 
 
-def _check_finite(row: np.ndarray, identity: str, path: Path) -> None:
-    if not np.isfinite(row).all():
+def _check_finite(rows: np.ndarray, identity: str, path: Path) -> None:
+    if not np.isfinite(rows).all():
         raise InputError(f"{path}: {identity} gave NaN or infinity; look at the sound")

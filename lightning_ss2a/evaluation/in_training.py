@@ -21,6 +21,7 @@ from lightning_ss2a.metrics.functional import mean_cosine, sound_source_matching
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder
 from lightning_ss2a.perception.media.waveform import at_rate
+from lightning_ss2a.perception.weights import load_models
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,7 +80,7 @@ class EvaluateAudio(Callback):
         self._next_epoch = state_dict["next_epoch"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks that the module predicts audio, in the space of generator and encoder."""
+        """Checks that the module predicts audio, in the space of generator and encoder, and loads these."""
         if not isinstance(pl_module, EmbedsPairs) and predicts_embeddings(pl_module, self).PREDICTS != "audio":
             raise InputError(f"EvaluateAudio: {type(pl_module).__name__} predicts no audio")
         wanted = data_of(trainer).manifest.fields["audio"].encoder
@@ -89,6 +90,8 @@ class EvaluateAudio(Callback):
         for option, found in spaces.items():
             if found != wanted:
                 raise InputError(f"EvaluateAudio.{option}: is of the space of {found}, and the data of {wanted}")
+        if stage == "fit" and trainer.is_global_zero:
+            load_models([self.generator, self.encoder])  # else a device that is not there ends the first epoch
 
     def on_validation_batch_end(
         self,

@@ -5,10 +5,11 @@ of them. Scores, intervals and differences are made of both in :mod:`.scoring`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,17 @@ from lightning_ss2a.metrics.functional import (
     sound_source_matching_score,
     weighted_mean_absolute_offset,
 )
-from lightning_ss2a.metrics.functional.frechet import gaussian_distance, gaussian_of_counted_rows
+from lightning_ss2a.metrics.functional.frechet import (
+    FrechetExtrapolation,
+    enough_rows,
+    extrapolate_frechet,
+    gaussian_distance,
+    gaussian_of_counted_rows,
+    gaussian_of_moments,
+    gaussian_of_rows,
+    warn_of_few,
+)
+from lightning_ss2a.metrics.functional.moments import Moments, moments_of_draws
 from lightning_ss2a.options import OptionCheck
 
 Side = Literal["reference", "images", "videos", "text"]
@@ -38,15 +49,18 @@ class Rows:
 
     Attributes:
         there: which items have it, bool [items].
-        embeddings: [items, width], or of several things an item [items, things, width].
+        embeddings: [items, width], or of several things an item [items, things, width], or of all frames of all items,
+            one item after the other, [frames, width].
         logits: of classes, [items, labels]; None: there are none.
         visible: which things of an item there are, bool [items, things].
+        owners: the item of each frame, int64 [frames]; None: embeddings are not of frames.
     """
 
     there: Tensor
     embeddings: Tensor
     logits: Tensor | None = None
     visible: Tensor | None = None
+    owners: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +68,8 @@ class Evidence:
     """All that measures may read of one method.
 
     Attributes:
-        generated: what each encoder hears in the method's sounds, by the encoder's name.
-        reference: what it hears in the references.
+        generated: what is heard in the method's sounds, by the ear's name, see :attr:`Measure.ear`.
+        reference: what is heard in the references.
         images: embeddings of the pictures.
         text: embeddings of the texts.
         offsets: of each item, logits of the offsets between sound and video, [windows, offsets]; None: it has none.
@@ -74,8 +88,8 @@ class Counted(NamedTuple):
     """Rows that are there several times, or not at all.
 
     Attributes:
-        rows: [items, numbers]; those that are not there hold anything.
-        counts: how often each is there, int64 [items].
+        rows: [rows, numbers]; those that are not there hold anything.
+        counts: how often each is there, int64 [rows].
     """
 
     rows: Tensor
@@ -92,6 +106,30 @@ class Counted(NamedTuple):
         return bool((self.counts <= 1).all())
 
 
+class Drawn(NamedTuple):
+    """Items drawn several times over, each with all its rows.
+
+    Attributes:
+        rows: [rows, numbers]; those of items that are not there hold anything.
+        counts: how often each item is there in each draw, int64 [draws, items].
+        owners: the item of each row, int64 [rows], ascending; None: each item has one.
+    """
+
+    rows: Tensor
+    counts: Tensor
+    owners: Tensor | None = None
+
+    def draw(self, number: int) -> Counted:
+        """Gives the rows of one draw."""
+        counts = self.counts[number]
+        return Counted(self.rows, counts if self.owners is None else counts[self.owners])
+
+    def moments(self) -> Iterator[Moments]:
+        """Computes the moments of each draw's rows."""
+        owners = torch.arange(len(self.rows)) if self.owners is None else self.owners
+        return moments_of_draws(self.rows, owners, self.counts)
+
+
 class Measure(ABC):
     """A column of the table.
 
@@ -101,6 +139,7 @@ class Measure(ABC):
         labelled: whether its encoder must tell classes.
         bounds: of its values.
         encoder: name of the encoder of waveforms that it reads; empty: none.
+        frames: whether it reads the embedding of each frame.
     """
 
     higher_is_better: ClassVar[bool]
@@ -108,6 +147,12 @@ class Measure(ABC):
     labelled: ClassVar[bool] = False
     bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
     encoder: str = ""
+    frames: bool = False
+
+    @property
+    def ear(self) -> str:
+        """Name of what it reads of a sound: the encoder's, or that of the encoder's frames."""
+        return f"{self.encoder} frames" if self.frames else self.encoder
 
 
 class ItemMeasure(Measure):
@@ -126,33 +171,52 @@ class SetMeasure(Measure):
 
     @abstractmethod
     def rows(self, rows: Rows) -> Tensor:
-        """Gives what is compared, [items, numbers]."""
+        """Gives what is compared, [rows, numbers]."""
 
     @abstractmethod
     def value(self, generated: Counted, reference: Counted) -> float:
         """Computes it of both sets, of which the first has a row; NaN: too few rows. Not paired: heed the first."""
 
+    def values(self, generated: Drawn, reference: Drawn) -> np.ndarray:
+        """Computes it on each draw, float64 [draws]; NaN where nothing generated is drawn."""
+        sides = ((generated.draw(number), reference.draw(number)) for number in range(len(generated.counts)))
+        return np.array([self.value(*both) if both[0].counts.any() else np.nan for both in sides])
 
-class FAD(SetMeasure):
-    """Fréchet audio distance, see :func:`lightning_ss2a.metrics.functional.frechet_audio_distance`.
+
+class _Frechet(SetMeasure):
+    """What distances of normal distributions share.
 
     Args:
         encoder: name of the encoder.
         scale: what the distance is multiplied by; the paper's C-FAD is 100 times the distance of unit vectors.
+        frames: whether every frame of a sound is a row, as in published V-FAD (VGGish's patches of 0.96 s); else the
+            sound is. Of frames, too, whole sounds are drawn for intervals.
     """
 
     higher_is_better = False
     needs = ("reference",)
 
-    def __init__(self, encoder: str, scale: float = 1.0) -> None:
+    def __init__(self, encoder: str, scale: float = 1.0, frames: bool = False) -> None:
         if not scale > 0:
-            raise InputError(f"scale of FAD must be above 0, found {scale}")
+            raise InputError(f"scale of {type(self).__name__} must be above 0, found {scale}")
         self.encoder = encoder
         self.scale = scale
+        self.frames = frames
 
     def rows(self, rows: Rows) -> Tensor:
         """Gives the embeddings."""
         return rows.embeddings
+
+
+class FAD(_Frechet):
+    """Fréchet audio distance, see :func:`lightning_ss2a.metrics.functional.frechet_audio_distance`.
+
+    Args:
+        encoder: name of the encoder.
+        scale: what the distance is multiplied by; the paper's C-FAD is 100 times the distance of unit vectors.
+        frames: whether every frame of a sound is a row, as in published V-FAD (VGGish's patches of 0.96 s); else the
+            sound is. Of frames, too, whole sounds are drawn for intervals.
+    """
 
     def value(self, generated: Counted, reference: Counted) -> float:
         """Computes the distance."""
@@ -160,6 +224,54 @@ class FAD(SetMeasure):
             return self.scale * float(frechet_audio_distance(generated.repeated, reference.repeated))
         fits = (gaussian_of_counted_rows(*each) for each in (generated, reference))
         return self.scale * float(gaussian_distance(*fits))
+
+    def values(self, generated: Drawn, reference: Drawn) -> np.ndarray:
+        """Computes the distance on each draw; of many draws of frames, from each sound's sums."""
+        if generated.owners is None or len(generated.counts) == 1:
+            return super().values(generated, reference)
+        sides = (generated.moments(), reference.moments())
+        return np.array(
+            [
+                self.scale * float(gaussian_distance(*map(gaussian_of_moments, both)))
+                if min(int(side.size) for side in both) >= 2
+                else np.nan
+                for both in zip(*sides, strict=True)
+            ]
+        )
+
+
+class FADInfinity(_Frechet):
+    """FAD extrapolated to infinitely many generated sounds.
+
+    See :class:`~lightning_ss2a.metrics.functional.frechet.FrechetExtrapolation`. Each draw of an interval costs as many
+    distances as there are points: lower ``bootstrap.set_resamples`` where that is too slow.
+
+    Args:
+        encoder: name of the encoder.
+        scale: what the distance is multiplied by.
+        frames: whether every frame of a sound is a row.
+        extrapolation: sizes and seed of the subsets of rows.
+    """
+
+    bounds = (-float("inf"), float("inf"))
+
+    def __init__(
+        self,
+        encoder: str,
+        scale: float = 1.0,
+        frames: bool = False,
+        extrapolation: FrechetExtrapolation = FrechetExtrapolation(),  # noqa: B008  # frozen
+    ) -> None:
+        super().__init__(encoder, scale, frames)
+        self.extrapolation = extrapolation
+
+    def value(self, generated: Counted, reference: Counted) -> float:
+        """Computes where the line through the distances of subsets ends."""
+        rows, others = generated.repeated, reference.repeated
+        if not enough_rows("FAD∞", len(rows), len(others)):
+            return float("nan")
+        warn_of_few(len(rows), len(others), rows.shape[1])
+        return self.scale * float(extrapolate_frechet(rows, gaussian_of_rows(others), self.extrapolation).value)
 
 
 class KAD(SetMeasure):

@@ -58,6 +58,24 @@ class LabellingEncoder(WaveformEncoder, Protocol):
         """
 
 
+@runtime_checkable
+class FrameEncoder(WaveformEncoder, Protocol):
+    """An encoder that hears a sound in frames, such as VGGish in patches of 0.96 s."""
+
+    def embed_frames(self, waveforms: Sequence[np.ndarray]) -> list[Tensor]:
+        """Embeds each frame of sounds as :meth:`embed` takes them: float32 [frames, width] a sound, at least one."""
+
+
+def hears_frames(encoder: WaveformEncoder) -> TypeGuard[FrameEncoder]:
+    """Says whether an encoder is a :class:`FrameEncoder`, without loading anything."""
+    return callable(getattr(encoder, "embed_frames", None))
+
+
+def hears_sounds(encoder: WaveformEncoder) -> bool:
+    """Says whether an encoder hears sounds, or is known from caches of other evaluators only."""
+    return not getattr(encoder, "from_caches_only", False)
+
+
 def tells_classes(encoder: WaveformEncoder) -> TypeGuard[LabellingEncoder]:
     """Says whether an encoder is a :class:`LabellingEncoder`, without asking for its labels, which may be in a file."""
     return callable(getattr(encoder, "embed_and_label", None))

@@ -24,7 +24,9 @@ PACKAGES = ("lightning-ss2a", "torch", "numpy", "scipy", "soundfile", "av", "onn
 MOST_SHOWN = 10
 """Problems of a folder that the terminal lists; problems.csv has all."""
 
-_LATEX = str.maketrans({mark: f"\\{mark}" for mark in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\^{}"})
+_LATEX = str.maketrans(
+    {mark: f"\\{mark}" for mark in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\^{}", "∞": r"$\infty$"}
+)
 
 
 def write_report(folder: Path, evaluation: Evaluation, facts: Mapping[str, Any]) -> list[Path]:
@@ -112,7 +114,7 @@ def latex_table(evaluation: Evaluation) -> str:
     marks = _marks(evaluation)
     wrap = {1: r"\textbf{%s}", 2: r"\underline{%s}"}
     arrows = {True: r"$\uparrow$", False: r"$\downarrow$"}
-    heads = [f"{_latex(name)} {arrows[m.higher_is_better]}" for name, m in evaluation.measured.items()]
+    heads = [f"{latex_text(name)} {arrows[m.higher_is_better]}" for name, m in evaluation.measured.items()]
     lines = [
         rf"\begin{{tabular}}{{l{'c' * len(heads)}}}",
         r"\toprule",
@@ -121,9 +123,9 @@ def latex_table(evaluation: Evaluation) -> str:
     ]
     for method, scores in _by_method(evaluation).items():
         cells = [
-            wrap.get(marks.get((method, score.measure), 0), "%s") % _number(score.value) or "--" for score in scores
+            wrap.get(marks.get((method, score.measure), 0), "%s") % score_text(score.value) or "--" for score in scores
         ]
-        lines.append(" & ".join([_latex(method), *cells]) + r" \\")
+        lines.append(" & ".join([latex_text(method), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
@@ -185,7 +187,7 @@ def _page(evaluation: Evaluation, facts: Mapping[str, Any]) -> str:
 
 def _difference_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     rows = [
-        [d.measure, f"{d.method} − {d.other}", _number(d.value), _interval(d.low, d.high), str(d.items)]
+        [d.measure, f"{d.method} − {d.other}", score_text(d.value), _interval(d.low, d.high), str(d.items)]
         for d in evaluation.differences
     ]
     return ["metric", "methods", "difference", "95 % interval", "items"], rows
@@ -217,7 +219,7 @@ def _records(records: Sequence[Any], columns: Sequence[str]) -> str:
 
 def _fact_rows(evaluation: Evaluation) -> list[list[str]]:
     return [
-        [f.folder, *map(str, (f.expected, f.usable, f.silent, f.clipped)), *map(_number, f.seconds)]
+        [f.folder, str(f.expected), str(f.usable), *map(_count, (f.silent, f.clipped)), *map(score_text, f.seconds)]
         for f in evaluation.facts
     ]
 
@@ -257,7 +259,12 @@ def _arrow(measure: Measure) -> str:
     return "↑" if measure.higher_is_better else "↓"
 
 
-def _number(value: float) -> str:
+def _count(value: int | None) -> str:
+    return MISSING if value is None else str(value)
+
+
+def score_text(value: float) -> str:
+    """Writes a number of a table; NaN is an empty cell."""
     return MISSING if math.isnan(value) else number_text(value)
 
 
@@ -266,10 +273,11 @@ def _interval(low: float, high: float) -> str:
 
 
 def _with_interval(score: Score) -> str:
-    return " ".join(filter(None, (_number(score.value), _interval(score.low, score.high))))
+    return " ".join(filter(None, (score_text(score.value), _interval(score.low, score.high))))
 
 
-def _latex(text: str) -> str:
+def latex_text(text: str) -> str:
+    """Writes text for LaTeX."""
     return text.replace("\\", "/").translate(_LATEX)
 
 

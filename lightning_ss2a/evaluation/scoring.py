@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.evaluation.folders import BREAKDOWNS, Item
-from lightning_ss2a.evaluation.measures import Counted, Evidence, ItemMeasure, Measure, SetMeasure
+from lightning_ss2a.evaluation.measures import Drawn, Evidence, ItemMeasure, Measure, SetMeasure
 from lightning_ss2a.options import OptionCheck
 
 NO_INTERVAL = (float("nan"), float("nan"))
@@ -217,27 +217,25 @@ class _SetColumn(_Column):
         self._counts = torch.from_numpy(scorer.draws(scorer.bootstrap.set_resamples))
 
     def there(self, method: str) -> Tensor:
-        return self._scorer.evidence[method].generated[self._measure.encoder].there
+        return self._scorer.evidence[method].generated[self._measure.ear].there
 
     def resampled(self, method: str, chosen: Tensor) -> tuple[float, np.ndarray]:
-        once = torch.ones(len(chosen), dtype=torch.int64)
+        once = torch.ones(1, len(chosen), dtype=torch.int64)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            value = self._value(method, chosen, once)
+            value = float(self._values(method, chosen, once)[0])
         if torch.equal(chosen, self.there(method)):  # else of a difference, of fewer items
             self._scorer.notes.update({f"{self._name}: {warning.message}": None for warning in caught})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said once
-            return value, np.array([self._value(method, chosen, counts) for counts in self._counts])
+            return value, self._values(method, chosen, self._counts)
 
-    def _value(self, method: str, chosen: Tensor, counts: Tensor) -> float:
-        """Computes the measure where each item is there so many times; the reference is not only of the chosen."""
+    def _values(self, method: str, chosen: Tensor, counts: Tensor) -> np.ndarray:
+        """Computes the measure on draws, int64 [draws, items]; the reference is not only of the chosen."""
         evidence, measure = self._scorer.evidence[method], self._measure
-        rows = evidence.generated[measure.encoder]
-        generated = Counted(measure.rows(rows), counts * (rows.there & chosen))
-        if not generated.counts.any():
-            return float("nan")
+        rows = evidence.generated[measure.ear]
+        generated = Drawn(measure.rows(rows), counts * (rows.there & chosen), rows.owners)
         if not measure.paired:
-            return measure.value(generated, generated)
-        rows = evidence.reference[measure.encoder]
-        return measure.value(generated, Counted(measure.rows(rows), counts * rows.there))
+            return measure.values(generated, generated)
+        rows = evidence.reference[measure.ear]
+        return measure.values(generated, Drawn(measure.rows(rows), counts * rows.there, rows.owners))

@@ -1,11 +1,12 @@
 """Encoders without weights: what they hear can be computed by hand."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
+from scipy.io import wavfile
 from torch import Tensor
 
 from lightning_ss2a.errors import InputError
@@ -47,6 +48,39 @@ class SmallLabeller(SmallEncoder):
         """Embeds and labels sounds."""
         embeddings = self.embed(waveforms)
         return embeddings, 10 * embeddings
+
+
+class LoggingLabeller(SmallLabeller):
+    """Notes in a file which process hears how many sounds.
+
+    Args:
+        log: the file.
+    """
+
+    def __init__(self, log: str) -> None:
+        super().__init__()
+        self.log = log
+
+    def embed(self, waveforms: Sequence[np.ndarray]) -> Tensor:
+        """Embeds sounds."""
+        with Path(self.log).open("a") as file:
+            file.write(f"{os.getpid()} {len(waveforms)}\n")
+        return super().embed(waveforms)
+
+
+class SmallFrames(SmallEncoder):
+    """Describes each tenth of a second by itself; of the sound, all of it."""
+
+    identity = "small-frames-v1"
+
+    def embed_frames(self, waveforms: Sequence[np.ndarray]) -> list[Tensor]:
+        """Embeds each frame of sounds."""
+        self.heard += len(waveforms)
+        step = RATE // 10
+        return [
+            torch.stack([_describe(waveform[start : start + step]) for start in range(0, len(waveform), step)])
+            for waveform in waveforms
+        ]
 
 
 class SmallImages:
@@ -94,10 +128,10 @@ class SmallSync:
 
 
 def write_tone(path: Path, hertz: float = 440, amplitude: float = 0.5, seconds: float = 0.25, rate: int = RATE) -> Path:
-    """Writes a tone as a WAV file of 32-bit floats."""
+    """Writes a tone as a WAV file of 32-bit floats; libsndfile would put the time of day into it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     time = np.arange(round(seconds * rate)) / rate
-    soundfile.write(path, amplitude * np.sin(2 * np.pi * hertz * time), rate, subtype="FLOAT")
+    wavfile.write(path, rate, (amplitude * np.sin(2 * np.pi * hertz * time)).astype(np.float32))
     return path
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -14,11 +15,21 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.evaluation.evaluate import Evaluation, Protocol, evaluate_folders
 from lightning_ss2a.evaluation.folders import list_items, open_folders
 from lightning_ss2a.evaluation.hearing import Listener
-from lightning_ss2a.evaluation.measures import CLAP, CLIP, FAD, IS, KL, SSMS, WMAO, DeSync, Measure
+from lightning_ss2a.evaluation.measures import CLAP, CLIP, FAD, IS, KL, SSMS, WMAO, DeSync, FADInfinity, Measure
 from lightning_ss2a.evaluation.reporting import latex_table, print_report, reproducibility, write_report
 from lightning_ss2a.evaluation.scoring import Bootstrap
+from lightning_ss2a.evaluation.sounds import read_sound
+from lightning_ss2a.metrics.functional import frechet_audio_distance
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
-from tests.evaluation.small_encoder import SmallEncoder, SmallImages, SmallLabeller, SmallSync, SmallTexts, write_tone
+from tests.evaluation.small_encoder import (
+    SmallEncoder,
+    SmallFrames,
+    SmallImages,
+    SmallLabeller,
+    SmallSync,
+    SmallTexts,
+    write_tone,
+)
 
 MEASURES: dict[str, Measure] = {
     "FAD": FAD("small"),
@@ -122,6 +133,35 @@ def test_a_method_without_any_usable_sound_has_empty_cells(tmp_path: Path):
     assert all(math.isnan(value) for value in scores(found, "a").values())
     assert scores(found, "b")["SSMS"] == 10
     assert len(found.problems) == 7
+
+
+def test_frames_and_whole_sounds_of_one_encoder_are_columns_side_by_side(tmp_path: Path):
+    for folder, amplitude in (("a", 0.9), ("r", 0.5)):
+        for i in range(6):
+            write_tone(tmp_path / folder / f"{i}.wav", 150 + 70 * i, amplitude / (1 + i), seconds=0.1 * (i + 1))
+    (tmp_path / "a" / "2.wav").unlink()
+    measures: dict[str, Measure] = {
+        "V-FAD": FAD("small", frames=True),
+        "FAD": FAD("small"),
+        "FAD∞": FADInfinity("small"),
+    }
+    how = protocol(measures, encoders={"small": SmallFrames()})
+    found = evaluate(tmp_path, [str(tmp_path / "a")], str(tmp_path / "r"), how=how)
+    sounds = {side: sorted((tmp_path / side).iterdir()) for side in ("a", "r")}
+    read = {side: [read_sound(p.read_bytes(), p.name, 10).waveform for p in paths] for side, paths in sounds.items()}
+    every = [torch.cat(SmallFrames().embed_frames(read[side])) for side in ("a", "r")]
+    whole = [SmallFrames().embed(read[side]) for side in ("a", "r")]
+    assert [len(rows) for rows in every] == [18, 21]
+    values = scores(found, "a")
+    assert values["V-FAD"] == pytest.approx(float(frechet_audio_distance(*every)), rel=1e-6)
+    assert values["FAD"] == pytest.approx(float(frechet_audio_distance(*whole)), rel=1e-6)
+    assert {score.items for score in found.scores} == {5}
+    told = reproducibility(found, "ss2a evaluate", "a rule", {})["measures"]
+    assert [told[name]["frames"] for name in measures] == [True, False, False]
+    assert told["FAD∞"]["extrapolation"] == {"points": 15, "least_rows": 500, "seed": 0}
+    assert r"FAD$\infty$ $\downarrow$" in latex_table(found)
+    with pytest.raises(InputError, match=r"measures\.V-FAD\.frames: small hears no frames"):
+        protocol({"V-FAD": FAD("small", frames=True)})
 
 
 def test_measures_that_lack_a_folder_are_left_out_and_said(tmp_path: Path):

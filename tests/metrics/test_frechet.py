@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.metrics import FrechetAudioDistance, FrechetExtrapolation
-from lightning_ss2a.metrics.functional import frechet_audio_distance
+from lightning_ss2a.metrics.functional import frechet_audio_distance, moments
 from lightning_ss2a.metrics.functional.frechet import (
     extrapolate_frechet,
     fit_over_inverse,
@@ -17,7 +17,7 @@ from lightning_ss2a.metrics.functional.frechet import (
     gaussian_of_rows,
     nuclear_norm,
 )
-from lightning_ss2a.metrics.functional.moments import merge_moments, moments_of
+from lightning_ss2a.metrics.functional.moments import merge_moments, moments_of, moments_of_draws
 from tests.metrics.metric_tester import MetricChecks
 
 pytestmark = pytest.mark.filterwarnings("ignore:FAD of")
@@ -262,3 +262,27 @@ def test_counted_rows_are_rows_that_are_there_so_often(rows):
         wanted = float(frechet_audio_distance(*repeated))
     found = gaussian_distance(*(gaussian_of_counted_rows(*side) for side in sides))
     assert float(found) == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("at_once", [1, 2**23])
+def test_moments_of_draws_are_those_of_the_groups_rows_repeated(monkeypatch: pytest.MonkeyPatch, at_once: int):
+    monkeypatch.setattr(moments, "_NUMBERS", at_once)  # in parts, or all together
+    rows = correlated(11, 4, 3, shift=1e6)
+    owners = torch.tensor([0, 0, 0, 2, 2, 3, 4, 4, 4, 4, 4])  # group 1 has none
+    rows[5] = torch.nan  # nor is group 3 ever drawn
+    counts = torch.tensor([[1, 1, 1, 0, 1], [0, 2, 3, 0, 1], [0, 4, 0, 0, 0]])
+    found = [*moments_of_draws(rows, owners, counts)]
+    for drawn, number in zip(found[:2], counts, strict=False):
+        wanted = moments_of(rows.repeat_interleave(number[owners], dim=0))
+        assert drawn.size == wanted.size
+        torch.testing.assert_close(drawn.mean, wanted.mean, rtol=1e-14, atol=0)
+        torch.testing.assert_close(drawn.scatter, wanted.scatter, rtol=1e-8, atol=1e-8)
+    assert found[2].size == 0
+    assert found[2].mean.isnan().all()
+
+
+def test_what_is_left_of_rounding_is_no_distance():
+    """Two sets of one distribution, computed in two ways."""
+    rows = correlated(500, 6, 4, shift=3.0)
+    turned = rows.flip(0)
+    assert float(gaussian_distance(gaussian_of_rows(rows), gaussian_of_rows(turned))) == 0

@@ -8,8 +8,9 @@ length or a level is part of its identity. YAMNet and CLAP come from perception,
 from lightning_ss2a.evaluation.encoders.beats import BEATs
 from lightning_ss2a.evaluation.encoders.onset_sync import OnsetSync
 from lightning_ss2a.evaluation.encoders.panns import PANNs
+from lightning_ss2a.evaluation.encoders.passt import CachedPaSST
 from lightning_ss2a.evaluation.encoders.synchformer import Synchformer
 from lightning_ss2a.evaluation.encoders.vggish import VGGish
 from lightning_ss2a.evaluation.encoders.wav2clip import Wav2CLIP, Wav2CLIPImages
 
-__all__ = ["BEATs", "OnsetSync", "PANNs", "Synchformer", "VGGish", "Wav2CLIP", "Wav2CLIPImages"]
+__all__ = ["BEATs", "CachedPaSST", "OnsetSync", "PANNs", "Synchformer", "VGGish", "Wav2CLIP", "Wav2CLIPImages"]

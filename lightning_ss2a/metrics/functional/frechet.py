@@ -116,7 +116,9 @@ def gaussian_distance(x: Gaussian, y: Gaussian) -> Tensor:
     """
     traces = x.factor.square().sum() + y.factor.square().sum()
     root_trace = nuclear_norm(x.factor @ y.factor.T, _ACCURACY * traces)
-    return ((x.mean - y.mean).square().sum() + traces - 2 * root_trace).clamp(min=0)
+    distance = (x.mean - y.mean).square().sum() + traces - 2 * root_trace
+    rounding = len(x.mean) * torch.finfo(traces.dtype).eps * traces  # of as many singular values
+    return torch.where(distance <= rounding, 0.0, distance)
 
 
 def nuclear_norm(matrix: Tensor, accuracy: Tensor) -> Tensor:
@@ -194,6 +196,12 @@ def extrapolate_frechet(generated: Tensor, reference: Gaussian, extrapolation: F
         )
         nothing = torch.full((), torch.nan, dtype=torch.float64, device=generated.device)
         return FrechetFit(nothing, nothing, nothing, nothing.new_zeros(0).long(), nothing.new_zeros(0))
+    if least <= generated.shape[1]:
+        warnings.warn(
+            f"FAD∞ from subsets of {least} rows of {generated.shape[1]} numbers: no line below as many rows as "
+            f"numbers; take extrapolation.least_rows above {generated.shape[1]}, or an encoder with fewer numbers",
+            stacklevel=3,
+        )
     ordered = in_content_order(generated.double())
     generator = torch.Generator().manual_seed(extrapolation.seed)
     sizes = torch.linspace(least, count, extrapolation.points, dtype=torch.float64).long()

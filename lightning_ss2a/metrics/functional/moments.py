@@ -1,10 +1,13 @@
 """Mean and covariance of rows that come in parts: each part by its own mean, then merged."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+_NUMBERS = 2**23
+"""That are held at once of many groups' sums: 64 MB."""
 
 
 class Moments(NamedTuple):
@@ -46,6 +49,39 @@ def merge_moments(parts: Sequence[Moments]) -> Moments:
         scatter = merged.scatter + part.scatter + weight * torch.outer(step, step)
         merged = Moments(size, merged.mean + step * (part.size / size), scatter)
     return merged
+
+
+def moments_of_draws(rows: Tensor, owners: Tensor, counts: Tensor) -> Iterator[Moments]:
+    """Computes the moments of groups of rows that are drawn several times over, each group with all its rows.
+
+    The outer products of a group's rows are summed once for all draws, so that a draw costs one product of its counts
+    and these sums, however many rows a group has.
+
+    Args:
+        rows: ``[N, D]``; those of groups that are never drawn hold anything.
+        owners: the group of each, ``[N]`` int64, ascending.
+        counts: how often each group is drawn, ``[draws, groups]`` int64, none below 0.
+
+    Yields:
+        the moments of each draw; of one without rows the mean and the scatter are NaN.
+    """
+    known = (counts > 0).any(0)[owners]
+    rows, owners = rows[known].double(), owners[known]
+    centre = rows.mean(0)  # sums of squares keep their digits
+    groups = (rows - centre).split(torch.bincount(owners, minlength=counts.shape[1]).tolist())
+    lengths = torch.tensor([len(group) for group in groups], device=rows.device)
+    sums = torch.stack([group.sum(0) for group in groups])
+    width = rows.shape[1]
+    at_once = max(1, _NUMBERS // max(1, width**2))
+    for part in counts.split(at_once):
+        weights, sizes = part.double(), part @ lengths
+        squares = torch.zeros(len(part), width**2, dtype=torch.float64, device=rows.device)
+        for start in range(0, len(groups), at_once):
+            outer = torch.stack([(group.T @ group).flatten() for group in groups[start : start + at_once]])
+            squares += weights[:, start : start + at_once] @ outer
+        for size, total, square in zip(sizes, weights @ sums, squares, strict=True):
+            mean = total / size
+            yield Moments(size, centre + mean, square.view(width, width) - size * torch.outer(mean, mean))
 
 
 def in_content_order(rows: Tensor) -> Tensor:

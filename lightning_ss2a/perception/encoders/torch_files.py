@@ -41,8 +41,12 @@ def read_state(path: Path, key: str = "state_dict") -> dict[str, Tensor]:
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
-def read_content(path: Path) -> object:
+def read_content(path: Path, what: str = "a file of weights") -> object:
     """Reads all that a file of weights holds, on the CPU; see :func:`read_state`.
+
+    Args:
+        path: the file.
+        what: it should be, for messages.
 
     Raises:
         InputError: it is no such file, it is damaged, or it holds what only unpickling would read.
@@ -50,7 +54,7 @@ def read_content(path: Path) -> object:
     try:
         return _read(path)
     except Exception as error:  # torch.load, torch.jit.load and safetensors raise whatever the bytes make them do
-        raise InputError(f"{path}: not a file of weights, or a damaged one ({_first_sentence(error)})") from error
+        raise InputError(f"{path}: not {what}, or a damaged one ({_first_sentence(error)})") from error
 
 
 def is_torchscript(path: Path) -> bool:

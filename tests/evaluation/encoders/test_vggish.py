@@ -6,6 +6,9 @@ import torch
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.evaluation.encoders.vggish import VGGish, VGGishNetwork
+from lightning_ss2a.evaluation.folders import Item
+from lightning_ss2a.evaluation.measures import FAD, Evidence, Rows
+from lightning_ss2a.evaluation.scoring import Bootstrap, Scorer
 from tests.evaluation.encoders.waveforms import (
     SOUNDS,
     assert_an_encoder_of_waveforms,
@@ -74,6 +77,24 @@ def test_a_sound_is_the_mean_of_its_patches_of_96_frames(encoder: VGGish):
     torch.testing.assert_close(encoder.embed(SOUNDS)[1], (frames[1][0] + frames[1][1]) / 2)
     (padded,) = encoder.embed_frames([np.pad(SOUNDS[2], (0, 10_000))])
     torch.testing.assert_close(frames[2], padded, rtol=1e-3, atol=1e-4 * float(padded.abs().max()))
+
+
+def test_v_fad_is_what_frechet_audio_distance_computes_of_all_frames(encoder: VGGish, tmp_path: Path):
+    sounds = {"a": [noise(2.9), chirp(3.5), chirp(1.0)], "r": [chirp(2.9), noise(3.5), noise(1.0)]}
+    items = [Item(str(number)) for number in range(3)]
+    rows = {}
+    for side, waveforms in sounds.items():
+        found = [frames.numpy() for frames in encoder.embed_frames(waveforms)]
+        owners = torch.arange(3).repeat_interleave(torch.tensor([len(frames) for frames in found]))
+        rows[side] = Rows(torch.ones(3) > 0, torch.from_numpy(np.concatenate(found)), owners=owners)
+    evidence = {"a": Evidence({"vggish frames": rows["a"]}, {"vggish frames": rows["r"]})}
+    (score,), _ = Scorer(items, evidence, Bootstrap(0, 0)).score("V-FAD", FAD("vggish", frames=True))
+    package = pytest.importorskip("frechet_audio_distance")
+    original = package.FrechetAudioDistance.__new__(package.FrechetAudioDistance)
+    original.verbose = False
+    sets = [original.calculate_embd_statistics([*rows[side].embeddings.numpy()]) for side in ("a", "r")]
+    wanted = original.calculate_frechet_distance(*sets[0], *sets[1])
+    assert score.value == pytest.approx(float(wanted), rel=1e-4)
 
 
 def test_an_empty_sound_is_an_error(encoder: VGGish):
