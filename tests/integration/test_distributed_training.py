@@ -33,7 +33,6 @@ FEWER_ROWS_THAN_RANKS_NEED = {"train": 83, "validation": 4}  # the second proces
 RUNS: dict[str, dict[str, Any]] = {
     "exact": {"alternation": "exact"},
     "shared forward": {"alternation": "shared_forward"},
-    "chunks": {"chunk_size": 3},
     "everything": {
         "chunk_size": 3,
         "ccmr_mask_diagonal": False,
@@ -93,7 +92,7 @@ def train(
     callbacks = [recorder, *trainer_options.pop("callbacks", [])]
     trainer = make_trainer(folder, callbacks=callbacks, **{**TWENTY_STEPS, **trainer_options})
     with torch.compiler.set_stance("force_eager"):
-        trainer.fit(module, datamodule=make_data(dataset), ckpt_path=checkpoint)
+        trainer.fit(module, datamodule=make_data(dataset, evaluation_batch_size=5), ckpt_path=checkpoint)
     assert trainer.world_size == (dist.get_world_size() if several else 1)
     return {
         "parameters": parameters_of(module),
@@ -110,7 +109,8 @@ def validate(dataset: str, folder: str, data_options: dict[str, Any]) -> list[di
     recorder, module = Recorder(), make_module()
     options = {"strategy": "ddp", "devices": dist.get_world_size()} if dist.is_initialized() else {}
     trainer = make_trainer(folder, callbacks=[recorder], **options)
-    trainer.validate(module, datamodule=make_data(dataset, **data_options), verbose=False)
+    data = make_data(dataset, **{"evaluation_batch_size": 5, **data_options})
+    trainer.validate(module, datamodule=data, verbose=False)
     return recorder.validation
 
 
