@@ -18,10 +18,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "remixer": {"validate_cycle_mix": True},
     "translator": {"ccmr_alpha": 0.35},
 }
+ONE_BATCH = {"limit_val_batches": 1}  # where nothing is asked of the validations
 TRAINERS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "clipped and accumulated": {"gradient_clip_val": 0.5, "accumulate_grad_batches": 3, "max_steps": 5},
-    "graph": {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2, "max_steps": 6},
+    "clipped and accumulated": {"gradient_clip_val": 0.5, "accumulate_grad_batches": 3, "max_steps": 5} | ONE_BATCH,
+    "graph": {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2, "max_steps": 6} | ONE_BATCH,
 }
 MODULES: dict[str, dict[str, Any]] = {"graph": {"step": "graph"}}
 """Options of the module that go with a trainer; nothing is compiled."""
