@@ -1,6 +1,8 @@
 """Configuration files of ``lightning``: a file may name the files that it builds on, its bases."""
 
 import os
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def read_config(file: str | os.PathLike[str]) -> dict[str, Any]:
         if own is None:
             raise InputError(f"{path}: no YAML mapping of options")
         merged = _merged(merged, {key: value for key, value in own.items() if key != BASE})
-    return merged
+    return deepcopy(merged)
 
 
 def _list_after_bases(file: Path, listed: list[Path], naming: tuple[Path, ...]) -> None:
@@ -102,8 +104,14 @@ def _mapping(file: Path) -> dict[str, Any] | None:
     """Content of a YAML file, which may be empty; None if there is no such file, or it holds something else."""
     if file.suffix not in SUFFIXES or not os.path.isfile(file):
         return None
+    return _parsed(file.read_bytes())
+
+
+@lru_cache(maxsize=64)  # a sweep asks for the bases of a few files thousands of times
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    """A YAML mapping, which nobody may change: others are given the same."""
     try:
-        content = yaml.safe_load(file.read_bytes())
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError):
         return None
     return {} if content is None else content if isinstance(content, dict) else None

@@ -45,7 +45,7 @@ def run_command(line: str, folder: Path, environment: dict[str, str], status: in
         status: with which it has to end.
     """
     output = folder / ".printed"
-    found = status_of(_call, shlex.split(line), folder, environment, output)
+    found = status_of(call_command, shlex.split(line), folder, environment, output, output)
     printed = output.read_text()
     output.unlink()
     assert found == status, f"{line}: status {found}\n{printed}"
@@ -53,12 +53,20 @@ def run_command(line: str, folder: Path, environment: dict[str, str], status: in
     return printed
 
 
-def _call(words: list[str], folder: Path, environment: dict[str, str], output: Path) -> None:
+def call_command(words: list[str], folder: Path, environment: dict[str, str], output: Path, errors: Path) -> None:
+    """Runs a command of ours in this process, with its output and its errors in files, which may be the same."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    with open(output, "wb") as file:
-        for stream in (sys.stdout, sys.stderr):
+    for stream, path in ((sys.stdout, output), (sys.stderr, errors)):
+        with open(path, "ab") as file:
             os.dup2(file.fileno(), stream.fileno())
     sys.argv = words
     import_module(COMMANDS[words[0]]).main()
+
+
+def write_imported(module: str, output: Path) -> None:
+    """Writes the names of what a module imports beyond torch and Lightning, which this process begins with."""
+    before = set(sys.modules)
+    import_module(module)
+    output.write_text("\n".join(set(sys.modules) - before))

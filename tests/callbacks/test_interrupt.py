@@ -81,8 +81,22 @@ def fit(folder: Path, dataset: str, callbacks: list[Callback], ckpt_path: Path |
     return parameters_of(module)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("batch", "accumulate"), [(1, 1), (6, 1), (9, 1), (8, 2), (9, 2), (11, 4)])
+OTHER_SIGNALS = [(signal.SIGTERM, 1, 1), (signal.SIGINT, 6, 1), (signal.SIGTERM, 9, 1)]
+OTHER_SIGNALS += [(signal.SIGINT, 8, 2), (signal.SIGTERM, 9, 2), (signal.SIGINT, 11, 4)]
+
+
+@pytest.mark.parametrize(
+    ("number", "batch", "accumulate"),
+    [
+        (signal.SIGINT, 1, 1),
+        (signal.SIGTERM, 6, 1),
+        (signal.SIGINT, 9, 1),
+        (signal.SIGTERM, 8, 2),
+        (signal.SIGINT, 9, 2),
+        (signal.SIGTERM, 11, 4),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHER_SIGNALS),
+    ],
+)
 def test_resuming_gives_what_an_uninterrupted_run_gives(tmp_path: Path, dataset, whole, number, batch, accumulate):
     options = {"accumulate_batches": accumulate}
     checkpoint = interrupt(tmp_path, dataset, Send(number, at_batch=batch), **options)

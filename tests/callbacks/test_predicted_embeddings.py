@@ -35,7 +35,7 @@ def materials(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def predict(folder: Path, dataset: str | list[str], module: StageModule, *callbacks: Callback, **options: Any) -> Path:
     """The folder of the predictions, in batches of 5 rows."""
     how = {name: options.pop(name) for name in ("output", "sampling", "seed") if name in options}
-    data = make_data(dataset, predict_split=options.pop("predict_split", None))
+    data = make_data(dataset, predict_split=options.pop("predict_split", None), evaluation_batch_size=5)
     trainer = make_trainer(folder, callbacks=[*callbacks, PredictionShardWriter(**how)], **options)
     trainer.predict(module, datamodule=data, return_predictions=False)
     return folder / "predictions"

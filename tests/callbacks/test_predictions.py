@@ -22,7 +22,7 @@ ROWS = {"train": 23, "validation": 11, "test": 8}
 
 
 def predict(folder: Path, dataset: str | list[str], callbacks: list[Callback], module=None, **options) -> None:
-    data = make_data(dataset, predict_split=options.pop("predict_split", None))
+    data = make_data(dataset, predict_split=options.pop("predict_split", None), evaluation_batch_size=5)
     trainer = make_trainer(folder, callbacks=callbacks, **options)
     trainer.predict(module or make_module(), datamodule=data, return_predictions=False)
 

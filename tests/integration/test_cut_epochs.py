@@ -22,6 +22,12 @@ from tests.manifold_examples import (
 from tests.stage_examples import STAGES, make_stage, write_materials
 
 EPOCHS, BATCHES = 3, 6
+FAST = ("remixer", "regression", "manifold", "teacher")
+"""A stage with a frozen part, one without, and what has loops of its own; the other stages have the loop of these."""
+
+
+def slow(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 class Scalars(Logger):
@@ -115,22 +121,26 @@ def assert_all_go_on(name: str, materials: dict[str, str], folder: Path, whole: 
         assert_goes_on(fit(name, materials, folder / "resumed", checkpoint, **options), whole)
 
 
-@pytest.mark.parametrize("name", [*STAGES, "manifold", "teacher"])
+@pytest.mark.parametrize("name", [*FAST, *(slow(name) for name in STAGES if name not in FAST)])
 def test_an_epoch_that_was_cut_is_finished(name: str, materials, tmp_path: Path):
     whole = fit(name, materials, tmp_path / "whole")
     cut(name, materials, tmp_path, [StopAfter(9)])
     assert_all_go_on(name, materials, tmp_path, whole)
 
 
-@pytest.mark.parametrize("name", ["regression", "manifold"])
 @pytest.mark.parametrize(
-    ("batches", "options"),
+    ("name", "batches", "options"),
     [
-        (3, {"accumulate_grad_batches": 4}),  # before the first step
-        (9, {"accumulate_grad_batches": 4, "val_check_interval": 3}),
-        (9, {"val_check_interval": 3}),
-        (9, {"check_val_every_n_epoch": 2}),
-        (12, {"check_val_every_n_epoch": 2}),
+        ("regression", 3, {"accumulate_grad_batches": 4}),  # before the first step
+        slow("manifold", 3, {"accumulate_grad_batches": 4}),
+        slow("regression", 9, {"accumulate_grad_batches": 4, "val_check_interval": 3}),
+        ("manifold", 9, {"accumulate_grad_batches": 4, "val_check_interval": 3}),
+        ("regression", 9, {"val_check_interval": 3}),
+        slow("manifold", 9, {"val_check_interval": 3}),
+        slow("regression", 9, {"check_val_every_n_epoch": 2}),
+        ("manifold", 9, {"check_val_every_n_epoch": 2}),
+        ("regression", 12, {"check_val_every_n_epoch": 2}),
+        slow("manifold", 12, {"check_val_every_n_epoch": 2}),
     ],
     ids=str,
 )
@@ -148,9 +158,10 @@ def test_a_batch_that_failed_is_trained_on_again(name: str, materials, tmp_path:
     assert_goes_on(fit(name, materials, tmp_path / "resumed", tmp_path / "failed.ckpt"), whole)
 
 
-@pytest.mark.parametrize("name", ["regression", "manifold"])
-@pytest.mark.parametrize("steps", [9, 12])
 @pytest.mark.parametrize("limit", [{"max_steps": EPOCHS * BATCHES, "max_epochs": -1}, {}], ids=["steps", "epochs"])
+@pytest.mark.parametrize(
+    ("name", "steps"), [("regression", 9), ("manifold", 12), slow("regression", 12), slow("manifold", 9)]
+)
 def test_steps_are_followed_by_more_steps_or_epochs(name: str, materials, tmp_path: Path, steps: int, limit: dict):
     """Of a constant learning rate: another would follow the limit."""
     whole = fit(name, materials, tmp_path / "whole", schedule="constant", **limit)

@@ -12,12 +12,13 @@ from tests.integration.test_commands import ROOT, run_line, table
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 LINES = [line.partition("  #")[0].strip() for line in PAGE.splitlines()]
 STAGES = ("remixer", "temporal_aggregation", "audio_to_visual", "v2a_mapper")
+TWO_EPOCHS = "--trainer.max_epochs 2 --trainer.check_val_every_n_epoch 2"
 SHORT = {
-    "manifold": "--trainer.max_epochs 10 --trainer.callbacks.EMATeacher.teacher_epochs 2",
-    "remixer": "--trainer.max_epochs 10 --model.cycle_mix.iterations 4 --model.cycle_mix.samples 4",
-    "temporal_aggregation": "--trainer.max_epochs 5",
-    "audio_to_visual": "--trainer.max_epochs 5",
-    "v2a_mapper": "--trainer.max_epochs 5 --model.diffusion.sample_steps 2",
+    "manifold": f"{TWO_EPOCHS} --trainer.callbacks.EMATeacher.teacher_epochs 1",
+    "remixer": f"{TWO_EPOCHS} --model.cycle_mix.iterations 4 --model.cycle_mix.samples 4",
+    "temporal_aggregation": TWO_EPOCHS,
+    "audio_to_visual": TWO_EPOCHS,
+    "v2a_mapper": f"{TWO_EPOCHS} --model.diffusion.sample_steps 2",
 }
 
 

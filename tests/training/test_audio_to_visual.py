@@ -142,7 +142,7 @@ def test_numbers_are_those_of_direct_calls(dataset: str, tmp_path: Path):
                 assert values[f"val/recall@{k}/{direction}_baseline/chance"] == pytest.approx(k / 23)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", [{}, {"contrastive_weight": 0.0}, {"cosine_weight": 0.0}, {"ccmr_alpha": 0.35}])
 def test_it_learns(dataset: str, tmp_path: Path, seed: int, options: dict):
     module = make_translator(seed, learning_rate=1e-2, **options)

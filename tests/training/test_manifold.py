@@ -294,7 +294,7 @@ def test_the_two_alternations_differ_by_the_projectors_update_only(tmp_path: Pat
 )
 def test_cosine_ends_with_the_run(tmp_path: Path, dataset: str, accumulate: int, options: dict, steps: int):
     module = make_module(accumulate_batches=accumulate, schedule="cosine", warmup_steps=2)
-    recorder = fit(tmp_path, dataset, module, **options)
+    recorder = fit(tmp_path, dataset, module, limit_val_batches=0, **options)
     assert recorder.trainer.global_step == steps
     groups = grouped(recorder.learning_rates, options.get("limit_train_batches", 6), accumulate)
     assert [len(set(group)) for group in groups] == [1] * steps
@@ -422,25 +422,25 @@ def without_compiler():
 
 
 @TURNS
-@pytest.mark.parametrize("step", ["compiled", "graph"])
 @pytest.mark.parametrize(
     "optimization", [{}, {"accumulate_batches": 3}, {"gradient_clip_norm": 0.05, "weight_decay": 0.3}]
 )
 def test_a_step_of_flat_parameters_is_the_eager_one(
-    tmp_path, dataset, without_compiler, alternation: str, step: str, optimization: dict
+    tmp_path, dataset, without_compiler, alternation: str, optimization: dict
 ):
-    """With dropout and samples, which are drawn in the same order."""
-    weights, logged = [], []
-    for way in ("eager", step):
+    """With dropout and samples, which are drawn in the same order; a validation of one batch is between the epochs."""
+    runs = {}
+    for way in ("eager", "compiled", "graph"):
         module = make_module(step=way, alternation=alternation, **optimization)
-        recorder = fit(tmp_path, dataset, module)
-        weights.append(module.state_dict())
-        logged.append(recorder.training)
-    assert list(weights[0]) == list(weights[1])
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=2e-6)
-    for number, terms in logged[0].items():
-        assert logged[1][number] == pytest.approx(terms, rel=1e-4), number
+        recorder = fit(tmp_path, dataset, module, limit_val_batches=1)
+        runs[way] = module.state_dict(), recorder.training
+    weights, logged = runs.pop("eager")
+    for way, (found, terms_found) in runs.items():
+        assert list(weights) == list(found)
+        for name, value in weights.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=2e-6, msg=f"{way}: {name}")
+        for number, terms in logged.items():
+            assert terms_found[number] == pytest.approx(terms, rel=1e-4), (way, number)
 
 
 @pytest.mark.parametrize(("first", "then"), [("eager", "graph"), ("graph", "eager"), ("compiled", "graph")])

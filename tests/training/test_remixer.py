@@ -326,7 +326,7 @@ def test_projections_of_an_interrupted_fit_are_not_looked_up_for_other_data(mani
 # -------------------------------------------------------------------- learning, and data that do not fit
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "options", [{}, {"variant": "published"}, {"conditions": "visual"}, {"use_global": False, "num_layers": 2}]
 )

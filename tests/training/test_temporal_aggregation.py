@@ -140,7 +140,7 @@ def test_numbers_are_those_of_direct_calls(dataset: str, tmp_path: Path, aggrega
     assert [name for name in values if "sources" in name] == []
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "options", [{}, {"variant": "published", "width": AUDIO_WIDTH, "expansion": 2}, {"flavour": "linear"}]
 )

@@ -1,13 +1,13 @@
 """Noise belongs to a row: whatever its batch, its process and torch's own generators."""
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from lightning_ss2a.models.layers.keyed_noise import keyed_generator, keyed_normal
+from tests.processes import status_of
 
 CPU = torch.device("cpu")
 KEYS = [f"row{n}" for n in range(40)]
@@ -50,13 +50,13 @@ def test_it_is_standard_normal():
     assert keyed_normal(0, [], 100, CPU).shape == (0, 100)
 
 
-def test_another_process_draws_the_same():
-    code = (
-        "import torch; from lightning_ss2a.models.layers.keyed_noise import keyed_normal;"
-        "print(keyed_normal(5, ['a', b'b', 3], 2, torch.device('cpu')).tolist())"
-    )
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert json.loads(printed) == keyed_normal(5, ["a", b"b", 3], 2, CPU).tolist()
+def draw(file: Path) -> None:
+    file.write_text(json.dumps(keyed_normal(5, ["a", b"b", 3], 2, CPU).tolist()))
+
+
+def test_another_process_draws_the_same(tmp_path: Path):
+    assert status_of(draw, tmp_path / "drawn") == 0
+    assert json.loads((tmp_path / "drawn").read_text()) == keyed_normal(5, ["a", b"b", 3], 2, CPU).tolist()
 
 
 def test_a_generator_goes_on_where_it_was():

@@ -70,7 +70,7 @@ def predict_scene(module: RemixerModule, scene: dict[str, Any], row: int) -> dic
     }
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "options",
     [{}, {"use_global": False, "score": "min"}, {"feedback": "replace", "score": "std"}],
