@@ -14,7 +14,7 @@ from lightning_ss2a.files import to_path
 from lightning_ss2a.perception import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.detectors.crops import MOST_SOURCES, CropShape
 from lightning_ss2a.perception.detectors.protocols import Detector
-from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextToImagePrior
+from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextToAudioPrior, TextToImagePrior
 from lightning_ss2a.perception.media.video import PyAVReader, VideoReader
 
 SHARED = (
@@ -31,6 +31,7 @@ def build(
     detector: Detector | None = None,
     text_encoder: TextEncoder | None = None,
     prior: TextToImagePrior | None = None,
+    sound_prior: TextToAudioPrior | None = None,
     kind: MediaKind = "pairs",
     reader: ItemReader | None = None,
     exclude: str | None = None,
@@ -61,6 +62,7 @@ def build(
         detector: finds the sources of scenes.
         text_encoder: reads texts that stand in for pictures; default: the prior's own.
         prior: turns these into embeddings of pictures, for translated pairs.
+        sound_prior: has no effect; taken so that one file of a stack serves here and in generate.
         kind: pairs (picture or central frame, sound), scenes (sources, whole picture, sound) or videos (64 frames).
         reader: reads the list of a data set; see configs/datasets/. Default: a list of pairs of ours.
         exclude: text file of keys or groups to leave out, one a line; with a reader.

@@ -20,7 +20,7 @@ from lightning_ss2a.models.cycle_mix import CycleMixOptions
 from lightning_ss2a.perception import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.detectors.crops import MOST_SOURCES, CropShape
 from lightning_ss2a.perception.detectors.protocols import Detector
-from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextToImagePrior
+from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextToAudioPrior, TextToImagePrior
 from lightning_ss2a.perception.media.video import PyAVReader, VideoReader
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def generate(
     detector: Detector | None = None,
     text_encoder: TextEncoder | None = None,
     prior: TextToImagePrior | None = None,
+    sound_prior: TextToAudioPrior | None = None,
     most_sources: int = MOST_SOURCES,
     crop_shape: CropShape = "padded",
     video_reader: VideoReader | None = None,
@@ -124,6 +125,7 @@ def generate(
         detector: finds the sources in pictures.
         text_encoder: reads texts; default: the prior's own.
         prior: turns these into embeddings of pictures.
+        sound_prior: turns texts into embeddings of sounds, as which they are sources then; null: prior reads them.
         most_sources: detected in a picture at most, the surest.
         crop_shape: how boxes and frames become squares: in the middle of white, or stretched as in the paper.
         video_reader: reads videos; default: PyAV.
@@ -138,7 +140,7 @@ def generate(
     options = SoundOptions(method, sampling, seconds, overlap, frames, seed, tracks, loudness, threshold, candidates)
     parts = {
         "image_encoder": image_encoder, "audio_encoder": audio_encoder, "detector": detector,
-        "text_encoder": text_encoder, "prior": prior,
+        "text_encoder": text_encoder, "prior": prior, "sound_prior": sound_prior,
     }  # fmt: skip
     words = tuple(word.strip() for word in (without or "").split(",") if word.strip())
     if without is not None and not words:

@@ -15,7 +15,13 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder
 from lightning_ss2a.generation.protocols import SoundGenerator
 from lightning_ss2a.perception.detectors.protocols import Detector
-from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder, TextEncoder, TextToImagePrior
+from lightning_ss2a.perception.encoders.protocols import (
+    AudioEncoder,
+    ImageEncoder,
+    TextEncoder,
+    TextToAudioPrior,
+    TextToImagePrior,
+)
 from lightning_ss2a.perception.identity import DIGITS
 from lightning_ss2a.perception.weights import Described, ModelCard
 
@@ -25,6 +31,7 @@ PARTS: dict[str, type] = {
     "detector": Detector,
     "text_encoder": TextEncoder,
     "prior": TextToImagePrior,
+    "sound_prior": TextToAudioPrior,
     "generator": SoundGenerator,
     "encoder": WaveformEncoder,
     "sync": SyncEstimator,

@@ -17,6 +17,7 @@ from lightning_ss2a.perception.encoders.yamnet import YAMNet
 from lightning_ss2a.perception.media.video import PyAVReader
 from lightning_ss2a.perception.priors.diffusion_prior import DiffusionPrior
 from lightning_ss2a.perception.priors.label_prior import LabelPrior
+from lightning_ss2a.perception.priors.label_sound_prior import LabelSoundPrior
 
 __all__ = [
     "YOLO",
@@ -30,6 +31,7 @@ __all__ = [
     "GroundingDINO",
     "ImageEncoder",
     "LabelPrior",
+    "LabelSoundPrior",
     "LaionCLAPAudioEncoder",
     "LaionCLAPTextEncoder",
     "MiniLM",

@@ -97,6 +97,16 @@ class LetterPrior:
         return features.embeddings[:, : self.width]
 
 
+class LetterSounds:
+    """Hears the letters that follow these; knows no word with a digit."""
+
+    identity, width, audio_encoder_identity = "letter-sounds", Ear.width, Ear.identity
+
+    def predict(self, texts: Sequence[str]) -> Tensor:
+        LetterPrior().predict(Letters().features(texts))
+        return Letters().encode(texts)[:, -self.width :]
+
+
 def small_stack() -> Stack:
     return Stack(Eye(), Ear(), BoxDetector(), Letters(), LetterPrior())
 

@@ -23,6 +23,7 @@ from lightning_ss2a.perception.encoders.protocols import (
     PreparingAudioEncoder,
     PreparingImageEncoder,
     TextEncoder,
+    TextToAudioPrior,
     TextToImagePrior,
 )
 from lightning_ss2a.perception.weights import load_models
@@ -46,6 +47,7 @@ class Stack:
         detector: finds the sources of scenes.
         text_encoder: reads the texts that stand in for pictures; None: the prior's own.
         prior: turns these into embeddings of pictures.
+        sound_prior: turns texts into embeddings of sounds, for generation; None: texts are read by ``prior``.
     """
 
     image_encoder: ImageEncoder
@@ -53,6 +55,7 @@ class Stack:
     detector: Detector | None = None
     text_encoder: TextEncoder | None = None
     prior: TextToImagePrior | None = None
+    sound_prior: TextToAudioPrior | None = None
 
     @property
     def models(self) -> dict[str, Any]:
@@ -70,6 +73,7 @@ class Stack:
     def every_model(self) -> list[Any]:
         """The models, with those inside others."""
         inner = [getattr(self.prior, name, None) for name in ("text_encoder", "image_encoder")]
+        inner += [getattr(self.sound_prior, name, None) for name in ("text_encoder", "audio_encoder")]
         found = {id(model): model for model in (*self.models.values(), *inner) if model is not None}
         return [*found.values()]
 

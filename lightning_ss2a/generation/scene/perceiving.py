@@ -214,7 +214,8 @@ class Perceiver:
                 if source.modality == "audio"
                 else next(texts if source.modality == "text" else crops)
             )
-            sources.append(source.with_embedding(torch.from_numpy(_given(outcome))))
+            heard = source.modality == "audio" or (source.modality == "text" and self.stack.sound_prior is not None)
+            sources.append(source.with_embedding(torch.from_numpy(_given(outcome)), heard))
         seen = [torch.from_numpy(_given(whole)) for whole in wholes]
         return PerceivedItem(tuple(sources), tuple(draft.dropped), tuple(draft.pictures), mean_picture(seen))
 
@@ -225,9 +226,11 @@ class Perceiver:
         return embed(self.stack.audio_encoder.encode, waveforms, self.stack.audio_encoder)
 
     def _read(self, texts: Sequence[str]) -> list[Outcome[np.ndarray]]:
-        reader, prior = self.stack.reader, self.stack.prior
+        reader, prior, sound_prior = self.stack.reader, self.stack.prior, self.stack.sound_prior
         if not texts:
             return []
+        if sound_prior is not None:
+            return embed(sound_prior.predict, texts, sound_prior)
         assert reader is not None
         assert prior is not None, "checked before any medium is read"
         return embed(lambda own: prior.predict(reader.features(own)), texts, prior)

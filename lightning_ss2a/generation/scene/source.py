@@ -23,8 +23,8 @@ class Source:
         file: the medium, as it was named; empty for a text.
         box: of a picture's source: left, top, right and bottom as parts of width and height; None: all of it.
         score: of the detector, in [0, 1]; None: it was not detected.
-        visual: embedding of what it looks like, float32 [V]; None: of a sound, or not embedded yet.
-        audio: embedding of what it sounds like, float32 [A]; of sounds alone.
+        visual: embedding of what it looks like, float32 [V]; None: it is heard, or not embedded yet.
+        audio: embedding of what it sounds like, float32 [A]; of sounds, and of texts that a sound prior reads.
     """
 
     modality: Modality
@@ -41,9 +41,9 @@ class Source:
         """What options may call it by: its label and its file."""
         return frozenset(filter(None, (self.label, self.file)))
 
-    def with_embedding(self, embedding: Tensor) -> "Source":
-        """Gives it the embedding of its modality."""
-        return replace(self, audio=embedding) if self.modality == "audio" else replace(self, visual=embedding)
+    def with_embedding(self, embedding: Tensor, heard: bool) -> "Source":
+        """Gives it its embedding: of what it sounds like, or of what it looks like."""
+        return replace(self, audio=embedding) if heard else replace(self, visual=embedding)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +62,12 @@ class Scene:
 
     @property
     def seen(self) -> list[Source]:
-        """Sources that are seen, or read."""
+        """Sources that are seen, or read as pictures."""
         return [source for source in self.sources if source.visual is not None]
 
     @property
     def heard(self) -> list[Source]:
-        """Sources that are sounds."""
+        """Sources that are sounds, or read as such."""
         return [source for source in self.sources if source.audio is not None]
 
     @property

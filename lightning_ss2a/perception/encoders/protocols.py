@@ -125,6 +125,32 @@ class TextEncoder(Protocol):
 
 
 @runtime_checkable
+class TextToAudioPrior(Protocol):
+    """Turns texts into what an audio encoder would make of a sound of them.
+
+    Attributes:
+        width: numbers in an embedding, those of the audio encoder.
+    """
+
+    width: int
+
+    @property
+    def identity(self) -> str:
+        """Model, weights and preparation, with the identities of the encoders on both of its sides."""
+
+    @property
+    def audio_encoder_identity(self) -> str:
+        """Of the encoder whose embeddings it gives."""
+
+    def predict(self, texts: Sequence[str]) -> Tensor:
+        """Embeds texts as sounds: float32 [texts, width]; the same text gives the same embedding in any batch.
+
+        Raises:
+            InputError: a text means nothing to it; says which, and names labels that are near.
+        """
+
+
+@runtime_checkable
 class TextToImagePrior(Protocol):
     """Turns what a text encoder makes of a text into what an image encoder would make of a picture of it.
 

@@ -1,5 +1,6 @@
 """From media to sources: against the small stack's models called by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lightning_ss2a.generation.scene.perceiving import PerceivedItem, mean_pictu
 from lightning_ss2a.generation.scene.source import WHOLE, Source
 from lightning_ss2a.perception.detectors.crops import pad_to_square
 from lightning_ss2a.perception.media.video import PyAVReader
-from tests.generation.small_stack import GREEN, Ear, Eye, LetterPrior, Letters, picture
+from tests.generation.small_stack import GREEN, Ear, Eye, LetterPrior, Letters, LetterSounds, picture
 from tests.generation.small_world import save_picture, save_sound, small_perception
 
 EYE, READING = Eye(), MediaReading(16000, PyAVReader())
@@ -63,6 +64,20 @@ def test_texts_and_sounds_are_sources_of_their_own(tmp_path: Path):
     assert (text.label, text.audio) == ("rain", None)
     assert (sound.label, sound.visual) == ("Rain", None)  # named by what it sounds like
     torch.testing.assert_close(sound.audio, Ear().encode([READING.read(Item("i", audios=(file,))).sounds[file]])[0])
+
+
+def test_a_sound_prior_reads_texts_as_sounds():
+    perception = small_perception()
+    hearing = replace(
+        perception, stack=replace(perception.stack, prior=None, text_encoder=None, sound_prior=LetterSounds())
+    )
+    media = [READING.read(Item("i", texts=("rain", "wind"))), READING.read(Item("j", texts=("x1",)))]
+    read, refused = hearing.perceiver(None).perceive(media)
+    assert isinstance(read, PerceivedItem)
+    assert [(s.label, s.modality, s.visual) for s in read.sources] == [("rain", "text", None), ("wind", "text", None)]
+    heard = torch.stack([s.audio for s in read.sources if s.audio is not None])
+    torch.testing.assert_close(heard, LetterSounds().predict(["rain", "wind"]))
+    assert "text 'x1': means no label" in str(refused)
 
 
 def test_what_is_dropped_is_painted_over_in_the_whole_picture(tmp_path: Path):
