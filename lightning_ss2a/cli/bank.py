@@ -1,6 +1,7 @@
 """``ss2a bank VERB``: folders of labelled real sounds that generation plays without any weights."""
 
 import logging
+from collections.abc import Sequence
 from shlex import quote
 from typing import Any
 
@@ -11,7 +12,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import to_path
 from lightning_ss2a.perception import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.detectors.protocols import Detector
-from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextToImagePrior
+from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextToAudioPrior, TextToImagePrior
 
 
 def build(
@@ -23,6 +24,7 @@ def build(
     detector: Detector | None = None,
     text_encoder: TextEncoder | None = None,
     prior: TextToImagePrior | None = None,
+    sound_prior: TextToAudioPrior | None = None,
     **options: Any,  # the parser reads them, and their help, off build_bank
 ) -> None:
     """Build a bank from labelled sounds: cut, encoded as Ogg, embedded.
@@ -37,6 +39,7 @@ def build(
         detector: has no effect, either.
         text_encoder: has no effect, either.
         prior: has no effect, either.
+        sound_prior: has no effect, either.
         options: see ``build_bank``.
     """
     if audio_encoder is None:
@@ -50,19 +53,20 @@ def demo(
     cache: str = ".cache/demo",
     pairs: str = "shards/demo/pairs.csv",
     dataset: str = "shards/demo",
-    sounds: str = "shards/demo/sounds.csv",
+    sounds: Sequence[str] = ("shards/demo/sounds.csv", "shards/bank/more_sounds.csv"),
 ) -> None:
-    """Build the bank of the repository again from the sounds of six packages (needs apt-get, dpkg and a network).
+    """Build the bank of the repository again from the sounds of seven packages (needs apt-get, dpkg and a network).
 
     Args:
         output: folder of the bank.
         cache: keeps packages and media; about 1 GB.
         pairs: list of the demo's pairs and their credits.
         dataset: data set that was built from it, which gives the folds.
-        sounds: list of further labelled sounds and their credits.
+        sounds: lists of further labelled sounds and their credits.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    report = build_demo_bank(*map(to_path, (output, cache, pairs, dataset, sounds)))
+    place, kept, listed, read = map(to_path, (output, cache, pairs, dataset))
+    report = build_demo_bank(place, kept, listed, read, [*map(to_path, sounds)])
     print(f"{output}: {report}")
 
 

