@@ -34,7 +34,7 @@ from lightning_ss2a.analysis.produced_sounds import (
     read_compositions,
     read_things,
 )
-from lightning_ss2a.builders.engine.module import Outcome
+from lightning_ss2a.builders.engine.module import Outcome, each_or_reason
 from lightning_ss2a.checkpoints import read_checkpoint
 from lightning_ss2a.cli.models import load_part
 from lightning_ss2a.config_files import read_config
@@ -49,6 +49,7 @@ from lightning_ss2a.generation.sound_bank import SoundBank
 from lightning_ss2a.generation.sound_bank.generator import RetrievalOptions
 from lightning_ss2a.generation.trained import load_trained
 from lightning_ss2a.perception import YAMNet
+from lightning_ss2a.training import V2AMapperModule
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "generation.md", ROOT / "docs" / "sound_bank.md")
@@ -91,6 +92,25 @@ class Record:
     unwanted: float = 0.0
 
 
+class MapperOfPictures(MapperMixer):
+    """The V2A-Mapper, which tells the bank what it makes of pictures, since it hears no sounds.
+
+    Args:
+        module: the mapper.
+        pictures: those that it was trained on, float32 [N, V].
+    """
+
+    def __init__(self, module: V2AMapperModule, pictures: torch.Tensor) -> None:
+        super().__init__(module)
+        self.pictures = pictures
+
+    @torch.no_grad()
+    def predict_sounds(self, audio: torch.Tensor) -> torch.Tensor:
+        """Maps the pictures."""
+        batch = {"global_visual": self.pictures, "key": [str(number) for number in range(len(self.pictures))]}
+        return self.module.predict_audio(batch, seed=0).float()
+
+
 class Fold:
     """What one fold is measured by: modules that have not seen it, a bank without it, and its things.
 
@@ -106,7 +126,9 @@ class Fold:
         self.remixer = load_trained(
             "remixer", self._trained("remixer", number, "--model.manifold_checkpoint", manifold)
         ).module
-        self.mapper = load_trained("mapper", self._trained("v2a_mapper", number)).module
+        trained_on = [thing.visual for fold in FOLDS if fold != number for thing in read_things(PAIRS, f"fold{fold}")]
+        mapper = load_trained("mapper", self._trained("v2a_mapper", number)).module
+        self.mapped = MapperOfPictures(mapper, torch.stack(trained_on))
         self.encoder = YAMNet(threads=1)
         self.wanted = wanted_labels()
         self.every = read_things(PAIRS, self.split)
@@ -146,7 +168,7 @@ class Fold:
             "ss2a": self.ss2a,
             "mean": MeanMixer(self.remixer.manifold),
             "ss2a, one embedding": OneEmbedding(self.ss2a),
-            "v2a_mapper": MapperMixer(self.mapper),
+            "v2a_mapper": self.mapped,
             "oracle": OracleMixer(),
         }
         for way, mixer in mixers.items():
@@ -168,12 +190,12 @@ class Fold:
     def composed(self) -> Iterable[Record]:
         """Composed pictures."""
         compositions = self.compositions()
-        mean, mapper = MeanMixer(self.remixer.manifold), MapperMixer(self.mapper)
+        mean = MeanMixer(self.remixer.manifold)
         ways: dict[str, tuple[Studio, Mixer]] = {
             "ss2a": (self.studio, self.ss2a),
             "mean": (self.studio, mean),
             "nearest": (self.nearest, mean),
-            "v2a_mapper": (self.studio, mapper),
+            "v2a_mapper": (self.studio, self.mapped),
             "ss2a, one embedding": (self.studio, OneEmbedding(self.ss2a)),
             "mean, one embedding": (self.studio, OneEmbedding(mean)),
             "true sounds": (self.studio, TrueSounds(compositions)),
@@ -189,10 +211,11 @@ class Fold:
         others = [self._other(thing) for thing in self.things]
         both = list(zip(self.things, others, strict=True))
         yield from self._heard("sound", both, [thing.scene(other.heard()) for thing, other in both])
-        texts = self._texts([other.name for other in others])
-        read = [(pair, text) for pair, text in zip(both, texts, strict=True) if isinstance(text, torch.Tensor)]
-        scenes = [thing.scene(Source("text", _words(other.name), visual=text)) for (thing, other), text in read]
-        yield from self._heard("text", [pair for pair, _ in read], scenes)
+        names = [_words(other.name) for other in others]
+        for way, texts in {"text": self._as_sounds(names), "text as picture": self._as_pictures(names)}.items():
+            read = [(pair, text) for pair, text in zip(both, texts, strict=True) if isinstance(text, Source)]
+            scenes = [thing.scene(text) for (thing, _), text in read]
+            yield from self._heard(way, [pair for pair, _ in read], scenes)
         plain = [thing.scene() for thing, _ in both]
         yield from self._heard("alone", both, plain)
 
@@ -206,17 +229,18 @@ class Fold:
         turned = [self.things[(start + step) % len(self.things)] for step in range(len(self.things))]
         return next(other for other in turned if other.group != thing.group and self._apart([thing, other]))
 
-    def _texts(self, names: Sequence[str]) -> list[torch.Tensor | InputError]:
-        """What texts look like, by the prior; or why one is refused."""
-        named = read_config(LITE)
-        prior = load_part("prior", named["prior"], LITE)
-        found: list[torch.Tensor | InputError] = []
-        for name in names:
-            try:
-                found.append(prior.predict(prior.text_encoder.features([_words(name)]))[0])
-            except InputError as error:
-                found.append(error)
-        return found
+    def _as_sounds(self, texts: Sequence[str]) -> list[Outcome[Source]]:
+        """Sources that sound like texts, by the sound prior; or why one is refused."""
+        prior = load_part("sound_prior", read_config(LITE)["sound_prior"], LITE)
+        found = zip(texts, each_or_reason(prior.predict, texts), strict=True)
+        return [one if isinstance(one, InputError) else Source("text", text, audio=one) for text, one in found]
+
+    def _as_pictures(self, texts: Sequence[str]) -> list[Outcome[Source]]:
+        """Sources that look like texts, by the prior; or why one is refused."""
+        prior = load_part("prior", read_config(LITE)["prior"], LITE)
+        read = each_or_reason(lambda own: prior.predict(prior.text_encoder.features(own)), texts)
+        found = zip(texts, read, strict=True)
+        return [one if isinstance(one, InputError) else Source("text", text, visual=one) for text, one in found]
 
     def dropped(self) -> Iterable[Record]:
         """Composed pictures of two things, with the second and without it, where its place in the picture is empty."""
@@ -376,7 +400,11 @@ class Tables:
     def composition(self) -> str:
         """What adding and dropping do."""
         rows = []
-        for way, text in (("sound", "a sound is added"), ("text", "a text is added")):
+        for way, text in (
+            ("sound", "a sound is added"),
+            ("text", "a text is added, read as a sound"),
+            ("text as picture", "a text is added, read as a picture"),
+        ):
             after = self.of("added", way)
             before = {key: own for key, own in self.of("added", "alone").items() if key in after}
             rows += self._change(f"{text}: its class", before, after, -1)

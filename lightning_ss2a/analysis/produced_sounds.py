@@ -23,7 +23,7 @@ from lightning_ss2a.generation.listening import Tagger
 from lightning_ss2a.generation.mixing.methods import Mixed, Mixer
 from lightning_ss2a.generation.protocols import SoundGenerator
 from lightning_ss2a.generation.scene.source import WHOLE, Scene, Source
-from lightning_ss2a.generation.sounding import Sounded, Sounder, Wanted
+from lightning_ss2a.generation.sounding import Sounded, Sounder, Wanted, calibrate
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder
 from lightning_ss2a.perception.media.waveform import at_rate
 
@@ -145,6 +145,10 @@ class TrueSounds:
             mixed.append(Mixed(normalize(known.audio, dim=0), sources, torch.ones(len(labels)), labels))
         return mixed
 
+    def predict_sounds(self, audio: Tensor) -> Tensor:
+        """Gives sounds as they are."""
+        return audio
+
 
 class OneEmbedding:
     """Mixes as another mixer does, and tells the generator the mixed embedding alone, without the sources.
@@ -163,6 +167,10 @@ class OneEmbedding:
     def mix(self, scenes: Sequence[Scene], seed: int) -> list[Mixed]:
         """Mixes scenes."""
         return [Mixed(m.embedding, m.sources[:0], m.weights[:0], ()) for m in self.mixer.mix(scenes, seed)]
+
+    def predict_sounds(self, audio: Tensor) -> Tensor:
+        """Tells what the other makes of sounds."""
+        return self.mixer.predict_sounds(audio)
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,6 +227,7 @@ class Studio:
         for scene in scenes:
             mixer.check(scene)
         mixed = mixer.mix(scenes, self.seed)
+        calibrate(self.generator, mixer)
         wanted = [Wanted(f"{scene.key}#0", own, self.seconds) for scene, own in zip(scenes, mixed, strict=True)]
         outcomes = Sounder(self.generator, self.seed, tagger, candidates).sound(wanted)
         return [

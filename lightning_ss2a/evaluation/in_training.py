@@ -16,8 +16,10 @@ from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.data import LabelHead
 from lightning_ss2a.drawing import new_figure
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.generation.protocols import Rendering, SoundGenerator, SoundRequest
+from lightning_ss2a.generation.mixing.methods import predicted_sounds
+from lightning_ss2a.generation.protocols import CalibratedGenerator, Rendering, SoundGenerator, SoundRequest
 from lightning_ss2a.metrics.functional import mean_cosine, sound_source_matching_score
+from lightning_ss2a.models import Manifold
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder
 from lightning_ss2a.perception.media.waveform import at_rate
@@ -112,6 +114,11 @@ class EvaluateAudio(Callback):
         with torch.no_grad():
             predicted = predict_audio(pl_module, batch)[: self.items].float().cpu()
         keys = [_text(key) for key in batch["key"][: len(predicted)]]
+        manifold = (
+            pl_module.evaluated_manifold if isinstance(pl_module, EmbedsPairs) else getattr(pl_module, "manifold", None)
+        )
+        if isinstance(self.generator, CalibratedGenerator) and isinstance(manifold, Manifold):
+            self.generator.calibrate(predicted_sounds(manifold, self.generator.real_sounds))
         renderings = self.generator.generate(self._requests(keys, predicted), self.seconds)
         self._show(trainer, keys, renderings)
         if self.encoder is not None:

@@ -29,7 +29,7 @@ from lightning_ss2a.generation.scene.labels import LabelMeanings, Unwanted
 from lightning_ss2a.generation.scene.media import ItemMedia, MediaReading
 from lightning_ss2a.generation.scene.perceiving import PerceivedItem, Perceiver
 from lightning_ss2a.generation.scene.scene_file import SceneFile, read_scene
-from lightning_ss2a.generation.sounding import Sounder
+from lightning_ss2a.generation.sounding import Sounder, calibrate
 from lightning_ss2a.generation.trained import Trained, check_encoders, check_widths, load_trained
 from lightning_ss2a.models import CycleMixOptions
 from lightning_ss2a.options import OptionCheck, plain
@@ -110,17 +110,18 @@ class Perception:
         stack = self.stack
         if uses.detects and stack.detector is None:
             raise InputError("detector is missing: it finds the sources in pictures; see configs/perception/")
-        if uses.reads and (stack.prior is None or stack.reader is None):
+        translates = uses.reads and stack.sound_prior is None  # texts to pictures
+        if translates and (stack.prior is None or stack.reader is None):
             missing = "prior" if stack.prior is None else "text_encoder"
             raise InputError(f"{missing} is missing: it is what texts are read by; see configs/perception/")
-        if uses.reads and stack.prior is not None and stack.prior.width != stack.image_encoder.width:
+        if translates and stack.prior is not None and stack.prior.width != stack.image_encoder.width:
             raise InputError(
                 f"prior gives embeddings of width {stack.prior.width}, image_encoder of {stack.image_encoder.width}: "
                 "they are not of one space"
             )
         wanted = {
             "image_encoder": uses.sees, "audio_encoder": uses.hears, "detector": uses.detects,
-            "text_encoder": uses.reads, "prior": uses.reads,
+            "text_encoder": translates, "prior": translates, "sound_prior": uses.reads,
         }  # fmt: skip
         models = {name: model for name, model in stack.models.items() if wanted[name]}
         check_weights(model.describe() for model in models.values() if isinstance(model, Described))
@@ -231,9 +232,11 @@ def generate(
     place, runner = to_path(output), make_trainer(trainer)
     process = OwnProcess(is_used=len(items) > 1 and trainer.num_workers > 0)
     aggregator = trained["aggregator"].module if "aggregator" in trained else None
+    mixer = make_mixer(options, trained, cycle_mix)
+    calibrate(generator, mixer)
     module = GenerationModule(
         perception.perceiver(unwanted),
-        make_mixer(options, trained, cycle_mix),
+        mixer,
         Sounder(generator, options.seed, listener, options.candidates),
         options,
         GuardedReader(perception.video_reader, process),
@@ -335,11 +338,14 @@ def check_together(
     Raises:
         InputError: they do not; names both.
     """
-    heard = models["audio_encoder"].identity if uses.has_sounds else generator.audio_encoder
-    if heard != generator.audio_encoder:
-        raise InputError(
-            f"audio_encoder gives embeddings of {heard}, and the generator sounds those of {generator.audio_encoder}"
-        )
+    heard = {"audio_encoder": models["audio_encoder"].identity} if uses.has_sounds else {}
+    if "sound_prior" in models:
+        heard["sound_prior"] = models["sound_prior"].audio_encoder_identity
+    for name, identity in heard.items():
+        if identity != generator.audio_encoder:
+            raise InputError(
+                f"{name} gives embeddings of {identity}, and the generator sounds those of {generator.audio_encoder}"
+            )
     encoder = models.get("image_encoder")
     for each in trained:
         check_widths(each, None if encoder is None else encoder.width, generator.width)

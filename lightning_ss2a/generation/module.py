@@ -288,6 +288,7 @@ class GenerationModule(LightningModule):
             torch.cat([alone.unsqueeze(0), first.sources[count:]]),
             torch.cat([first.weights[:1], first.weights[count:]]),
             (own.label, *first.labels[count:]),
+            (False, *first.heard[count:]),
         )
 
     def _aggregate(self, frames: Tensor, timestamps: Tensor) -> Tensor:
@@ -347,4 +348,4 @@ def overlaid(sounds: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarr
 def _alone(mixed: Mixed, source: int, label: str) -> Mixed:
     """Makes of a source a mix of its own."""
     embedding = mixed.sources[source]
-    return Mixed(embedding, embedding.unsqueeze(0), torch.ones(1), (label,))
+    return Mixed(embedding, embedding.unsqueeze(0), torch.ones(1), (label,), mixed.heard[source : source + 1])

@@ -19,6 +19,9 @@ class SoundRequest:
         weights: how loud each source is in proportion to the others, float32 [sources], none negative.
         labels: what each source is called; empty strings where nothing is known.
         seed: of everything that is drawn for this item.
+        heard: for each source, whether its embedding is that of a sound (or of a text read as one) and not predicted;
+            empty: all are predicted.
+        attempt: how many sounds of this request were rejected before.
     """
 
     key: str
@@ -27,6 +30,8 @@ class SoundRequest:
     weights: Tensor
     labels: tuple[str, ...]
     seed: int
+    heard: tuple[bool, ...] = ()
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,22 @@ class Rendering:
     waveform: np.ndarray
     score: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class CalibratedGenerator(Protocol):
+    """A generator that chooses among real sounds, and is told what embeddings to expect before it is asked for any.
+
+    Attributes:
+        real_sounds: their embeddings, float32 [sounds, width].
+    """
+
+    @property
+    def real_sounds(self) -> Tensor:
+        """Embeddings of the sounds, float32 [sounds, width]."""
+
+    def calibrate(self, expected: Tensor) -> None:
+        """Takes embeddings such as will be asked for, float32 [N, width]."""
 
 
 @runtime_checkable

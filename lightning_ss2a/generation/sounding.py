@@ -8,8 +8,8 @@ from typing import Any
 from lightning_ss2a.builders.engine.module import Outcome, each_or_reason
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.generation.listening import Tagger
-from lightning_ss2a.generation.mixing.methods import Mixed
-from lightning_ss2a.generation.protocols import Rendering, SoundGenerator, SoundRequest
+from lightning_ss2a.generation.mixing.methods import Mixed, Mixer
+from lightning_ss2a.generation.protocols import CalibratedGenerator, Rendering, SoundGenerator, SoundRequest
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +30,9 @@ class Wanted:
         """Asks for it; each attempt has a seed of its own."""
         own = keyed_seed(seed, f"{self.key}#{attempt}")
         return SoundRequest(
-            self.key, self.mixed.embedding, self.mixed.sources, self.mixed.weights, self.mixed.labels, own
-        )
+            self.key, self.mixed.embedding, self.mixed.sources, self.mixed.weights, self.mixed.labels, own,
+            self.mixed.heard, attempt,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,12 @@ def keyed_seed(seed: int, key: str) -> int:
     """Makes a seed of 31 bits from a seed and a key, the same in every process."""
     digest = hashlib.blake2b(b"%d:%s" % (seed, key.encode()), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def calibrate(generator: SoundGenerator, mixer: Mixer) -> None:
+    """Tells a generator of real sounds what a mixer makes of these, which is what it is going to be asked for."""
+    if isinstance(generator, CalibratedGenerator):
+        generator.calibrate(mixer.predict_sounds(generator.real_sounds))
 
 
 class Sounder:

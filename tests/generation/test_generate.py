@@ -25,7 +25,7 @@ from lightning_ss2a.generation.scene.labels import LabelMeanings
 from lightning_ss2a.generation.scene.source import Scene, Source
 from lightning_ss2a.generation.trained import load_trained
 from lightning_ss2a.perception.media.video import PyAVReader
-from tests.generation.small_stack import Eye, picture, tone
+from tests.generation.small_stack import Eye, LetterSounds, picture, tone
 from tests.generation.small_world import (
     read_wav,
     save_checkpoints,
@@ -482,6 +482,23 @@ def test_embeddings_of_other_encoders_are_refused(tmp_path: Path, paths):
         make([Item("a", images=("a.png",))], tmp_path / "out", paths | {"remixer": blind})
     with pytest.raises(InputError, match=r"remixer .*manifold.ckpt: is no checkpoint of a RemixerModule"):
         make([Item("a", texts=("rain",))], tmp_path / "out", {"remixer": paths["manifold"]})
+
+
+def test_texts_are_read_as_sounds_of_the_generators_own_encoder_alone(tmp_path: Path, paths):
+    perception = small_perception()
+    stack = replace(perception.stack, prior=None, text_encoder=None, sound_prior=LetterSounds())
+    hearing = replace(perception, stack=stack)
+    item = Item("a", texts=("rain",))
+    checkpoints = Checkpoints(remixer=paths["remixer"])
+    generate([item], str(tmp_path / "out"), hearing, small_generator(), checkpoints=checkpoints, trainer=HERE)
+    request = told(tmp_path / "out", "a")["request"]
+    assert request["models"] == {"sound_prior": "letter-sounds"}
+    other = small_generator()
+    other.audio_encoder = "another ear"
+    with pytest.raises(
+        InputError, match="sound_prior gives embeddings of ear, and the generator sounds those of anoth"
+    ):
+        generate([item], str(tmp_path / "out"), hearing, other, checkpoints=checkpoints, trainer=HERE)
 
 
 def test_more_sources_than_slots_are_a_failure(tmp_path: Path, paths):

@@ -6,10 +6,10 @@ import torch
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.generation.listening import Tagger, windows_of
-from lightning_ss2a.generation.mixing.methods import Mixed
+from lightning_ss2a.generation.mixing.methods import Mixed, OracleMixer
 from lightning_ss2a.generation.protocols import Rendering, SoundGenerator
 from lightning_ss2a.generation.scene.labels import LabelMeanings, Unwanted
-from lightning_ss2a.generation.sounding import Sounded, Sounder, Wanted, keyed_seed
+from lightning_ss2a.generation.sounding import Sounded, Sounder, Wanted, calibrate, keyed_seed
 from tests.generation.small_stack import Ear, tone
 from tests.generation.tone_generator import ToneGenerator
 
@@ -29,6 +29,24 @@ def wanted(key: str, seconds: float = 1.0) -> Wanted:
 
 def tagger(*words: str, threshold: float = 0.5) -> Tagger:
     return Tagger(EAR, Unwanted.of_words(words, LabelMeanings(None)), threshold)
+
+
+def test_a_generator_of_real_sounds_is_told_what_a_mixer_makes_of_them():
+    class Bank(ToneGenerator):
+        real_sounds = torch.eye(8)
+        expected = None
+
+        def calibrate(self, expected):
+            self.expected = expected
+
+    class Doubling(OracleMixer):
+        def predict_sounds(self, audio):
+            return 2 * audio
+
+    bank = Bank()
+    calibrate(bank, Doubling())
+    assert torch.equal(bank.expected, 2 * torch.eye(8))
+    calibrate(ToneGenerator(), Doubling())  # which has no real sounds
 
 
 def test_the_generator_of_the_tests_is_one():

@@ -32,12 +32,14 @@ class Mixed:
         sources: of each source alone, unit vectors, float32 [sources, A]; no rows where the method knows no sources.
         weights: of these, float32 [sources].
         labels: of these.
+        heard: of these, whether it is heard itself and not predicted; empty: none is.
     """
 
     embedding: Tensor
     sources: Tensor
     weights: Tensor
     labels: tuple[str, ...]
+    heard: tuple[bool, ...] = ()
 
 
 class Mixer(Protocol):
@@ -52,6 +54,12 @@ class Mixer(Protocol):
 
     def mix(self, scenes: Sequence[Scene], seed: int) -> list[Mixed]:
         """Mixes scenes that were checked; what becomes of one depends on its key, its sources and the seed alone."""
+
+    def predict_sounds(self, audio: Tensor) -> Tensor:
+        """Tells what it makes of real sounds alone, or gives them as they are if it takes none: [N, A] to [N, A].
+
+        A generator may judge by them what is near to everything that the mixer ever gives.
+        """
 
 
 class SS2AMixer:
@@ -94,8 +102,12 @@ class SS2AMixer:
         mixed = (
             self._in_cycles(scenes, slots, seed) if self.sampling == "cycle_mix" else self._by_sets(scenes, slots, seed)
         )
-        alone = unit_audio(sources, self.module.manifold)
+        alone = audio_alone(scenes, unit_audio(sources, self.module.manifold))
         return [_mixed(*each) for each in zip(scenes, mixed, alone, strict=True)]
+
+    def predict_sounds(self, audio: Tensor) -> Tensor:
+        """Tells what χ(φ(a)) is of real sounds; see :class:`Mixer`."""
+        return predicted_sounds(self.module.manifold, audio)
 
     def _first_slot(self, scenes: Sequence[Scene]) -> SourceSlots:
         """Makes the slot of the whole picture; empty where there is none."""
@@ -152,7 +164,11 @@ class MeanMixer:
         alone = unit_audio(slots, self.manifold)
         weights = (slots.weight * slots.valid).unsqueeze(-1)
         mixed = normalize((alone * weights).sum(1), dim=-1)
-        return [_mixed(*each) for each in zip(scenes, mixed, alone, strict=True)]
+        return [_mixed(*each) for each in zip(scenes, mixed, audio_alone(scenes, alone), strict=True)]
+
+    def predict_sounds(self, audio: Tensor) -> Tensor:
+        """Tells what χ(φ(a)) is of real sounds; see :class:`Mixer`."""
+        return predicted_sounds(self.manifold, audio)
 
 
 class MapperMixer:
@@ -178,13 +194,17 @@ class MapperMixer:
         batch = {"global_visual": torch.stack(wholes).to(self.module.device), "key": keys}
         return [_without_sources(audio) for audio in self.module.predict_audio(batch, seed)]
 
+    def predict_sounds(self, audio: Tensor) -> Tensor:
+        """Gives sounds as they are: it takes pictures alone."""
+        return audio
+
 
 class OracleMixer:
     """What a real sound's own embedding gives: the best that a generator can do with one embedding."""
 
     def check(self, scene: Scene) -> None:
         """Refuses a scene that is not one sound."""
-        if len(scene.heard) != 1 or len(scene.sources) != 1:
+        if [source.modality for source in scene.sources] != ["audio"]:
             raise InputError("method oracle sounds the embedding of one real sound: give it one --audio, nothing else")
 
     def mix(self, scenes: Sequence[Scene], seed: int) -> list[Mixed]:
@@ -192,6 +212,10 @@ class OracleMixer:
         return [
             _without_sources(source.audio) for scene in scenes for source in scene.heard if source.audio is not None
         ]
+
+    def predict_sounds(self, audio: Tensor) -> Tensor:
+        """Gives sounds as they are, which is what it makes of them."""
+        return audio
 
 
 def source_slots(
@@ -242,10 +266,33 @@ def unit_audio(slots: SourceSlots, manifold: Manifold) -> Tensor:
     return normalize(manifold.reconstruct_audio(slots.cmss.mean).mean.float(), dim=-1)
 
 
+@torch.no_grad()
+def predicted_sounds(manifold: Manifold, audio: Tensor) -> Tensor:
+    """Computes what a manifold makes of sounds, the unit χ(φ(a)): [N, A] to float32 [N, A]."""
+    cmss = manifold.project_audio(audio.to(manifold.log_temperature.device)).mean
+    return normalize(manifold.reconstruct_audio(cmss).mean.float(), dim=-1).cpu()
+
+
+def audio_alone(scenes: Sequence[Scene], predicted: Tensor) -> Tensor:
+    """Gives what each source sounds like alone: what is predicted of those seen, and of those heard their own sound.
+
+    Args:
+        scenes: B of them.
+        predicted: the unit χ(e_m) of all sources, in their order, [B, S, A].
+    """
+    alone = predicted.clone()
+    for row, scene in enumerate(scenes):
+        for place, source in enumerate(scene.ordered):
+            if source.audio is not None:
+                alone[row, place] = normalize(source.audio.to(alone), dim=0)
+    return alone
+
+
 def _mixed(scene: Scene, embedding: Tensor, alone: Tensor) -> Mixed:
     weights = torch.tensor(scene.weights)
     labels = tuple(source.label for source in scene.ordered)
-    return Mixed(embedding.float().cpu(), alone[: len(labels)].float().cpu(), weights, labels)
+    heard = tuple(source.audio is not None for source in scene.ordered)
+    return Mixed(embedding.float().cpu(), alone[: len(labels)].float().cpu(), weights, labels, heard)
 
 
 def _without_sources(audio: Tensor) -> Mixed:

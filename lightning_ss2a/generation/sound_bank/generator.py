@@ -9,13 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lightning_ss2a.builders.sound_bank.bank import BANK, Bank, BankSound, read_bank
 from lightning_ss2a.errors import InputError, did_you_mean
 from lightning_ss2a.files import to_path
 from lightning_ss2a.generation.protocols import Rendering, SoundRequest
 from lightning_ss2a.generation.sound_bank.arranging import Arrangement, arranged
-from lightning_ss2a.generation.sound_bank.choosing import alternatives, assigned_sounds, similarities, sources_alike
+from lightning_ss2a.generation.sound_bank.choosing import (
+    EXCLUDED,
+    alternatives,
+    assigned_sounds,
+    hubness,
+    similarities,
+    sources_alike,
+)
 from lightning_ss2a.options import OptionCheck
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder
 from lightning_ss2a.perception.identity import exactly, identify, sha256_of
@@ -37,9 +45,9 @@ class RetrievalOptions:
     Attributes:
         loudness: of the loudest source, in LUFS (ITU-R BS.1770-4); others are quieter by their weights.
         same_source: cosine from which two sources count as one thing and may share a sound.
-        candidates: of several sources, the nearest sounds of each that are tried in the mix, the loudest source first;
-            one takes the place of the nearest if the mix's embedding then comes nearer to the wanted one. 1: none is
-            tried.
+        candidates: of several sources, the nearest sounds of each whose embedding is predicted that are tried in the
+            mix, the loudest source first; one takes the place of the nearest if the mix's embedding then comes nearer
+            to the wanted one. 1: none is tried.
     """
 
     loudness: float = -23.0
@@ -67,12 +75,14 @@ class _Wanted:
         labels: what each is called.
         embeddings: float32 [sources, width].
         weights: as given, [sources].
+        predicted: whether its embedding is a model's, bool [sources].
     """
 
     numbers: tuple[int, ...]
     labels: tuple[str, ...]
     embeddings: np.ndarray
     weights: np.ndarray
+    predicted: np.ndarray
 
     def loudness(self, loudest: float) -> np.ndarray:
         """Gives the LUFS of each: weights are amplitudes, so that half of the largest is 6 LU less."""
@@ -102,8 +112,10 @@ class _Mix:
 class SoundBank:
     """Plays, for each source, the nearest real sound of a bank: retrieval, never synthesis.
 
-    Sources get different sounds unless the manifold places them at nearly the same point. The weight of a source is its
-    amplitude against that of the others, so that half the weight is 6 LU less.
+    How near a sound is to a source is their cosine, less what it is on average to all that may be wanted, once
+    :meth:`calibrate` has been told that. Sources get different sounds unless they are called the same, or the manifold
+    places them at nearly the same point. The weight of a source is its amplitude against that of the others, so that
+    half the weight is 6 LU less.
 
     Args:
         folder: the bank; see ``ss2a bank build``.
@@ -140,6 +152,28 @@ class SoundBank:
         self._bank = _restricted(bank, splits, exclude_groups)
         self.identity = _identity(bank, self._bank, retrieval)
         self._waveform = lru_cache(SOUNDS_KEPT)(self._bank.waveform)
+        self._hubness = np.zeros(len(self._bank.sounds))
+
+    @property
+    def real_sounds(self) -> Tensor:
+        """Embeddings of the sounds that may be used, the mean over views of each: float32 [sounds, width]."""
+        return torch.from_numpy(self._bank.embeddings.mean(axis=1))
+
+    def calibrate(self, expected: Tensor) -> None:
+        """Takes what embeddings will look like that are asked for, float32 [N, width]: see :func:`.choosing.hubness`.
+
+        Without it a sound is chosen by its cosine to what is wanted, by which few sounds are nearest to all that a
+        manifold predicts.
+
+        Raises:
+            InputError: there are none, one is zero or not finite, or they are of another width.
+        """
+        wanted = expected.float().numpy()
+        if wanted.shape[1:] != (self.width,) or not len(wanted):
+            raise InputError(f"expected embeddings are {list(wanted.shape)}; this bank needs [any, {self.width}]")
+        if not np.isfinite(wanted).all() or not wanted.any(axis=1).all():
+            raise InputError("expected embeddings hold a zero vector or numbers that are not finite")
+        self._hubness = hubness(wanted, self._bank.embeddings)
 
     def generate(self, requests: Sequence[SoundRequest], seconds: float) -> list[Rendering]:
         """Answers requests with mixes of real sounds: see :class:`~lightning_ss2a.generation.protocols.SoundGenerator`.
@@ -159,12 +193,17 @@ class SoundBank:
     def _answer(self, request: SoundRequest, samples: int) -> Rendering:
         wanted = self._wanted(request)
         similarity = similarities(wanted.embeddings, self._bank.embeddings)
-        alike = sources_alike(wanted.embeddings, self._options.same_source)
-        if len(set(alike)) > len(self._bank.sounds):
+        alike = sources_alike(wanted.embeddings, self._options.same_source, wanted.labels)
+        needed = len(set(alike)) * (1 + request.attempt)
+        if needed > len(self._bank.sounds):
             raise InputError(
-                f"{request.key}: {len(set(alike))} different sources, and the bank has {len(self._bank.sounds)} sounds"
+                f"{request.key}: {needed} different sounds are needed, those that were rejected among them, and the "
+                f"bank has {len(self._bank.sounds)}"
             )
-        mix = self._best_mix(request, wanted, similarity, alike, samples)
+        nearness = similarity - wanted.predicted[:, None] * self._hubness
+        for _ in range(request.attempt):  # something in the nearest sounds was rejected: they are not played again
+            nearness[:, assigned_sounds(nearness, alike)] = EXCLUDED
+        mix = self._best_mix(request, wanted, nearness, alike, samples)
         details = {
             "method": "retrieval",
             "bank": self.identity,
@@ -174,7 +213,7 @@ class SoundBank:
         return Rendering(mix.waveform, mix.score, details)
 
     def _best_mix(
-        self, request: SoundRequest, wanted: _Wanted, similarity: np.ndarray, alike: list[int], samples: int
+        self, request: SoundRequest, wanted: _Wanted, nearness: np.ndarray, alike: list[int], samples: int
     ) -> _Mix:
         """Mixes the nearest sounds, then, of several sources, tries others that are near, one kind after the other."""
         loudness = wanted.loudness(self._options.loudness)
@@ -189,13 +228,13 @@ class SoundBank:
             waveform, decibels = mixed([each.waveform for each in layers])
             return _Mix(layers, waveform, decibels, self._score(waveform, request))
 
-        chosen = assigned_sounds(similarity, alike)
+        chosen = assigned_sounds(nearness, alike)
         best = trial(chosen)
         if len(set(alike)) == 1:  # of one source the mix knows no more than the source does
             return best
         loudest_first = np.argsort(-wanted.weights, kind="stable")
-        for kind in dict.fromkeys(alike[place] for place in loudest_first):
-            for other in alternatives(chosen, kind, similarity, alike, self._options.candidates):
+        for kind in dict.fromkeys(alike[place] for place in loudest_first if wanted.predicted[place]):
+            for other in alternatives(chosen, kind, nearness, alike, self._options.candidates):
                 if (found := trial(other)).score > best.score:
                     chosen, best = other, found
         return best
@@ -219,11 +258,11 @@ class SoundBank:
 
     def _wanted(self, request: SoundRequest) -> _Wanted:
         embedding, sources, weights = (part.numpy() for part in (request.embedding, request.sources, request.weights))
-        labels = request.labels
+        labels, heard = request.labels, request.heard or (False,) * len(sources)
         if len(sources) == 0:
-            sources, weights, labels = embedding[None], np.ones(1, np.float32), ("",)
+            sources, weights, labels, heard = embedding[None], np.ones(1, np.float32), ("",), (False,)
         widths = {embedding.shape, *(source.shape for source in sources)}
-        if widths != {(self.width,)} or not len(weights) == len(labels) == len(sources):
+        if widths != {(self.width,)} or not len(weights) == len(labels) == len(heard) == len(sources):
             raise InputError(
                 f"{request.key}: embedding {list(embedding.shape)}, sources {list(sources.shape)}, weights "
                 f"{list(weights.shape)} and {len(labels)} labels do not go together; this bank is {self.width} wide"
@@ -235,9 +274,15 @@ class SoundBank:
             raise InputError(
                 f"{request.key}: weights are {weights.tolist()}; none may be negative, one must be above 0"
             )
-        heard = np.flatnonzero(weights > 0)
-        numbers = tuple(heard.tolist())
-        return _Wanted(numbers, tuple(labels[n] for n in numbers), sources[heard], weights[heard].astype(np.float64))
+        used = np.flatnonzero(weights > 0)
+        numbers = tuple(used.tolist())
+        return _Wanted(
+            numbers,
+            tuple(labels[n] for n in numbers),
+            sources[used],
+            weights[used].astype(np.float64),
+            ~np.array(heard)[used],
+        )
 
     def _layer(self, sound: int, level: float, samples: int, generator: np.random.Generator) -> _Layer:
         about = self._bank.sounds[sound]

@@ -9,7 +9,14 @@ import torch
 from torch.nn.functional import normalize
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.generation.mixing.methods import MapperMixer, MeanMixer, OracleMixer, SS2AMixer
+from lightning_ss2a.generation.mixing.methods import (
+    MapperMixer,
+    MeanMixer,
+    OracleMixer,
+    SS2AMixer,
+    source_slots,
+    unit_audio,
+)
 from lightning_ss2a.generation.scene.source import Scene, Source
 from lightning_ss2a.models import CycleMixOptions, cycle_mix
 from lightning_ss2a.models.layers.keyed_noise import keyed_draw
@@ -154,7 +161,7 @@ def test_the_mean_of_sources_is_weighted(module: RemixerModule):
     cmss = [manifold.project_visual(visual(1)).mean, manifold.project_audio(audio(2)).mean]
     alone = [normalize(manifold.reconstruct_audio(e).mean, dim=-1) for e in cmss]
     torch.testing.assert_close(mixed.embedding, normalize(3 * alone[0] + alone[1], dim=-1), **CLOSE)
-    torch.testing.assert_close(mixed.sources, torch.stack(alone), **CLOSE)
+    torch.testing.assert_close(mixed.sources, torch.stack([alone[0], normalize(audio(2), dim=-1)]), **CLOSE)
 
 
 @torch.no_grad()
@@ -213,3 +220,29 @@ def test_released_weights_attend_to_slots_of_nothing(module: RemixerModule, tmp_
     beside = scene(seen(3), key="beside", whole=None if whole else 8)
     for scenes in ([scene(seen(1), seen(2), whole=whole)], [scene(seen(1), seen(2), whole=whole), beside]):
         torch.testing.assert_close(SS2AMixer(published).mix(scenes, seed=0)[0].embedding, expected, **CLOSE)
+
+
+def test_a_source_that_is_heard_is_its_own_sound(module: RemixerModule):
+    """Of one that is seen χ(υ(v)) is all that is known."""
+    both = scene(seen(1), heard(2))
+    for mixer in (SS2AMixer(module), MeanMixer(module.manifold)):
+        (mixed,) = mixer.mix([both], 0)
+        assert mixed.heard == (False, True)
+        torch.testing.assert_close(mixed.sources[1], normalize(audio(2), dim=0))
+        slots = source_slots([both], module.manifold)
+        torch.testing.assert_close(mixed.sources[0], unit_audio(slots, module.manifold)[0, 0])
+
+
+def test_mixers_tell_what_they_make_of_sounds(module: RemixerModule):
+    sounds = torch.stack([audio(1), audio(2)])
+    with torch.no_grad():
+        chi = module.manifold.reconstruct_audio(module.manifold.project_audio(sounds).mean).mean
+    for mixer in (SS2AMixer(module), MeanMixer(module.manifold)):
+        torch.testing.assert_close(mixer.predict_sounds(sounds), normalize(chi, dim=1))
+    assert torch.equal(OracleMixer().predict_sounds(sounds), sounds)
+
+
+def test_the_oracle_does_not_take_a_text_for_a_sound():
+    read = Scene("scene", (Source("text", "rain", audio=audio(1)),), None)
+    with pytest.raises(InputError, match="one real sound"):
+        OracleMixer().check(read)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from lightning_ss2a.builders.sound_bank import build_bank
 from lightning_ss2a.errors import InputError
@@ -139,7 +140,7 @@ def test_the_seed_decides_how_sounds_lie_and_not_which(bank: SoundBank):
 def test_sources_that_are_apart_get_different_sounds(folder: Path):
     low = embedded("low")[0]
     apart = low + 0.5 * embedded("middle")[0]
-    wanted = replace(request("low", "low"), sources=torch.stack([low, apart]))
+    wanted = replace(request("low", "low"), sources=torch.stack([low, apart]), labels=("one", "other"))
     (made,) = SoundBank(str(folder), Bands(), retrieval=RetrievalOptions(candidates=1)).generate([wanted], 3.0)
     assert labels_of(made.details) == ["low", "middle"]
     share = SoundBank(str(folder), Bands(), retrieval=RetrievalOptions(same_source=0.8, candidates=1))
@@ -223,7 +224,7 @@ WANTED = request("low", "high")
         ),
         (
             replace(WANTED, sources=torch.eye(7)[:5], weights=torch.ones(5), labels=("",) * 5),
-            "5 different sources, and",
+            "5 different sounds are needed",
         ),
     ],
 )
@@ -250,3 +251,41 @@ def test_mixes_have_no_clicks(tmp_path: Path):
     (made,) = bank.generate([wanted], 10.0)
     tones = [2 * np.pi * frequency / RATE * amplitude(made.waveform, frequency) for frequency in (300.0, 900.0)]
     assert np.abs(np.diff(made.waveform)).max() < 1.7 * sum(tones)
+
+
+def test_a_sound_that_is_near_to_everything_is_not_the_nearest_once_that_is_known(folder: Path):
+    """Predictions lie near "middle"; the one that leans to "high" means that, unless it was heard itself."""
+    bank = SoundBank(str(folder), Bands())
+    middle, high, low = embedded("middle", "high", "low")
+    leaning = normalize(middle, dim=0) + 0.6 * normalize(high, dim=0)
+    wanted = SoundRequest("x", leaning, leaning[None], torch.ones(1), ("thing",), 0)
+    assert labels_of(bank.generate([wanted], 1.0)[0].details) == ["middle"]
+    bank.calibrate(torch.stack([normalize(middle, dim=0) + 0.3 * normalize(each, dim=0) for each in (high, low)]))
+    assert labels_of(bank.generate([wanted], 1.0)[0].details) == ["high"]
+    assert labels_of(bank.generate([replace(wanted, heard=(True,))], 1.0)[0].details) == ["middle"]
+    assert bank.generate([wanted], 1.0)[0].details["sounds"][0]["similarity"] == pytest.approx(
+        float(torch.cosine_similarity(leaning, high, dim=0)), abs=0.02
+    )
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        (torch.ones(2, 3), r"are \[2, 3\]; this bank needs"),
+        (torch.ones(0, Bands.width), r"are \[0, "),
+        (torch.zeros(1, Bands.width), "a zero vector"),
+        (torch.full((1, Bands.width), torch.nan), "not finite"),
+    ],
+)
+def test_expected_embeddings_are_checked(folder: Path, expected: Tensor, message: str):
+    with pytest.raises(InputError, match=message):
+        SoundBank(str(folder), Bands()).calibrate(expected)
+
+
+def test_a_further_attempt_plays_the_next_nearest_sounds(bank: SoundBank):
+    first = request("low", "high")
+    played = [labels_of(bank.generate([replace(first, attempt=n)], 1.0)[0].details) for n in range(2)]
+    assert played[0] == ["low", "high"]
+    assert sorted(played[1]) == ["middle", "noise"]
+    with pytest.raises(InputError, match="6 different sounds are needed, those that were rejected"):
+        bank.generate([replace(first, attempt=2)], 1.0)
