@@ -54,7 +54,8 @@ def wide_by_numpy(x: np.ndarray, y: np.ndarray, retained: float) -> tuple[float,
     residuals = np.concatenate([g - g.mean(0) for g in groups])
     deviation = np.sqrt((residuals**2).sum(0) / (len(x) - 2))
     _, s, vt = np.linalg.svd(residuals / deviation, full_matrices=False)
-    kept = int(np.searchsorted(np.cumsum(s**2) / (s**2).sum(), retained) + 1)
+    # The last sum may be rounded to just below 1.
+    kept = min(int(np.searchsorted(np.cumsum(s**2) / (s**2).sum(), retained)) + 1, len(s))
     scores = [(g / deviation) @ vt[:kept].T for g in groups]
     variance = s[:kept] ** 2 / (len(x) - 2)
     total = 0.0
