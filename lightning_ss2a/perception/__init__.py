@@ -15,6 +15,7 @@ from lightning_ss2a.perception.encoders.minilm import MiniLM
 from lightning_ss2a.perception.encoders.protocols import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.encoders.yamnet import YAMNet
 from lightning_ss2a.perception.media.video import PyAVReader
+from lightning_ss2a.perception.priors.clap_sound_prior import CLAPSoundPrior
 from lightning_ss2a.perception.priors.diffusion_prior import DiffusionPrior
 from lightning_ss2a.perception.priors.label_prior import LabelPrior
 from lightning_ss2a.perception.priors.label_sound_prior import LabelSoundPrior
@@ -23,6 +24,7 @@ __all__ = [
     "YOLO",
     "AudioEncoder",
     "CLAPAudioEncoder",
+    "CLAPSoundPrior",
     "CLAPTextEncoder",
     "CLIPImageEncoder",
     "CLIPTextEncoder",

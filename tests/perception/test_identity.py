@@ -90,6 +90,19 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
         {"text_encoder": Reader("other"), "nearest": 3, "temperature": 0.2, "least_similarity": 0.1},
         {"image_encoder"},  # of one kind only, whose identity is in the prior's
     ),
+    "LabelSoundPrior": (
+        {"text_encoder": Reader(), "audio_encoder": Reader("ear")},
+        {
+            "text_encoder": Reader("other"), "audio_encoder": Reader("other ear"), "nearest": 3, "temperature": 0.2,
+            "least_similarity": 0.1,
+        },
+        set(),
+    ),
+    "CLAPSoundPrior": (
+        {"text_encoder": Reader(), "audio_encoder": Reader("ear")},
+        {"text_encoder": Reader("other"), "audio_encoder": Reader("other ear")},
+        set(),
+    ),
 }  # fmt: skip
 """Of each model: options that it needs, others than the default, and those that embeddings do not depend on."""
 FILES = {
