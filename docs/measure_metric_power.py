@@ -180,7 +180,7 @@ def read_pool() -> tuple[Pool, Library]:
 
 def read_classes() -> dict[str, str]:
     """Reads each pair's class, by its key."""
-    found = {}
+    found: dict[str, str] = {}
     for fold in FOLDS:
         data = ShardDataset(PAIRS, fold)
         names, rows = data.manifest.classes, data.columns()
@@ -231,7 +231,8 @@ def hear(folder: Path, pool: Pool, library: Library) -> dict[str, Tensor]:
         with safe_open(file, "pt") as opened:
             if opened.metadata() == {"made_of": made_of}:
                 return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # no dictionary
-    encoder, heard = YAMNet(threads=1), defaultdict(list)
+    encoder = YAMNet(threads=1)
+    heard: dict[str, list[Tensor]] = defaultdict(list)
     for number, scene in enumerate(pool.scenes):
         sounds = mixes(scene, pool, library, np.random.default_rng([SEED, number]))
         for name, embedding in zip(sounds, encoder.encode([*sounds.values()]), strict=True):
@@ -325,7 +326,7 @@ def results_of_items(values: dict[str, dict[str, np.ndarray]], pool: int) -> Ite
     """Measures the power of measures of items, given the value of each item, [P], by metric and method."""
     for items in SIZES:
         drawn, counts = _drawn(pool, items, DRAWS["items"]), resampling(items, BOOTSTRAP.resamples, BOOTSTRAP.seed)
-        exchanged = draw_exchanges(*drawn.shape, SEED + 1)
+        exchanged = draw_exchanges(len(drawn), items, SEED + 1)
         for metric, of in values.items():
             for better, worse in CONTRASTS:
                 found = power_of_items(of[better], of[worse], drawn, counts)
@@ -347,7 +348,7 @@ def results_of_sets(metric: str, heard: dict[str, Tensor]) -> Iterator[Result]:
 
     for items in SIZES:
         drawn = torch.from_numpy(_drawn(len(reference), items, DRAWS[metric]))
-        exchanged = torch.from_numpy(draw_exchanges(*drawn.shape, SEED + 1))[..., None]
+        exchanged = torch.from_numpy(draw_exchanges(len(drawn), items, SEED + 1))[..., None]
         tested = TESTED_LARGE if metric == "FAD" and items == SIZES[-1] else TESTED[metric]
         every = resampling(items, BOOTSTRAP.set_resamples, BOOTSTRAP.seed)
         found: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -379,6 +380,7 @@ def measure(folder: Path) -> list[Result]:
     heard = hear(folder, pool, library)
     heard["shuffled"] = heard[SAME][shuffled_order(pool.scenes)]
     head = YAMNet(threads=1).label_head()
+    assert head is not None, "YAMNet names what it hears"
     measures = item_measures(pool.scenes, heard["reference"], head)
     values = {
         metric: {name: of(own).double().numpy() for name, own in heard.items() if name != "reference"}
