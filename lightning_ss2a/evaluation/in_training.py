@@ -14,7 +14,7 @@ from lightning_ss2a.callbacks.outputs import tensorboard_writers
 from lightning_ss2a.callbacks.protocols import EmbedsPairs, predicts_embeddings
 from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.data import LabelHead
-from lightning_ss2a.drawing import new_figure
+from lightning_ss2a.drawing import literal, new_figure
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.generation.mixing.methods import predicted_sounds
 from lightning_ss2a.generation.protocols import CalibratedGenerator, Rendering, SoundGenerator, SoundRequest
@@ -34,10 +34,11 @@ Batch = dict[str, Any]
 class EvaluateAudio(Callback):
     """Sounds a fixed handful of validation items every few epochs, for the ear, the eye and two metrics.
 
-    The first rows of the validation split, always the same, are predicted and sounded. TensorBoard gets each as
-    ``audio/KEY`` and, drawn, ``figures/audio_KEY``. With an encoder, what it hears in the sounds is compared with the
-    embeddings of the true ones: ``audio/cosine`` and, if the data have a label head, ``audio/ssms`` say how much of a
-    prediction survives being sounded. Shards hold no sounds, so that there is no waveform to compare with.
+    Rows of the first validation batch, always the same and evenly spread over it, since neighbours are often of one
+    class, are predicted and sounded. TensorBoard gets each as ``audio/KEY`` and, drawn, ``spectrograms/KEY``. With an
+    encoder, what it hears in the sounds is compared with the embeddings of the true ones: ``audio/cosine`` and, if the
+    data have a label head, ``audio/ssms`` say how much of a prediction survives being sounded. Shards hold no sounds,
+    so that there is no waveform to compare with.
 
     Args:
         generator: sounds embeddings, such as a bank or AudioLDM; see configs/generation/.
@@ -104,16 +105,17 @@ class EvaluateAudio(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Sounds and measures the first rows of the first batch."""
+        """Sounds and measures rows of the first batch."""
         fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
         if not (fitting and batch_idx == 0 and trainer.current_epoch >= self._next_epoch):
             return
         self._next_epoch = trainer.current_epoch + self.every_n_epochs
         if not (trainer.is_global_zero and len(batch["index"])):
             return
+        rows = spread_rows(len(batch["index"]), self.items)
         with torch.no_grad():
-            predicted = predict_audio(pl_module, batch)[: self.items].float().cpu()
-        keys = [_text(key) for key in batch["key"][: len(predicted)]]
+            predicted = predict_audio(pl_module, batch)[rows].float().cpu()
+        keys = [_text(batch["key"][row]) for row in rows]
         manifold = (
             pl_module.evaluated_manifold if isinstance(pl_module, EmbedsPairs) else getattr(pl_module, "manifold", None)
         )
@@ -122,7 +124,7 @@ class EvaluateAudio(Callback):
         renderings = self.generator.generate(self._requests(keys, predicted), self.seconds)
         self._show(trainer, keys, renderings)
         if self.encoder is not None:
-            target = batch["audio"][: len(predicted)].float().cpu()
+            target = batch["audio"][rows].float().cpu()
             values = compare(renderings, self.generator.sample_rate, target, self.encoder, data_of(trainer).label_head)
             for logger in trainer.loggers:
                 logger.log_metrics({f"audio/{name}": value for name, value in values.items()}, trainer.global_step)
@@ -140,9 +142,19 @@ class EvaluateAudio(Callback):
             for key, rendering in zip(keys, renderings, strict=True):
                 sound = torch.from_numpy(rendering.waveform)[None]
                 writer.add_audio(f"audio/{key}", sound, trainer.global_step, rate)
-                writer.add_figure(
-                    f"figures/audio_{key}", spectrogram(rendering.waveform, rate, key), trainer.global_step
-                )
+                figure = spectrogram(rendering.waveform, rate, key)
+                writer.add_figure(f"spectrograms/{key}", figure, trainer.global_step)
+
+
+def spread_rows(rows: int, count: int) -> list[int]:
+    """Chooses so many rows of a batch, all where it has no more, evenly spread from its first one on.
+
+    Example:
+        >>> spread_rows(34, 4), spread_rows(2, 4)
+        ([0, 8, 17, 25], [0, 1])
+    """
+    count = min(count, rows)
+    return [place * rows // count for place in range(count)]
 
 
 def predict_audio(pl_module: LightningModule, batch: Batch) -> Tensor:
@@ -182,13 +194,13 @@ def spectrogram(waveform: np.ndarray, rate: int, title: str) -> "Figure":
     sound = torch.from_numpy(np.pad(waveform, (0, max(0, 1024 - len(waveform)))))
     power = torch.stft(sound, 1024, 256, window=window, return_complex=True).abs().square()
     decibels = 10 * (power / power.max().clamp(min=1e-12)).clamp(min=1e-8).log10()
-    figure = new_figure(5.6, 2.8)
+    figure = new_figure(3.6, 2.4)  # TensorBoard shows it about 300 pixels wide: larger, its text could not be read
     axes = figure.subplots()
     extent = (0, len(waveform) / rate, 0, rate / 2000)
     image = axes.imshow(decibels.numpy(), origin="lower", aspect="auto", extent=extent, vmin=-80, vmax=0)
-    figure.colorbar(image, ax=axes, label="dB")
-    axes.set(xlabel="s", ylabel="kHz")
-    axes.set_title(title, fontsize=9)
+    figure.colorbar(image, ax=axes, label="dB re peak", ticks=range(-80, 1, 20))
+    axes.set(xlabel="time (s)", ylabel="frequency (kHz)")
+    axes.set_title(literal(title), fontsize=10)
     return figure
 
 

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_ss2a.data import FieldSpec, ShardWriter
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.evaluation.in_training import EvaluateAudio, compare, predict_audio
+from lightning_ss2a.evaluation.in_training import EvaluateAudio, compare, predict_audio, spread_rows
 from lightning_ss2a.generation.protocols import Rendering
 from lightning_ss2a.training import ManifoldModule
 from tests.generation.tone_generator import ToneGenerator
@@ -73,11 +73,16 @@ def test_the_same_items_are_heard_seen_and_measured_every_few_epochs(tmp_path: P
     assert sorted(tags["audio"]) == sorted(f"audio/{key}" for key in keys[:3])
     assert len(events.Audio(f"audio/{keys[0]}")) == 2
     assert events.Audio(f"audio/{keys[0]}")[0].sample_rate == RATE
-    assert {f"figures/audio_{key}" for key in keys[:3]} <= set(tags["images"])
+    assert {f"spectrograms/{key}" for key in keys[:3]} <= set(tags["images"])
     for name, bounds in (("audio/cosine", (-1, 1)), ("audio/ssms", (0, 10))):
         values = [event.value for event in events.Scalars(name)]
         assert len(values) == 2
         assert all(bounds[0] <= value <= bounds[1] for value in values)
+
+
+@pytest.mark.parametrize(("rows", "count", "chosen"), [(34, 4, [0, 8, 17, 25]), (2, 4, [0, 1]), (3, 3, [0, 1, 2])])
+def test_items_are_spread_over_the_batch(rows: int, count: int, chosen: list[int]):
+    assert spread_rows(rows, count) == chosen
 
 
 def test_validations_that_are_rare_are_not_missed(tmp_path: Path):
@@ -166,12 +171,12 @@ def test_real_generators_sound_and_leave_training_as_it_is(tmp_path: Path, make)
     sounded = train("sounded", EvaluateAudio(sounding, encoder, items=2, seconds=0.5))
     assert largest_difference(silent, sounded) == 0
     events = EventAccumulator(str(tmp_path / "sounded"), size_guidance={"audio": 0, "images": 0}).Reload()
-    assert sorted(events.Tags()["audio"]) == ["audio/validation0", "audio/validation1"]
-    for key in ("validation0", "validation1"):
+    assert sorted(events.Tags()["audio"]) == ["audio/validation0", "audio/validation2"]  # of a batch of 4
+    for key in ("validation0", "validation2"):
         heard = [soundfile.read(io.BytesIO(event.encoded_audio_string)) for event in events.Audio(f"audio/{key}")]
         assert [(len(sound), rate) for sound, rate in heard] == 2 * [(sounding.sample_rate // 2, sounding.sample_rate)]
         assert min(np.abs(sound).max() for sound, _ in heard) > 1e-3
-        assert len(events.Images(f"figures/audio_{key}")) == 2
+        assert len(events.Images(f"spectrograms/{key}")) == 2
     values = [event.value for event in events.Scalars("audio/cosine")]
     assert len(values) == 2
     assert all(-1 <= value <= 1 for value in values)
