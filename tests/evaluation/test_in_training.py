@@ -171,8 +171,8 @@ def test_real_generators_sound_and_leave_training_as_it_is(tmp_path: Path, make)
     sounded = train("sounded", EvaluateAudio(sounding, encoder, items=2, seconds=0.5))
     assert largest_difference(silent, sounded) == 0
     events = EventAccumulator(str(tmp_path / "sounded"), size_guidance={"audio": 0, "images": 0}).Reload()
-    assert sorted(events.Tags()["audio"]) == ["audio/validation0", "audio/validation2"]  # of a batch of 4
-    for key in ("validation0", "validation2"):
+    assert sorted(events.Tags()["audio"]) == ["audio/validation0", "audio/validation3"]  # of a batch of 6
+    for key in ("validation0", "validation3"):
         heard = [soundfile.read(io.BytesIO(event.encoded_audio_string)) for event in events.Audio(f"audio/{key}")]
         assert [(len(sound), rate) for sound, rate in heard] == 2 * [(sounding.sample_rate // 2, sounding.sample_rate)]
         assert min(np.abs(sound).max() for sound, _ in heard) > 1e-3
