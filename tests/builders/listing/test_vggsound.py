@@ -103,7 +103,7 @@ def test_vggsound_without_the_videos_that_vggss_annotates(tmp_path):
     assert listing.excluded == ("abcdefghijk_000010", "abcdefghijk_000050")
     assert [item.key for item in listing.missing] == ["lmnopqrstuv_000000"]
     boxes.write_text("{}")
-    with pytest.raises(InputError, match="vggss.json: not a list of clips"):
+    with pytest.raises(InputError, match=r"vggss\.json: not a list of clips"):
         list_items(str(tmp_path), VGGSound(), exclude=str(boxes))
 
 
