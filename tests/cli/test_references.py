@@ -2,16 +2,20 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
+from lightning_ss2a.cli.arguments import files_first
+from lightning_ss2a.cli.ss2a import build_parser
 from tests.cli.test_evaluate import small_protocol
 from tests.cli.test_ss2a import run
 from tests.generation.small_world import save_checkpoints, save_picture, save_sound
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "datasets"
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs" / "datasets"
 THINGS = {
     "aaaaaaaaaaa": ("dog",),
     "_bbbbbbbbbb": ("car",),
@@ -74,6 +78,31 @@ def test_references_generate_evaluate(capsys, tmp_path: Path):
         assert names == {
             f"{name}_000010" for name, things in THINGS.items() if len(things) == (1 if part == "single" else 2)
         }
+
+
+def commands_of(protocol: Path) -> list[list[str]]:
+    """The commands in a protocol's comments."""
+    comments = [line[1:].strip() for line in protocol.read_text().splitlines() if line.startswith("#")]
+    lines = "\n".join(comments).replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("ss2a ")]
+
+
+@pytest.mark.parametrize("name", ["avsync15", "demo", "imagehear", "music", "vggsound", "vggss"])
+def test_the_commands_of_every_protocol_follow_one_another(monkeypatch, name):
+    """They are understood, and each takes what the one before it makes."""
+    monkeypatch.chdir(ROOT)
+    commands = commands_of(ROOT / "configs" / "evaluation" / f"{name}.yaml")
+    assert [command[0] for command in commands[:3]] == ["references", "generate", "evaluate"]
+    parsed = [build_parser().parse_args(files_first(command, {command[0]})) for command in commands]
+    cut, sound, *measured = (options[options.noun] for options in parsed)
+    assert sound.as_dict()["items"] == f"{cut.output}/items.csv"
+    for measure in measured:
+        assert measure.generated == [f"OURS={sound.output}"]
+        assert measure.images == cut.output
+        assert measure.reference in (f"{cut.output}/sounds", None)
+        assert measure.videos == (f"{cut.output}/videos" if cut.videos else None)
+    lists = [Path(measure.pairs).name for measure in measured]
+    assert lists == (["single.csv", "multi.csv"] if len(lists) == 2 else ["pairs.csv"])
 
 
 @pytest.mark.parametrize(
