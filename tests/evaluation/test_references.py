@@ -273,6 +273,19 @@ def test_pictures_without_sounds(tmp_path: Path):
     }  # fmt: skip
 
 
+def test_texts_in_place_of_pictures(tmp_path: Path):
+    source, output = tmp_path / "set", tmp_path / "out"
+    source.mkdir()
+    for name in "ab":
+        (source / f"{name}.wav").write_bytes(sound_file(sine(440, 0.2)))
+    (source / "items.csv").write_text("n,text\na,rain; wind\nb,\n")
+    report = make(source, output, CsvItems(sound="{n}.wav", text="{text}", key="{n}"))
+    assert (report.made, report.broken) == (1, 1)
+    assert (output / "items.csv").read_text() == 'key,image,text,video\na,,"rain, wind",\n'  # one source, not two
+    assert read_csv(output / "pairs.csv")["a"]["text"] == "rain; wind"
+    assert "nothing is seen" in (output / "rejected.csv").read_text()
+
+
 def test_solos_and_duets(tmp_path: Path):
     source = tmp_path / "MUSIC"
     for name in ("8DHG_hVSw1o", "RWP6BHh_c7Y"):
