@@ -48,7 +48,8 @@ def references(
         media_root: folder that relative paths start from; default: the list's, or the folder.
         provenance: where the media come from, for references.json.
         licence: of the media, likewise.
-        workers: processes that read media; default: one a processor. 0: none, this process reads them.
+        workers: processes that read media; default: one a processor. 0: none, this process reads them, which is faster
+            for some dozens, and ends with a file that ends it.
         progress: show a progress bar, on a terminal.
     """
     workers = workers if workers is not None else os.cpu_count() or 1
