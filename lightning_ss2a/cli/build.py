@@ -65,7 +65,8 @@ def build(
         sound_prior: has no effect; taken so that one file of a stack serves here and in generate.
         kind: pairs (picture or central frame, sound), scenes (sources, whole picture, sound) or videos (64 frames).
         reader: reads the list of a data set; see configs/datasets/. Default: a list of pairs of ours.
-        exclude: text file of keys or groups to leave out, one a line; with a reader.
+        exclude: text file of keys or groups to leave out, one a line, or vggss.json, for the videos that it annotates;
+            with a reader.
         splits: parts of the data set to keep, by its authors' names; with a reader.
         sources: keep items of one annotated source, or of several; with a reader.
         most_sources: sources of a scene at most, the surest.

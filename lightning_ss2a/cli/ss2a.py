@@ -13,6 +13,7 @@ from lightning_ss2a.cli.errors import explain, run_reporting_errors
 from lightning_ss2a.cli.evaluate import evaluate
 from lightning_ss2a.cli.generate import generate
 from lightning_ss2a.cli.models import MODEL_VERBS, list_models
+from lightning_ss2a.cli.references import references
 from lightning_ss2a.cli.shards import SHARD_VERBS, Verb
 from lightning_ss2a.cli.sweep import sweep
 from lightning_ss2a.cli.table import table
@@ -25,6 +26,7 @@ VERBS: dict[str, Verb | dict[str, Verb]] = {
     "bank": BANK_VERBS,
     "generate": generate,
     "sweep": sweep,
+    "references": references,
     "evaluate": evaluate,
     "table": table,
 }
@@ -32,6 +34,9 @@ VERBS: dict[str, Verb | dict[str, Verb]] = {
 
 FLAGS: dict[Verb, dict[str, str]] = {
     sweep: {"dry_run": "Print the first trials' configurations; write nothing and run nothing."},
+    references: {
+        "videos": "Link whole videos, too; items.csv then asks for their sounds instead of their middle frames'."
+    },
     generate: {
         "sources": "Print and save what is perceived (KEY.scene.yaml, pictures with boxes), and make no sound.",
         "tracks": "Sound each source alone, too (KEY.track01.LABEL.wav).",

@@ -18,6 +18,7 @@ FILES = ("image", "audio", "video")
 SEPARATOR = ";"
 """Between several entries of a cell."""
 _COLUMN_OF: dict[MediaKind, str] = {"picture": "images", "sound": "audios", "video": "videos"}
+_SAFE = re.compile(r"[\w-]([\w.-]*[\w-])?")
 _UNSAFE = re.compile(r"[^\w.-]+")
 LONGEST_KEY = 100
 """Bytes of a name in UTF-8; file systems take 255 for a file, of which a track's has two and more."""
@@ -128,7 +129,12 @@ def list_items(source: str, output: str | None = None) -> list[Item]:
 
 
 def safe_key(name: str) -> str:
-    """Makes a name of files from any text: what is neither letter, digit, ``-`` nor ``.`` becomes ``_``."""
+    """Makes a name of files from any text: what is neither letter, digit, ``-`` nor ``.`` becomes ``_``.
+
+    What is such a name already stays, as YouTube ids must that begin with ``_``.
+    """
+    if _SAFE.fullmatch(name) and len(name.encode()) <= LONGEST_KEY:
+        return name
     short = _UNSAFE.sub("_", name).strip("._").encode()[:LONGEST_KEY].decode(errors="ignore")
     return short.strip("._") or "sound"
 

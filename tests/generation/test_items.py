@@ -123,4 +123,7 @@ def test_a_folder_has_an_item_for_each_medium(tmp_path: Path):
 def test_keys_are_names_of_files():
     assert safe_key("a/b c:d.e-f") == "a_b_c_d.e-f"
     assert safe_key("...") == "sound"
+    assert safe_key("_0TBp3ZPXBc_000364") == "_0TBp3ZPXBc_000364"  # as other methods name their files
+    assert safe_key("(rain)") == "rain"
+    assert safe_key(".hidden") == "hidden"
     assert len(safe_key("x" * 300)) == 100

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, get_worker_info
 from lightning_ss2a.builders.engine.deaths import Deaths
 from lightning_ss2a.builders.engine.packing import Packed, pack
 from lightning_ss2a.builders.engine.parts import Region
-from lightning_ss2a.builders.listing import Item
+from lightning_ss2a.builders.listing import Box, Item
 from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO
 from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.perception.detectors.crops import CropShape, cut_box, make_square
@@ -264,7 +264,14 @@ def _use_sources(image: np.ndarray, item: Item, needs: MediaNeeds, prepared: Pre
     if not item.boxes:
         prepared.picture, prepared.scene = image, _by(needs.preparations.scene, image)
         return
-    height, width = image.shape[:2]
-    boxes = [(left * width, top * height, right * width, bottom * height) for left, top, right, bottom in item.boxes]
-    prepared.crops = [needs.view(cut_box(image, box)) for box in boxes]
+    prepared.crops = [needs.view(crop) for crop in cut_sources(image, item.boxes)]
     prepared.regions = tuple(Region("", 1.0, box) for box in item.boxes)
+
+
+def cut_sources(image: np.ndarray, boxes: Sequence[Box]) -> list[np.ndarray]:
+    """Cuts the annotated sources out of a picture: uint8 [height, width, 3] each, in the order of their boxes."""
+    height, width = image.shape[:2]
+    return [
+        cut_box(image, (left * width, top * height, right * width, bottom * height))
+        for left, top, right, bottom in boxes
+    ]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from lightning_ss2a.builders.listing.item import Item, ItemReader, Listing
 from lightning_ss2a.builders.listing.media_files import FilesThere
+from lightning_ss2a.builders.listing.vggsound import annotated_videos
 from lightning_ss2a.errors import InputError, did_you_mean
 from lightning_ss2a.files import to_path
 
@@ -30,7 +31,8 @@ def list_items(
         reader: reads lists of its layout; see ``configs/datasets/``.
         media_root: folder that relative paths start from; default: the list's own.
         exclude: text file of items to leave out, one a line: their keys, other names that the reader knows (see its
-            ``key_of``), or their groups. Empty lines and those that begin with ``#`` count for nothing.
+            ``key_of``), or their groups. Empty lines and those that begin with ``#`` count for nothing. Or VGG-SS'
+            ``vggss.json``: the videos that it annotates, whole.
         splits: parts of the data set to keep, by its authors' names; default: all of it.
         sources: keep items of one annotated source, of several, or all.
 
@@ -48,7 +50,7 @@ def list_items(
     if not listed:
         raise InputError(f"{path}: lists nothing")
     chosen = _of_sources(_of_splits(listed, splits, path), sources, path)
-    names = read_names(to_path(exclude)) if exclude else ()
+    names = _excluded_names(to_path(exclude)) if exclude else []
     left_out = {reader.key_of(name) for name in names}
     named = {item.key for item in listed if item.key in left_out or item.group in left_out}
     excluded = [item for item in chosen if item.key in named]
@@ -68,6 +70,10 @@ def missing_files(item: Item, root: Path) -> tuple[str, ...]:
     """Names the files of an item that are not there."""
     there = FilesThere(root)
     return tuple(file for file in item.files if file not in there)
+
+
+def _excluded_names(path: Path) -> list[str]:
+    return annotated_videos(path) if path.suffix.lower() == ".json" else read_names(path)
 
 
 def read_names(path: Path) -> list[str]:

@@ -135,11 +135,7 @@ class VGGSoundSource(ItemReader):
 
     def read(self, source: Path, root: Path) -> Iterator[Item]:
         """Lists the items; see :meth:`ItemReader.read`."""
-        path = list_file(source, self._file)
-        content = read_json(path)
-        if not isinstance(content, list):
-            raise InputError(f"{path}: not a list of clips with file, class and bbox")
-        entries = [_entry(entry, f"{path} entry {number}") for number, entry in enumerate(content, start=1)]
+        entries = _entries(list_file(source, self._file))
         clips, test = _ClipFiles(root), self._test([key for _, key, _, _ in entries])
         for place, key, label, boxes in entries:
             video, start = key[:11], int(key[12:])
@@ -170,6 +166,22 @@ class VGGSoundSource(ItemReader):
             if len(drawn) + len(videos[number]) <= self._test_items:
                 drawn |= videos[number]
         return drawn
+
+
+def annotated_videos(path: Path) -> list[str]:
+    """Lists the YouTube ids of the videos out of which the clips of a ``vggss.json`` are cut.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    return sorted({key[:11] for _, key, _, _ in _entries(path)})
+
+
+def _entries(path: Path) -> list[tuple[str, str, str, tuple[Box, ...]]]:
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise InputError(f"{path}: not a list of clips with file, class and bbox")
+    return [_entry(entry, f"{path} entry {number}") for number, entry in enumerate(content, start=1)]
 
 
 def _entry(entry: object, place: str) -> tuple[str, str, str, tuple[Box, ...]]:

@@ -123,6 +123,19 @@ def best_stream(container: Any, kind: str, name: str) -> Any | None:
     return stream
 
 
+def sound_rate(path: Path, name: str) -> int:
+    """Tells how many samples per second the sound of a file has, by its header.
+
+    Raises:
+        InputError: it is no container that is known, or has no sound that can be decoded.
+    """
+    with open_container(path, name, "a video") as container:
+        stream = best_stream(container, "audio", name)
+        if stream is None or not stream.codec_context.sample_rate:
+            raise InputError(f"{name}: no audio stream")
+        return int(stream.codec_context.sample_rate)
+
+
 def packets(container: Any, *streams: Any) -> Iterator[Any]:
     """Reads the packets of some streams, to the end or to where the file is damaged beyond reading."""
     av = media_package("av")

@@ -126,10 +126,18 @@ def load_audio(data: bytes, name: str, sample_rate: int, window: tuple[float, fl
         InputError: it is not a sound, empty, silent (no sample above -80 dB), cut off, or not finite; or nothing of it
             is in the window.
     """
+    return load_sound(data, name, sample_rate, window)[0]
+
+
+def load_sound(
+    data: bytes, name: str, sample_rate: int | None, window: tuple[float, float] | None = None
+) -> tuple[np.ndarray, int]:
+    """Loads a sound as :func:`load_audio` does, at a rate or (None) at its own; also gives its samples per second."""
     waveform, rate = decode_audio(data, name)
     if window is not None and rate:
         waveform = cut_window(waveform, rate, window, name)
-    return resample(waveform, rate, sample_rate, name)
+    wanted = rate if sample_rate is None else sample_rate
+    return resample(waveform, rate, wanted, name), wanted
 
 
 def decode_audio(data: bytes, name: str) -> tuple[np.ndarray, int]:

@@ -94,6 +94,19 @@ def test_the_exclusion_list_of_synchformer(tmp_path):
     assert [item.key for item in listing.missing] == ["--0PQM4-hqg_000030"]
 
 
+def test_vggsound_without_the_videos_that_vggss_annotates(tmp_path):
+    """One clip of theirs is annotated, another of the same video is not, and goes with it."""
+    rows = "abcdefghijk,10,x,test\nabcdefghijk,50,x,test\nlmnopqrstuv,0,x,test\nlmnopqrstuv,5,x,train\n"
+    boxes = tmp_path / "vggss.json"
+    boxes.write_text(json.dumps([{"file": "abcdefghijk_000010", "class": "x", "bbox": [[0, 0, 1, 1]]}]))
+    listing = list_items(str(write(tmp_path, rows)), VGGSound(), splits=["test"], exclude=str(boxes))
+    assert listing.excluded == ("abcdefghijk_000010", "abcdefghijk_000050")
+    assert [item.key for item in listing.missing] == ["lmnopqrstuv_000000"]
+    boxes.write_text("{}")
+    with pytest.raises(InputError, match=r"vggss\.json: not a list of clips"):
+        list_items(str(tmp_path), VGGSound(), exclude=str(boxes))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

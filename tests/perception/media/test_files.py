@@ -14,7 +14,8 @@ from PIL import Image
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.perception.media import files as media
 from lightning_ss2a.perception.media import svg
-from lightning_ss2a.perception.media.files import load_audio, load_image, load_picture, read_media
+from lightning_ss2a.perception.media.containers import sound_rate
+from lightning_ss2a.perception.media.files import load_audio, load_image, load_picture, load_sound, read_media
 from tests.perception.media_files import picture_file, plain_picture, result_or_error, sine, sound_file
 from tests.perception.media_zoo import write_sound, write_video, write_zoo
 
@@ -443,6 +444,20 @@ def test_what_a_lossless_container_holds_is_what_the_sound_file_of_it_holds(tmp_
 def test_the_sound_of_a_video_is_a_sound(tmp_path):
     data = write_video(tmp_path / "x.mp4", np.arange(25) / 25, sine(1000, 1.0, 44_100)).read_bytes()
     assert len(load_audio(data, "x.mp4", 16_000)) == pytest.approx(16_000, abs=800)
+
+
+@pytest.mark.parametrize(("suffix", "rate"), [(".mp4", 44_100), (".mkv", 22_050), (".webm", 48_000)])
+def test_a_sound_at_its_own_rate(tmp_path, suffix, rate):
+    path = write_video(tmp_path / f"x{suffix}", np.arange(25) / 25, sine(1000, 1.0, rate), rate=rate)
+    waveform, own = load_sound(path.read_bytes(), "x", None, (0.0, 0.5))
+    assert (sound_rate(path, "x"), own, len(waveform)) == (rate, rate, rate // 2)
+    np.testing.assert_array_equal(waveform, load_audio(path.read_bytes(), "x", rate, (0.0, 0.5)))
+
+
+def test_the_rate_of_no_sound(tmp_path):
+    path = write_video(tmp_path / "x.mp4", np.arange(5) / 25)
+    with pytest.raises(InputError, match=r"^x: no audio stream$"):
+        sound_rate(path, "x")
 
 
 def test_a_sound_that_is_cut_off_is_refused():
