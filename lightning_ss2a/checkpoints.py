@@ -163,6 +163,10 @@ def encoders_of(checkpoint: Mapping[str, Any]) -> dict[str, str]:
     return checkpoint["lightning_ss2a"].get("encoders", {})
 
 
+ADDED_OPTIONS = {"remixer.residual": "none"}
+"""Options of architectures that older checkpoints lack, and what these were."""
+
+
 def other_architecture(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Options by which the weights of one model make no sense in another.
 
@@ -174,7 +178,7 @@ def other_architecture(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> It
         Dotted name, our value and theirs.
     """
     own = dict(dotted(ours))
-    for name, value in dotted(theirs):
+    for name, value in (ADDED_OPTIONS | dict(dotted(theirs))).items():
         if own.get(name, value) != value:
             yield name, own[name], value
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
 from lightning_ss2a.models.layers.keyed_noise import keyed_generator
 from lightning_ss2a.models.manifold import Manifold
@@ -21,6 +22,7 @@ from lightning_ss2a.options import OptionCheck
 
 Score = Literal["mean", "min", "std"]
 Feedback = Literal["append", "replace"]
+Proposal = Literal["draws", "optimum"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class CycleMixOptions:
             published code 64.
         feedback_samples: condition on the mean of so many draws of φ(a_best); 0 takes its mean. As published 64.
         noise_scale: multiplies the Remixer's standard deviations, at least 0; smaller draws closer to its mean.
+        proposal: what an iteration proposes. ``draws``, as in the paper. ``optimum``: the direction that the score
+            ``mean`` is largest for, known in closed form, the normalised weighted mean of the unit χ(e_m), as far as
+            ``trust_radius`` allows; nothing is drawn.
+        trust_radius: how far from its mean, in standard deviations a dimension (root of the mean square), the Gaussian
+            is followed to the optimum, at least 0. Draws lie at about 1; 0 is the mean, null the optimum itself,
+            whatever the Remixer says.
     """
 
     iterations: int = 64
@@ -48,13 +56,21 @@ class CycleMixOptions:
     var_samples: int = 1
     feedback_samples: int = 0
     noise_scale: float = 1.0
+    proposal: Proposal = "draws"
+    trust_radius: float | None = None
 
     def __post_init__(self) -> None:
         check = OptionCheck("model.cycle_mix")
         check.at_least(1, iterations=self.iterations, samples=self.samples, var_samples=self.var_samples)
         check.at_least(0, feedback_samples=self.feedback_samples, noise_scale=self.noise_scale)
+        check.at_least(0, trust_radius=self.trust_radius)
         check.one_of(get_args(Score), score=self.score)
         check.one_of(get_args(Feedback), feedback=self.feedback)
+        check.one_of(get_args(Proposal), proposal=self.proposal)
+        if self.proposal == "optimum" and self.score != "mean":
+            raise InputError(
+                f"model.cycle_mix.proposal=optimum is known for model.cycle_mix.score=mean alone, found {self.score!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,7 @@ def cycle_mix(
     options: CycleMixOptions = CycleMixOptions(),
     seed: int = 0,
     slot_weights: Tensor | None = None,
+    source_mean: Tensor | None = None,
 ) -> CycleMixResult:
     """Mixes each scene by Algorithm 1.
 
@@ -110,6 +127,7 @@ def cycle_mix(
         slot_weights: weight of each slot in the score, at least 0, ``[B, S]``; by default 1 for valid slots, but 0 for
             slot 0 with ``replace``. For ``min`` and ``std`` only zero or not matters. A global embedding beside the
             sources gets 0 here.
+        source_mean: as ``Remixer`` takes it, ``[B, A]``.
 
     Returns:
         Best embedding, its score and the history of the best score, all at least float32.
@@ -125,12 +143,13 @@ def cycle_mix(
     weights = _slot_weights(slot_weights, valid, scene_keys, options.feedback, dtype)
     sources = _sources(manifold, manifold_tokens, weights)
     generators = [keyed_generator(seed, key, valid.device) for key in scene_keys]
-    mixer = _Mixer(remixer, manifold, (manifold_tokens, visual_tokens, valid), options)
+    mixer = _Mixer(remixer, manifold, (manifold_tokens, visual_tokens, valid), source_mean, options)
+    optimum = _optimum(sources, weights)
     embedding = torch.full_like(mixer.mean, torch.nan)
     best = torch.full_like(mixer.mean[:, 0], -torch.inf)
-    history = []
+    history, drawn = [], options.proposal == "draws"
     for iteration in range(options.iterations):
-        draws = mixer.draw(options.samples, generators)
+        draws = mixer.draw(options.samples, generators) if drawn else mixer.approach(optimum, options.trust_radius)
         merit, chosen = _merit(draws, sources, valid, weights, options.score).max(dim=1)
         improved = merit > best
         rows = improved.nonzero().squeeze(1)
@@ -151,6 +170,7 @@ class _Mixer:
         remixer: Remixer,
         manifold: Manifold,
         slots: tuple[Tensor, Tensor, Tensor],
+        source_mean: Tensor | None,
         options: CycleMixOptions,
     ) -> None:
         self.manifold = manifold
@@ -160,7 +180,7 @@ class _Mixer:
             manifold_tokens, visual_tokens = (F.pad(x, (0, 0, 0, 1)) for x in (manifold_tokens, visual_tokens))
             valid = F.pad(valid, (0, 1))
         open_slot = 0 if options.feedback == "replace" else valid.shape[1] - 1
-        self.cache = RemixerCache(remixer, manifold_tokens, visual_tokens, valid, open_slot)
+        self.cache = RemixerCache(remixer, manifold_tokens, visual_tokens, valid, open_slot, source_mean)
         self.visual_token = visual_tokens[:, open_slot]
         everyone = torch.arange(len(valid), device=valid.device)
         gaussian = self.cache(everyone, manifold_tokens[:, open_slot], self.visual_token, valid[:, open_slot])
@@ -172,6 +192,24 @@ class _Mixer:
         for scene, generator in zip(noise, generators, strict=True):
             scene.normal_(generator=generator)
         return torch.addcmul(self.mean.unsqueeze(1), noise, self.spread.unsqueeze(1), out=noise)
+
+    def approach(self, optimum: Tensor, radius: float | None) -> Tensor:
+        """Goes from each Gaussian's mean towards the optimum as far as the trust region reaches, ``[B, 1, A]``.
+
+        The way is straight and ends at the optimum's direction with the mean's length, so the score rises along it.
+
+        Args:
+            optimum: unit vectors, ``[B, A]``; a scene whose sources cancel each other out has 0 and stays at its mean.
+            radius: of the trust region, in standard deviations a dimension (root of the mean square); None: no bound.
+        """
+        way = optimum * self.mean.norm(dim=-1, keepdim=True) - self.mean
+        reached = torch.ones_like(way[:, :1])
+        if radius is not None:
+            scale = self.spread.clamp_min(torch.finfo(way.dtype).tiny)
+            length = (way / scale).square().mean(-1, keepdim=True).sqrt()
+            reached = torch.where(length <= radius, 1, radius / length)
+        reached = reached.masked_fill(~optimum.any(-1, keepdim=True), 0)
+        return (self.mean + reached * way).unsqueeze(1)
 
     def condition(self, rows: Tensor, best: Tensor, samples: int, generators: Sequence[torch.Generator]) -> None:
         """Puts φ of the best draws, ``[K, A]``, in the open slot of the scenes ``rows``, ``[K]``."""
@@ -201,6 +239,14 @@ def _merit(draws: Tensor, sources: Tensor, valid: Tensor, weights: Tensor, score
         counted, number = valid.unsqueeze(1), valid.sum(-1)[:, None, None]
         deviations = (cosines - cosines.sum(-1, keepdim=True) / number) * counted
         return -(deviations.square().sum(-1) / number.squeeze(-1)).sqrt()
+
+
+def _optimum(sources: Tensor, weights: Tensor) -> Tensor:
+    """Computes the direction of the largest mean cosine to the sources, ``[B, A]``.
+
+    The score of a unit vector d is Σ w_m <d, χ_m> / Σ w_m = <d, mean of χ_m>: by Cauchy-Schwarz largest along the mean.
+    """
+    return F.normalize((sources * weights.unsqueeze(-1)).sum(1), dim=-1)
 
 
 def _sources(manifold: Manifold, manifold_tokens: Tensor, weights: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_ss2a.errors import InputError
 from lightning_ss2a.models.layers.attentive_readout import AttentiveReadout, ReadoutOptions
 from lightning_ss2a.models.layers.embeddings import check_sizes, unit_variance
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
@@ -18,6 +19,7 @@ from lightning_ss2a.options import OptionCheck
 
 Conditions = Literal["manifold+visual", "manifold", "visual"]
 TokenDropout = Literal["whole", "parts"]
+Residual = Literal["none", "mean"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class RemixerOptions(ReadoutOptions):
             with zero slots, and all of them are attended to; ``RemixerModule`` gives these the e that published
             scenes of pictures have there, υ(0) (see ``source_slots.fill_slots``).
         max_slots: slots that a scene may have, that of the global embedding included.
+        residual: what the mean head's output is added to. ``none``, as in the paper and the released weights.
+            ``mean``: the weighted mean of the sources' unit χ(e_m), brought to unit variance; the head's last layer
+            starts at zero, so that training starts from that mean and learns what to change about it.
     """
 
     GROUP: ClassVar = "model.remixer"
@@ -42,6 +47,7 @@ class RemixerOptions(ReadoutOptions):
     conditions: Conditions = "manifold+visual"
     mask_padding: bool = True
     max_slots: int = 64
+    residual: Residual = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,6 +56,11 @@ class RemixerOptions(ReadoutOptions):
         check.probability(token_dropout=self.token_dropout)
         check.one_of(get_args(TokenDropout), token_dropout_mode=self.token_dropout_mode)
         check.one_of(get_args(Conditions), conditions=self.conditions)
+        check.one_of(get_args(Residual), residual=self.residual)
+        if self.residual == "mean" and self.conditions == "visual":
+            raise InputError(
+                f"{self.GROUP}.residual=mean is made of e, which {self.GROUP}.conditions=visual leaves out: choose one"
+            )
 
     def architecture(self) -> "RemixerOptions":
         """Returns the same, without what has no part in trained weights."""
@@ -90,8 +101,15 @@ class Remixer(AttentiveReadout):
         check_sizes(manifold_width=manifold_width, visual_width=visual_width)
         super().__init__(manifold_width + visual_width, audio_width, options)
         self.manifold_width, self.visual_width, self.options = manifold_width, visual_width, options
+        if options.residual == "mean":
+            last = self.mean_head[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
-    def forward(self, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor) -> DiagonalGaussian:
+    def forward(
+        self, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor, source_mean: Tensor | None = None
+    ) -> DiagonalGaussian:
         """Mixes each scene's sources.
 
         A sample of the Gaussian is not a unit vector: L2-normalise what ``sample`` returns, as CLAP's embeddings are.
@@ -101,15 +119,37 @@ class Remixer(AttentiveReadout):
             visual_tokens: v of each slot, ``[B, S, V]``; zero for a source of audio.
             valid: which slots hold a source, bool ``[B, S]``. Others may hold anything. NaN in a valid slot makes its
                 own scene NaN and no other.
+            source_mean: weighted mean of the sources' unit χ(e_m), ``[B, A]``, any norm; with ``residual="mean"`` alone
+                (see ``source_slots.mean_of_sources``).
 
         Returns:
             Gaussian of the mixed audio embedding, ``[B, A]``.
 
         Raises:
-            ValueError: If there are more than ``max_slots`` slots, or shapes or the mask's dtype do not fit.
+            ValueError: If there are more than ``max_slots`` slots, shapes or the mask's dtype do not fit, or
+                ``source_mean`` is given without being needed or the other way round.
         """
         self.check_inputs(manifold_tokens, visual_tokens, valid)
-        return self.mix(*self.encode(*self.pad(manifold_tokens, visual_tokens, valid)))
+        start = self.start(source_mean, len(valid))
+        return self.mix(*self.encode(*self.pad(manifold_tokens, visual_tokens, valid)), start)
+
+    def start(self, source_mean: Tensor | None, scenes: int) -> Tensor | None:
+        """Makes what the mean head's output is added to, ``[B, A]``; None without a residual.
+
+        At unit variance, since the noise of a draw, exp(-2) a dimension before training, would drown a unit vector.
+
+        Raises:
+            ValueError: As ``forward`` does.
+        """
+        if self.options.residual == "none":
+            if source_mean is not None:
+                raise ValueError("source_mean is of no use to a Remixer without a residual")
+            return None
+        expected = (scenes, self.audio_width)
+        if source_mean is None or source_mean.shape != expected:
+            found = None if source_mean is None else tuple(source_mean.shape)
+            raise ValueError(f"residual 'mean' needs source_mean of shape {expected}, got {found}")
+        return unit_variance(source_mean)
 
     def attention_weights(self, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor) -> Tensor:
         """Tells how much of each source the [cls] token takes in the last layer, mean over heads; for figures.

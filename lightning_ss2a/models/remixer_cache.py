@@ -24,12 +24,20 @@ class RemixerCache:
         visual_tokens: v of each slot, ``[B, S, V]``.
         valid: which slots hold a source, bool ``[B, S]``.
         open_slot: number of the slot that is given at each call; what the inputs hold there is not read.
+        source_mean: as ``Remixer`` takes it, ``[B, A]``; what is in the open slot does not change it.
     """
 
     def __init__(
-        self, remixer: Remixer, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor, open_slot: int
+        self,
+        remixer: Remixer,
+        manifold_tokens: Tensor,
+        visual_tokens: Tensor,
+        valid: Tensor,
+        open_slot: int,
+        source_mean: Tensor | None = None,
     ) -> None:
         self.remixer = remixer
+        self.start = remixer.start(source_mean, len(valid))
         slots = remixer.pad(manifold_tokens, visual_tokens, valid)
         kept = torch.arange(slots[2].shape[1], device=valid.device) != open_slot
         self.tokens, self.attended = remixer.encode(*(part[:, kept] for part in slots))
@@ -51,8 +59,9 @@ class RemixerCache:
         """
         remixer = self.remixer
         token, attended = remixer.encode(manifold_token[:, None], visual_token[:, None], filled[:, None])
+        start = None if self.start is None else self.start[rows]
         if self.context is None:
             tokens = torch.cat([self.tokens[rows], token], dim=1)
-            return remixer.mix(tokens, torch.cat([self.attended[rows], attended], dim=1))
+            return remixer.mix(tokens, torch.cat([self.attended[rows], attended], dim=1), start)
         context = self.context.rows(rows).merge(remixer.last_block.context(token, attended))
-        return remixer.infer(remixer.last_block.read(remixer.summary.expand(len(rows), -1, -1), context))
+        return remixer.infer(remixer.last_block.read(remixer.summary.expand(len(rows), -1, -1), context), start)

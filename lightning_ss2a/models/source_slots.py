@@ -24,7 +24,8 @@ class SourceSlots:
         cmss: Gaussian of e of each slot, ``[B, S, M]``.
         visual: v of each slot, ``[B, S, V]``; zero for a source of audio without a translator.
         valid: which slots hold a source, bool ``[B, S]``. Others may hold anything.
-        weight: of each slot in Cycle Mix's score, ``[B, S]``: 0 for a global embedding, which is no source, else 1.
+        weight: of each slot in Cycle Mix's score and in the mean of the sources, ``[B, S]``: 0 for a global embedding,
+            which is no source, else 1.
     """
 
     cmss: DiagonalGaussian
@@ -133,10 +134,10 @@ def zero_projection(width: int) -> Callable[[Tensor], DiagonalGaussian]:
 
 
 def mean_of_sources(slots: SourceSlots, manifold: Manifold) -> Tensor:
-    """Averages the unit χ(e_m) of each scene's sources, ``[B, A]``: mixing without a Remixer.
+    """Averages the unit χ(e_m) of each scene's sources by their weights, ``[B, A]``: mixing without a Remixer.
 
-    Slots of weight 0 do not count, unless a scene has no other.
+    Slots of weight 0 do not count, unless a scene has no other; then its valid ones count alike.
     """
-    counted = slots.valid & (slots.weight > 0)
-    counted = torch.where(counted.any(1, keepdim=True), counted, slots.valid)
-    return mean_direction(manifold.reconstruct_audio(slots.cmss.mean).mean, counted)
+    weights = slots.weight.masked_fill(~slots.valid, 0)
+    weights = torch.where((weights > 0).any(1, keepdim=True), weights, slots.valid.to(weights))
+    return mean_direction(manifold.reconstruct_audio(slots.cmss.mean).mean, weights)

@@ -226,16 +226,21 @@ class RemixerModule(StageModule, MixesScenes):
         self._has_manifold_weights = True
 
     def prepare(self, batch: Batch) -> dict[str, Tensor]:
-        """Makes the tokens of a batch of scenes: ``e`` [B, S, M], ``v`` [B, S, V], ``valid`` [B, S]; and ``audio``."""
+        """Makes the tokens of a batch of scenes: ``e`` [B, S, M], ``v`` [B, S, V], ``valid`` [B, S]; and ``audio``.
+
+        With a residual also ``source_mean`` [B, A], from the means of e.
+        """
         slots = self.slots(batch)
         if self.change_training_slots is not None:
             slots = self.change_training_slots(batch, slots)
         e, v, valid = self.filled(slots).tokens(draws=int(self.source_embedding == "sample"))
-        return {"e": e, "v": v, "valid": valid, "audio": batch["audio"]}
+        inputs = {"e": e, "v": v, "valid": valid, "audio": batch["audio"]}
+        source_mean = self.source_mean(slots)
+        return inputs if source_mean is None else inputs | {"source_mean": source_mean}
 
     def terms(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Computes the terms of Eq. 9: ``cosine`` and ``kl``."""
-        mixed = self.remixer(inputs["e"], inputs["v"], inputs["valid"])
+        mixed = self.remixer(inputs["e"], inputs["v"], inputs["valid"], inputs.get("source_mean"))
         return cosine_losses(mixed, inputs["audio"], self.sampling, self.kl_weight)
 
     # ---------------------------------------------------------------- scenes to tokens
@@ -259,6 +264,18 @@ class RemixerModule(StageModule, MixesScenes):
             global_visual = batch["global_visual"].unsqueeze(1)
             parts.insert(0, visual_slots(global_visual, there, self._project("global_visual"), weight=0.0))
         return join_slots(parts)
+
+    @torch.no_grad()
+    def source_mean(self, slots: SourceSlots) -> Tensor | None:
+        """Computes what the Remixer's residual starts from, [B, A] (see ``mean_of_sources``); None without one.
+
+        Args:
+            slots: of B scenes, before :meth:`filled`: slots of nothing are no sources.
+        """
+        if self.remixer.options.residual == "none":
+            return None
+        with torch.autocast(slots.visual.device.type, enabled=False):
+            return mean_of_sources(slots, self.manifold)
 
     def filled(
         self, slots: SourceSlots, composed: Tensor | None = None, cycle_mix: CycleMixOptions | None = None
@@ -324,7 +341,7 @@ class RemixerModule(StageModule, MixesScenes):
             return {}
         slots = self.slots(batch)
         tokens = self.filled(slots).tokens()
-        mixed = self.remixer(*tokens)
+        mixed = self.remixer(*tokens, self.source_mean(slots))
         draws = [keyed_draw(mixed, seed, batch["key"]) for seed in (0, 1)]
         predictions = {OWN: mixed.mean, "draw": draws[0]}
         attention = self.remixer.attention_weights(*tokens)[:, : slots.valid.shape[1]]
@@ -357,7 +374,7 @@ class RemixerModule(StageModule, MixesScenes):
 
     def mix(self, slots: SourceSlots, composed: Tensor | None = None) -> DiagonalGaussian:
         """Mixes scenes of an evaluation batch: the Gaussian of their audio embeddings, [B, A], from the means of e."""
-        return self.remixer(*self.filled(slots, composed).tokens())
+        return self.remixer(*self.filled(slots, composed).tokens(), self.source_mean(slots))
 
     def draw(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> Tensor:
         """Draws once for each scene of an evaluation batch, unit vectors [B, A]; arguments of :meth:`mix_in_cycles`."""
@@ -389,6 +406,7 @@ class RemixerModule(StageModule, MixesScenes):
             options=options or self.cycle_mix,
             seed=seed,
             slot_weights=filled.weight,
+            source_mean=self.source_mean(slots),
         )
 
 

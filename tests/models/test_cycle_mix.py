@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from lightning_ss2a.models import (
     CycleMixOptions,
+    DiagonalGaussian,
     Manifold,
     ManifoldOptions,
     Remixer,
@@ -201,6 +203,106 @@ def test_slot_weights_say_what_counts():
     torch.testing.assert_close(result.score, expected)
 
 
+OPTIMUM = CycleMixOptions(iterations=1, proposal="optimum")
+WEIGHTS = torch.tensor([[3.0, 1, 0, 0.5], [2, 9, 9, 9], [1, 1, 9, 9]])
+
+
+def best_directions(manifold: Manifold, e: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    directions = []
+    for row, weights, there in zip(e, WEIGHTS.double(), valid, strict=True):
+        audio = [
+            w * normalize(manifold.reconstruct_audio(x).mean, dim=0) for x, w in zip(row, weights * there, strict=True)
+        ]
+        directions.append(normalize(torch.stack(audio).sum(0), dim=0))
+    return torch.stack(directions)
+
+
+def test_the_optimum_is_the_best_of_all_directions():
+    remixer, manifold = networks()
+    e, v, valid = scenes()
+    result = cycle_mix(remixer, manifold, e, v, valid, range(3), slot_weights=WEIGHTS, options=OPTIMUM)
+    torch.testing.assert_close(result.embedding, best_directions(manifold, e, valid))
+    audio = normalize(manifold.reconstruct_audio(e).mean, dim=-1)
+    weights = (WEIGHTS * valid).double()
+    others = normalize(torch.randn(3000, AUDIO, dtype=torch.double), dim=1)
+    scores = torch.einsum("na,bsa,bs->bn", others, audio, weights / weights.sum(1, keepdim=True))
+    assert (scores < result.score[:, None]).all()
+    assert (scores.amax(1) > result.score - 0.05).all()  # in 4 dimensions some come near it
+    length = ((audio * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)).norm(dim=1)
+    torch.testing.assert_close(result.score, length)  # Cauchy-Schwarz: the norm of the mean of the directions
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.1, 0.5, 2.0])
+def test_the_trust_region_ends_the_way_to_the_optimum(radius: float):
+    remixer, manifold = networks()
+    e, v, valid = scenes()
+    options = replace(OPTIMUM, trust_radius=radius, noise_scale=0.5)
+    found = cycle_mix(remixer, manifold, e, v, valid, range(3), slot_weights=WEIGHTS, options=options).embedding
+    gaussian = remixer(e, v, valid)
+    for row, best in enumerate(best_directions(manifold, e, valid)):
+        mean, std = gaussian.mean[row], gaussian.std[row] * 0.5
+        end = best * mean.norm()
+        distance = (((end - mean) / std) ** 2).mean().sqrt()
+        expected = mean + min(1, radius / distance.item()) * (end - mean)
+        torch.testing.assert_close(found[row], normalize(expected, dim=0))
+
+
+def test_a_wider_trust_region_never_scores_lower():
+    remixer, manifold = networks()
+    inputs = *scenes(), range(3)
+    scores = torch.stack(
+        [
+            cycle_mix(remixer, manifold, *inputs, options=replace(OPTIMUM, trust_radius=r)).score
+            for r in (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, None)
+        ]
+    )
+    assert (scores.diff(dim=0) >= -1e-12).all()
+    assert (scores[-1] > scores[0]).all()
+    mean = replace(ONCE, noise_scale=0.0)
+    torch.testing.assert_close(scores[0], cycle_mix(remixer, manifold, *inputs, options=mean).score)
+
+
+def test_sources_that_cancel_each_other_out_leave_the_mean():
+    remixer, manifold = networks()
+    e, v, valid = scenes()
+    found = cycle_mix(remixer, manifold, e, v, valid, range(3), options=OPTIMUM)
+    original = manifold.reconstruct_audio
+    opposite = torch.tensor([1.0, -1.0] * 4, dtype=torch.double)
+    manifold.reconstruct_audio = lambda x: DiagonalGaussian(
+        torch.ones(len(x), AUDIO, dtype=torch.double) * opposite[: len(x), None], torch.zeros(len(x), AUDIO)
+    )
+    result = cycle_mix(remixer, manifold, e[:1], v[:1], valid[:1], "a", options=OPTIMUM)
+    manifold.reconstruct_audio = original
+    torch.testing.assert_close(result.embedding, normalize(remixer(e[:1], v[:1], valid[:1]).mean, dim=1))
+    assert not torch.allclose(result.embedding, found.embedding[:1])
+
+
+def test_an_optimum_without_noise_or_distance_is_reached():
+    remixer, manifold = networks()
+    e, v, valid = scenes()
+    still = replace(OPTIMUM, noise_scale=0.0)
+    found = cycle_mix(remixer, manifold, e, v, valid, range(3), slot_weights=WEIGHTS, options=still).embedding
+    torch.testing.assert_close(found, best_directions(manifold, e, valid))
+    held = cycle_mix(remixer, manifold, e, v, valid, range(3), options=replace(still, trust_radius=1.0)).embedding
+    torch.testing.assert_close(held, normalize(remixer(e, v, valid).mean, dim=1))
+
+
+@pytest.mark.parametrize("options", [ONCE, SHORT, OPTIMUM, replace(SHORT, proposal="optimum", trust_radius=0.3)])
+def test_a_residual_s_mean_reaches_every_iteration(options: CycleMixOptions):
+    plain, manifold = networks()
+    remixer = Remixer(MANIFOLD, VISUAL, AUDIO, replace(plain.options, residual="mean")).double().eval()
+    remixer.load_state_dict(plain.state_dict())
+    inputs, means = scenes(), torch.randn(3, AUDIO, dtype=torch.double)
+    found = cycle_mix(remixer, manifold, *inputs, range(3), options=options, source_mean=means)
+    for row in range(3):
+        shifted = copy.deepcopy(plain)
+        head = shifted.mean_head[-1]
+        head.bias.data += normalize(means[row], dim=0) * AUDIO**0.5
+        alone = cycle_mix(shifted, manifold, *(x[row : row + 1] for x in inputs), [row], options=options)
+        torch.testing.assert_close(found.embedding[row : row + 1], alone.embedding)
+        torch.testing.assert_close(found.history[row : row + 1], alone.history)
+
+
 def test_a_full_scene_takes_the_fed_back_draw_beyond_the_slots():
     remixer, manifold = networks(max_slots=4)
     assert cycle_mix(remixer, manifold, *scenes(), range(3), options=SHORT).score.isfinite().all()
@@ -230,6 +332,12 @@ def test_low_precision_is_scored_in_float32():
         ({"var_samples": 0}, "var_samples must be at least 1, found 0"),
         ({"feedback_samples": -1}, "feedback_samples must be at least 0, found -1"),
         ({"noise_scale": float("nan")}, "noise_scale must be at least 0, found nan"),
+        ({"proposal": "x"}, "proposal must be one of draws, optimum, found 'x'"),
+        ({"trust_radius": -1.0}, "trust_radius must be at least 0, found -1.0"),
+        (
+            {"proposal": "optimum", "score": "min"},
+            r"proposal=optimum is known for model\.cycle_mix\.score=mean alone, found 'min'",
+        ),
     ],
 )
 def test_bad_options_are_named(options: dict, message: str):

@@ -289,6 +289,52 @@ def test_learns_to_mix():
     assert similarity.mean() > 0.8
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_residual_starts_at_the_mean_of_the_sources_to_the_bit(variant: str):
+    remixer = build(**VARIANTS[variant], residual="mean")
+    means = torch.tensor([[3.0, 0, 4, 0], [0, -1, 0, 0], [0.5, 0.5, 0.5, -0.5]])
+    found = remixer(*scenes(), means).mean
+    assert torch.equal(found, normalize(means, dim=1) * 2)  # the root of the width
+    assert torch.equal(found, torch.tensor([[1.2, 0, 1.6, 0], [0, -2, 0, 0], [1, 1, 1, -1]]))
+
+
+@pytest.mark.parametrize("options", [{}, {"unit_mean": True}, {"variant": "published", "head_widths": (8,)}])
+def test_a_residual_is_added_to_what_the_paper_s_remixer_says(options: dict):
+    plain, remixer = build(**options).double(), build(**options, residual="mean").double()
+    remixer.load_state_dict(plain.state_dict())  # no weight is added
+    plain.unit_mean = False
+    inputs, means = scenes(dtype=torch.double), torch.randn(3, 4, dtype=torch.double)
+    expected = plain(*inputs).mean + normalize(means, dim=1) * 2
+    if "unit_mean" in options:
+        expected = normalize(expected, dim=1)
+    torch.testing.assert_close(remixer(*inputs, means).mean, expected)
+    torch.testing.assert_close(remixer(*inputs, means).log_variance, plain(*inputs).log_variance)
+
+
+def test_a_residual_s_gradients_are_those_of_the_sum():
+    remixer = build(residual="mean").double()
+    inputs, means = scenes(dtype=torch.double), torch.randn(3, 4, dtype=torch.double, requires_grad=True)
+    target = torch.randn(3, 4, dtype=torch.double)
+    (torch.nn.functional.cosine_similarity(remixer(*inputs, means).mean, target).sum()).backward()
+    moved = {name for name, p in remixer.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved == {"mean_head.6.weight", "mean_head.6.bias"}  # zero weights let nothing through to the others yet
+    unit, goal = normalize(means.detach(), dim=1), normalize(target, dim=1)
+    by_hand = (goal - (unit * goal).sum(1, keepdim=True) * unit) / 2  # of cos(2 unit + bias, target) at bias 0
+    torch.testing.assert_close(remixer.mean_head[-1].bias.grad, by_hand.sum(0))
+
+
+def test_a_residual_s_scenes_do_not_depend_on_batch_and_padding():
+    remixer = build(residual="mean").double()
+    torch.nn.init.normal_(remixer.mean_head[-1].weight)
+    (manifold, visual, valid), means = scenes(dtype=torch.double), torch.randn(3, 4, dtype=torch.double)
+    together = remixer(manifold, visual, valid, means).mean
+    for row, there in enumerate(valid):
+        alone = remixer(
+            manifold[row][there][None], visual[row][there][None], there[there][None], means[row : row + 1]
+        ).mean
+        torch.testing.assert_close(together[row : row + 1], alone)
+
+
 def test_copies_state_dict_and_compilation():
     remixer, inputs = build(), scenes()
     expected = remixer(*inputs).mean
@@ -316,6 +362,11 @@ def test_bfloat16_autocast_is_close():
         ({"token_dropout_mode": "x"}, "token_dropout_mode must be one of whole, parts, found 'x'"),
         ({"num_heads": 3}, "num_heads must divide width 8, found 3"),
         ({"variant": "x"}, "variant must be one of paper, published, found 'x'"),
+        ({"residual": "x"}, "residual must be one of none, mean, found 'x'"),
+        (
+            {"residual": "mean", "conditions": "visual"},
+            "residual=mean is made of e, .*conditions=visual leaves",
+        ),
     ],
 )
 def test_bad_arguments_are_named(options: dict, message: str):
@@ -325,6 +376,12 @@ def test_bad_arguments_are_named(options: dict, message: str):
 
 def test_bad_inputs_are_named():
     remixer, (manifold, visual, valid) = build(), scenes()
+    with pytest.raises(ValueError, match="source_mean is of no use to a Remixer without a residual"):
+        remixer(manifold, visual, valid, torch.ones(3, 4))
+    with pytest.raises(ValueError, match=r"residual 'mean' needs source_mean of shape \(3, 4\), got None"):
+        build(residual="mean")(manifold, visual, valid)
+    with pytest.raises(ValueError, match=r"residual 'mean' needs source_mean of shape \(3, 4\), got \(1, 4\)"):
+        build(residual="mean")(manifold, visual, valid, torch.ones(1, 4))
     with pytest.raises(ValueError, match=r"visual_tokens must have shape \(3, 4, 5\), got \(3, 4, 4\)"):
         remixer(manifold, visual[..., :4], valid)
     with pytest.raises(ValueError, match=r"valid must be a bool mask \[scenes, slots\], got torch.float32 \(3, 4\)"):

@@ -9,13 +9,17 @@ OPTIONS = {
     "two layers": {"num_layers": 2},
     "published": {"variant": "published", "mask_padding": False, "input_scaling": False},
     "manifold only": {"conditions": "manifold"},
+    "residual": {"residual": "mean"},
+    "residual, two layers": {"residual": "mean", "num_layers": 2},
 }
 
 
 def build(**options) -> Remixer:
     torch.manual_seed(0)
     options = RemixerOptions(width=8, num_heads=2, head_widths=(9,), max_slots=6, **options)
-    return Remixer(6, 5, 4, options).double().eval()
+    remixer = Remixer(6, 5, 4, options).double().eval()
+    torch.nn.init.normal_(remixer.mean_head[-1].weight)
+    return remixer
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -24,14 +28,15 @@ def test_equals_the_remixer_with_the_slot_filled(options: dict, open_slot: int):
     remixer = build(**options)
     tokens = torch.randn(3, 4, 6, dtype=torch.double), torch.randn(3, 4, 5, dtype=torch.double)
     valid = torch.tensor([[True] * 4, [True, False, True, False], [False] * 4])
-    cache = RemixerCache(remixer, *tokens, valid, open_slot)
+    means = torch.randn(3, 4, dtype=torch.double) if "residual" in options else None
+    cache = RemixerCache(remixer, *tokens, valid, open_slot, means)
     rows, filled = torch.tensor([2, 0, 1]), torch.tensor([True, True, False])
     new = torch.randn(3, 6, dtype=torch.double), torch.randn(3, 5, dtype=torch.double)
     ours = cache(rows, *new, filled)
     whole = [x[rows].clone() for x in (*tokens, valid)]
     for part, value in zip(whole, (*new, filled), strict=True):
         part[:, open_slot] = value
-    expected = remixer(*whole)
+    expected = remixer(*whole, None if means is None else means[rows])
     torch.testing.assert_close(ours.mean, expected.mean)
     torch.testing.assert_close(ours.log_variance, expected.log_variance)
 

@@ -1,5 +1,7 @@
 """Sources of any modality become the tokens that the Remixer reads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +111,17 @@ def test_the_mean_of_sources_is_that_of_unit_reconstructions_of_what_has_a_weigh
         np.testing.assert_allclose(
             found[row].detach(), np.mean([a / np.linalg.norm(a) for a in audio], axis=0), rtol=1e-12
         )
+
+
+def test_weights_weigh_the_mean_of_sources():
+    manifold = make_manifold()
+    slots = join_slots(some_slots(manifold))
+    weights = torch.rand(slots.weight.shape, generator=torch.Generator().manual_seed(0)).to(slots.weight) * 0.3
+    found = mean_of_sources(replace(slots, weight=weights), manifold)
+    audio = torch.nn.functional.normalize(manifold.reconstruct_audio(slots.cmss.mean).mean, dim=-1)
+    for row, there in enumerate(slots.valid):
+        expected = (audio[row][there] * weights[row][there, None]).sum(0) / weights[row][there].sum()
+        torch.testing.assert_close(found[row], expected)
 
 
 def test_a_scene_of_a_global_embedding_alone_is_its_reconstruction_and_an_empty_one_is_zero():

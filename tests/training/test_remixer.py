@@ -13,6 +13,8 @@ from torch.nn.functional import normalize
 
 from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.models.layers.embeddings import unit_variance
+from lightning_ss2a.models.source_slots import mean_of_sources
 from lightning_ss2a.training import RemixerModule
 from tests.manifold_examples import (
     AUDIO_WIDTH,
@@ -27,6 +29,7 @@ from tests.scene_examples import make_remixer, save_manifold, write_learnable_sc
 from tests.stage_examples import STAGES
 
 DETERMINISTIC = STAGES["remixer"].deterministic
+STILL = {"iterations": 1, "samples": 1, "noise_scale": 0.0}
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
 
 
@@ -120,6 +123,46 @@ def test_sources_and_mixture_are_drawn(manifold: str, seed: int, draws: int):
     drawn = mixed.mean + torch.randn_like(mixed.mean) * (mixed.log_variance / 2).exp() / draws**0.5
     expected = 1 - (normalize(drawn, dim=1) * normalize(batch["audio"], dim=1)).sum(1).mean()
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@SEEDS
+@pytest.mark.parametrize("options", [{}, {"mask_padding": False}, {"use_global": False}, {"variant": "published"}])
+def test_a_residual_starts_at_the_baseline_of_the_mean_of_sources(manifold: str, seed: int, options: dict):
+    """Whatever is masked, padded or beside the sources, in evaluation as in a training step."""
+    module, batch = make_remixer(manifold, seed, residual="mean", **STILL, **options), make_batch(seed)
+    expected = []
+    for sources, valid in zip(batch["sources"], batch["valid"], strict=True):
+        e = module.manifold.project_visual(sources[valid]).mean
+        expected.append(normalize(normalize(module.manifold.reconstruct_audio(e).mean, dim=1).mean(0), dim=0))
+    expected = torch.stack(expected)
+    module.eval()
+    slots = module.slots(batch)
+    torch.testing.assert_close(normalize(module.mix(slots).mean, dim=1), expected)
+    assert torch.equal(module.mix(slots).mean, unit_variance(mean_of_sources(slots, module.manifold)))
+    torch.testing.assert_close(module.mix_in_cycles(batch, slots).embedding, expected)
+    inputs = module.train().prepare(batch)
+    assert not inputs["source_mean"].requires_grad
+    found = module.remixer(inputs["e"], inputs["v"], inputs["valid"], inputs["source_mean"]).mean
+    torch.testing.assert_close(normalize(found, dim=1), expected)
+
+
+@SEEDS
+def test_losses_of_a_residual_are_equation_9_of_the_sum(manifold: str, seed: int):
+    module = lively(make_remixer(manifold, seed, kl_weight=0.03, residual="mean", **DETERMINISTIC))
+    torch.nn.init.normal_(module.remixer.mean_head[-1].weight)
+    batch = make_batch(seed)
+    found = module.losses(batch)
+    inputs = module.prepare(batch)
+    plain = make_remixer(manifold, seed, **DETERMINISTIC).remixer
+    plain.load_state_dict(module.remixer.state_dict())
+    gaussian = plain(inputs["e"], inputs["v"], inputs["valid"])
+    mean = gaussian.mean + normalize(inputs["source_mean"], dim=1) * AUDIO_WIDTH**0.5
+    cosine = (1 - torch.cosine_similarity(mean, batch["audio"])).mean()
+    variance = gaussian.log_variance.exp()
+    kl = (mean.square() + variance - 1 - variance.log()).sum(1).mean() / 2
+    assert found["cosine"].item() == pytest.approx(cosine.item(), rel=1e-5)
+    assert found["kl"].item() == pytest.approx(kl.item(), rel=1e-5)
+    assert found["loss"].item() == pytest.approx((cosine + 0.03 * kl).item(), rel=1e-5)
 
 
 # -------------------------------------------------------------------- tokens
@@ -328,7 +371,14 @@ def test_projections_of_an_interrupted_fit_are_not_looked_up_for_other_data(mani
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "options", [{}, {"variant": "published"}, {"conditions": "visual"}, {"use_global": False, "num_layers": 2}]
+    "options",
+    [
+        {},
+        {"variant": "published"},
+        {"conditions": "visual"},
+        {"use_global": False, "num_layers": 2},
+        {"residual": "mean"},
+    ],
 )
 def test_it_learns(manifold: str, dataset: str, tmp_path: Path, seed: int, options: dict):
     module = make_remixer(manifold, seed, learning_rate=5e-3, **options)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_ss2a.checkpoints import other_architecture
 from lightning_ss2a.cli.lightning import main
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.models import Manifold
@@ -224,8 +225,24 @@ def test_a_run_goes_on_by_the_command_when_its_manifold_is_gone(tmp_path: Path, 
         assert torch.equal(after["state_dict"][name], value) == name.startswith("manifold."), name
 
 
+def test_a_residual_is_kept_in_checkpoints_and_older_ones_have_none(tmp_path: Path):
+    module = make_remixer(save_manifold(tmp_path / "manifold.ckpt"), residual="mean")
+    path = save(module, tmp_path / "remixer.ckpt")
+    assert RemixerModule.load_from_checkpoint(path, weights_only=True).remixer.options.residual == "mean"
+    plain = make_remixer(str(tmp_path / "manifold.ckpt")).architecture
+    older = {"remixer": {name: value for name, value in plain["remixer"].items() if name != "residual"}}
+    assert list(other_architecture(module.architecture, older)) == [("remixer.residual", "mean", "none")]
+    assert not list(other_architecture(plain, older))
+
+
 @pytest.mark.parametrize(
-    "option", ["--model.remixer.num_heads=4", "--model.remixer.num_layers=2", "--model.remixer.unit_mean=true"]
+    "option",
+    [
+        "--model.remixer.num_heads=4",
+        "--model.remixer.num_layers=2",
+        "--model.remixer.unit_mean=true",
+        "--model.remixer.residual=mean",
+    ],
 )
 def test_another_architecture_than_the_checkpoints_is_named(tmp_path: Path, dataset: str, capsys, monkeypatch, option):
     monkeypatch.chdir(tmp_path)

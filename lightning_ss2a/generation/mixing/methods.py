@@ -129,7 +129,8 @@ class SS2AMixer:
         levels = [levels_of(scene.weights) for scene in scenes]
         rows = [row for row, each in enumerate(levels) for _ in each.shares]
         cmss = DiagonalGaussian(slots.cmss.mean[rows], slots.cmss.log_variance[rows])
-        sets = SourceSlots(cmss, slots.visual[rows], slots.valid[rows], slots.weight[rows])
+        # Within a set all sources count alike: its share is what their weights come to.
+        sets = SourceSlots(cmss, slots.visual[rows], slots.valid[rows], (slots.weight[rows] > 0).to(slots.weight))
         for mask, chosen in zip(sets.valid, (chosen for each in levels for chosen in each.sets), strict=True):
             first = self.module.use_global
             mask[first : first + len(chosen)] &= chosen.to(mask.device)

@@ -112,10 +112,10 @@ class AttentiveReadout(nn.Module):
         assert isinstance(block, AttentionBlock)
         return block
 
-    def mix(self, tokens: Tensor, attended: Tensor) -> DiagonalGaussian:
+    def mix(self, tokens: Tensor, attended: Tensor, start: Tensor | None = None) -> DiagonalGaussian:
         """Infers the Gaussian ``[B, A]`` of the tokens ``[B, S, D]`` that are attended to, bool ``[B, S]``."""
         tokens, attended = self._before_last(tokens, attended)
-        return self.infer(self.last_block(tokens, attended, num_queries=len(self.summary)))
+        return self.infer(self.last_block(tokens, attended, num_queries=len(self.summary)), start)
 
     def summary_weights(self, tokens: Tensor, attended: Tensor) -> Tensor:
         """Tells how much of each token [cls] takes in the last layer, mean over its heads, ``[B, S]`` (see ``mix``).
@@ -131,9 +131,16 @@ class AttentiveReadout(nn.Module):
         summary = self.summary.expand(len(tokens), -1, -1)
         return torch.cat([summary.to(tokens.dtype), tokens], dim=1), F.pad(attended, (len(self.summary), 0), value=True)
 
-    def infer(self, summary: Tensor) -> DiagonalGaussian:
-        """Infers the Gaussian of the summary tokens after attention, ``[B, 1, D]`` (``published``: ``[B, 2, D]``)."""
+    def infer(self, summary: Tensor, start: Tensor | None = None) -> DiagonalGaussian:
+        """Infers the Gaussian of the summary tokens after attention, ``[B, 1, D]`` (``published``: ``[B, 2, D]``).
+
+        Args:
+            summary: the tokens.
+            start: what the mean head's output is added to, ``[B, A]``; None: nothing.
+        """
         mean = self.mean_head(summary[:, 0])
+        if start is not None:
+            mean = mean + start
         return DiagonalGaussian(
             F.normalize(mean, dim=-1) if self.unit_mean else mean, self.log_variance_head(summary[:, -1])
         )

@@ -20,7 +20,13 @@ def unit_variance(embeddings: Tensor) -> Tensor:
     return F.normalize(embeddings, dim=-1) * embeddings.shape[-1] ** 0.5
 
 
-def mean_direction(embeddings: Tensor, valid: Tensor) -> Tensor:
-    """Averages the unit vectors of valid embeddings, [B, S, W], bool [B, S] -> [B, W]; 0 where there is none."""
-    directions = F.normalize(embeddings, dim=-1).masked_fill(~valid.unsqueeze(-1), 0)
-    return directions.sum(1) / valid.sum(1, keepdim=True).clamp_min(1)
+def mean_direction(embeddings: Tensor, weights: Tensor) -> Tensor:
+    """Averages the unit vectors of embeddings, ``[B, S, W] -> [B, W]``; 0 where there is none.
+
+    Args:
+        embeddings: those without a weight may hold anything.
+        weights: at least 0, ``[B, S]``; bool: all that are valid count alike.
+    """
+    directions = F.normalize(embeddings, dim=-1).masked_fill((weights == 0).unsqueeze(-1), 0)
+    total = weights.sum(1, keepdim=True)
+    return (directions * weights.unsqueeze(-1)).sum(1) / total.masked_fill(total == 0, 1)

@@ -91,6 +91,17 @@ def test_weights_average_over_sets_of_sources(module: RemixerModule):
     assert mixed.weights.tolist() == [1.0, 0.25, 0.5]
 
 
+@torch.no_grad()
+def test_an_untrained_residual_is_the_mean_of_each_set(tmp_path: Path):
+    module = make_remixer(save_manifold(tmp_path / "manifold.ckpt"), residual="mean").eval()
+    (mixed,) = SS2AMixer(module).mix([scene(seen(1, 2.0), seen(2, 0.5), seen(3, 1.0))], seed=0)
+    e = module.manifold.project_visual(torch.stack([visual(n) for n in (1, 2, 3)])).mean
+    alone = normalize(module.manifold.reconstruct_audio(e).mean, dim=1)
+    sets = [alone.mean(0), alone[[0, 2]].mean(0), alone[0]]
+    expected = sum(share * normalize(each, dim=0) for share, each in zip((0.25, 0.25, 0.5), sets, strict=True))
+    torch.testing.assert_close(mixed.embedding, normalize(expected, dim=0), **CLOSE)
+
+
 def test_a_vanishing_weight_is_a_source_left_out_and_equal_weights_change_nothing(module: RemixerModule):
     mixer = SS2AMixer(module)
     faint, without, equal, plain = mixer.mix(
