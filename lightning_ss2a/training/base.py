@@ -223,7 +223,8 @@ class MeasuredModule(LightningModule):
 
         Setup would be too early: Lightning restores checkpoints after it.
         """
-        statistics = training_statistics(self.data) if self._statistics is None else self._statistics
+        top_n = None if self.measuring is None else self.measuring.top_n
+        statistics = training_statistics(self.data, top_n) if self._statistics is None else self._statistics
         if self.measuring is not None and self.measuring.translator_checkpoint is not None:
             statistics = statistics.with_translator(self.measuring.translator_checkpoint)
         self.statistics = statistics.to(self.device)

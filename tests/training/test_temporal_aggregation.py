@@ -202,7 +202,7 @@ def with_visual(dataset: str, folder: Path) -> str:
 def test_videos_with_what_is_seen_have_a_clip_score(dataset: str, tmp_path: Path):
     videos = with_visual(dataset, tmp_path / "videos")
     values = fit(make_aggregation(), videos, tmp_path, max_epochs=1)[1].validation[0]
-    baselines = {"chance", "mean_audio", "ridge", "frame_mean"}
+    baselines = {"chance", "mean_audio", "ridge", "ridge_ssms", "frame_mean"}
     assert {name for name in values if "clip_score" in name} == {"val/clip_score"} | {
         f"val/clip_score_baseline/{name}" for name in baselines
     }

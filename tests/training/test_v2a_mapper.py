@@ -141,7 +141,7 @@ def test_numbers_are_those_of_direct_calls(scenes: str, tmp_path: Path, flavour:
     expected = (unit(predicted) * unit(rows["audio"])).sum(1).mean()
     values = recorder.validation[0]
     assert values["val/reconstruction_cosine"] == pytest.approx(expected, abs=1e-5)
-    baselines = {f"val/ssms_baseline/{name}" for name in ("chance", "mean_audio", "ridge")}
+    baselines = {f"val/ssms_baseline/{name}" for name in ("chance", "mean_audio", "ridge", "ridge_ssms")}
     assert baselines | {"val/ssms/sources_1", "val/ssms/sources_3", "val/clip_score"} <= values.keys()
 
 

@@ -1,5 +1,7 @@
 """Measures whether the pair filter drops the mismatched pairs of a simulated data set (paper, supplement 2.2)."""
 
+from dataclasses import replace
+
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
@@ -23,8 +25,8 @@ class FilterQuality(Probe[ManifoldModule]):
     nothing defines is not logged. ``with_floor_threshold/*`` is what the filter would do with ``floor_threshold``.
 
     Args:
-        floor_threshold: cosine from which on pairs would be kept whatever the elbow, with ``PairFilter``'s other
-            options at their defaults; None: not measured.
+        floor_threshold: cosine from which on pairs would be kept whatever the elbow, with the other options of the
+            ``PairFilter`` that is listed, or the default ones; None: not measured.
     """
 
     stages = (ManifoldModule,)
@@ -57,13 +59,14 @@ class FilterQuality(Probe[ManifoldModule]):
         noisy = data.training_columns(["pair_origin"])["pair_origin"].numpy() != ANNOTATED
         mismatched = read_truth(data.datasets[0], data.splits("train")[0][0])["mismatched"][noisy]
         similarity = teacher_similarity(trainer, teacher, np.flatnonzero(noisy), len(noisy))
-        numbers = similarity_numbers(similarity, mismatched)
+        numbers, options = similarity_numbers(similarity, mismatched), ElbowOptions()
         for callback in callbacks_of(trainer):
             if isinstance(callback, PairFilter) and callback.kept is not None:
                 numbers |= precision_and_recall(~callback.kept.numpy()[noisy], mismatched)
                 numbers |= {} if callback.threshold is None else {"threshold": callback.threshold}
+                options = callback.elbow
         if self.floor_threshold is not None:
-            elbow = find_elbow(similarity, ElbowOptions(floor_threshold=self.floor_threshold))
+            elbow = find_elbow(similarity, replace(options, floor_threshold=self.floor_threshold))
             dropped = similarity < (-1.0 if elbow.threshold is None else elbow.threshold)
             found = precision_and_recall(dropped, mismatched)
             numbers |= {f"with_floor_threshold/{name}": value for name, value in found.items()}

@@ -12,7 +12,13 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from lightning_ss2a.callbacks.mean_teacher.elbow import Curve, ElbowOptions, find_elbow
-from lightning_ss2a.callbacks.mean_teacher.report import PairReport, filter_figure, filter_table, summary_line
+from lightning_ss2a.callbacks.mean_teacher.report import (
+    PairReport,
+    boundary_warning,
+    filter_figure,
+    filter_table,
+    summary_line,
+)
 from lightning_ss2a.callbacks.mean_teacher.row_switch import begins_epoch, train_on
 from lightning_ss2a.callbacks.mean_teacher.teacher import ANNOTATED, EMATeacher
 from lightning_ss2a.callbacks.outputs import add_figures, run_folder
@@ -36,10 +42,13 @@ class PairFilter(Callback):
     computed. The elbow of the sorted similarities, found by Kneedle (Satopaa et al. 2011), is the threshold: pairs
     below it leave the student's training set.
 
-    An elbow always cuts a tail, even where no pair is wrong: on simulated pairs without any mismatch about a tenth.
-    ``floor_threshold`` limits that, where it is known which similarity is good enough. A class whose only pairs would
-    all be dropped keeps them, with a warning: no annotated pair of it has taught the teacher. Where there is no elbow
-    (all similarities alike, few pairs) everything is kept, and a line says so.
+    The paper takes the elbow alone. That cuts a tail where no pair is wrong (about a tenth of simulated pairs), and
+    next to nothing where more than two thirds are, however good the teacher. Here a mixture of two Gaussians judges it:
+    ``least_separation``. Where it finds no two groups, everything is kept, and a line says so.
+
+    An elbow that stands still cuts some good pairs; ``floor_threshold`` limits that, where it is known which similarity
+    is good enough. A class whose only pairs would all be dropped keeps them, with a warning: no annotated pair of it
+    has taught the teacher. Where all similarities are alike, or the pairs few, everything is kept.
 
     Written: ``pair_filter/epoch-0020.csv`` in the run's folder, every noisy pair with its similarity, least similar
     first; TensorBoard scalars ``pair_filter/*`` and a figure. What was kept goes with the checkpoint, so that a resumed
@@ -51,16 +60,21 @@ class PairFilter(Callback):
             S = 1 would stop at the first ripple, since a step is tiny there; hence the quantiles.
         curve: ``concave``: the elbow above the chord, where a tail of bad pairs ends and the plateau of good ones
             begins. ``convex``: the elbow below the chord, where a plateau ends and the best pairs rise: to keep only
-            those.
+            those, whatever ``least_separation``.
         quantiles: points that the sorted curve is reduced to.
         floor_threshold: pairs at least this similar (a cosine) are kept whatever the elbow. None: no such limit.
         min_kept_fraction: least part of the noisy pairs that is kept; the threshold is lowered for it if need be.
         min_pairs: with fewer noisy pairs than this, all are kept.
         every_n_epochs: filter anew, over all pairs, each time so many epochs of stage 2 have passed. None: once.
+        least_separation: Ashman's D from which on the similarities are two groups, bad and good pairs: √2 times the
+            distance of their means over the root of the sum of their variances, in a mixture of two Gaussians. The
+            elbow then stands if it lies between the means; else the similarity at which both groups are equally likely
+            takes its place, with a warning that names both. With a smaller D nothing is dropped. 2 as in Ashman, Bird
+            and Zepf (1994). None: the elbow alone, as in the paper.
 
     Attributes:
         kept: which training rows are kept, bool [rows]; None before the first filtering.
-        threshold: the last one, a cosine; None: there was no elbow.
+        threshold: the last one, a cosine; None: there was none.
 
     Raises:
         InputError: a value out of range.
@@ -75,8 +89,11 @@ class PairFilter(Callback):
         min_kept_fraction: float = ElbowOptions.min_kept_fraction,
         min_pairs: int = ElbowOptions.min_pairs,
         every_n_epochs: int | None = None,
+        least_separation: float | None = ElbowOptions.least_separation,
     ) -> None:
-        self.elbow = ElbowOptions(sensitivity, curve, quantiles, floor_threshold, min_kept_fraction, min_pairs)
+        self.elbow = ElbowOptions(
+            sensitivity, curve, quantiles, floor_threshold, min_kept_fraction, min_pairs, least_separation
+        )
         OptionCheck("PairFilter").at_least(1, every_n_epochs=every_n_epochs)
         self.every_n_epochs = every_n_epochs
         self.kept: Tensor | None = None
@@ -189,6 +206,8 @@ class PairFilter(Callback):
             write_whole(file, filter_table(report))
         if report.elbow.threshold is None:
             rank_zero_warn(f"PairFilter keeps all pairs: {report.elbow.reason}")
+        if report.elbow.reason == "boundary":
+            rank_zero_warn(boundary_warning(report.elbow))
         if len(report.rescued):
             rank_zero_warn(rescue_warning(report))
         rank_zero_info(summary_line(report) + (f"; see {file}" if file is not None else ""))

@@ -52,13 +52,18 @@ class PairReport:
         return {name: mask for name, mask in masks.items() if mask.any()}
 
     def scalars(self) -> dict[str, float]:
-        """Lists what TensorBoard shows by name; without a threshold there is none to show."""
+        """Lists what TensorBoard shows by name; what there is none of, a threshold or a boundary, is left out."""
         kept = {name: float(self.kept[mask].mean()) for name, mask in self.by_origin.items()}
         scalars = {f"pair_filter/kept_fraction/{name}": fraction for name, fraction in kept.items()}
         scalars["pair_filter/kept_noisy_rows"] = float(self.kept.sum())
-        if self.elbow.threshold is not None:
-            scalars["pair_filter/threshold"] = self.elbow.threshold
-        return scalars
+        groups = self.elbow.groups
+        cuts = {
+            "threshold": self.elbow.threshold,
+            "elbow": self.elbow.knee_similarity,
+            "boundary": None if groups is None else groups.boundary,
+            "separation": None if groups is None else groups.separation,
+        }
+        return scalars | {f"pair_filter/{name}": value for name, value in cuts.items() if value is not None}
 
 
 def summary_line(report: PairReport) -> str:
@@ -68,6 +73,18 @@ def summary_line(report: PairReport) -> str:
         for name, mask in report.by_origin.items()
     ]
     return f"PairFilter: kept {', '.join(counts)}, {_threshold_text(report.elbow)}"
+
+
+def boundary_warning(elbow: Elbow) -> str:
+    """Names the elbow, if there is one, and the boundary of the two groups that takes its place."""
+    found, groups = elbow.knee_similarity, elbow.groups
+    assert groups is not None  # which set the boundary
+    low, high = groups.mean
+    there = "the sorted curve has no elbow" if found is None else f"the elbow, {found:.3f}, is not between them"
+    return (
+        f"PairFilter: the similarities are two groups, about {low:.3f} and {high:.3f}, and {there}: pairs are dropped "
+        f"below the groups' boundary, {groups.boundary:.3f}"
+    )
 
 
 def filter_table(report: PairReport) -> bytes:
@@ -82,7 +99,10 @@ def filter_table(report: PairReport) -> bytes:
 
 
 def filter_figure(report: PairReport) -> "Figure":
-    """Draws the sorted curve with chord, knee and threshold, and beside it, on the same axis, a histogram by origin."""
+    """Draws the sorted curve with chord, knee and threshold, and a histogram by origin with the two groups.
+
+    Both are on one axis of similarity.
+    """
     figure = new_figure(8.4, 4.4)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     lowest, highest = float(report.similarity.min()), float(report.similarity.max())
@@ -95,6 +115,8 @@ def filter_figure(report: PairReport) -> "Figure":
             axes.axhline(report.elbow.threshold, color="crimson", linewidth=1)
     _draw_curve(left, report.elbow)
     _draw_histograms(right, report)
+    _draw_groups(right, report)
+    right.legend(loc="lower right", fontsize=8, frameon=False)
     kept = f"{report.kept.sum():,} of {len(report.kept):,} noisy pairs kept"
     figure.suptitle(f"Pair filter: {kept}\n{_threshold_text(report.elbow)}", fontsize=10)
     return figure
@@ -131,4 +153,19 @@ def _draw_histograms(axes: Any, report: PairReport) -> None:
     axes.set(xlabel="pairs")
     axes.locator_params(axis="x", nbins=4)
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.legend(loc="lower right", fontsize=8, frameon=False)
+
+
+def _draw_groups(axes: Any, report: PairReport) -> None:
+    """Draws the pairs that each group would have in each bin of the histogram, and the groups' boundary."""
+    groups = report.elbow.groups
+    if groups is None:
+        return
+    similarity = np.linspace(report.similarity.min(), report.similarity.max(), 200)
+    per_bin = len(report.similarity) * np.ptp(report.similarity) / BINS
+    pairs = per_bin * np.exp(groups.log_densities(similarity))
+    label = f"two groups: {groups.mean[0]:.3f} and {groups.mean[1]:.3f}, {groups.separation:.1f} apart"
+    axes.plot(pairs, similarity, color="black", linewidth=0.9, label=[label, "_"])
+    if groups.boundary is not None:
+        axes.axhline(
+            groups.boundary, color="black", linewidth=1, linestyle="-.", label=f"boundary: {groups.boundary:.3f}"
+        )

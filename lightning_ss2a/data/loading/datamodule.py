@@ -25,6 +25,7 @@ from lightning_ss2a.data.loading.shared_cache import shared_cache
 from lightning_ss2a.data.loading.stage_splits import Stage, StageSplits
 from lightning_ss2a.data.loading.streaming import StreamRows, StreamSource
 from lightning_ss2a.data.loading.tensors import Rows, bytes_of, move
+from lightning_ss2a.data.loading.training_parts import SplitRows, TrainingParts, training_parts
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import is_local, local_path
 
@@ -201,20 +202,38 @@ class ShardDataModule(LightningDataModule):
         """Makes the loader of all rows of the splits to predict, whatever ``rows_per_group``."""
         return self._evaluation_loader("predict")
 
-    def training_rows_loader(self, every_row: bool = False) -> EvaluationLoader:
+    def training_rows_loader(self, every_row: bool = False, every_view: bool = False) -> EvaluationLoader:
         """Makes a loader of the training rows as evaluation sees them, in order, the same on every rank.
 
         Args:
             every_row: also those of ``train_with``, and all of each group with ``rows_per_group=one``, which otherwise
                 gives the first: rows of a group are alike, and count once in training too.
+            every_view: fields with several views are [rows, views, width] instead of the mean over them.
         """
         rows = self._rows("train") if every_row else self._evaluated("reference")
-        return EvaluationLoader(rows, self.evaluation_batch_size)
+        return EvaluationLoader(rows.with_every_view() if every_view else rows, self.evaluation_batch_size)
+
+    def training_parts(self, most: int = 5) -> TrainingParts:
+        """Divides the training rows for cross-validation; nothing that is alike is in two parts.
+
+        Parts are the folds trained on, each with the rows of ``train_with`` beside it; without folds, or with one,
+        groups are dealt to at most ``most`` parts in turn. Data sets share no group.
+        """
+        group = np.asarray(self.training_columns(["group"])["group"])
+        splits = [
+            SplitRows(i, position % max(1, len(measured)), position < len(measured), manifest.rows(name))
+            for i, (manifest, names, measured) in enumerate(
+                zip(self.manifests, self.splits("train"), self.splits("reference"), strict=True)
+            )
+            for position, name in enumerate(names)
+        ]
+        return training_parts(group, splits, self.weights, self.rows_per_group == "one", most)
 
     def measured_training_rows_key(self) -> Hashable:
-        """Names all that ``training_rows_loader()`` depends on: the same key, the same batches, to the bit."""
+        """Names all that ``training_rows_loader`` and ``training_parts`` depend on: the same key, the same batches."""
         device = self._device if self._settle_residency() == "device" else CPU
-        return self._content("reference"), str(device), self.rows_per_group, self.evaluation_batch_size
+        rows = self._content("reference"), self._content("train"), tuple(self.weights)
+        return *rows, str(device), self.rows_per_group, self.evaluation_batch_size
 
     # ---------------------------------------------------------------- rows to train on, as callbacks choose them
 

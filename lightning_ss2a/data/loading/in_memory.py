@@ -102,6 +102,10 @@ class MemoryRows:
         writable = np.array(numbers)  # PyTorch warns of others
         return replace(self, subset=torch.from_numpy(writable).to(self.device))
 
+    def with_every_view(self) -> "MemoryRows":
+        """Gives the same rows, all views of each instead of their mean."""
+        return replace(self, views={})
+
     def first_of_groups(self) -> "MemoryRows":
         """Selects the first row of each group."""
         groups = self.groups

@@ -25,10 +25,12 @@ class StreamRows:
 
     Args:
         files: the rows.
+        every_view: read all views of each instead of their mean.
     """
 
-    def __init__(self, files: ShardRows) -> None:
+    def __init__(self, files: ShardRows, every_view: bool = False) -> None:
         self.files = files
+        self.every_view = every_view
 
     def __len__(self) -> int:
         return self.files.total
@@ -37,11 +39,15 @@ class StreamRows:
         """Makes an evaluation batch: rows start to stop of those that take part, the mean over all views."""
         rows = self.files.read(np.array([[start, stop]]))
         index = self.files.row_numbers(np.arange(start, stop))
-        return evaluation_batch(rows, self.files.views, torch.from_numpy(index))
+        return evaluation_batch(rows, {} if self.every_view else self.files.views, torch.from_numpy(index))
 
     def select(self, numbers: np.ndarray) -> "StreamRows":
         """Selects the rows with these numbers, int64 [rows that take part], increasing."""
-        return StreamRows(self.files.select(numbers))
+        return StreamRows(self.files.select(numbers), self.every_view)
+
+    def with_every_view(self) -> "StreamRows":
+        """Gives the same rows, all views of each instead of their mean."""
+        return StreamRows(self.files, every_view=True)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import to_path
 from lightning_ss2a.models.ridge import RidgeRegression
 from lightning_ss2a.training.pretrained import load_audio_to_visual
+from lightning_ss2a.training.validation.fair_ridge import Judge, fit_fair_ridge
 from lightning_ss2a.training.validation.targets import Targets, targets_of
 
 PRIOR_SAMPLES = 512
@@ -33,8 +34,10 @@ class TrainingStatistics:
         audio_samples: audio embeddings of training rows spread over the split, [<= 512, audio width]; for the baseline
             "chance".
         features_to_audio_weight: ridge regression of audio directions on what is seen, [audio, feature width]; see
-            ``Targets.features``.
+            ``Targets.features``. Its penalty is chosen by cosine.
         features_to_audio_bias: its bias, [audio width].
+        features_to_audio_by_ssms_weight: the same, its penalty chosen by SSMS; None: there is the first only.
+        features_to_audio_by_ssms_bias: its bias.
         audio_to_visual_weight: the translator of the CLIP score, audio to visual, [visual, audio width]; None: the data
             have no visual embeddings.
         audio_to_visual_bias: its bias, [visual width].
@@ -48,6 +51,8 @@ class TrainingStatistics:
     audio_samples: Tensor
     features_to_audio_weight: Tensor
     features_to_audio_bias: Tensor
+    features_to_audio_by_ssms_weight: Tensor | None = None
+    features_to_audio_by_ssms_bias: Tensor | None = None
     audio_to_visual_weight: Tensor | None = None
     audio_to_visual_bias: Tensor | None = None
     mean_visual: Tensor | None = None
@@ -57,6 +62,11 @@ class TrainingStatistics:
     def predict_audio(self, features: Tensor) -> Tensor:
         """Predicts audio directions by ridge regression, [rows, audio width], from ``Targets.features``."""
         return _affine(features, self.features_to_audio_weight, self.features_to_audio_bias)
+
+    def predict_audio_by_ssms(self, features: Tensor) -> Tensor:
+        """Predicts them by the ridge regression whose penalty is chosen by SSMS, or by the first where it is alone."""
+        weight, bias = self.features_to_audio_by_ssms_weight, self.features_to_audio_by_ssms_bias
+        return self.predict_audio(features) if weight is None or bias is None else _affine(features, weight, bias)
 
     def translate_audio(self, audio: Tensor) -> Tensor:
         """Translates audio embeddings [rows, audio width] to the visual space, [rows, visual width].
@@ -141,7 +151,7 @@ def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
     """Fits the statistics in one pass over the training rows (every row once, views averaged).
 
     Every rank reads the same rows in the same order, so that all ranks hold the same baselines to the bit.
-    The ridge penalties are chosen by generalised cross-validation: the strongest baseline that needs no tuning.
+    The ridge penalties are chosen by generalised cross-validation.
 
     Args:
         batches: dict batches of pairs, scenes or videos.
@@ -189,38 +199,61 @@ def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
     )
 
 
-def training_statistics(data: ShardDataModule) -> TrainingStatistics:
+def training_statistics(data: ShardDataModule, top_n: int | None) -> TrainingStatistics:
     """Fits the statistics of the training rows that ``data`` measures, once for all runs within ``use_shared_cache()``.
+
+    The ridge regressions that predict audio are :class:`FairRidge`: fitted to all that is trained on.
+
+    Args:
+        data: whose rows, label head and weights.
+        top_n: labels a side that SSMS compares; None: no audio is predicted, and the regressions are left as
+            :func:`fit_training_statistics` fits them.
 
     Raises:
         InputError: there is no row.
     """
 
     def fit() -> TrainingStatistics:
-        return fit_training_statistics(data.training_rows_loader())
+        statistics = fit_training_statistics(data.training_rows_loader())
+        return statistics if top_n is None else with_fair_ridge(statistics, data, top_n)
 
     cache = shared_cache()
     if cache is None:
         return fit()
-    key = ("statistics", data.measured_training_rows_key())
+    key = ("statistics", top_n, data.measured_training_rows_key())
     return cache.get(key, lambda: fit().to(CPU), lambda fitted: sum(x.nbytes for x in fitted.state_dict().values()))
 
 
-BASELINES = ("chance", "mean_audio", "ridge")
+def with_fair_ridge(statistics: TrainingStatistics, data: ShardDataModule, top_n: int) -> TrainingStatistics:
+    """Replaces the regressions that predict audio by those fitted to all that is trained on."""
+    ridge = fit_fair_ridge(data, Judge(data.label_head, top_n, statistics.audio_norm))
+    return replace(
+        statistics,
+        features_to_audio_weight=ridge.by_cosine.weight.float(),
+        features_to_audio_bias=ridge.by_cosine.bias.float(),
+        features_to_audio_by_ssms_weight=ridge.by_ssms.weight.float(),
+        features_to_audio_by_ssms_bias=ridge.by_ssms.bias.float(),
+    )
+
+
+RIDGES = ("ridge", "ridge_ssms")
+BASELINES = ("chance", "mean_audio", *RIDGES)
 """Names of :func:`untrained_predictions`."""
 
 
 def untrained_predictions(targets: Targets, statistics: TrainingStatistics) -> dict[str, Tensor]:
-    """Predicts audio without training, [rows, audio width] each: chance, the mean audio, ridge regression.
+    """Predicts audio without training, [rows, audio width] each: chance, the mean audio, ridge regressions.
 
     Chance predicts the embedding of some training row, whatever it sees; the mean audio predicts the mean training
-    embedding; ridge regresses audio on what is seen in closed form.
+    embedding; ``ridge`` regresses audio on what is seen in closed form, with the penalty of the best cosine,
+    ``ridge_ssms`` with that of the best SSMS.
     """
     samples = statistics.audio_samples
     return {
         "chance": samples[targets.index % len(samples)],
         "mean_audio": statistics.mean_audio.expand_as(targets.audio),
         "ridge": statistics.predict_audio(targets.features),
+        "ridge_ssms": statistics.predict_audio_by_ssms(targets.features),
     }
 
 

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from lightning_ss2a.metric_names import OWN
 from lightning_ss2a.metrics import CrossModalRetrieval, ModalityGap
-from lightning_ss2a.training.validation.baselines import BASELINES, TrainingStatistics, untrained_predictions
+from lightning_ss2a.training.validation.baselines import BASELINES, RIDGES, TrainingStatistics, untrained_predictions
 from lightning_ss2a.training.validation.container import EpochMetrics, LabelScorer, MetricSet
 from lightning_ss2a.training.validation.predicted_audio import PredictedAudioMetrics
 from lightning_ss2a.training.validation.targets import Targets
@@ -118,12 +118,12 @@ def pair_metrics(top_n: int, num_classes: int | None, with_ssms: bool) -> EpochM
     The mean audio ranks the candidates in one order for every query, so its retrieval is chance; a modality gap needs
     both modalities in one space, which only ridge gives without training.
     """
-    baselines = {name: PairMetrics(top_n, None, with_ssms, with_alignment=name == "ridge") for name in BASELINES}
+    baselines = {name: PairMetrics(top_n, None, with_ssms, with_alignment=name in RIDGES) for name in BASELINES}
     return EpochMetrics({OWN: PairMetrics(top_n, num_classes, with_ssms)}, baselines)
 
 
 def pair_baselines(targets: Targets, statistics: TrainingStatistics) -> dict[str, PairPrediction]:
     """Predicts pairs without training; the space that ridge regression shares is that of the audio."""
     audio = untrained_predictions(targets, statistics)
-    shared = (audio["ridge"], normalize(targets.audio, dim=-1), statistics.mean_audio)
-    return {name: PairPrediction(x, *shared if name == "ridge" else ()) for name, x in audio.items()}
+    shared = (normalize(targets.audio, dim=-1), statistics.mean_audio)
+    return {name: PairPrediction(x, x, *shared) if name in RIDGES else PairPrediction(x) for name, x in audio.items()}

@@ -20,6 +20,22 @@ def mixture(pairs: int, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]
     return np.clip(similarity, -1, 1).astype(np.float32), mismatched
 
 
+STRONG = ((0.035, 0.12), (0.887, 0.035))
+"""Mean and standard deviation of the mismatched pairs and of the matching ones, by a teacher that tells them apart."""
+WEAK = ((0.45, 0.11), (0.70, 0.09))
+"""By one that confuses them: a matching pair is more similar than a mismatched one in 96 of 100 cases."""
+
+
+def bells(
+    pairs: int, rate: float, seed: int, teacher: tuple[tuple[float, float], tuple[float, float]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines (float32) and which pairs are mismatched, both of them normally distributed."""
+    random = np.random.default_rng(seed)
+    mismatched = random.random(pairs) < rate
+    bad, good = (random.normal(*one, pairs) for one in teacher)
+    return np.clip(np.where(mismatched, bad, good), -1, 1).astype(np.float32), mismatched
+
+
 def unlimited(**options: Any) -> ElbowOptions:
-    """Options of an elbow, by default without limits to what it drops."""
-    return ElbowOptions(**{"min_kept_fraction": 0.0, "min_pairs": 1, **options})
+    """Options of the paper's elbow, by default without limits to what it drops."""
+    return ElbowOptions(**{"min_kept_fraction": 0.0, "min_pairs": 1, "least_separation": None, **options})

@@ -1,5 +1,9 @@
 """Kneedle on sorted similarities: which pairs a threshold drops, where the truth is known."""
 
+import re
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +16,7 @@ from lightning_ss2a.callbacks.mean_teacher.elbow import (
     find_elbow,
     reduce_curve,
 )
-from tests.callbacks.mean_teacher.mixtures import mixture, unlimited
+from tests.callbacks.mean_teacher.mixtures import STRONG, WEAK, bells, mixture, unlimited
 
 LEAST_PRECISION = {0.1: 0.75, 0.3: 0.90, 0.5: 0.90}
 LEAST_RECALL = 0.95
@@ -59,6 +63,89 @@ def test_without_mismatch_a_tail_is_cut_which_a_floor_prevents(seed):
     floored = find_elbow(similarity, unlimited(floor_threshold=0.4))
     assert (floored.threshold, floored.reason) == (0.4, "floor_threshold")
     assert dropped(similarity, floored).mean() < 0.005
+
+
+# -------------------------------------------------------------------- judged by two groups
+
+
+def judged(similarity: np.ndarray, **options) -> Elbow:
+    return find_elbow(similarity, unlimited(least_separation=2.0, **options))
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.5, 0.65, 0.7, 0.8])
+@pytest.mark.parametrize("similarities", [mixture, lambda *mix: bells(*mix, STRONG)], ids=["long tail", "bells"])
+def test_a_strong_teachers_mismatched_pairs_are_dropped_at_any_rate(similarities, rate):
+    similarity, mismatched = similarities(10_000, rate, 0)
+    elbow = judged(similarity)
+    precision, recall = quality(dropped(similarity, elbow), mismatched)
+    assert elbow.groups.separation > 5
+    assert recall > 0.99
+    assert precision > (0.9 if rate > 0.05 else 0.7)  # where the elbow stands it cuts a tail of good pairs
+    boundary = quality(similarity < elbow.groups.boundary, mismatched)
+    assert min(boundary) > 0.98
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("similarities", [mixture, lambda *mix: bells(*mix, STRONG), lambda *mix: bells(*mix, WEAK)])
+def test_without_mismatch_nothing_is_dropped(similarities, seed):
+    elbow = judged(similarities(10_000, 0.0, seed)[0])
+    assert elbow.threshold is None
+    assert elbow.knee is not None  # which the paper would cut at
+    assert elbow.groups.separation < 2
+    assert "not two groups" in elbow.reason
+
+
+def test_a_weak_teacher_drops_what_is_likelier_mismatched_or_nothing():
+    similarity, mismatched = bells(10_000, 0.5, 0, WEAK)
+    elbow = judged(similarity)
+    assert elbow.reason == "boundary"
+    assert quality(dropped(similarity, elbow), mismatched) == pytest.approx((0.89, 0.89), abs=0.03)
+    assert judged(bells(10_000, 0.02, 0, WEAK)[0]).threshold is None
+    assert judged(bells(10_000, 0.9, 0, WEAK)[0]).threshold is None
+
+
+def test_the_elbow_alone_fails_where_most_pairs_are_mismatched():
+    similarity, mismatched = bells(10_000, 0.8, 0, STRONG)
+    elbow = find_elbow(similarity, unlimited())
+    assert (elbow.reason, elbow.groups) == ("knee", None)
+    assert quality(dropped(similarity, elbow), mismatched)[1] < 0.1
+    assert judged(similarity).knee_similarity == elbow.threshold < judged(similarity).threshold
+
+
+def test_a_curve_without_a_knee_is_cut_at_the_boundary():
+    similarity, _ = bells(10_000, 0.5, 0, STRONG)
+    elbow = judged(similarity, sensitivity=1e4)
+    assert (elbow.knee, elbow.knee_similarity, elbow.reason) == (None, None, "boundary")
+    assert elbow.threshold == elbow.groups.boundary
+
+
+def test_limits_hold_for_the_boundary_too():
+    similarity, _ = bells(10_000, 0.8, 0, STRONG)
+    assert judged(similarity, floor_threshold=0.3).reason == "floor_threshold"
+    assert (similarity >= judged(similarity, min_kept_fraction=0.4).threshold).sum() == 4_000
+
+
+RATES = (0, 5, 20, 50, 65, 70, 80)
+
+
+def table_of_rates() -> list[str]:
+    """Precision and recall by rate of mismatch, a strong teacher then a weak one: the elbow alone, and judged."""
+    lines = []
+    for percent in RATES:
+        cells = [f"{percent} %"]
+        for teacher in (STRONG, WEAK):
+            similarity, mismatched = bells(20_000, percent / 100, 0, teacher)
+            for elbow in (find_elbow(similarity, unlimited()), judged(similarity)):
+                drops = dropped(similarity, elbow)
+                right = "{:.2f} / {:.2f}".format(*quality(drops, mismatched)) if percent else f"{drops.mean():.0%} cut"
+                cells.append(right if drops.any() else "all kept")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def test_the_table_of_the_docs():
+    page = (Path(__file__).parents[3] / "docs" / "training.md").read_text("utf-8")
+    assert re.findall(r"^\| \d+ % \|.*$", page, re.M) == table_of_rates()
 
 
 def test_a_floor_above_the_elbow_changes_nothing():
@@ -158,10 +245,11 @@ def test_at_least_the_stated_part_is_kept(values, options):
 
 
 @settings(deadline=None, max_examples=150)
-@given(VALUES, OPTIONS, st.integers(0, 1000))
-def test_the_order_of_pairs_does_not_matter(values, options, seed):
-    shuffled = np.random.default_rng(seed).permutation(values)
-    assert find_elbow(values, unlimited(**options)).threshold == find_elbow(shuffled, unlimited(**options)).threshold
+@given(VALUES, OPTIONS, st.integers(0, 1000), st.sampled_from([None, 2.0]))
+def test_the_order_of_pairs_does_not_matter(values, options, seed, least_separation):
+    shuffled, chosen = np.random.default_rng(seed).permutation(values), unlimited(**options)
+    chosen = replace(chosen, least_separation=least_separation)
+    assert find_elbow(values, chosen).threshold == find_elbow(shuffled, chosen).threshold
 
 
 @settings(deadline=None, max_examples=150)

@@ -15,8 +15,9 @@ from torch.nn.functional import cosine_similarity
 
 from lightning_ss2a.callbacks import EMATeacher, PairFilter
 from lightning_ss2a.callbacks.mean_teacher import pair_filter
+from lightning_ss2a.callbacks.mean_teacher.two_groups import fit_two_groups
 from lightning_ss2a.errors import InputError
-from tests.callbacks.mean_teacher.mixtures import unlimited
+from tests.callbacks.mean_teacher.mixtures import STRONG, bells, unlimited
 from tests.callbacks.test_hyperparameters import events_of
 from tests.manifold_examples import (
     Recorder,
@@ -35,6 +36,7 @@ similarities = np.concatenate([np.linspace(-0.5, 0.4, 60), np.linspace(0.7, 0.8,
 numbers = np.arange(ROWS)
 ANNOTATED = numbers // 2 % 3 == 0
 NOISY = np.flatnonzero(~ANNOTATED)
+GROUPS = fit_two_groups(similarities[NOISY].astype(np.float64))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_dropped_rows_do_not_train_and_annotated_rows_do(tmp_path: Path, dataset
 
 def test_a_class_that_would_lose_all_its_pairs_keeps_them(tmp_path: Path, dataset: str, monkeypatch):
     owls = numbers % 3 == 2
-    similarity = np.where(owls, -0.5, similarities[::-1])
+    similarity = np.where(owls, np.linspace(-0.6, 0.1, ROWS, dtype=np.float32), similarities[::-1])
     monkeypatch.setattr(pair_filter, "teacher_similarity", lambda trainer, teacher, rows, total: similarity[rows])
     chosen = PairFilter()
     with pytest.warns(UserWarning, match=r"training pair of 1 classes is below .* their pairs are kept: owl$"):
@@ -139,7 +141,8 @@ def test_no_noisy_rows_nothing_to_filter_said_once(tmp_path: Path, tmp_path_fact
     [
         (similarities, {"min_pairs": 161}, "160 pairs are fewer than min_pairs, 161"),
         (np.full(ROWS, 0.5, np.float32), {}, "the similarities are all equal"),
-        (np.linspace(0, 1, ROWS) ** 3, {}, "the sorted curve has no knee"),
+        (np.linspace(0, 1, ROWS) ** 3, {"least_separation": None}, "the sorted curve has no knee"),
+        (np.linspace(0, 1, ROWS) ** 3, {}, "nothing tells good pairs from bad: the similarities are not two groups"),
     ],
 )
 def test_without_an_elbow_everything_is_kept(tmp_path, dataset, monkeypatch, similarity, options, reason):
@@ -154,6 +157,18 @@ def test_without_an_elbow_everything_is_kept(tmp_path, dataset, monkeypatch, sim
     scalars = events_of(tmp_path / "run" / "version_0").Tags()["scalars"]
     assert "pair_filter/kept_noisy_rows" in scalars
     assert "pair_filter/threshold" not in scalars
+
+
+def test_where_the_elbow_is_below_both_groups_their_boundary_drops_and_both_are_named(tmp_path, dataset, monkeypatch):
+    similarity = bells(ROWS, 0.9, 0, STRONG)[0]
+    monkeypatch.setattr(pair_filter, "teacher_similarity", lambda trainer, teacher, rows, total: similarity[rows])
+    chosen = PairFilter(min_kept_fraction=0.0)
+    with pytest.warns(
+        UserWarning, match=r"two groups, about 0\.\d+ and 0\.\d+, and the elbow, (-0\.\d+), is not between"
+    ):
+        fit(tmp_path, dataset, chosen, max_epochs=2)
+    assert chosen.threshold == pytest.approx(fit_two_groups(np.sort(similarity[NOISY].astype(float))).boundary)
+    assert np.array_equal(kept_by(chosen), ANNOTATED | (similarity >= chosen.threshold))
 
 
 def test_a_similarity_that_is_no_number_names_its_row(tmp_path: Path, dataset: str, monkeypatch):
@@ -255,6 +270,9 @@ def test_tensorboard_has_fractions_threshold_and_figure(tmp_path: Path, dataset:
     last = {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"] if tag.startswith("pair_filter/")}
     assert last == {
         "pair_filter/threshold": pytest.approx(chosen.state_dict()["threshold"]),
+        "pair_filter/elbow": pytest.approx(chosen.state_dict()["threshold"]),
+        "pair_filter/boundary": pytest.approx(GROUPS.boundary),
+        "pair_filter/separation": pytest.approx(GROUPS.separation),
         "pair_filter/kept_noisy_rows": kept[NOISY].sum(),
         "pair_filter/kept_fraction/curated": pytest.approx(kept[numbers // 2 % 3 == 1].mean()),
         "pair_filter/kept_fraction/translated": pytest.approx(kept[numbers // 2 % 3 == 2].mean()),
@@ -293,6 +311,7 @@ def test_a_teacher_must_be_listed_before(tmp_path: Path, dataset: str):
         ("floor_threshold", 1.1),
         ("min_kept_fraction", 1.01),
         ("min_pairs", 0),
+        ("least_separation", -0.5),
         ("every_n_epochs", 0),
     ],
 )

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.integrate import trapezoid
 
 from lightning_ss2a.callbacks.mean_teacher.pair_filter import decide
 from lightning_ss2a.callbacks.mean_teacher.report import PairReport, filter_figure, filter_table, summary_line
@@ -64,6 +65,27 @@ def test_the_title_says_what_set_the_threshold(options: dict, title: str):
     assert len(labels(figure.axes[1].get_legend().get_texts())) == len(report.by_origin)
 
 
+def test_the_figure_shows_the_groups_and_both_cuts():
+    report = report_of(0.85, least_separation=2.0)
+    assert report.elbow.reason == "boundary"
+    figure = filter_figure(report)
+    left, right = figure.axes
+    groups = report.elbow.groups
+    threshold, *curves, boundary = right.lines
+    assert set(threshold.get_ydata()) == {report.elbow.threshold} == {groups.boundary} == set(boundary.get_ydata())
+    assert len(curves) == 2
+    drawn = sum(trapezoid(curve.get_xdata(), curve.get_ydata()) for curve in curves)
+    counts, edges = np.histogram(report.similarity, 60)
+    assert drawn == pytest.approx(counts.sum() * (edges[1] - edges[0]), rel=0.02)
+    shown = labels(right.get_legend().get_texts())
+    assert f"boundary: {groups.boundary:.3f}" in shown
+    assert any(text.startswith(f"two groups: {groups.mean[0]:.3f} and {groups.mean[1]:.3f}, ") for text in shown)
+    assert labels(left.get_legend().get_texts())[-1].startswith(f"knee: {report.elbow.knee_similarity:.3f} at ")
+    assert "(set by boundary)" in figure.get_suptitle()
+    scalars = report.scalars()
+    assert scalars["pair_filter/elbow"] < scalars["pair_filter/boundary"] == scalars["pair_filter/threshold"]
+
+
 @pytest.mark.parametrize("pairs", [1, 2, 3])
 def test_a_figure_of_hardly_any_pairs(pairs: int):
     report = report_of(pairs=pairs, min_pairs=50)
@@ -77,6 +99,7 @@ def test_origins_without_pairs_are_not_counted():
         "pair_filter/kept_fraction/curated",
         "pair_filter/kept_noisy_rows",
         "pair_filter/threshold",
+        "pair_filter/elbow",
     }
     assert "translated" not in summary_line(report)
 
