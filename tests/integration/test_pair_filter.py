@@ -123,7 +123,9 @@ def test_the_filter_finds_the_mismatched_pairs_of_the_simulated_world(tmp_path: 
         assert is_good(found["dropped"], found["mismatched"], rate), rate
         assert not is_good(chance, found["mismatched"], rate)
         assert not is_good(np.zeros_like(chance), found["mismatched"], rate)
+    assert filtered(tmp_path, folders[0.0], teacher, new_module(WORLD))["dropped"].mean() == 0  # no two groups
     for floor in (None, 0.5):
-        found = filtered(tmp_path, folders[0.0], teacher, new_module(WORLD), floor_threshold=floor)
+        alone = {"floor_threshold": floor, "least_separation": None}  # the elbow
+        found = filtered(tmp_path, folders[0.0], teacher, new_module(WORLD), **alone)
         print("no mismatch, floor", floor, found["dropped"].mean())
         assert 0 < found["dropped"].mean() <= (MOST_DROPPED_WITHOUT_MISMATCH if floor is None else 0.01)
