@@ -386,15 +386,16 @@ def arms_of(world: str) -> list[Arm]:
         small = RemixerOptions(width=128, num_heads=4, head_widths=(128, 128), dropout=0.3)
         rates = OptimizationOptions(1e-3, warmup_steps=20, schedule="cosine")
         usual = Arm("paper", small, optimization=rates, epochs=40, batch_size=64, rules=RULES)
-        return [usual, replace(usual, name="residual", remixer=replace(small, residual="mean"))]
+        residual = replace(usual, name="residual", remixer=replace(small, residual="mean"), epochs=10)
+        return [usual, residual]
     small = RemixerOptions(width=128, num_heads=4, head_widths=(128, 128), dropout=0.1)
     usual = Arm("paper", small, rules=RULES)
     residual = replace(usual, name="residual", remixer=replace(small, residual="mean"))
     many = f"residual, {MOST_SCENES:,} scenes, no dropout"
     bare = replace(small, residual="mean", dropout=0.0, token_dropout=0.0)
     more = replace(residual, name=many, remixer=bare, scenes=MOST_SCENES, epochs=2)
-    deep = replace(more, name=f"{many}, 2 layers", remixer=replace(bare, num_layers=2), epochs=4, rules={})
-    return [usual, residual, more, deep]
+    long = replace(usual, name="paper, 3 times the steps", epochs=3 * usual.epochs, rules={})
+    return [usual, long, residual, more]
 
 
 def table_of(rows: Sequence[Mapping[str, str]]) -> str:
