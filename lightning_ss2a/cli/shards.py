@@ -23,7 +23,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import is_local, local_path, to_path
 from lightning_ss2a.perception import AudioEncoder, ImageEncoder
 from lightning_ss2a.perception.detectors.protocols import Detector
-from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextToImagePrior
+from lightning_ss2a.perception.encoders.protocols import TextEncoder, TextToAudioPrior, TextToImagePrior
 
 DTypeName = Literal["float16", "float32"]
 """Storage types of an embedding."""
@@ -43,6 +43,7 @@ def compose(
     detector: Detector | None = None,
     text_encoder: TextEncoder | None = None,
     prior: TextToImagePrior | None = None,
+    sound_prior: TextToAudioPrior | None = None,
     **options: Any,  # the parser reads them, and their help, off compose_dataset
 ) -> None:
     """Compose scenes or videos from a list of pairs: sounds mixed as waveforms, pictures as one picture.
@@ -58,6 +59,7 @@ def compose(
         detector: has no effect, since the sources are known.
         text_encoder: has no effect, as nothing is a text.
         prior: has no effect, either.
+        sound_prior: has no effect, either.
         options: see ``compose_dataset``.
     """
     images, sounds = both_encoders(image_encoder, audio_encoder)

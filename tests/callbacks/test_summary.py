@@ -122,11 +122,12 @@ def test_an_evaluation_prints_its_values_beside_their_baselines(tmp_path: Path, 
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     rows = {line.split("│")[1].strip(): line.split("│")[2:-1] for line in printed}
     assert rows.keys() == {n.removeprefix(prefix) for n in metrics(trainer.callback_metrics, prefix)}
-    value, chance, _, ridge = (float(cell) if cell.strip() else None for cell in rows["ssms"])
+    value, chance, _, ridge, ridge_ssms = (float(cell) if cell.strip() else None for cell in rows["ssms"])
     logged = trainer.callback_metrics
     assert value == pytest.approx(float(logged[f"{prefix}ssms"]), abs=6e-4)
     assert chance == pytest.approx(float(logged[f"{prefix}ssms_baseline/chance"]), abs=6e-4)
     assert ridge == pytest.approx(float(logged[f"{prefix}ssms_baseline/ridge"]), abs=6e-4)
+    assert ridge_ssms == pytest.approx(float(logged[f"{prefix}ssms_baseline/ridge_ssms"]), abs=6e-4)
 
 
 def saved(best: str = "", last: str = "", monitor: str | None = "val/ssms", score: float | None = 3.0):

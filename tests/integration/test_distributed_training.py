@@ -198,7 +198,9 @@ def test_validation_is_exactly_that_of_one_process(number: int, one: dict, two: 
     expected = one["validated"][number]
     assert [rank["validated"][number] for rank in two] == [expected, expected]
     assert len(expected[0]) == 12 + len(baselines(expected[0]))
-    assert len(baselines(expected[0])) == 3 * 3 + 9 + 8  # predictions by three baselines, ridge and chance elsewhere
+    assert (
+        len(baselines(expected[0])) == 3 * 4 + 2 * 9 + 8
+    )  # predictions by four baselines, both ridges and chance elsewhere
 
 
 def test_baselines_are_exactly_those_of_one_process_and_measured_once(one: dict, two: list[dict]):

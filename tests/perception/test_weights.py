@@ -187,7 +187,7 @@ def test_every_model_can_be_loaded_before_it_is_given_anything():
     models = {
         name for name in perception.__all__ if name not in at_once and hasattr(getattr(perception, name), "describe")
     }
-    assert len(models) == 12
+    assert len(models) == 14
     assert [name for name in sorted(models) if not hasattr(getattr(perception, name), "load")] == []
 
 

@@ -283,10 +283,10 @@ class CountRows(Callback):
             self.projected.append(visual.reshape(-1, visual.shape[-1]).clone())
             return project(visual)
 
-        def kept(e: Tensor, v: Tensor, valid: Tensor):
+        def kept(e: Tensor, *others: Tensor | None):
             if module.training:
                 self.e[-1] |= {int(i): row[:2].clone() for i, row in zip(self.index, e, strict=True)}
-            return remix(e, v, valid)
+            return remix(e, *others)
 
         module.manifold.project_visual, module.remixer.forward = counted, kept
 
