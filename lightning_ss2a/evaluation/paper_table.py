@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning_ss2a.errors import InputError, one_line
+from lightning_ss2a.evaluation.places import ARROWS, LATEX_ARROWS, LATEX_MARKS, MARKDOWN_MARKS, first_two
 from lightning_ss2a.evaluation.reporting import latex_text, score_text
 from lightning_ss2a.files import to_path, write_whole
 from lightning_ss2a.tables import markdown_table
 
 SCORES = "scores.json"
-_LATEX_MARKS = {1: r"\textbf{%s}", 2: r"\underline{%s}", 0: "%s"}
-_MARKDOWN_MARKS = {1: "**%s**", 2: "<u>%s</u>", 0: "%s"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Column:
     @property
     def mark(self) -> str:
         """The metric with an arrow that points to the better end."""
-        return f"{self.measure} {'↑' if self.higher_is_better else '↓'}"
+        return f"{self.measure} {ARROWS[self.higher_is_better]}"
 
 
 @dataclass(frozen=True)
@@ -68,19 +67,15 @@ class PaperTable:
         """Gives 1 or 2 for first and second place among a section's methods, else 0; equal values share one."""
         key = (column.data, column.measure)
         ranked = {
-            name: values[key]
-            for name, values in section.values.items()
-            if name not in self.unranked and math.isfinite(values.get(key, math.nan))
+            name: values.get(key, math.nan) for name, values in section.values.items() if name not in self.unranked
         }
-        order = sorted(set(ranked.values()), reverse=column.higher_is_better)
-        place = order.index(ranked[method]) + 1 if method in ranked and len(ranked) > 1 else 0
-        return place if place <= 2 else 0
+        return first_two(ranked, column.higher_is_better).get(method, 0)
 
     def markdown(self) -> str:
         """Writes a table in which the first place is bold, the second underlined."""
         header = ["", "method", *(f"{column.data}: {column.mark}" for column in self.columns)]
         rows = [
-            [section.name, method, *self._cells(section, method, _MARKDOWN_MARKS, "")]
+            [section.name, method, *self._cells(section, method, MARKDOWN_MARKS, "")]
             for section in self.sections
             for method in section.values
         ]
@@ -94,8 +89,7 @@ class PaperTable:
         for _, own in groups:
             rules.append(rf"\cmidrule(lr){{{first}-{first + len(own) - 1}}}")
             first += len(own)
-        arrows = {True: r"$\uparrow$", False: r"$\downarrow$"}
-        names = [f"{latex_text(column.measure)} {arrows[column.higher_is_better]}" for column in self.columns]
+        names = [f"{latex_text(column.measure)} {LATEX_ARROWS[column.higher_is_better]}" for column in self.columns]
         lines = [
             rf"\begin{{tabular}}{{ll{'c' * len(self.columns)}}}",
             r"\toprule",
@@ -107,7 +101,7 @@ class PaperTable:
             lines.append(r"\midrule")
             title = rf"\multirow{{{len(section.values)}}}{{*}}{{{latex_text(section.name)}}}"
             for number, method in enumerate(section.values):
-                cells = self._cells(section, method, _LATEX_MARKS, "--")
+                cells = self._cells(section, method, LATEX_MARKS, "--")
                 lines.append(" & ".join(["" if number else title, latex_text(method), *cells]) + r" \\")
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 

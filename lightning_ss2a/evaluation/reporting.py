@@ -13,7 +13,7 @@ from rich.table import Table
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.evaluation.evaluate import Evaluation
-from lightning_ss2a.evaluation.measures import Measure
+from lightning_ss2a.evaluation.places import ARROWS, LATEX_ARROWS, LATEX_MARKS, MARKDOWN_MARKS, first_two
 from lightning_ss2a.evaluation.scoring import Score
 from lightning_ss2a.files import write_whole
 from lightning_ss2a.options import plain
@@ -90,9 +90,9 @@ def print_report(evaluation: Evaluation, console: Console) -> None:
     table = Table(title="Scores (95 % interval)", title_justify="left", caption="* first, + second")
     table.add_column("method", overflow="fold")
     for name, measure in evaluation.measured.items():
-        table.add_column(f"{name} {_arrow(measure)}", justify="right", overflow="fold")
+        table.add_column(f"{name} {ARROWS[measure.higher_is_better]}", justify="right", overflow="fold")
+    marks = _marks(evaluation)
     for method, scores in _by_method(evaluation).items():
-        marks = _marks(evaluation)
         cells = [
             f"{_with_interval(score)}{ {1: ' *', 2: ' +'}.get(marks.get((method, score.measure), 0), '') }"
             for score in scores
@@ -112,9 +112,7 @@ def print_report(evaluation: Evaluation, console: Console) -> None:
 def latex_table(evaluation: Evaluation) -> str:
     """Writes the scores with booktabs: rows of methods, columns of metrics, the first bold, the second underlined."""
     marks = _marks(evaluation)
-    wrap = {1: r"\textbf{%s}", 2: r"\underline{%s}"}
-    arrows = {True: r"$\uparrow$", False: r"$\downarrow$"}
-    heads = [f"{latex_text(name)} {arrows[m.higher_is_better]}" for name, m in evaluation.measured.items()]
+    heads = [f"{latex_text(name)} {LATEX_ARROWS[m.higher_is_better]}" for name, m in evaluation.measured.items()]
     lines = [
         rf"\begin{{tabular}}{{l{'c' * len(heads)}}}",
         r"\toprule",
@@ -123,7 +121,7 @@ def latex_table(evaluation: Evaluation) -> str:
     ]
     for method, scores in _by_method(evaluation).items():
         cells = [
-            wrap.get(marks.get((method, score.measure), 0), "%s") % score_text(score.value) or "--" for score in scores
+            LATEX_MARKS[marks.get((method, score.measure), 0)] % score_text(score.value) or "--" for score in scores
         ]
         lines.append(" & ".join([latex_text(method), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
@@ -163,11 +161,10 @@ def _without_nan(value: Any) -> Any:
 
 def _page(evaluation: Evaluation, facts: Mapping[str, Any]) -> str:
     """The report in Markdown."""
-    wrap = {1: "**{}**", 2: "<u>{}</u>"}
     marks = _marks(evaluation)
-    header = ["", *(f"{name} {_arrow(measure)}" for name, measure in evaluation.measured.items())]
+    header = ["", *(f"{name} {ARROWS[measure.higher_is_better]}" for name, measure in evaluation.measured.items())]
     rows = [
-        [method, *(wrap.get(marks.get((method, s.measure), 0), "{}").format(_with_interval(s)) for s in scores)]
+        [method, *(MARKDOWN_MARKS[marks.get((method, s.measure), 0)] % _with_interval(s) for s in scores)]
         for method, scores in _by_method(evaluation).items()
     ]
     parts = [
@@ -244,19 +241,12 @@ def _by_method(evaluation: Evaluation) -> dict[str, list[Score]]:
 
 
 def _marks(evaluation: Evaluation) -> dict[tuple[str, str], int]:
-    """First and second place of each column, by method and measure; equal values share one. A lone method has none."""
+    """First and second place of each column, by method and measure."""
     marks: dict[tuple[str, str], int] = {}
     for name, measure in evaluation.measured.items():
-        scores = [score for score in evaluation.scores if score.measure == name and math.isfinite(score.value)]
-        if len(scores) < 2:
-            continue
-        values = sorted({score.value for score in scores}, reverse=measure.higher_is_better)
-        marks |= {(s.method, name): place for s in scores if (place := values.index(s.value) + 1) <= 2}
+        values = {(score.method, name): score.value for score in evaluation.scores if score.measure == name}
+        marks |= first_two(values, measure.higher_is_better)
     return marks
-
-
-def _arrow(measure: Measure) -> str:
-    return "↑" if measure.higher_is_better else "↓"
 
 
 def _count(value: int | None) -> str:
