@@ -145,6 +145,22 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
     return Path(path)
 
 
+def make_folder(folder: Path, what: str) -> None:
+    """Makes a folder with those above it, unless it is there.
+
+    Args:
+        folder: the folder.
+        what: it is of, for the message.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be the folder of {what} ({error.strerror}); name another") from error
+
+
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Gives a temporary folder beside ``path`` to fill, and renames it at the end; after an error it is removed.

@@ -5,7 +5,16 @@ import os
 import pytest
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import FolderLock, WholeFile, is_local, local_path, to_path, whole_folder, write_whole
+from lightning_ss2a.files import (
+    FolderLock,
+    WholeFile,
+    is_local,
+    local_path,
+    make_folder,
+    to_path,
+    whole_folder,
+    write_whole,
+)
 from tests.limits import largest_file
 
 
@@ -128,3 +137,13 @@ def test_what_looks_like_a_url_and_is_there_is_a_path(tmp_path, monkeypatch):
         write_whole(name, b"x")
         assert is_local(name)
         assert to_path(name).read_bytes() == b"x"
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    make_folder(tmp_path / "a" / "b", "the report")
+    make_folder(tmp_path / "a" / "b", "the report")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        InputError, match=r"file/c: cannot be the folder of the report \(Not a .*\); name ano"
+    ):
+        make_folder(tmp_path / "file" / "c", "the report")

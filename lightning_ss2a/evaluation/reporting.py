@@ -11,11 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lightning_ss2a.errors import InputError
 from lightning_ss2a.evaluation.evaluate import Evaluation
 from lightning_ss2a.evaluation.places import ARROWS, LATEX_ARROWS, LATEX_MARKS, MARKDOWN_MARKS, first_two
 from lightning_ss2a.evaluation.scoring import Score
-from lightning_ss2a.files import write_whole
+from lightning_ss2a.files import make_folder, write_whole
 from lightning_ss2a.options import plain
 from lightning_ss2a.tables import MISSING, csv_text, markdown_table, number_text
 
@@ -43,10 +42,7 @@ def write_report(folder: Path, evaluation: Evaluation, facts: Mapping[str, Any])
     Raises:
         InputError: the folder cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be the folder of the report ({error.strerror}); name another") from error
+    make_folder(folder, "the report")
     texts = {
         "scores.json": json.dumps(_document(evaluation, facts), indent=2, allow_nan=False) + "\n",
         "scores.csv": csv_text(*_score_rows(evaluation)),

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import write_whole
+from lightning_ss2a.files import make_folder, write_whole
 
 VERSION = 2
 """Goes up when the preparation of media or their views change; older entries are then not found any more."""
@@ -26,12 +25,7 @@ class EmbeddingCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{folder}: cannot be the folder of embeddings ({error.strerror}); name another"
-            ) from error
+        make_folder(folder, "embeddings")
 
     def path(self, content: str, encoder: str, views: int, seed: int) -> Path:
         """Names the file of the embeddings of a medium.
