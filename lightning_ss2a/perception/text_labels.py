@@ -89,6 +89,22 @@ class TextLabels:
                 raise InputError(f"text {text!r}: means no label (needs {self.least_similarity:g}); near are {near}")
         return similarities
 
+    def mixture(self, text: str, embedding: Tensor, nearest: int, temperature: float) -> tuple[Tensor, Tensor]:
+        """Describes a text by its nearest labels: their weights, which sum to 1, and their numbers.
+
+        Args:
+            text: for messages.
+            embedding: of the text, by the encoder, of any length: [width].
+            nearest: labels, at most.
+            temperature: of a softmax over their similarities.
+
+        Raises:
+            InputError: see :meth:`similarities`.
+        """
+        (similarities,) = self.similarities((text,), embedding[None])
+        values, labels = similarities.topk(min(nearest, len(self.labels)))
+        return (values / temperature).softmax(dim=0), labels
+
     def _nearest(self, similarities: Tensor, most: int) -> list[Match]:
         values, places = similarities.sort(descending=True, stable=True)
         found: dict[str, Match] = {}  # a name that two labels share is listed once

@@ -104,9 +104,7 @@ class LabelPrior:
         return torch.stack(rows) if rows else torch.empty(0, self.width)
 
     def _predict(self, text: str, embedding: Tensor) -> Tensor:
-        (similarities,) = self.labels.similarities((text,), embedding[None])
-        values, classes = similarities.topk(self.nearest)
-        weights = (values / self.temperature).softmax(dim=0)
+        weights, classes = self.labels.mixture(text, embedding, self.nearest, self.temperature)
         mean, directions = self._pictures
         direction = weights @ directions[classes]
         return (mean + STEP * normalize(direction, dim=0)).clamp(0, LARGEST)

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from lightning_ss2a.data import LabelHead
 from lightning_ss2a.errors import InputError
@@ -103,10 +104,9 @@ class LabelSoundPrior:
         return torch.stack(rows) if rows else torch.empty(0, self.width)
 
     def _predict(self, text: str) -> Tensor:
-        (similarities,) = self._labels.similarities((text,), self.text_encoder.encode([text]))
-        values, labels = similarities.topk(min(self.nearest, len(self._head.labels)))
-        direction = (values / self.temperature).softmax(dim=0) @ self._head.weight[labels]
-        return torch.nn.functional.normalize(direction.clamp(min=0), dim=0)
+        (embedding,) = self.text_encoder.encode([text])
+        weights, labels = self._labels.mixture(text, embedding, self.nearest, self.temperature)
+        return normalize((weights @ self._head.weight[labels]).clamp(min=0), dim=0)
 
     @cached_property
     def _labels(self) -> TextLabels:
