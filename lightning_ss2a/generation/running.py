@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from lightning_ss2a.builders.engine.deaths import Deaths
 from lightning_ss2a.builders.engine.media_worker import end_with_parent
 from lightning_ss2a.builders.engine.options import BuildTrainer
-from lightning_ss2a.builders.engine.running import ItemProgress, interruptible, make_trainer, quiet, worker_context
+from lightning_ss2a.builders.engine.running import ItemProgress, came_to_end, make_trainer, worker_context
 from lightning_ss2a.errors import InputError, one_line
 from lightning_ss2a.files import write_whole
 from lightning_ss2a.generation.items import Item
@@ -214,10 +214,4 @@ def _predict(trainer: Trainer, module: GenerationModule, data: ItemsData, proces
     callbacks.append(SoundWriter(data, process))
     if progress:
         callbacks.append(ItemProgress(len(data.items), data.work.count))
-    try:
-        with quiet(), interruptible():
-            trainer.predict(module, datamodule=data, return_predictions=False)
-    except RuntimeError as error:
-        data.work.deaths.count(error, trainer.world_size)
-        return False
-    return True
+    return came_to_end(trainer, module, data, data.work.deaths)

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
+from lightning_ss2a.builders.engine.deaths import Deaths
 from lightning_ss2a.builders.engine.media_worker import MediaNeeds, MediaParts, end_with_parent
 from lightning_ss2a.builders.engine.module import PerceptionModule
 from lightning_ss2a.builders.engine.options import BuildTrainer
@@ -241,11 +242,21 @@ def _predict(trainer: Trainer, module: PerceptionModule, data: PartsData, progre
     if progress:
         items = len(data.items)
         callbacks.append(ItemProgress(items, lambda: min(len(data.folder.finished()) * data.part_items, items)))
+    return came_to_end(trainer, module, data, data.folder.deaths)
+
+
+def came_to_end(trainer: Trainer, module: LightningModule, data: LightningDataModule, deaths: Deaths) -> bool:
+    """Predicts; tells whether it came to the end, else a worker has died of an item, which is counted.
+
+    Raises:
+        RuntimeError: of another cause.
+        InputError: a worker has died beside other devices; see :meth:`Deaths.count`.
+    """
     try:
         with quiet(), interruptible():
             trainer.predict(module, datamodule=data, return_predictions=False)
     except RuntimeError as error:
-        data.folder.deaths.count(error, trainer.world_size)
+        deaths.count(error, trainer.world_size)
         return False
     return True
 
