@@ -25,14 +25,14 @@ from lightning_ss2a.sweeps.definition import Sweep
 from lightning_ss2a.sweeps.records import TrialRecord
 from lightning_ss2a.sweeps.reporting.paper_table import write_table
 from lightning_ss2a.sweeps.space import SearchSpace
+from lightning_ss2a.tables import fill_marked, marked
 
 ROOT = Path(__file__).resolve().parent.parent
 CLAIMS = ROOT / "docs" / "claims"
 SEARCH = ROOT / "docs" / "sweeps" / "manifold_runs.csv"
 PAGES = (*sorted(CLAIMS.glob("*.md")), ROOT / "docs" / "sweeps.md")
 
-TABLE = re.compile(r"<!-- ss2a sweep (?P<arguments>.*?) -->\n.*?<!-- end -->", re.S)
-NESTED = re.compile(r"<!-- nested choice -->\n.*?<!-- end -->", re.S)
+TABLE, NESTED = marked(r"ss2a sweep (?P<arguments>.*?)"), marked("nested choice")
 SEARCHED = {
     "val/ssms": "SSMS",
     "val/reconstruction_cosine": "reconstruction cosine",
@@ -129,10 +129,10 @@ def filled(text: str) -> str:
 
     def table(match: re.Match[str]) -> str:
         command = f"ss2a sweep {match['arguments']}"
-        return f"<!-- {command} -->\n`{command}`\n\n{table_text(read_sweep(match['arguments']))}\n<!-- end -->"
+        return f"`{command}`\n\n{table_text(read_sweep(match['arguments']))}\n"
 
-    text = NESTED.sub(lambda _: f"<!-- nested choice -->\n{nested_choice()}\n<!-- end -->", text)
-    return TABLE.sub(table, text)
+    text = fill_marked(text, NESTED, lambda _: f"{nested_choice()}\n")
+    return fill_marked(text, TABLE, table)
 
 
 def collect(folder: Path) -> list[Path]:

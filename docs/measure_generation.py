@@ -11,7 +11,6 @@ goes to ``heard_FOLD.json`` beside the runs; a table stands between ``<!-- measu
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -49,6 +48,7 @@ from lightning_ss2a.generation.sound_bank import SoundBank
 from lightning_ss2a.generation.sound_bank.generator import RetrievalOptions
 from lightning_ss2a.generation.trained import load_trained
 from lightning_ss2a.perception import YAMNet
+from lightning_ss2a.tables import fill_marked, marked
 from lightning_ss2a.training import V2AMapperModule
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,7 +60,8 @@ SECONDS = 4.0
 MOST_SCENES = 24
 """Of each number of things in each fold."""
 OPTIONS = SoundOptions()
-TABLE = re.compile(r"<!-- measured (?P<name>\w+) -->\n.*?<!-- end -->", re.S)
+
+TABLE = marked(r"measured (?P<name>\w+)")
 
 
 @dataclass(frozen=True)
@@ -478,9 +479,7 @@ def fill(tables: Tables) -> None:
     """Fills the tables of the pages."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        filled = TABLE.sub(
-            lambda found: f"<!-- measured {found['name']} -->\n{getattr(tables, found['name'])()}<!-- end -->", text
-        )
+        filled = fill_marked(text, TABLE, lambda found: getattr(tables, found["name"])())
         if filled != text:
             write_whole(page, filled)
 

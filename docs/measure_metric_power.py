@@ -11,7 +11,6 @@ order is known without any metric. Results are ``docs/claims/runs/metric_power.c
 import argparse
 import csv
 import json
-import re
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -50,14 +49,14 @@ from lightning_ss2a.metrics.functional.kernel import median_distance
 from lightning_ss2a.models.ridge import LinearMap, RidgeRegression
 from lightning_ss2a.perception import YAMNet
 from lightning_ss2a.perception.media.files import load_audio
-from lightning_ss2a.tables import csv_text, markdown_table
+from lightning_ss2a.tables import csv_text, fill_marked, markdown_table, marked
 
 ROOT = Path(__file__).resolve().parent.parent
 PAIRS, SCENES, BANK = (str(ROOT / "shards" / name) for name in ("demo", "demo_scenes", "bank"))
 CLAIMS = ROOT / "docs" / "claims"
 PAGE, RESULTS = CLAIMS / "metric_power.md", CLAIMS / "runs" / "metric_power.csv"
 FIGURE = ROOT / "docs" / "figures" / "metric_power.png"
-TABLE = re.compile(r"<!-- metric power (?P<name>\w+) -->\n.*?<!-- end -->", re.S)
+TABLE = marked(r"metric power (?P<name>\w+)")
 FOLDS = [f"fold{fold}" for fold in range(5)]
 
 SECONDS = 4.0
@@ -477,9 +476,7 @@ def read_results(file: Path = RESULTS) -> list[Result]:
 
 def filled(text: str, page: Page) -> str:
     """Fills the tables of a page's text."""
-    return TABLE.sub(
-        lambda found: f"<!-- metric power {found['name']} -->\n{getattr(page, found['name'])()}\n<!-- end -->", text
-    )
+    return fill_marked(text, TABLE, lambda found: f"{getattr(page, found['name'])()}\n")
 
 
 def main() -> None:

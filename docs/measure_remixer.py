@@ -30,9 +30,11 @@ from lightning_ss2a.data import ShardDataset
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.data.simulation.truth import read_truth, read_world
+from lightning_ss2a.files import write_whole
 from lightning_ss2a.metrics.functional import sound_source_matching_score
 from lightning_ss2a.models import CycleMixOptions, DiagonalGaussian, RemixerOptions
 from lightning_ss2a.models.source_slots import SourceSlots
+from lightning_ss2a.tables import fill_marked, marked
 from lightning_ss2a.training import RemixerModule
 from lightning_ss2a.training.optimization import OptimizationOptions, build_adamw, learning_rate_factor
 from lightning_ss2a.training.variational import Embedding, SamplingOptions
@@ -40,6 +42,7 @@ from lightning_ss2a.training.variational import Embedding, SamplingOptions
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "docs" / "claims" / "runs"
 PAGE = ROOT / "docs" / "claims" / "remixer.md"
+TABLE = marked(r"measured (?P<world>simulated|demo) by docs/measure_remixer\.py")
 COLUMNS = ("seed", "arm", "rule", "scenes", "ssms", "cosine", "score")
 GROUPS = ("single", "several")
 USUAL_SCENES, MOST_SCENES = 6000, 24000
@@ -432,12 +435,7 @@ def spread(found: Mapping[tuple[str, str], float], name: str, digits: int, sign:
 def fill(page: Path) -> None:
     """Puts the tables of all worlds into the page."""
     text = page.read_text(encoding="utf-8")
-    for world in ("simulated", "demo"):
-        start, end = f"<!-- measured {world} by docs/measure_remixer.py -->", "<!-- end -->"
-        before, _, rest = text.partition(start)
-        _, _, after = rest.partition(end)
-        text = f"{before}{start}\n{table_of(read_rows(file_of(world)))}\n{end}{after}"
-    page.write_text(text, encoding="utf-8")
+    write_whole(page, fill_marked(text, TABLE, lambda found: f"{table_of(read_rows(file_of(found['world'])))}\n"))
 
 
 def file_of(world: str) -> Path:

@@ -3,8 +3,9 @@
 import csv
 import io
 import math
+import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 MISSING = ""
@@ -70,6 +71,27 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _markdown_cell(text: str) -> str:
     # A choice named a|b, or a reason of two lines, would tear the row.
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def marked(mark: str) -> re.Pattern[str]:
+    """Matches what stands in a page between ``<!-- MARK -->`` and the next ``<!-- end -->``; mark is an expression."""
+    return re.compile(rf"<!-- {mark} -->\n.*?<!-- end -->", re.S)
+
+
+def fill_marked(text: str, between: re.Pattern[str], content: Callable[[re.Match[str]], str]) -> str:
+    """Replaces what stands between marks in the text of a page.
+
+    Args:
+        text: of the page.
+        between: see :func:`marked`.
+        content: gives what is to stand there, whole lines, for what was found.
+    """
+
+    def filled(found: re.Match[str]) -> str:
+        begin, _, _ = found[0].partition("\n")
+        return f"{begin}\n{content(found)}<!-- end -->"
+
+    return between.sub(filled, text)
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -4,7 +4,16 @@ import math
 
 import pytest
 
-from lightning_ss2a.tables import column_digits, csv_text, markdown_table, mean_and_spread, number_text, with_spread
+from lightning_ss2a.tables import (
+    column_digits,
+    csv_text,
+    fill_marked,
+    markdown_table,
+    marked,
+    mean_and_spread,
+    number_text,
+    with_spread,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,3 +60,10 @@ def test_cells_cannot_tear_a_markdown_row():
 
 def test_csv_has_empty_cells_for_what_is_missing():
     assert csv_text(["a", "b"], [[math.nan, None], ["x,y", 0.1]]) == 'a,b\n,\n"x,y",0.1\n'
+
+
+def test_what_stands_between_marks_is_replaced_and_nothing_else():
+    page = "a\n<!-- of one -->\nold\n<!-- end -->\nb\n<!-- of two -->\n<!-- end -->\n<!-- other -->\nc\n<!-- end -->\n"
+    filled = fill_marked(page, marked(r"of (?P<name>\w+)"), lambda found: f"new {found['name']}\n")
+    assert filled == page.replace("old", "new one").replace("<!-- of two -->\n", "<!-- of two -->\nnew two\n")
+    assert fill_marked(page, marked("none"), lambda found: "new\n") == page
