@@ -1,8 +1,9 @@
 """Has encoders hear files: in batches, decoded by other threads meanwhile, and each file once, through a cache."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,21 +140,11 @@ def hear_files(paths: Iterable[Path], ears: Mapping[str, Ear], listener: Listene
     """
     heard = HeardFiles(rows={name: {} for name in ears})
     parts = batches(sorted(set(paths)), listener.batch_size)
-    reading = _ahead(parts, lambda path: _read(path, ears, listener), listener.workers)
-    for part in tracked(parts, "sounds" if listener.progress else ""):
-        waiting: dict[Path, _Read] = {}
-        for path, future in zip(part, next(reading), strict=True):
-            try:
-                waiting[path] = future.result()
-            except InputError as error:
-                heard.refuse(path, str(error))
-        for name, ear in ears.items():
-            _hear(name, ear, waiting, heard, listener)
-        for path, read in waiting.items():
-            if path not in heard.problems:
-                heard.content[path], heard.facts[path] = read.content, read.facts
-            if read.waveforms is not None:  # stored by this thread alone: files may be alike, and have one name there
-                listener.cache.store(listener.cached(read.content, FACTS), read.facts.row())
+    # Closed here, also after an error: an iterator that waits for its threads only when the garbage collector finds it
+    # may wait in a thread that is just starting, and holds the lock which the wait needs.
+    with closing(_ahead(parts, lambda path: _read(path, ears, listener), listener.workers)) as reading:
+        for part in tracked(parts, "sounds" if listener.progress else ""):
+            _hear_part(dict(zip(part, next(reading), strict=True)), ears, heard, listener)
     return heard
 
 
@@ -189,9 +180,28 @@ def hear_offsets(
     return logits, problems
 
 
+def _hear_part(
+    part: Mapping[Path, "Future[_Read]"], ears: Mapping[str, Ear], heard: HeardFiles, listener: Listener
+) -> None:
+    """Has all encoders hear the files of a batch."""
+    waiting: dict[Path, _Read] = {}
+    for path, future in part.items():
+        try:
+            waiting[path] = future.result()
+        except InputError as error:
+            heard.refuse(path, str(error))
+    for name, ear in ears.items():
+        _hear(name, ear, waiting, heard, listener)
+    for path, read in waiting.items():
+        if path not in heard.problems:
+            heard.content[path], heard.facts[path] = read.content, read.facts
+        if read.waveforms is not None:  # stored by this thread alone: files may be alike, and have one name there
+            listener.cache.store(listener.cached(read.content, FACTS), read.facts.row())
+
+
 def _ahead(
     parts: Sequence[Sequence[Path]], read: Callable[[Path], _Read], workers: int
-) -> Iterator[list["Future[_Read]"]]:
+) -> Generator[list["Future[_Read]"], None, None]:
     """Starts to read a batch while the one before it is used; gives the futures of each batch."""
     with ThreadPoolExecutor(workers) as pool:
         started: list[list[Future[_Read]]] = []

@@ -1,5 +1,6 @@
 """Files heard in batches and through the cache."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,18 @@ def test_what_cannot_be_heard_is_named_and_the_others_are_heard(tmp_path: Path):
     assert set(heard.problems) == {files[1], files[3], missing}
     assert heard.problems[files[3]] == "a sound is refused"
     assert "not a sound file" in heard.problems[files[1]]
+
+
+def test_no_thread_is_left_where_an_encoder_fails(tmp_path: Path):
+    class Failing(SmallEncoder):
+        def embed(self, waveforms):
+            raise OSError("a driver is gone")
+
+    before = set(threading.enumerate())
+    with pytest.raises(OSError, match="a driver is gone") as failed:
+        hear_files(tones(tmp_path), {"small": Ear(Failing())}, listener(tmp_path))
+    assert set(threading.enumerate()) == before
+    assert failed.tb is not None  # the traceback keeps what the call had
 
 
 def test_an_embedding_that_is_not_finite_is_a_problem_of_its_file(tmp_path: Path):
