@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from copy import copy
 from itertools import pairwise
 
@@ -53,7 +54,7 @@ class ShardRows:
         self.columns = list(columns)
         self.views = {name: f.views for name, f in manifests[0].fields.items() if f.views and name in self.columns}
         self._specs = {name: manifests[0].columns[name] for name in self.columns}
-        self._zeros_named: set[str] = set()
+        self._zeros_unnamed = {name for name, spec in self._specs.items() if spec.role == "embedding"}
         self._dtypes = {
             name: np.result_type(*(m.columns[name].dtype for m in manifests))
             for name, spec in self._specs.items()
@@ -192,14 +193,15 @@ class ShardRows:
 
     def _name_zeros(self, columns: Columns, file: str, rows: np.ndarray) -> None:
         """Warns of the first vector of zeros in each field: it can be read, and makes losses and metrics useless."""
-        for name in columns.keys() - self._zeros_named:
-            if self._specs[name].role == "embedding" and len(zeros := zero_vectors(columns[name])):
-                self._zeros_named.add(name)
-                warnings.warn(
-                    f"{file}, row {rows[zeros[0]]}, field {name}: holds a vector of zeros, which has no direction; "
-                    "ss2a shards validate names all such rows",
-                    stacklevel=2,
-                )
+        for name in columns:
+            if name in self._zeros_unnamed and len(zeros := zero_vectors(columns[name])):
+                with suppress(KeyError):  # another thread that reads has named it meanwhile
+                    self._zeros_unnamed.remove(name)
+                    warnings.warn(
+                        f"{file}, row {rows[zeros[0]]}, field {name}: holds a vector of zeros, which has no direction; "
+                        "ss2a shards validate names all such rows",
+                        stacklevel=2,
+                    )
 
 
 def _first_rows(shard: Shard) -> np.ndarray:

@@ -1,6 +1,8 @@
 """ShardDataset, batches of every kind, and the rule of residency."""
 
+import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from lightning_ss2a.data import FieldSpec, ShardDataModule, ShardDataset, ShardWriter
-from lightning_ss2a.data.loading import datamodule
+from lightning_ss2a.data.loading import datamodule, shard_rows
 from lightning_ss2a.data.loading.residency import available_memory, choose_residency
 from lightning_ss2a.data.loading.tensors import RaggedRows, join, take
 from lightning_ss2a.errors import InputError
@@ -169,7 +171,7 @@ def test_residency_prefers_a_gpu_that_has_room(monkeypatch):
 
 @pytest.mark.parametrize("residency", ["memory", "stream"])
 @pytest.mark.parametrize("chosen", [None, np.r_[3:40:2, 41:100]], ids=["all rows", "a selection"])
-def test_vectors_of_zeros_are_named_once_when_they_are_trained_on(tmp_path: Path, residency: str, chosen):
+def test_vectors_of_zeros_are_named_once_when_they_are_trained_on(tmp_path: Path, residency, chosen, monkeypatch):
     columns = pair_columns(np.arange(100), group_size=2, visual_views=2, audio_views=None)
     columns["audio"][[41, 77]] = 0
     fields = {"visual": FieldSpec(VISUAL_WIDTH, "eye", views=2), "audio": FieldSpec(AUDIO_WIDTH, "ear")}
@@ -177,6 +179,16 @@ def test_vectors_of_zeros_are_named_once_when_they_are_trained_on(tmp_path: Path
         writer.write("train", columns)
     data = ShardDataModule(str(tmp_path), batch_size=10, residency=residency, num_workers=0, fold=None)
     data.select_training_rows(chosen)
+    find, both = shard_rows.zero_vectors, threading.Barrier(2)
+
+    def find_at_once(column: np.ndarray) -> np.ndarray:
+        """Lets two threads that read find zeros at the same time; where one reads alone, it waits in vain."""
+        if len(found := find(column)):
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+        return found
+
+    monkeypatch.setattr(shard_rows, "zero_vectors", find_at_once)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         loader = data.train_dataloader()
