@@ -46,22 +46,6 @@ TABLE = marked(r"measured (?P<world>simulated|demo) by docs/measure_remixer\.py"
 COLUMNS = ("seed", "arm", "rule", "scenes", "ssms", "cosine", "score")
 GROUPS = ("single", "several")
 USUAL_SCENES, MOST_SCENES = 6000, 24000
-MANIFOLD = {
-    "data.train_split": "large",
-    "data.batch_size": "256",
-    "model.contrastive.ccmr_mask_diagonal": "false",
-    "model.manifold.width": "256",
-    "model.manifold.projector_widths": "[256,256]",
-    "model.manifold.reconstructor_widths": "[256,256]",
-    "model.manifold.dropout": "0",
-    "model.optimization.learning_rate": "2e-3",
-    "model.optimization.weight_decay": "0.1",
-    "trainer.max_epochs": "-1",
-    "trainer.max_steps": "1500",
-    "trainer.check_val_every_n_epoch": "null",
-    "trainer.val_check_interval": "1500",
-}
-"""What makes a manifold of configs/studies/simulated_manifold.yaml one that is trained well."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +122,7 @@ def command(*words: str) -> None:
 
 
 def simulated_world(folder: Path, seed: int) -> World:
-    """Draws the world of docs/claims of a seed and trains its manifold well, unless they are there."""
+    """Draws the world of docs/claims of a seed and trains its manifold, unless they are there."""
     pairs, scenes = folder / f"pairs{seed}", folder / f"scenes{seed}"
     for target, splits in ((pairs, []), (scenes, [f"--splits={{validation: 600, train: {MOST_SCENES}}}"])):
         if not target.exists():
@@ -147,7 +131,7 @@ def simulated_world(folder: Path, seed: int) -> World:
     manifold = folder / "manifold" / f"s{seed}" / "checkpoints" / "last.ckpt"
     if not manifold.exists():
         logger = {"save_dir": str(folder), "name": "manifold", "version": f"s{seed}"}
-        options = MANIFOLD | {f"trainer.logger.init_args.{name}": value for name, value in logger.items()}
+        options = {f"trainer.logger.init_args.{name}": value for name, value in logger.items()}
         options |= {"seed_everything": str(seed), "data.seed": str(seed), "data.datasets": str(pairs)}
         given = [f"--{name}={value}" for name, value in options.items()]
         command("lightning", "fit", "-c", "configs/studies/simulated_manifold.yaml", *given)
@@ -397,8 +381,9 @@ def arms_of(world: str) -> list[Arm]:
     many = f"residual, {MOST_SCENES:,} scenes, no dropout"
     bare = replace(small, residual="mean", dropout=0.0, token_dropout=0.0)
     more = replace(residual, name=many, remixer=bare, scenes=MOST_SCENES, epochs=2)
+    longest = replace(more, name=f"{many}, 4 times the steps", epochs=4 * more.epochs)
     long = replace(usual, name="paper, 3 times the steps", epochs=3 * usual.epochs, rules={})
-    return [usual, long, residual, more]
+    return [usual, long, residual, more, longest]
 
 
 def table_of(rows: Sequence[Mapping[str, str]]) -> str:

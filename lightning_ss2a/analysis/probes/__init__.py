@@ -10,6 +10,7 @@ from lightning_ss2a.analysis.probes.generalization import GeneralizationGap
 from lightning_ss2a.analysis.probes.hearing import SourceSensitivity, TranslatorAgreement
 from lightning_ss2a.analysis.probes.modality import LinearDiscriminability, PairCosines
 from lightning_ss2a.analysis.probes.pair_filter import FilterQuality
+from lightning_ss2a.analysis.probes.pairs import PairBounds
 from lightning_ss2a.analysis.probes.scenes import GroupedRidge, MeanOfSamples, TruthBound
 from lightning_ss2a.analysis.probes.temporal import QuarterRidge, ScoresBySourceCount, ShuffledTimestamps
 
@@ -22,6 +23,7 @@ __all__ = [
     "GroupedRidge",
     "LinearDiscriminability",
     "MeanOfSamples",
+    "PairBounds",
     "PairCosines",
     "QuarterRidge",
     "ScoresBySourceCount",
