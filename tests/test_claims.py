@@ -115,3 +115,33 @@ SMALL = "--splits={train: 300, small: 300, large: 300, validation: 64}"
 @pytest.mark.parametrize("config", ["pairs", "scenes", "noisy_pairs", "many_noisy_pairs"])
 def test_data_of_the_studies_can_be_drawn(config: str, tmp_path: Path):
     ss2a(["shards", "simulate", "-c", str(ROOT / "configs" / "studies" / f"{config}.yaml"), str(tmp_path), SMALL])
+
+
+def test_the_readme_says_what_the_runs_of_the_demo_say():
+    names = {
+        "SSMS (0 to 10)": "ssms",
+        "reconstruction cosine": "reconstruction_cosine",
+        "recall@5, picture to sound": "recall@5/visual_to_audio",
+        "recall@5, sound to picture": "recall@5/audio_to_visual",
+        "CLIP score": "clip_score",
+    }
+    suffixes = ("", *(f"_baseline/{name}" for name in ("ridge_ssms", "ridge", "mean_audio", "chance")))
+    with open(ROOT / "docs" / "claims" / "runs" / "demo_folds.csv", newline="", encoding="utf-8") as opened:
+        runs = [row for row in csv.DictReader(opened) if row["pairs"] == "as they are"]
+    assert len(runs) == 15
+    rows = re.findall(r"^\| ([^|]+) \|((?: [^|]*\|){5})$", (ROOT / "README.md").read_text("utf-8"), re.M)
+    shown = {name: cells.split("|")[:-1] for name, cells in rows if name in names}
+    assert shown.keys() == names.keys()
+    for name, cells in shown.items():
+        for cell, suffix in zip(cells, suffixes, strict=True):
+            if cell.strip():
+                values = [float(run[f"val/{names[name]}{suffix}"]) for run in runs]
+                mean, _, deviation = cell.strip().partition(" ± ")
+                assert float(mean) == pytest.approx(statistics.mean(values), abs=0.5001 * 10 ** -decimals(mean))
+                if deviation:
+                    expected = pytest.approx(statistics.stdev(values), abs=0.5001 * 10 ** -decimals(deviation))
+                    assert float(deviation) == expected
+
+
+def decimals(number: str) -> int:
+    return len(number.partition(".")[2])
