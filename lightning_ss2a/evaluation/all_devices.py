@@ -91,7 +91,7 @@ class HearingModule(LightningModule):
         for model in self.plan.models.values():
             if hasattr(model, "device"):
                 model.device = str(self.device)
-        self.plan.load()
+        self.plan.load(self.protocol)
 
     @torch.inference_mode()
     def predict_step(self, batch: tuple[Sequence[Path], Sequence[str]], batch_idx: int) -> int:

@@ -192,10 +192,16 @@ class HearingPlan:
         """
         check_weights(model.describe() for model in self.models.values() if isinstance(model, Described))
 
-    def load(self) -> None:
-        """Loads the models, as :meth:`check` says."""
+    def load(self, protocol: Protocol) -> None:
+        """Loads the models, and checks the measures' options against what these tell.
+
+        Raises:
+            InputError: see :meth:`check`; or an option is out of the range of a model.
+        """
         self.check()
         load_models(self.models.values())
+        for name, measure in self.measured.items():
+            measure.check(name, protocol.encoders.get(measure.encoder), protocol.sync)
 
 
 def plan_hearing(folders: Folders, items: Sequence[Item], protocol: Protocol) -> HearingPlan:
@@ -241,7 +247,7 @@ def evaluate_folders(
         InputError: no measure can be taken, or a model cannot run.
     """
     plan = plan_hearing(folders, items, protocol)
-    plan.load()
+    plan.load(protocol)
     measured, places = plan.measured, plan.places
     found = [*problems, *plan.problems]
     heard = hear_files(plan.files, plan.here, listener)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder, tells_classes
 from lightning_ss2a.metrics.functional import (
     clap_score,
     clip_score,
@@ -154,6 +155,20 @@ class Measure(ABC):
         """Name of what it reads of a sound: the encoder's, or that of the encoder's frames."""
         return f"{self.encoder} frames" if self.frames else self.encoder
 
+    def check(  # noqa: B027  # most have no such option
+        self, name: str, encoder: WaveformEncoder | None, sync: SyncEstimator | None
+    ) -> None:
+        """Checks its options against its models, once these are loaded and before they run.
+
+        Args:
+            name: of its column, for messages.
+            encoder: that it reads; None: it reads none.
+            sync: tells offsets; None: there is none.
+
+        Raises:
+            InputError: an option asks for more than the models tell.
+        """
+
 
 class ItemMeasure(Measure):
     """A measure with a value for each item."""
@@ -287,6 +302,8 @@ class KAD(SetMeasure):
     bounds = (-float("inf"), float("inf"))
 
     def __init__(self, encoder: str, bandwidth: float | None = None) -> None:
+        if bandwidth is not None and not bandwidth > 0:
+            raise InputError(f"bandwidth of KAD must be above 0, found {bandwidth}")
         self.encoder = encoder
         self.bandwidth = bandwidth
 
@@ -348,6 +365,14 @@ class SSMS(ItemMeasure):
         OptionCheck("SSMS").at_least(1, top_n=top_n)
         self.encoder = encoder
         self.top_n = top_n
+
+    def check(self, name: str, encoder: WaveformEncoder | None, sync: SyncEstimator | None) -> None:
+        """Checks that there are as many labels."""
+        labels = len(encoder.labels) if encoder is not None and tells_classes(encoder) else self.top_n
+        if self.top_n > labels:
+            raise InputError(
+                f"measures.{name}.top_n is {self.top_n}, needs at most {labels}, the labels of {self.encoder}"
+            )
 
     def values(self, evidence: Evidence) -> Tensor:
         """Computes each pair's score."""
@@ -450,6 +475,11 @@ class WMAO(ItemMeasure):
     def __init__(self, top_k: int = 5) -> None:
         OptionCheck("WMAO").at_least(1, top_k=top_k)
         self.top_k = top_k
+
+    def check(self, name: str, encoder: WaveformEncoder | None, sync: SyncEstimator | None) -> None:
+        """Checks that there are as many offsets."""
+        if sync is not None and self.top_k > len(sync.offsets):
+            raise InputError(f"measures.{name}.top_k is {self.top_k}, needs at most {len(sync.offsets)}, the offsets")
 
     def values(self, evidence: Evidence) -> Tensor:
         """Computes each item's seconds, of the windows' mean logits."""

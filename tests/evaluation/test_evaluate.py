@@ -218,6 +218,32 @@ def test_a_protocol_that_does_not_fit_together_is_refused(options, message):
         protocol(**options)
 
 
+@pytest.mark.parametrize(
+    ("measures", "message"),
+    [
+        ({"S": SSMS("small", top_n=5)}, r"measures\.S\.top_n is 5, needs at most 4, the labels of small"),
+        ({"W": WMAO(4)}, r"measures\.W\.top_k is 4, needs at most 3, the offsets"),
+    ],
+)
+def test_options_beyond_what_models_tell_are_refused_before_anything_is_heard(tmp_path: Path, measures, message):
+    generated, reference = tones(tmp_path / "a", 0.5), tones(tmp_path / "r", 0.5)
+    (tmp_path / "v").mkdir()
+    for number in range(6):
+        (tmp_path / "v" / f"{number}.mp4").write_bytes(bytes(1))
+    how = protocol(measures, sync=SmallSync())
+    with pytest.raises(InputError, match=message):
+        evaluate(tmp_path, [generated], reference, how=how, videos=str(tmp_path / "v"))
+    assert how.encoders["small"].heard == 0
+
+
+def test_an_inception_score_of_fewer_sounds_than_splits_is_explained(tmp_path: Path):
+    found = evaluate(tmp_path, [tones(tmp_path / "a", 0.5)], how=protocol({"IS": IS("small", splits=10)}))
+    assert math.isnan(scores(found, "a")["IS"])
+    assert found.notes == [
+        "IS: inception score of 6 sounds in 10 splits, of which some have none: it is NaN; take fewer splits"
+    ]
+
+
 def test_the_report_says_it_in_every_format(tmp_path: Path):
     reference = tones(tmp_path / "r", 0.5)
     methods = [f"A_1={tones(tmp_path / 'a', 0.5)}", f"B&C={tones(tmp_path / 'b', 0.9)}"]

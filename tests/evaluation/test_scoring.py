@@ -127,6 +127,12 @@ def test_encoders_of_two_spaces_have_no_clip_score():
         CLIP("e").values(evidence(1, images=images))
 
 
+@pytest.mark.parametrize("bandwidth", [0, -1, math.nan])
+def test_a_bandwidth_that_is_none_is_refused_at_once(bandwidth):
+    with pytest.raises(InputError, match="bandwidth of KAD must be above 0"):
+        KAD("e", bandwidth)
+
+
 def test_the_interval_of_a_mean_is_that_of_its_standard_error():
     random = torch.Generator().manual_seed(0)
     values = torch.randn(400, 1, generator=random)
