@@ -64,18 +64,19 @@ def resampling(items: int, resamples: int, seed: int) -> np.ndarray:
     return draw_counts([""] * items, resamples, seed)
 
 
-def power(differences: Sequence[float], resampled: Sequence[np.ndarray]) -> Power:
+def power(differences: Sequence[float], resampled: Sequence[np.ndarray], items: int | None = None) -> Power:
     """Counts how often the better method is ahead, and significantly so.
 
     Args:
         differences: better less worse of each draw, above 0 where the better one is ahead, [D].
         resampled: the same on draws with replacement, [R] each, of the first draws or of all.
+        items: of a draw, if the measure is a mean over them; see :func:`~.scoring.tails`.
 
     Example:
         >>> power([1.0, 0.0, -1.0, 3.0], [np.array([0.5, 1.5]), np.array([-1.0, 1.0]), np.array([-1.5, -0.5])])
         Power(ahead=0.625, significant=0.3333333333333333, reversed=0.3333333333333333, draws=4, tested=3)
     """
-    ends = [interval(value, drawn, EVERYWHERE) for value, drawn in zip(differences, resampled, strict=False)]
+    ends = [interval(value, drawn, EVERYWHERE, items) for value, drawn in zip(differences, resampled, strict=False)]
     signs = np.sign(differences)
     return Power(
         ahead=float((1 + signs).mean() / 2),
@@ -101,7 +102,8 @@ def power_of_items(
     differences = (better - worse)[drawn].astype(np.float64)  # [D, N]
     if exchanged is not None:
         differences = np.where(exchanged, -differences, differences)
-    return power(differences.mean(1).tolist(), [*(differences @ counts.T / drawn.shape[1])])
+    items = drawn.shape[1]
+    return power(differences.mean(1).tolist(), [*(differences @ counts.T / items)], items)
 
 
 def scores_of_set(measure: SetMeasure, generated: Tensor, reference: Tensor, counts: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from scipy.stats import norm, t
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.evaluation.folders import Item
@@ -25,7 +26,7 @@ from lightning_ss2a.evaluation.measures import (
     ItemMeasure,
     Rows,
 )
-from lightning_ss2a.evaluation.scoring import Bootstrap, Scorer, draw_counts, interval
+from lightning_ss2a.evaluation.scoring import Bootstrap, Scorer, draw_counts, interval, tails
 from lightning_ss2a.metrics import FrechetAudioDistance, FrechetExtrapolation
 from lightning_ss2a.metrics.functional import (
     clap_score,
@@ -146,14 +147,47 @@ def test_the_interval_of_a_mean_is_that_of_its_standard_error():
     assert again == [score]
 
 
+@pytest.mark.parametrize("units", [8, 16])
+def test_the_interval_of_a_mean_of_few_items_holds_the_truth_as_often_as_it_says(units: int):
+    values = torch.from_numpy(np.random.default_rng(units).normal(size=(600, units, 1))).float()
+    items, there = [Item(str(number)) for number in range(units)], torch.ones(units, dtype=torch.bool)
+    drawn = draw_counts([""] * units, 400, 0) / units
+    held = held_by_percentiles = 0
+    for sample in values:
+        a = Evidence({"e": Rows(there, sample)})
+        (score,), _ = Scorer(items, {"a": a}, Bootstrap(resamples=400)).score("m", Given())
+        held += score.low <= 0 <= score.high
+        low, high = interval(score.value, drawn @ sample[:, 0].double().numpy(), (-math.inf, math.inf))
+        held_by_percentiles += low <= 0 <= high
+    assert held / 600 == pytest.approx(0.95, abs=0.03)
+    assert held_by_percentiles / 600 < {8: 0.9, 16: 0.93}[units]
+
+
+@pytest.mark.parametrize("units", [2, 8, 500])
+def test_percentiles_are_as_far_out_as_students_t(units: int):
+    low, high = tails(units)
+    assert low == pytest.approx(norm.cdf(-t.ppf(0.975, units - 1) * (units / (units - 1)) ** 0.5), rel=1e-9)
+    assert high == 1 - low
+    assert tails(None) == (0.025, 0.975)
+
+
+def test_items_of_one_group_have_no_interval():
+    items = [Item(str(number), group="x") for number in range(N - 1)] + [Item("alone")]
+    methods = {"a": evidence(1, (N - 1,)), "b": evidence(2, (N - 1,))}
+    for measure in (Given(), SSMS("e", 3), FAD("e"), IS("e")):
+        scores, (difference,) = scorer(methods, items).score("m", measure)
+        assert all(math.isfinite(score.value) for score in scores)
+        assert all(math.isnan(end) for each in (*scores, difference) for end in (each.low, each.high))
+
+
 def test_items_of_a_group_are_drawn_together():
     counts = draw_counts(["x", "", "x", "y", ""], 50, 0)
     assert (counts[:, 0] == counts[:, 2]).all()
     assert set((counts @ [1, 2, 1, 2, 2] // 2).tolist()) == {4}  # four groups, drawn four times
     values = torch.arange(N, dtype=torch.float32)[:, None].expand(N, WIDTH)
     a = Evidence({"e": Rows(torch.ones(N, dtype=torch.bool), values)})
-    halves = [Item(str(number), group="low" if number < 6 else "high") for number in range(N)]
-    (grouped,), _ = scorer({"a": a}, halves).score("m", Given())
+    thirds = [Item(str(number), group=str(number // 4)) for number in range(N)]
+    (grouped,), _ = scorer({"a": a}, thirds).score("m", Given())
     (alone,), _ = scorer({"a": a}).score("m", Given())
     assert grouped.value == alone.value
     assert grouped.high - grouped.low > 1.5 * (alone.high - alone.low)
