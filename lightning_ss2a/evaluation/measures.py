@@ -37,6 +37,7 @@ from lightning_ss2a.metrics.functional.frechet import (
     gaussian_of_rows,
     warn_of_few,
 )
+from lightning_ss2a.metrics.functional.kernel import KERNEL_SCALE, reference_bandwidth, squared_discrepancies
 from lightning_ss2a.metrics.functional.moments import Moments, moments_of_draws
 from lightning_ss2a.options import OptionCheck
 
@@ -124,6 +125,12 @@ class Drawn(NamedTuple):
         """Gives the rows of one draw."""
         counts = self.counts[number]
         return Counted(self.rows, counts if self.owners is None else counts[self.owners])
+
+    def known(self) -> tuple[Tensor, Tensor]:
+        """Gives the rows that any draw has, float64 [rows, numbers], and how often each has them, [draws, rows]."""
+        counts = self.counts if self.owners is None else self.counts[:, self.owners]
+        drawn = counts.any(0)
+        return self.rows[drawn].double(), counts[:, drawn]
 
     def moments(self) -> Iterator[Moments]:
         """Computes the moments of each draw's rows."""
@@ -314,6 +321,19 @@ class KAD(SetMeasure):
     def value(self, generated: Counted, reference: Counted) -> float:
         """Computes the distance."""
         return float(kernel_audio_distance(generated.repeated, reference.repeated, self.bandwidth))
+
+    def values(self, generated: Drawn, reference: Drawn) -> np.ndarray:
+        """Computes the distance on each draw; of many, with one bandwidth, that of the rows which any draw has."""
+        if len(generated.counts) == 1:
+            return super().values(generated, reference)
+        (x, x_counts), (y, y_counts) = (side.known() for side in (generated, reference))
+        bandwidth = self.bandwidth or (reference_bandwidth(y) if len(y) > 1 else 0.0)
+        if bandwidth == 0 or not len(x):
+            return np.full(len(x_counts), np.nan)
+        centre = y[0]  # as one computes a score
+        values = squared_discrepancies(x - centre, y - centre, x_counts, y_counts, bandwidth)
+        few = (x_counts.sum(1) < 2) | (y_counts.sum(1) < 2)
+        return (KERNEL_SCALE * values).masked_fill(few, torch.nan).numpy()
 
 
 class IS(SetMeasure):

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lightning_ss2a.evaluation.measures import Drawn, SetMeasure
 from lightning_ss2a.evaluation.scoring import draw_counts, interval
-from lightning_ss2a.metrics.functional.kernel import KERNEL_SCALE
 
 EVERYWHERE = (-np.inf, np.inf)
 
@@ -110,27 +109,3 @@ def scores_of_set(measure: SetMeasure, generated: Tensor, reference: Tensor, cou
     """Computes a measure of a set on rows [N, width] of both sides: as they are, then drawn anew, float64 [1 + R]."""
     every = torch.from_numpy(np.vstack([np.ones((1, len(generated)), np.int64), counts]))
     return measure.values(Drawn(generated, every), Drawn(reference, every))
-
-
-def kernel_scores(generated: Tensor, reference: Tensor, bandwidth: float, counts: np.ndarray) -> np.ndarray:
-    """Computes KAD as :func:`scores_of_set` would with a fixed bandwidth, in the time of one draw.
-
-    Each kernel value is computed once; a draw weighs it by how often its two rows are there. See
-    :func:`lightning_ss2a.metrics.functional.kernel_audio_distance`.
-
-    Args:
-        generated: [N, width].
-        reference: [N, width].
-        bandwidth: standard deviation of the kernel.
-        counts: see :func:`resampling`, [R, N].
-    """
-    rows = [side.double() for side in (generated, reference)]
-    every = torch.from_numpy(np.vstack([np.ones((1, len(generated))), counts]))  # [1 + R, N]
-    size = every.sum(1)
-
-    def total(x: Tensor, y: Tensor) -> Tensor:
-        kernel = (torch.cdist(x, y).square() / (-2 * bandwidth**2)).exp()
-        return ((every @ kernel) * every).sum(1)
-
-    within = sum((total(side, side) - size) / (size * (size - 1)) for side in rows)
-    return (KERNEL_SCALE * (within - 2 * total(*rows) / size.square())).numpy()

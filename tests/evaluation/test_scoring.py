@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from scipy.spatial.distance import pdist
 from scipy.stats import norm, t
+from sklearn.metrics.pairwise import rbf_kernel
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.evaluation.folders import Item
@@ -267,6 +269,38 @@ def test_every_frame_is_a_row_and_whole_items_are_drawn():
         ]
         assert found[number] == pytest.approx(2 * by_scipy(*chosen), rel=1e-6)
     assert measure.values(sides[0], sides[0]) == pytest.approx(0, abs=1e-9)
+
+
+def test_draws_of_a_kernel_distance_keep_the_bandwidth_of_the_whole_reference():
+    """The median of a draw, in which rows repeat, is another scale: its values would not be of one distance."""
+    generated, reference = rows(1, (3,)), rows(2, (0, 5))
+    counts = torch.from_numpy(draw_counts([""] * N, 60, 0))
+    sides = [Drawn(side.embeddings, counts * side.there) for side in (generated, reference)]
+    found = KAD("e").values(*sides)
+    whole = reference.embeddings[reference.there].double().numpy()
+    bandwidth = np.quantile(pdist(whole), 0.5, method="lower")
+    for number in range(len(counts)):
+        x, y = (
+            side.embeddings.double().numpy()[np.repeat(np.arange(N), counts[number] * side.there)]
+            for side in (generated, reference)
+        )
+        first, second, between = (rbf_kernel(*both, gamma=0.5 / bandwidth**2) for both in ((x, x), (y, y), (x, y)))
+        within = [(kernel.sum() - len(kernel)) / len(kernel) / (len(kernel) - 1) for kernel in (first, second)]
+        assert found[number] == pytest.approx(100 * (sum(within) - 2 * between.mean()), rel=1e-9)
+    (score,), _ = scorer({"a": Evidence({"e": generated}, {"e": reference})}).score("KAD", KAD("e"))
+    wanted = kernel_audio_distance(generated.embeddings[generated.there], reference.embeddings[reference.there])
+    assert score.value == pytest.approx(float(wanted), rel=1e-6)
+    assert score.low < score.value < score.high
+
+
+def test_a_kernel_distance_of_equal_references_or_of_no_sound_is_nan_on_every_draw():
+    equal = Rows(torch.ones(N) > 0, torch.ones(N, WIDTH))
+    for generated, reference in ((rows(1), equal), (rows(1, tuple(range(N))), rows(2))):
+        measured = scorer({"a": Evidence({"e": generated}, {"e": reference})})
+        (score,), _ = measured.score("KAD", KAD("e"))
+        assert all(math.isnan(value) for value in (score.value, score.low, score.high))
+    counts = torch.eye(N, dtype=torch.int64)
+    assert np.isnan(KAD("e", 1.0).values(*[Drawn(rows(1).embeddings, counts)] * 2)).all()  # draws of one row
 
 
 def test_an_interval_of_frames_is_that_of_items_wider_than_if_frames_were_drawn():
