@@ -479,10 +479,14 @@ class _Gathering:
         texts = {item.text: None for item in self.items if item.text}
         if encoder is None or not texts:
             raise InputError("texts need a csv file with a column text, and a text_encoder")
-        known = dict(zip(texts, encoder.encode([*texts]).numpy(), strict=True))
+        encoded = dict(zip(texts, encoder.encode([*texts]).numpy(), strict=True))
+        known = {text: embedding for text, embedding in encoded.items() if np.isfinite(embedding).all()}
         for item in self.items:
             if not item.text:
                 self.problems.append(Problem("text", item.name, "has no text in the csv file"))
+            elif item.text not in known:
+                reason = f"{encoder.identity} gave NaN or infinity for {item.text!r}; write it otherwise"
+                self.problems.append(Problem("text", item.name, reason))
         return _rows([known.get(item.text) for item in self.items], encoder.width)
 
     def _offsets(self, sounds: Mapping[str, Sequence[Path | None]]) -> dict[str, list[Tensor | None]]:

@@ -200,6 +200,20 @@ def test_pictures_texts_and_videos_by_a_csv_file(tmp_path: Path):
     assert {(part.column, part.part) for part in found.parts} == {("sources", "1"), ("sources", "2")}
 
 
+def test_an_embedding_of_a_text_that_is_not_finite_is_a_problem_of_its_items(tmp_path: Path):
+    class Broken(SmallTexts):
+        def encode(self, texts):
+            return super().encode(texts).masked_fill(torch.tensor([["x" in text] for text in texts]), math.nan)
+
+    (tmp_path / "pairs.csv").write_text("name,text\n0,abcd\n1,xabc\n2,xabc\n")
+    how = protocol({"CLAP": CLAP("small")}, text_encoder=Broken())
+    found = evaluate(tmp_path, [tones(tmp_path / "a", 0.5, 3)], pairs=str(tmp_path / "pairs.csv"), how=how)
+    assert [(problem.folder, problem.item) for problem in found.problems] == [("text", "1"), ("text", "2")]
+    assert "small-texts-v1 gave NaN or infinity for 'xabc'" in found.problems[0].reason
+    assert [score.items for score in found.scores] == [1]
+    assert math.isfinite(scores(found, "a")["CLAP"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
