@@ -11,7 +11,16 @@ from torch import Tensor
 
 from lightning_ss2a.errors import InputError, did_you_mean
 from lightning_ss2a.evaluation.av_benchmark.reading import CacheFolder
-from lightning_ss2a.evaluation.folders import Folders, Item, MediaFolder, Problem, SoundFolder, locate
+from lightning_ss2a.evaluation.folders import (
+    REFERENCE,
+    Folders,
+    Item,
+    MediaFolder,
+    Problem,
+    SoundFolder,
+    locate,
+    why_missing,
+)
 from lightning_ss2a.evaluation.hearing import Ear, HeardFiles, Listener, hear_files, hear_offsets
 from lightning_ss2a.evaluation.measures import Evidence, Measure, Rows, Side
 from lightning_ss2a.evaluation.perception_encoders import PerceptionEncoder
@@ -217,7 +226,10 @@ def plan_hearing(folders: Folders, items: Sequence[Item], protocol: Protocol) ->
     here = _heard_here(ears, places.values())
     used = {measure.encoder for measure in measured.values() if measure.ear in here}
     problems: list[Problem] = []
-    sounds = {name: _locate(folder, items, name, problems) for name, folder in places.items()}
+    sounds = {
+        name: _locate(folder, items, REFERENCE if name == REFERENCE else "sound", problems)
+        for name, folder in places.items()
+    }
     pictures: Sequence[Sequence[Path] | None] = [None] * len(items)
     if "images" in needs and folders.images is not None:
         pictures = [locate(item, folders.images, "image") for item in items]
@@ -251,7 +263,8 @@ def evaluate_folders(
     measured, places = plan.measured, plan.places
     found = [*problems, *plan.problems]
     heard = hear_files(plan.files, plan.here, listener)
-    notes = [*plan.notes, *_take_caches(places.values(), items, plan.sounds, plan.ears, heard, found)]
+    notes = [*plan.notes, *_not_listed(plan, found)]
+    notes += _take_caches(places.values(), items, plan.sounds, plan.ears, heard, found)
     sounds = {name: _usable(name, items, paths, heard, found) for name, paths in plan.sounds.items()}
     gathering = _Gathering(folders, items, protocol, plan, listener, heard, found)
     rows = {name: gathering.rows(paths, plan.ears) for name, paths in sounds.items()}
@@ -272,6 +285,17 @@ def evaluate_folders(
         heard=rows,
         encoders=protocol.encoders,
     )
+
+
+def _not_listed(plan: HearingPlan, problems: Sequence[Problem]) -> list[str]:
+    """Counts the sounds that belong to no row of a csv file: without one they are among the problems."""
+    notes = []
+    for name, folder in plan.places.items():
+        told, used = {problem.item for problem in problems if problem.folder == name}, {*plan.sounds[name]}
+        others = [sound for sound, path in folder.files.items() if path not in used and sound not in told]
+        if others:
+            notes.append(f"{name}: {len(others)} sounds that no item names are not measured, the first: {others[0]}")
+    return notes
 
 
 def _choose(
@@ -384,7 +408,7 @@ def _locate(folder: SoundFolder, items: Sequence[Item], kind: str, problems: lis
     for item in items:
         paths = locate(item, folder, kind)
         if paths is None:
-            problems.append(Problem(folder.name, item.name, f"is missing in {folder.root}"))
+            problems.append(Problem(folder.name, item.name, why_missing(item, folder, kind)))
         found.append(paths[0] if paths else None)
     return found
 
@@ -469,7 +493,7 @@ class _Gathering:
         for item, paths in zip(self.items, files, strict=True):
             reasons = [media.problems[str(path)] for path in paths or [] if str(path) in media.problems]
             if paths is None:
-                reasons = [f"is missing in {folder.root}"]
+                reasons = [why_missing(item, folder, "image")]
             self.problems.extend(Problem(folder.name, item.name, reason) for reason in reasons)
             things.append([] if reasons else [embeddings[str(path)] for path in paths or []])
         return _ragged(things, encoder.width)

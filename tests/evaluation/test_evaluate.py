@@ -197,7 +197,33 @@ def test_pictures_texts_and_videos_by_a_csv_file(tmp_path: Path):
     wanted = [sound @ each / np.linalg.norm(sound) / np.linalg.norm(each) for each in (red, blue)]
     assert found.values["a"]["CS"][0] == pytest.approx(100 * np.mean(wanted), abs=0.1)
     assert [(p.folder, p.item) for p in found.problems] == [("images", "2"), ("text", "2"), ("videos", "2")]
+    assert found.problems[0].reason == f"green is missing in {tmp_path / 'i'}"
+    assert found.problems[2].reason == f"v3 is missing in {tmp_path / 'v'}"
     assert {(part.column, part.part) for part in found.parts} == {("sources", "1"), ("sources", "2")}
+
+
+@pytest.mark.parametrize("method", ["image", "video", "sound"])
+def test_a_method_may_be_called_like_a_column_of_the_csv_file(tmp_path: Path, method: str):
+    generated = tones(tmp_path / method, 0.5, 2)
+    for folder in ("image", "video"):
+        (tmp_path / f"{folder}s").mkdir()
+        (tmp_path / f"{folder}s" / f"other.{'png' if folder == 'image' else 'mp4'}").write_bytes(bytes(1))
+    (tmp_path / "pairs.csv").write_text("name,image,video\n0,other,other\n1,other,other\n")
+    sides = {side: str(tmp_path / side) for side in ("images", "videos")}
+    how = protocol({"IS": IS("small")})
+    found = evaluate(tmp_path, [generated], pairs=str(tmp_path / "pairs.csv"), how=how, **sides)
+    assert (found.problems, [score.items for score in found.scores]) == ([], [2])
+
+
+def test_sounds_that_no_row_of_a_csv_file_names_are_counted(tmp_path: Path):
+    generated, reference = tones(tmp_path / "a", 0.9), tones(tmp_path / "r", 0.5)
+    (tmp_path / "pairs.csv").write_text("name\n0\n3\n4\n5\n")
+    found = evaluate(tmp_path, [generated], reference, pairs=str(tmp_path / "pairs.csv"))
+    said = "2 sounds that no item names are not measured, the first: 1"
+    assert [note for note in found.notes if "FAD" not in note] == [f"a: {said}", f"reference: {said}"]
+    assert found.problems == []
+    (tmp_path / "a" / "more.wav").write_bytes(b"")
+    assert not [note for note in evaluate(tmp_path, [generated], reference).notes if "no item names" in note]
 
 
 def test_an_embedding_of_a_text_that_is_not_finite_is_a_problem_of_its_items(tmp_path: Path):
