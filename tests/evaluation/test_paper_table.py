@@ -67,6 +67,11 @@ def test_the_command_writes_it(tmp_path: Path, sections, capsys):
     assert (tmp_path / "out" / "table.tex").read_text() == join_reports(sections, ["Truth"]).latex()
 
 
+def test_a_method_that_no_report_has_cannot_be_left_unranked(sections):
+    with pytest.raises(InputError, match="unranked: no report has the method Trutj; did you mean Truth"):
+        join_reports(sections, ["Trutj"])
+
+
 def test_what_was_measured_in_another_way_is_not_joined(tmp_path: Path, sections):
     other = report(tmp_path, "other", {"C": 0.9}, seconds="8")
     with pytest.raises(InputError, match=r"other/scores\.json: FAD is of sounds 8, and in .*single/scores\.json of 10"):
