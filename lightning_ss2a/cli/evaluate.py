@@ -62,7 +62,8 @@ def evaluate(
         videos: folder of videos.
         pairs: csv file of the items: name, and optionally reference, image (several with ;), video, text, class, group
             (drawn together in intervals) and sources (how many there are).
-        output: folder of the report: scores.json, .csv, .md, .tex, items.csv, differences.csv, parts.csv, problems.csv.
+        output: folder of the report: scores.json, .csv, .md, .tex, and csv files of bounds, differences, items, parts
+            and problems.
         av_benchmark: folder to write what was heard and measured to as av-benchmark caches and names it, a folder for
             each method; default: none.
         measures: what is measured, by the names of the columns; see configs/evaluation/. null: not this one of a base.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_ss2a.errors import InputError, did_you_mean
 from lightning_ss2a.evaluation.av_benchmark.reading import CacheFolder
+from lightning_ss2a.evaluation.bounds import Bound, measure_bounds
 from lightning_ss2a.evaluation.folders import (
     REFERENCE,
     Folders,
@@ -126,6 +127,7 @@ class Evaluation:
         facts: of each folder of sounds.
         problems: what is missing or cannot be used.
         notes: what else is to be known.
+        bounds: what scores are to be compared with.
         identities: of the models, and of caches that were read.
         heard: what was heard of the items, by folder of sounds, then by ear.
         encoders: by name.
@@ -140,6 +142,7 @@ class Evaluation:
     facts: Sequence[FolderFacts]
     problems: Sequence[Problem]
     notes: Sequence[str]
+    bounds: Sequence[Bound] = ()
     identities: Mapping[str, str] = field(default_factory=dict)
     heard: Mapping[str, Mapping[str, Rows]] = field(default_factory=dict)
     encoders: Mapping[str, WaveformEncoder] = field(default_factory=dict)
@@ -281,6 +284,7 @@ def evaluate_folders(
         facts=[_facts(name, items, paths, heard) for name, paths in sounds.items()],
         problems=sorted(set(found), key=lambda problem: (problem.folder, problem.item, problem.reason)),
         notes=[*notes, *scorer.notes],
+        bounds=measure_bounds(items, evidence, measured, protocol.bootstrap),
         identities={name: model.identity for name, model in plan.models.items()} | _cache_identities(places.values()),
         heard=rows,
         encoders=protocol.encoders,

@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.evaluation.bounds import CHANCE
 from lightning_ss2a.evaluation.evaluate import Evaluation, Protocol, evaluate_folders
 from lightning_ss2a.evaluation.folders import list_items, open_folders
 from lightning_ss2a.evaluation.hearing import Listener
@@ -297,6 +298,15 @@ def test_the_report_says_it_in_every_format(tmp_path: Path):
     assert set(document["reproducibility"]["sha256"]) == {"A_1", "B&C", "reference"}
     assert files["scores.csv"].splitlines()[0] == "method,measure,value,low,high,items,place"
     assert len(files["items.csv"].splitlines()) == 1 + 2 * 6
+    bounds = {(bound["measure"], bound["kind"]): bound["value"] for bound in document["bounds"]}
+    assert set(bounds) == {
+        ("FAD", "halves of the true sounds"), ("SSMS", CHANCE), ("KL", CHANCE), ("IS", "the true sounds"),
+    }  # fmt: skip
+    assert f"- {CHANCE}: SSMS 10.00, KL" in files["scores.md"]
+    assert (
+        files["bounds.csv"].splitlines()[1]
+        == f"FAD,halves of the true sounds,{bounds['FAD', 'halves of the true sounds']}"
+    )
     assert "| A_1 | **0.000 [0.000, " in files["scores.md"]
     assert r"A\_1 & \textbf{0.000} & " in files["scores.tex"]
     assert r"B\&C & \underline{" in latex_table(found)
@@ -305,3 +315,4 @@ def test_the_report_says_it_in_every_format(tmp_path: Path):
     text = console.export_text()
     assert "SSMS ↑" in text
     assert "10.00 [10.00, 10.00] *" in text
+    assert f"{CHANCE}: SSMS 10.00, KL" in text
