@@ -118,12 +118,7 @@ class EvaluateAudio(Callback):
         with torch.no_grad():
             predicted = predict_audio(pl_module, batch)[rows].float().cpu()
         keys = [_text(batch["key"][row]) for row in rows]
-        usable = [place for place, each in enumerate(predicted) if each.isfinite().all() and each.any()]
-        if len(usable) < len(rows):
-            silent = ", ".join(key for place, key in enumerate(keys) if place not in usable)
-            warnings.warn(
-                f"EvaluateAudio: predictions of NaN, infinity or zeros are not sounded: {silent}", stacklevel=2
-            )
+        usable = _usable(keys, predicted)
         if not usable:
             return
         rows, keys, predicted = [rows[i] for i in usable], [keys[i] for i in usable], predicted[usable]
@@ -213,6 +208,15 @@ def spectrogram(waveform: np.ndarray, rate: int, title: str) -> "Figure":
     axes.set(xlabel="time (s)", ylabel="frequency (kHz)")
     axes.set_title(literal(title), fontsize=10)
     return figure
+
+
+def _usable(keys: Sequence[str], predicted: Tensor) -> list[int]:
+    """Gives the places of predictions, [items, width], that can be sounded, and warns of the others."""
+    usable = [place for place, each in enumerate(predicted) if each.isfinite().all() and each.any()]
+    if len(usable) < len(keys):
+        others = ", ".join(key for place, key in enumerate(keys) if place not in usable)
+        warnings.warn(f"EvaluateAudio: predictions of NaN, infinity or zeros are not sounded: {others}", stacklevel=3)
+    return usable
 
 
 def _seed(seed: int, key: str) -> int:
