@@ -283,7 +283,7 @@ def evaluate_folders(
         values=scorer.values(measured),
         facts=[_facts(name, items, paths, heard) for name, paths in sounds.items()],
         problems=sorted(set(found), key=lambda problem: (problem.folder, problem.item, problem.reason)),
-        notes=[*notes, *scorer.notes],
+        notes=[*notes, *_not_comparable(scorer), *scorer.notes],
         bounds=measure_bounds(items, evidence, measured, protocol.bootstrap),
         identities={name: model.identity for name, model in plan.models.items()} | _cache_identities(places.values()),
         heard=rows,
@@ -300,6 +300,16 @@ def _not_listed(plan: HearingPlan, problems: Sequence[Problem]) -> list[str]:
         if others:
             notes.append(f"{name}: {len(others)} sounds that no item names are not measured, the first: {others[0]}")
     return notes
+
+
+def _not_comparable(scorer: Scorer) -> list[str]:
+    """Warns of places in columns in which methods have not the same items."""
+    if not scorer.uneven:
+        return []
+    return [
+        f"{', '.join(scorer.uneven)}: not of the same items for all methods, so that places may say what is missing; "
+        "differences.csv compares each two on the items that both have"
+    ]
 
 
 def _choose(

@@ -157,6 +157,7 @@ class Scorer:
 
     Attributes:
         notes: warnings of the metrics, each once.
+        uneven: names of measures that are not of the same items for all methods.
     """
 
     def __init__(self, items: Sequence[Item], evidence: Mapping[str, Evidence], bootstrap: Bootstrap) -> None:
@@ -164,6 +165,7 @@ class Scorer:
         self.evidence = evidence
         self.bootstrap = bootstrap
         self.notes: dict[str, None] = {}
+        self.uneven: list[str] = []
         self._groups = [item.group for item in items]
         self._units = unit_numbers(self._groups)
 
@@ -185,6 +187,8 @@ class Scorer:
                 everywhere[each] if torch.equal(common, column.there(each)) else column.resampled(each, common)
                 for each in (method, other)
             )
+            if name not in self.uneven and not torch.equal(column.there(method), column.there(other)):
+                self.uneven.append(name)
             change = value - other_value
             ends = self._interval(change, drawn - other_drawn, common, measure, (-np.inf, np.inf))
             differences.append(Difference(name, method, other, change, *ends, int(common.sum())))

@@ -127,6 +127,17 @@ def test_one_file_is_measured_where_one_suffices(tmp_path: Path):
     json.loads((write_report(tmp_path / "out", found, {})[0]).read_text())
 
 
+def test_columns_in_which_methods_lack_different_items_are_noted(tmp_path: Path):
+    reference = tones(tmp_path / "r", 0.5)
+    methods = [tones(tmp_path / "a", 0.5), tones(tmp_path / "b", 0.9)]
+    assert not [note for note in evaluate(tmp_path, methods, reference).notes if "same items" in note]
+    (tmp_path / "r" / "1.wav").unlink()  # which pairs of neither have
+    (tmp_path / "a" / "2.wav").unlink()
+    found = evaluate(tmp_path, methods, reference)
+    (note,) = [note for note in found.notes if "same items" in note]
+    assert note.startswith("FAD, SSMS, KL, IS: not of the same items for all methods")
+
+
 def test_a_method_without_any_usable_sound_has_empty_cells(tmp_path: Path):
     reference = tones(tmp_path / "r", 0.5)
     write_tone(tmp_path / "a" / "other.wav")
