@@ -8,11 +8,12 @@ from rich.console import Console
 
 from lightning_ss2a.data.tools.inspect import TABLE_WIDTH
 from lightning_ss2a.evaluation.av_benchmark.export import write_av_benchmark
-from lightning_ss2a.evaluation.evaluate import Protocol, evaluate_folders, plan_hearing
+from lightning_ss2a.evaluation.evaluate import evaluate_folders
 from lightning_ss2a.evaluation.folders import list_items, open_folders
 from lightning_ss2a.evaluation.hearing import Listener
 from lightning_ss2a.evaluation.measures import Measure
 from lightning_ss2a.evaluation.options import HearingTrainer
+from lightning_ss2a.evaluation.planning import Protocol, plan_hearing
 from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder
 from lightning_ss2a.evaluation.reporting import print_report, reproducibility, write_report
 from lightning_ss2a.evaluation.scoring import Bootstrap

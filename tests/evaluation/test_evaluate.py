@@ -13,10 +13,11 @@ from rich.console import Console
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.evaluation.bounds import CHANCE
-from lightning_ss2a.evaluation.evaluate import Evaluation, Protocol, evaluate_folders
+from lightning_ss2a.evaluation.evaluate import Evaluation, evaluate_folders
 from lightning_ss2a.evaluation.folders import list_items, open_folders
 from lightning_ss2a.evaluation.hearing import Listener
 from lightning_ss2a.evaluation.measures import CLAP, CLIP, FAD, IS, KL, SSMS, WMAO, DeSync, FADInfinity, Measure
+from lightning_ss2a.evaluation.planning import Protocol
 from lightning_ss2a.evaluation.reporting import latex_table, print_report, reproducibility, write_report
 from lightning_ss2a.evaluation.scoring import Bootstrap
 from lightning_ss2a.evaluation.sounds import read_sound
