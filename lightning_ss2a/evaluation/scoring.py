@@ -166,6 +166,7 @@ class Scorer:
         self.bootstrap = bootstrap
         self.notes: dict[str, None] = {}
         self.uneven: list[str] = []
+        self._item_values: dict[str, dict[str, Tensor]] = {}
         self._groups = [item.group for item in items]
         self._units = unit_numbers(self._groups)
 
@@ -203,8 +204,8 @@ class Scorer:
             values = [item.values.get(column, "") for item in self.items]
             for part in sorted(set(values) - {""}):
                 chosen = torch.tensor([value == part for value in values])
-                for method, evidence in self.evidence.items():
-                    each = measure.values(evidence)[chosen]
+                for method, own in self.item_values(name, measure).items():
+                    each = own[chosen]
                     each = each[each.isfinite()]
                     mean = float(each.mean()) if len(each) else float("nan")
                     found.append(PartScore(column, part, method, name, mean, len(each)))
@@ -212,11 +213,18 @@ class Scorer:
 
     def values(self, measures: Mapping[str, Measure]) -> dict[str, dict[str, np.ndarray]]:
         """Gives each item's value by method and measure, of measures of items."""
-        of_items = {name: measure for name, measure in measures.items() if isinstance(measure, ItemMeasure)}
-        return {
-            method: {name: measure.values(evidence).numpy() for name, measure in of_items.items()}
-            for method, evidence in self.evidence.items()
+        of_items = {
+            name: self.item_values(name, measure)
+            for name, measure in measures.items()
+            if isinstance(measure, ItemMeasure)
         }
+        return {method: {name: values[method].numpy() for name, values in of_items.items()} for method in self.evidence}
+
+    def item_values(self, name: str, measure: ItemMeasure) -> dict[str, Tensor]:
+        """Gives each item's value by method, float64 [items]; computed once."""
+        if name not in self._item_values:
+            self._item_values[name] = {method: measure.values(own) for method, own in self.evidence.items()}
+        return self._item_values[name]
 
     def _interval(
         self, value: float, drawn: np.ndarray, there: Tensor, measure: Measure, bounds: tuple[float, float]
@@ -246,7 +254,7 @@ class _Column:
 
 class _ItemColumn(_Column):
     def __init__(self, scorer: Scorer, name: str, measure: ItemMeasure) -> None:
-        self._values = {method: measure.values(evidence) for method, evidence in scorer.evidence.items()}
+        self._values = scorer.item_values(name, measure)
         self._counts = scorer.draws(scorer.bootstrap.resamples).astype(np.float64)
 
     def there(self, method: str) -> Tensor:

@@ -366,6 +366,20 @@ def test_parts_are_means_over_the_items_of_a_class():
     assert scorer({"a": a}, items).parts("FAD", FAD("e")) == []
 
 
+def test_each_item_is_measured_once_however_many_classes_there_are():
+    class Counting(Given):
+        asked = 0
+
+        def values(self, evidence):
+            self.asked += 1
+            return super().values(evidence)
+
+    items = [Item(str(number), values={"class": str(number), "sources": "1"}) for number in range(N)]
+    measure, measured = Counting(), scorer({"a": evidence(1), "b": evidence(2)}, items)
+    measured.score("m", measure), measured.parts("m", measure), measured.values({"m": measure})
+    assert measure.asked == 2
+
+
 def test_an_interval_stays_within_bounds():
     assert interval(0.1, np.array([0.0, 0.1, 0.2, 0.9]), (0, 0.5)) == (0, 0.5)
     assert all(math.isnan(end) for end in interval(math.nan, np.arange(9.0), (0, 1)))
