@@ -37,6 +37,7 @@ from lightning_ss2a.metrics.functional.frechet import (
     gaussian_of_rows,
     warn_of_few,
 )
+from lightning_ss2a.metrics.functional.inception_score import class_distributions, split_scores
 from lightning_ss2a.metrics.functional.kernel import KERNEL_SCALE, reference_bandwidth, squared_discrepancies
 from lightning_ss2a.metrics.functional.moments import Moments, moments_of_draws
 from lightning_ss2a.options import OptionCheck
@@ -366,6 +367,22 @@ class IS(SetMeasure):
         logits = generated.repeated
         split_index = shuffled_splits(len(logits), self.splits, self.seed)
         return float(inception_score(logits, split_index, self.splits)[0])
+
+    def values(self, generated: Drawn, reference: Drawn) -> np.ndarray:
+        """Computes the mean score on each draw; of many, from the probabilities of each sound, computed once."""
+        if len(generated.counts) == 1:
+            return super().values(generated, reference)
+        logits, counts = generated.known()
+        probabilities, negative_entropy = class_distributions(logits)
+        values = []
+        for draw in counts:
+            places = torch.arange(len(draw)).repeat_interleave(draw)
+            weights = torch.zeros(self.splits, len(draw), dtype=torch.float64)
+            split = shuffled_splits(len(places), self.splits, self.seed)
+            weights.index_put_((split, places), torch.ones(len(places), dtype=torch.float64), accumulate=True)
+            scores = split_scores(weights @ negative_entropy, weights @ probabilities, weights.sum(1))
+            values.append(float(scores.mean()))
+        return np.array(values)
 
 
 class SSMS(ItemMeasure):

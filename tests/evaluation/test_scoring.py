@@ -37,6 +37,7 @@ from lightning_ss2a.metrics.functional import (
     kernel_audio_distance,
     label_agreement,
     paired_kl,
+    shuffled_splits,
     weighted_mean_absolute_offset,
 )
 
@@ -301,6 +302,21 @@ def test_a_kernel_distance_of_equal_references_or_of_no_sound_is_nan_on_every_dr
         assert all(math.isnan(value) for value in (score.value, score.low, score.high))
     counts = torch.eye(N, dtype=torch.int64)
     assert np.isnan(KAD("e", 1.0).values(*[Drawn(rows(1).embeddings, counts)] * 2)).all()  # draws of one row
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+def test_draws_of_an_inception_score_are_scores_of_repeated_sounds(splits: int):
+    sounds, counts = rows(1, (4,)), torch.from_numpy(draw_counts([""] * N, 30, 0))
+    assert sounds.logits is not None
+    drawn = Drawn(sounds.logits, counts * sounds.there)
+    measure = IS("e", splits)
+    found = measure.values(drawn, drawn)
+    for number, own in enumerate(drawn.counts):
+        repeated = sounds.logits.repeat_interleave(own, dim=0)
+        wanted = inception_score(repeated, shuffled_splits(len(repeated), splits), splits)[0]
+        assert found[number] == pytest.approx(float(wanted), rel=1e-6)
+    nothing = Drawn(sounds.logits, torch.zeros(2, N, dtype=torch.int64))
+    assert np.isnan(measure.values(nothing, nothing)).all()
 
 
 def test_an_interval_of_frames_is_that_of_items_wider_than_if_frames_were_drawn():
