@@ -103,5 +103,8 @@ def evaluate(
     print_report(evaluation, Console(width=width or max(TABLE_WIDTH, Console().width), markup=False, highlight=False))
     print(f"{written[2]} and {len(written) - 1} other files")
     if av_benchmark:
-        print(f"{to_path(av_benchmark)}: {len(exported)} files of av-benchmark's")
+        reason = (
+            "" if exported else "; it has none of the protocol's encoders: see configs/evaluation/av_benchmark.yaml"
+        )
+        print(f"{to_path(av_benchmark)}: {len(exported)} files of av-benchmark's{reason}")
     return 1 if evaluation.problems else 0
