@@ -175,7 +175,8 @@ def _scores_of(file: Path) -> list[tuple[dict[str, Any], Any]]:
             measure = facts["measures"][score["measure"]]
             needed = [name for name in _MODELS.get(measure["class"], ()) if name in facts["models"]]
             models = {name: facts["models"].get(name) for name in (measure.get("encoder"), *needed) if name}
-            found.append((score, {"measure": measure, "models": models, "sounds": facts["sounds"]}))
+            pictures = {"pictures": facts.get("pictures")} if measure["class"] == "CLIP" else {}
+            found.append((score, {"measure": measure, "models": models, "sounds": facts["sounds"], **pictures}))
             _ = score["method"], score["value"], score["higher_is_better"]
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: no report of ss2a evaluate (lacks {error})") from error

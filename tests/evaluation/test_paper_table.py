@@ -83,6 +83,19 @@ def test_what_was_measured_in_another_way_is_not_joined(tmp_path: Path, sections
         join_reports(sections)
 
 
+def test_clip_scores_of_pictures_that_became_squares_in_another_way_are_not_joined(tmp_path: Path, sections):
+    """How pictures become squares is no part of their encoder's identity."""
+    reports = {name: tmp_path / name / "scores.json" for name in ("single", "multi")}
+    for (name, file), pictures in zip(reports.items(), ("padded", "stretched"), strict=True):
+        document = json.loads(file.read_text())
+        document["reproducibility"]["measures"]["CS"] = {"class": "CLIP", "encoder": "small"}
+        document["reproducibility"]["pictures"] = pictures
+        document["scores"].append({"measure": "CS", "method": "C", "value": 20.0, "higher_is_better": True})
+        (tmp_path / name / "scores.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"multi/scores\.json: CS is of pictures stretched, and in .*of padded"):
+        join_reports(sections)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
