@@ -10,7 +10,7 @@ from typing import Any
 from lightning_ss2a.errors import InputError, did_you_mean, one_line
 from lightning_ss2a.evaluation.places import ARROWS, LATEX_ARROWS, LATEX_MARKS, MARKDOWN_MARKS, first_two
 from lightning_ss2a.evaluation.reporting import latex_text, score_text
-from lightning_ss2a.files import make_folder, to_path, write_whole
+from lightning_ss2a.files import make_folder, to_path, write_all_whole
 from lightning_ss2a.tables import markdown_table
 
 SCORES = "scores.json"
@@ -157,7 +157,7 @@ def write_table(folder: Path, table: PaperTable) -> list[Path]:
     """
     make_folder(folder, "the table")
     texts = {"table.md": table.markdown(), "table.tex": table.latex()}
-    return [write_whole(folder / name, text) for name, text in texts.items()]
+    return write_all_whole({folder / name: text for name, text in texts.items()})
 
 
 def _scores_of(file: Path) -> list[tuple[dict[str, Any], Any]]:

@@ -14,7 +14,7 @@ from rich.table import Table
 from lightning_ss2a.evaluation.evaluate import Evaluation
 from lightning_ss2a.evaluation.places import ARROWS, LATEX_ARROWS, LATEX_MARKS, MARKDOWN_MARKS, first_two
 from lightning_ss2a.evaluation.scoring import Score
-from lightning_ss2a.files import make_folder, write_whole
+from lightning_ss2a.files import make_folder, write_all_whole
 from lightning_ss2a.options import plain
 from lightning_ss2a.tables import MISSING, csv_text, markdown_table, number_text
 
@@ -32,7 +32,7 @@ def write_report(folder: Path, evaluation: Evaluation, facts: Mapping[str, Any])
     """Writes ``scores.{json,csv,md,tex}``, and csv files of bounds, differences, items, parts and problems.
 
     Args:
-        folder: made if need be; files of these names are replaced as a whole.
+        folder: made if need be; files of these names are replaced, all or none.
         evaluation: what came out.
         facts: what one needs to do it again, see :func:`reproducibility`.
 
@@ -41,6 +41,7 @@ def write_report(folder: Path, evaluation: Evaluation, facts: Mapping[str, Any])
 
     Raises:
         InputError: the folder cannot be made.
+        OSError: a file cannot be written.
     """
     make_folder(folder, "the report")
     texts = {
@@ -54,7 +55,7 @@ def write_report(folder: Path, evaluation: Evaluation, facts: Mapping[str, Any])
         "parts.csv": _records(evaluation.parts, ("column", "part", "method", "measure", "value", "items")),
         "problems.csv": _records(evaluation.problems, ("folder", "item", "reason")),
     }
-    return [write_whole(folder / name, text) for name, text in texts.items()]
+    return write_all_whole({folder / name: text for name, text in texts.items()})
 
 
 def reproducibility(evaluation: Evaluation, command: str, rule: str, protocol: Mapping[str, Any]) -> dict[str, Any]:
