@@ -129,7 +129,7 @@ def _not_listed(plan: HearingPlan, problems: Sequence[Problem]) -> list[str]:
         told, used = {problem.item for problem in problems if problem.folder == name}, {*plan.sounds[name]}
         others = [sound for sound, path in folder.files.items() if path not in used and sound not in told]
         if others:
-            notes.append(f"{name}: {len(others)} sounds that no item names are not measured, the first: {others[0]}")
+            notes.append(f"{name}: sounds that no item names, not measured: {len(others)}, the first {others[0]}")
     return notes
 
 

@@ -232,7 +232,7 @@ def test_sounds_that_no_row_of_a_csv_file_names_are_counted(tmp_path: Path):
     generated, reference = tones(tmp_path / "a", 0.9), tones(tmp_path / "r", 0.5)
     (tmp_path / "pairs.csv").write_text("name\n0\n3\n4\n5\n")
     found = evaluate(tmp_path, [generated], reference, pairs=str(tmp_path / "pairs.csv"))
-    said = "2 sounds that no item names are not measured, the first: 1"
+    said = "sounds that no item names, not measured: 2, the first 1"
     assert [note for note in found.notes if "FAD" not in note] == [f"a: {said}", f"reference: {said}"]
     assert found.problems == []
     (tmp_path / "a" / "more.wav").write_bytes(b"")
