@@ -23,11 +23,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from lightning_ss2a.evaluation.evaluate import Evaluation, Protocol, evaluate_folders
+from lightning_ss2a.evaluation.evaluate import Evaluation, evaluate_folders
 from lightning_ss2a.evaluation.folders import list_items, open_folders
 from lightning_ss2a.evaluation.hearing import Listener
 from lightning_ss2a.evaluation.measures import FAD, IS, KL, SSMS
 from lightning_ss2a.evaluation.perception_encoders import LabellingPerceptionEncoder
+from lightning_ss2a.evaluation.planning import Protocol
 from lightning_ss2a.perception import YAMNet
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from lightning_ss2a.perception.media.files import load_audio

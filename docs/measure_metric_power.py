@@ -30,12 +30,11 @@ from lightning_ss2a.builders.sound_bank.bank import Bank, read_bank
 from lightning_ss2a.data import LabelHead
 from lightning_ss2a.data.loading.dataset import ShardDataset
 from lightning_ss2a.drawing import new_figure
-from lightning_ss2a.evaluation.measures import FAD
+from lightning_ss2a.evaluation.measures import FAD, KAD
 from lightning_ss2a.evaluation.power import (
     Power,
     draw_exchanges,
     draw_items,
-    kernel_scores,
     power,
     power_of_items,
     resampling,
@@ -343,7 +342,7 @@ def results_of_sets(metric: str, heard: dict[str, Tensor]) -> Iterator[Result]:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "FAD of")  # biased, but all sets are of one size
                 return scores_of_set(FAD("yamnet"), generated, rows, counts)
-        return kernel_scores(generated, rows, bandwidth, counts)
+        return scores_of_set(KAD("yamnet", bandwidth), generated, rows, counts)
 
     for items in SIZES:
         drawn = torch.from_numpy(_drawn(len(reference), items, DRAWS[metric]))

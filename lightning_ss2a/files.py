@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -143,6 +143,33 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> Path:
     with WholeFile(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
     return Path(path)
+
+
+def write_all_whole(contents: Mapping[Path, str]) -> list[Path]:
+    """Writes files that belong together: after an error, such as a full disk, all that were there before stay.
+
+    Args:
+        contents: text by file, which is written as UTF-8; the folders must be there.
+
+    Returns:
+        The files.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    files: list[WholeFile] = []
+    try:
+        for path, text in contents.items():
+            files.append(WholeFile(path))
+            files[-1].stream.write(text.encode())
+            files[-1].stream.flush()
+        for file in files:
+            file.commit()
+    except BaseException:
+        for file in files:
+            file.abandon()
+        raise
+    return [file.path for file in files]
 
 
 def make_folder(folder: Path, what: str) -> None:

@@ -13,6 +13,7 @@ from lightning_ss2a.files import (
     make_folder,
     to_path,
     whole_folder,
+    write_all_whole,
     write_whole,
 )
 from tests.limits import largest_file
@@ -57,6 +58,18 @@ def test_a_file_that_grows_too_large_is_named_and_the_old_one_stays(tmp_path, si
         write_whole(path, bytes(size))
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("size", [10_000, 1_000_000])
+def test_files_that_belong_together_are_replaced_all_or_none(tmp_path, size):
+    paths = [tmp_path / "scores.json", tmp_path / "scores.csv"]
+    assert write_all_whole({path: f"old {path.name}" for path in paths}) == paths
+    with largest_file(4096), pytest.raises(OSError, match=r"File too large: '.*scores\.csv'"):
+        write_all_whole({paths[0]: "new", paths[1]: "x" * size})
+    assert [path.read_text() for path in paths] == ["old scores.json", "old scores.csv"]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    write_all_whole({paths[0]: "new", paths[1]: "new, too"})
+    assert [path.read_text() for path in paths] == ["new", "new, too"]
 
 
 def test_a_file_that_cannot_be_made_is_named(tmp_path):

@@ -8,11 +8,12 @@ from rich.console import Console
 
 from lightning_ss2a.data.tools.inspect import TABLE_WIDTH
 from lightning_ss2a.evaluation.av_benchmark.export import write_av_benchmark
-from lightning_ss2a.evaluation.evaluate import Protocol, evaluate_folders, plan_hearing
+from lightning_ss2a.evaluation.evaluate import evaluate_folders
 from lightning_ss2a.evaluation.folders import list_items, open_folders
 from lightning_ss2a.evaluation.hearing import Listener
 from lightning_ss2a.evaluation.measures import Measure
 from lightning_ss2a.evaluation.options import HearingTrainer
+from lightning_ss2a.evaluation.planning import Protocol, plan_hearing
 from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder
 from lightning_ss2a.evaluation.reporting import print_report, reproducibility, write_report
 from lightning_ss2a.evaluation.scoring import Bootstrap
@@ -62,7 +63,8 @@ def evaluate(
         videos: folder of videos.
         pairs: csv file of the items: name, and optionally reference, image (several with ;), video, text, class, group
             (drawn together in intervals) and sources (how many there are).
-        output: folder of the report: scores.json, .csv, .md, .tex, items.csv, differences.csv, parts.csv, problems.csv.
+        output: folder of the report: scores.json, .csv, .md, .tex, and csv files of bounds, differences, items, parts
+            and problems.
         av_benchmark: folder to write what was heard and measured to as av-benchmark caches and names it, a folder for
             each method; default: none.
         measures: what is measured, by the names of the columns; see configs/evaluation/. null: not this one of a base.
@@ -101,5 +103,8 @@ def evaluate(
     print_report(evaluation, Console(width=width or max(TABLE_WIDTH, Console().width), markup=False, highlight=False))
     print(f"{written[2]} and {len(written) - 1} other files")
     if av_benchmark:
-        print(f"{to_path(av_benchmark)}: {len(exported)} files of av-benchmark's")
+        reason = (
+            "" if exported else "; it has none of the protocol's encoders: see configs/evaluation/av_benchmark.yaml"
+        )
+        print(f"{to_path(av_benchmark)}: {len(exported)} files of av-benchmark's{reason}")
     return 1 if evaluation.problems else 0

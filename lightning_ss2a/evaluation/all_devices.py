@@ -11,10 +11,11 @@ from torch.utils.data import DataLoader
 
 from lightning_ss2a.builders.engine.options import BuildTrainer
 from lightning_ss2a.builders.engine.running import interruptible, make_trainer, quiet
-from lightning_ss2a.evaluation.evaluate import HearingPlan, Protocol, see_pictures
 from lightning_ss2a.evaluation.folders import REFERENCE
+from lightning_ss2a.evaluation.gathering import see_pictures
 from lightning_ss2a.evaluation.hearing import Listener, hear_files, hear_offsets
 from lightning_ss2a.evaluation.options import HearingTrainer
+from lightning_ss2a.evaluation.planning import HearingPlan, Protocol
 
 
 def fill_cache(plan: HearingPlan, protocol: Protocol, listener: Listener, where: HearingTrainer) -> bool:
@@ -91,7 +92,7 @@ class HearingModule(LightningModule):
         for model in self.plan.models.values():
             if hasattr(model, "device"):
                 model.device = str(self.device)
-        self.plan.load()
+        self.plan.load(self.protocol)
 
     @torch.inference_mode()
     def predict_step(self, batch: tuple[Sequence[Path], Sequence[str]], batch_idx: int) -> int:

@@ -166,7 +166,7 @@ def list_items(folders: Folders, pairs: str | None = None) -> tuple[list[Item], 
         pairs: csv file with a column ``name`` and those of :data:`COLUMNS`; what it does not list is not measured.
 
     Returns:
-        The items, and files of methods that belong to none.
+        The items, and files that belong to none; of a csv file, which says itself what counts, no such files.
 
     Raises:
         InputError: the csv file is wrong, or names files of a folder that is not given.
@@ -177,8 +177,8 @@ def list_items(folders: Folders, pairs: str | None = None) -> tuple[list[Item], 
     names = sides[0].files if sides else {name: None for folder in folders.methods.values() for name in folder.files}
     listed = f"of {sides[0].root}" if sides else ""
     problems = [
-        Problem(method, name, f"is no item {listed}")
-        for method, folder in folders.methods.items()
+        Problem(folder.name, name, f"is no item {listed}")
+        for folder in (*folders.methods.values(), *sides[1:])
         for name in sorted(folder.files.keys() - names.keys())
     ]
     return [Item(name) for name in sorted(names)], problems
@@ -196,9 +196,16 @@ def locate(item: Item, folder: SoundFolder, kind: str) -> list[Path] | None:
     return None if None in found else [path for path in found if path is not None]
 
 
+def why_missing(item: Item, folder: SoundFolder, kind: str) -> str:
+    """Says which of an item's files :func:`locate` does not find, by name where it is not the item's own."""
+    missing = [reference for reference in item.files.get(kind, (item.name,)) if folder.find(reference) is None]
+    named = "" if missing == [item.name] else f"{', '.join(missing)} "
+    return f"{named}is missing in {folder.root}"
+
+
 def _items_of_csv(path: Path, folders: Folders) -> list[Item]:
     items: dict[str, Item] = {}
-    for place, cells in csv_rows(path, ["name"], COLUMNS):
+    for place, cells in csv_rows(path, ["name"], COLUMNS, doubts_others=True):
         name = cells["name"]
         if name in items:
             raise InputError(f"{place}: {name} is there twice; each item has one row")

@@ -1,6 +1,7 @@
 """Lets one hear in TensorBoard what a module in training predicts, and measures it as waveforms."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,11 @@ class EvaluateAudio(Callback):
     """Sounds a fixed handful of validation items every few epochs, for the ear, the eye and two metrics.
 
     Rows of the first validation batch, always the same and evenly spread over it, since neighbours are often of one
-    class, are predicted and sounded. TensorBoard gets each as ``audio/KEY`` and, drawn, ``spectrograms/KEY``. With an
-    encoder, what it hears in the sounds is compared with the embeddings of the true ones: ``audio/cosine`` and, if the
-    data have a label head, ``audio/ssms`` say how much of a prediction survives being sounded. Shards hold no sounds,
-    so that there is no waveform to compare with.
+    class, are predicted and sounded; predictions that no sound can be made of are left out with a warning. TensorBoard
+    gets each as ``audio/KEY`` and, drawn, ``spectrograms/KEY``. With an encoder, what it hears in the sounds is
+    compared with the embeddings of the true ones: ``audio/cosine`` and, if the data have a label head, ``audio/ssms``
+    say how much of a prediction survives being sounded. Shards hold no sounds, so that there is no waveform to compare
+    with.
 
     Args:
         generator: sounds embeddings, such as a bank or AudioLDM; see configs/generation/.
@@ -116,6 +118,10 @@ class EvaluateAudio(Callback):
         with torch.no_grad():
             predicted = predict_audio(pl_module, batch)[rows].float().cpu()
         keys = [_text(batch["key"][row]) for row in rows]
+        usable = _usable(keys, predicted)
+        if not usable:
+            return
+        rows, keys, predicted = [rows[i] for i in usable], [keys[i] for i in usable], predicted[usable]
         manifold = (
             pl_module.evaluated_manifold if isinstance(pl_module, EmbedsPairs) else getattr(pl_module, "manifold", None)
         )
@@ -202,6 +208,15 @@ def spectrogram(waveform: np.ndarray, rate: int, title: str) -> "Figure":
     axes.set(xlabel="time (s)", ylabel="frequency (kHz)")
     axes.set_title(literal(title), fontsize=10)
     return figure
+
+
+def _usable(keys: Sequence[str], predicted: Tensor) -> list[int]:
+    """Gives the places of predictions, [items, width], that can be sounded, and warns of the others."""
+    usable = [place for place, each in enumerate(predicted) if each.isfinite().all() and each.any()]
+    if len(usable) < len(keys):
+        others = ", ".join(key for place, key in enumerate(keys) if place not in usable)
+        warnings.warn(f"EvaluateAudio: predictions of NaN, infinity or zeros are not sounded: {others}", stacklevel=3)
+    return usable
 
 
 def _seed(seed: int, key: str) -> int:

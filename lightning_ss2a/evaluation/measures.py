@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.evaluation.protocols import SyncEstimator, WaveformEncoder, tells_classes
 from lightning_ss2a.metrics.functional import (
     clap_score,
     clip_score,
@@ -36,6 +37,8 @@ from lightning_ss2a.metrics.functional.frechet import (
     gaussian_of_rows,
     warn_of_few,
 )
+from lightning_ss2a.metrics.functional.inception_score import class_distributions, split_scores
+from lightning_ss2a.metrics.functional.kernel import KERNEL_SCALE, reference_bandwidth, squared_discrepancies
 from lightning_ss2a.metrics.functional.moments import Moments, moments_of_draws
 from lightning_ss2a.options import OptionCheck
 
@@ -124,6 +127,12 @@ class Drawn(NamedTuple):
         counts = self.counts[number]
         return Counted(self.rows, counts if self.owners is None else counts[self.owners])
 
+    def known(self) -> tuple[Tensor, Tensor]:
+        """Gives the rows that any draw has, float64 [rows, numbers], and how often each has them, [draws, rows]."""
+        counts = self.counts if self.owners is None else self.counts[:, self.owners]
+        drawn = counts.any(0)
+        return self.rows[drawn].double(), counts[:, drawn]
+
     def moments(self) -> Iterator[Moments]:
         """Computes the moments of each draw's rows."""
         owners = torch.arange(len(self.rows)) if self.owners is None else self.owners
@@ -153,6 +162,20 @@ class Measure(ABC):
     def ear(self) -> str:
         """Name of what it reads of a sound: the encoder's, or that of the encoder's frames."""
         return f"{self.encoder} frames" if self.frames else self.encoder
+
+    def check(  # noqa: B027  # most have no such option
+        self, name: str, encoder: WaveformEncoder | None, sync: SyncEstimator | None
+    ) -> None:
+        """Checks its options against its models, once these are loaded and before they run.
+
+        Args:
+            name: of its column, for messages.
+            encoder: that it reads; None: it reads none.
+            sync: tells offsets; None: there is none.
+
+        Raises:
+            InputError: an option asks for more than the models tell.
+        """
 
 
 class ItemMeasure(Measure):
@@ -287,6 +310,8 @@ class KAD(SetMeasure):
     bounds = (-float("inf"), float("inf"))
 
     def __init__(self, encoder: str, bandwidth: float | None = None) -> None:
+        if bandwidth is not None and not bandwidth > 0:
+            raise InputError(f"bandwidth of KAD must be above 0, found {bandwidth}")
         self.encoder = encoder
         self.bandwidth = bandwidth
 
@@ -297,6 +322,19 @@ class KAD(SetMeasure):
     def value(self, generated: Counted, reference: Counted) -> float:
         """Computes the distance."""
         return float(kernel_audio_distance(generated.repeated, reference.repeated, self.bandwidth))
+
+    def values(self, generated: Drawn, reference: Drawn) -> np.ndarray:
+        """Computes the distance on each draw; of many, with one bandwidth, that of the rows which any draw has."""
+        if len(generated.counts) == 1:
+            return super().values(generated, reference)
+        (x, x_counts), (y, y_counts) = (side.known() for side in (generated, reference))
+        bandwidth = self.bandwidth or (reference_bandwidth(y) if len(y) > 1 else 0.0)
+        if bandwidth == 0 or not len(x):
+            return np.full(len(x_counts), np.nan)
+        centre = y[0]  # as one computes a score
+        values = squared_discrepancies(x - centre, y - centre, x_counts, y_counts, bandwidth)
+        few = (x_counts.sum(1) < 2) | (y_counts.sum(1) < 2)
+        return (KERNEL_SCALE * values).masked_fill(few, torch.nan).numpy()
 
 
 class IS(SetMeasure):
@@ -330,6 +368,22 @@ class IS(SetMeasure):
         split_index = shuffled_splits(len(logits), self.splits, self.seed)
         return float(inception_score(logits, split_index, self.splits)[0])
 
+    def values(self, generated: Drawn, reference: Drawn) -> np.ndarray:
+        """Computes the mean score on each draw; of many, from the probabilities of each sound, computed once."""
+        if len(generated.counts) == 1:
+            return super().values(generated, reference)
+        logits, counts = generated.known()
+        probabilities, negative_entropy = class_distributions(logits)
+        values = []
+        for draw in counts:
+            places = torch.arange(len(draw)).repeat_interleave(draw)
+            weights = torch.zeros(self.splits, len(draw), dtype=torch.float64)
+            split = shuffled_splits(len(places), self.splits, self.seed)
+            weights.index_put_((split, places), torch.ones(len(places), dtype=torch.float64), accumulate=True)
+            scores = split_scores(weights @ negative_entropy, weights @ probabilities, weights.sum(1))
+            values.append(float(scores.mean()))
+        return np.array(values)
+
 
 class SSMS(ItemMeasure):
     """Sound source matching score, see :func:`lightning_ss2a.metrics.functional.sound_source_matching_score`.
@@ -348,6 +402,14 @@ class SSMS(ItemMeasure):
         OptionCheck("SSMS").at_least(1, top_n=top_n)
         self.encoder = encoder
         self.top_n = top_n
+
+    def check(self, name: str, encoder: WaveformEncoder | None, sync: SyncEstimator | None) -> None:
+        """Checks that there are as many labels."""
+        labels = len(encoder.labels) if encoder is not None and tells_classes(encoder) else self.top_n
+        if self.top_n > labels:
+            raise InputError(
+                f"measures.{name}.top_n is {self.top_n}, needs at most {labels}, the labels of {self.encoder}"
+            )
 
     def values(self, evidence: Evidence) -> Tensor:
         """Computes each pair's score."""
@@ -450,6 +512,11 @@ class WMAO(ItemMeasure):
     def __init__(self, top_k: int = 5) -> None:
         OptionCheck("WMAO").at_least(1, top_k=top_k)
         self.top_k = top_k
+
+    def check(self, name: str, encoder: WaveformEncoder | None, sync: SyncEstimator | None) -> None:
+        """Checks that there are as many offsets."""
+        if sync is not None and self.top_k > len(sync.offsets):
+            raise InputError(f"measures.{name}.top_k is {self.top_k}, needs at most {len(sync.offsets)}, the offsets")
 
     def values(self, evidence: Evidence) -> Tensor:
         """Computes each item's seconds, of the windows' mean logits."""

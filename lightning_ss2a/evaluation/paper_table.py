@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_ss2a.errors import InputError, one_line
+from lightning_ss2a.errors import InputError, did_you_mean, one_line
 from lightning_ss2a.evaluation.places import ARROWS, LATEX_ARROWS, LATEX_MARKS, MARKDOWN_MARKS, first_two
 from lightning_ss2a.evaluation.reporting import latex_text, score_text
-from lightning_ss2a.files import make_folder, to_path, write_whole
+from lightning_ss2a.files import make_folder, to_path, write_all_whole
 from lightning_ss2a.tables import markdown_table
 
 SCORES = "scores.json"
@@ -121,8 +121,8 @@ def join_reports(sections: Mapping[str, Mapping[str, str]], unranked: Sequence[s
         unranked: methods that no place is given to.
 
     Raises:
-        InputError: a report is missing or is none; nothing is named; or a metric of one name was not measured in the
-            same way, by the same models, in two reports.
+        InputError: a report is missing or is none; nothing is named; no report has a method of ``unranked``; or a
+            metric of one name was not measured in the same way, by the same models, in two reports.
     """
     if not any(sections.values()):
         raise InputError("sections is empty: name reports, as sections: {Single-Source: {VGG-SS: evaluation}}")
@@ -140,6 +140,10 @@ def join_reports(sections: Mapping[str, Mapping[str, str]], unranked: Sequence[s
                 value = score["value"]
                 values.setdefault(score["method"], {})[key] = math.nan if value is None else float(value)
         joined.append(Section(section, values))
+    methods = sorted({method for section in joined for method in section.values})
+    for method in unranked:
+        if method not in methods:
+            raise InputError(f"unranked: no report has the method {method}; {did_you_mean(method, methods)}")
     order = list(dict.fromkeys(data for data, _ in columns))
     together = sorted(columns.values(), key=lambda column: order.index(column.data))
     return PaperTable(together, joined, tuple(unranked))
@@ -153,7 +157,7 @@ def write_table(folder: Path, table: PaperTable) -> list[Path]:
     """
     make_folder(folder, "the table")
     texts = {"table.md": table.markdown(), "table.tex": table.latex()}
-    return [write_whole(folder / name, text) for name, text in texts.items()]
+    return write_all_whole({folder / name: text for name, text in texts.items()})
 
 
 def _scores_of(file: Path) -> list[tuple[dict[str, Any], Any]]:
@@ -171,7 +175,8 @@ def _scores_of(file: Path) -> list[tuple[dict[str, Any], Any]]:
             measure = facts["measures"][score["measure"]]
             needed = [name for name in _MODELS.get(measure["class"], ()) if name in facts["models"]]
             models = {name: facts["models"].get(name) for name in (measure.get("encoder"), *needed) if name}
-            found.append((score, {"measure": measure, "models": models, "sounds": facts["sounds"]}))
+            pictures = {"pictures": facts.get("pictures")} if measure["class"] == "CLIP" else {}
+            found.append((score, {"measure": measure, "models": models, "sounds": facts["sounds"], **pictures}))
             _ = score["method"], score["value"], score["higher_is_better"]
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: no report of ss2a evaluate (lacks {error})") from error

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lightning_ss2a.evaluation.measures import Drawn, SetMeasure
 from lightning_ss2a.evaluation.scoring import draw_counts, interval
-from lightning_ss2a.metrics.functional.kernel import KERNEL_SCALE
 
 EVERYWHERE = (-np.inf, np.inf)
 
@@ -64,18 +63,19 @@ def resampling(items: int, resamples: int, seed: int) -> np.ndarray:
     return draw_counts([""] * items, resamples, seed)
 
 
-def power(differences: Sequence[float], resampled: Sequence[np.ndarray]) -> Power:
+def power(differences: Sequence[float], resampled: Sequence[np.ndarray], items: int | None = None) -> Power:
     """Counts how often the better method is ahead, and significantly so.
 
     Args:
         differences: better less worse of each draw, above 0 where the better one is ahead, [D].
         resampled: the same on draws with replacement, [R] each, of the first draws or of all.
+        items: of a draw, if the measure is a mean over them; see :func:`~.scoring.tails`.
 
     Example:
         >>> power([1.0, 0.0, -1.0, 3.0], [np.array([0.5, 1.5]), np.array([-1.0, 1.0]), np.array([-1.5, -0.5])])
         Power(ahead=0.625, significant=0.3333333333333333, reversed=0.3333333333333333, draws=4, tested=3)
     """
-    ends = [interval(value, drawn, EVERYWHERE) for value, drawn in zip(differences, resampled, strict=False)]
+    ends = [interval(value, drawn, EVERYWHERE, items) for value, drawn in zip(differences, resampled, strict=False)]
     signs = np.sign(differences)
     return Power(
         ahead=float((1 + signs).mean() / 2),
@@ -101,34 +101,11 @@ def power_of_items(
     differences = (better - worse)[drawn].astype(np.float64)  # [D, N]
     if exchanged is not None:
         differences = np.where(exchanged, -differences, differences)
-    return power(differences.mean(1).tolist(), [*(differences @ counts.T / drawn.shape[1])])
+    items = drawn.shape[1]
+    return power(differences.mean(1).tolist(), [*(differences @ counts.T / items)], items)
 
 
 def scores_of_set(measure: SetMeasure, generated: Tensor, reference: Tensor, counts: np.ndarray) -> np.ndarray:
     """Computes a measure of a set on rows [N, width] of both sides: as they are, then drawn anew, float64 [1 + R]."""
     every = torch.from_numpy(np.vstack([np.ones((1, len(generated)), np.int64), counts]))
     return measure.values(Drawn(generated, every), Drawn(reference, every))
-
-
-def kernel_scores(generated: Tensor, reference: Tensor, bandwidth: float, counts: np.ndarray) -> np.ndarray:
-    """Computes KAD as :func:`scores_of_set` would with a fixed bandwidth, in the time of one draw.
-
-    Each kernel value is computed once; a draw weighs it by how often its two rows are there. See
-    :func:`lightning_ss2a.metrics.functional.kernel_audio_distance`.
-
-    Args:
-        generated: [N, width].
-        reference: [N, width].
-        bandwidth: standard deviation of the kernel.
-        counts: see :func:`resampling`, [R, N].
-    """
-    rows = [side.double() for side in (generated, reference)]
-    every = torch.from_numpy(np.vstack([np.ones((1, len(generated))), counts]))  # [1 + R, N]
-    size = every.sum(1)
-
-    def total(x: Tensor, y: Tensor) -> Tensor:
-        kernel = (torch.cdist(x, y).square() / (-2 * bandwidth**2)).exp()
-        return ((every @ kernel) * every).sum(1)
-
-    within = sum((total(side, side) - size) / (size * (size - 1)) for side in rows)
-    return (KERNEL_SCALE * (within - 2 * total(*rows) / size.square())).numpy()

@@ -14,7 +14,7 @@ from rich.table import Table
 from lightning_ss2a.evaluation.evaluate import Evaluation
 from lightning_ss2a.evaluation.places import ARROWS, LATEX_ARROWS, LATEX_MARKS, MARKDOWN_MARKS, first_two
 from lightning_ss2a.evaluation.scoring import Score
-from lightning_ss2a.files import make_folder, write_whole
+from lightning_ss2a.files import make_folder, write_all_whole
 from lightning_ss2a.options import plain
 from lightning_ss2a.tables import MISSING, csv_text, markdown_table, number_text
 
@@ -29,10 +29,10 @@ _LATEX = str.maketrans(
 
 
 def write_report(folder: Path, evaluation: Evaluation, facts: Mapping[str, Any]) -> list[Path]:
-    """Writes ``scores.{json,csv,md,tex}``, ``items.csv``, ``differences.csv``, ``parts.csv`` and ``problems.csv``.
+    """Writes ``scores.{json,csv,md,tex}``, and csv files of bounds, differences, items, parts and problems.
 
     Args:
-        folder: made if need be; files of these names are replaced as a whole.
+        folder: made if need be; files of these names are replaced, all or none.
         evaluation: what came out.
         facts: what one needs to do it again, see :func:`reproducibility`.
 
@@ -41,6 +41,7 @@ def write_report(folder: Path, evaluation: Evaluation, facts: Mapping[str, Any])
 
     Raises:
         InputError: the folder cannot be made.
+        OSError: a file cannot be written.
     """
     make_folder(folder, "the report")
     texts = {
@@ -49,11 +50,12 @@ def write_report(folder: Path, evaluation: Evaluation, facts: Mapping[str, Any])
         "scores.md": _page(evaluation, facts),
         "scores.tex": latex_table(evaluation),
         "items.csv": csv_text(*_item_rows(evaluation)),
+        "bounds.csv": _records(evaluation.bounds, ("measure", "kind", "value")),
         "differences.csv": _records(evaluation.differences, _DIFFERENCE),
         "parts.csv": _records(evaluation.parts, ("column", "part", "method", "measure", "value", "items")),
         "problems.csv": _records(evaluation.problems, ("folder", "item", "reason")),
     }
-    return [write_whole(folder / name, text) for name, text in texts.items()]
+    return write_all_whole({folder / name: text for name, text in texts.items()})
 
 
 def reproducibility(evaluation: Evaluation, command: str, rule: str, protocol: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,6 +97,8 @@ def print_report(evaluation: Evaluation, console: Console) -> None:
         ]
         table.add_row(method, *cells)
     console.print(table)
+    for sentence in _bound_lines(evaluation):
+        console.print(sentence)
     sounds = Table(title="Sounds", title_justify="left")
     for place, name in enumerate(_FACTS):
         sounds.add_column(name, justify="right" if place else "left", overflow="fold")
@@ -137,6 +141,7 @@ def _document(evaluation: Evaluation, facts: Mapping[str, Any]) -> dict[str, Any
     document = {
         "scores": scores,
         "differences": [plain(difference) for difference in evaluation.differences],
+        "bounds": [plain(bound) for bound in evaluation.bounds],
         "parts": [plain(part) for part in evaluation.parts],
         "sounds": [plain(each) for each in evaluation.facts],
         "problems": [plain(problem) for problem in evaluation.problems],
@@ -168,6 +173,8 @@ def _page(evaluation: Evaluation, facts: Mapping[str, Any]) -> str:
         "95 % intervals over items in brackets; first place bold, second underlined.",
         markdown_table(header, rows),
     ]
+    if evaluation.bounds:
+        parts += ["## To compare with", "\n".join(f"- {line}" for line in _bound_lines(evaluation))]
     if evaluation.differences:
         parts += ["## Differences on the same items", markdown_table(*_difference_rows(evaluation))]
     parts += ["## Sounds", markdown_table(_FACTS, _fact_rows(evaluation))]
@@ -176,6 +183,14 @@ def _page(evaluation: Evaluation, facts: Mapping[str, Any]) -> str:
         parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]
     parts += ["## To do it again", f"```json\n{json.dumps(_without_nan(dict(facts)), indent=2)}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def _bound_lines(evaluation: Evaluation) -> Iterator[str]:
+    """Says a line for each kind of bounds, such as ``chance (another item's): SSMS 1.667, KL 9.853``."""
+    by_kind: dict[str, list[str]] = {}
+    for bound in evaluation.bounds:
+        by_kind.setdefault(bound.kind, []).append(f"{bound.measure} {number_text(bound.value)}")
+    yield from (f"{kind}: {', '.join(values)}" for kind, values in by_kind.items())
 
 
 def _difference_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:

@@ -53,6 +53,12 @@ def test_it_measures_prints_and_writes(capsys, tmp_path: Path, arguments):
     assert (tmp_path / "out" / "scores.csv").read_bytes() == before
 
 
+def test_nothing_to_export_for_av_benchmark_is_explained(capsys, tmp_path: Path, arguments):
+    status, out, _ = run([*arguments, "--av_benchmark", str(tmp_path / "av")], capsys)
+    assert status == 0
+    assert "av: 0 files of av-benchmark's; it has none of the protocol's encoders" in out
+
+
 def test_a_missing_sound_makes_the_exit_status_1(capsys, tmp_path: Path, arguments):
     (tmp_path / "a" / "1.wav").unlink()
     status, out, _ = run(arguments, capsys)

@@ -10,11 +10,12 @@ import yaml
 from PIL import Image
 
 from lightning_ss2a.evaluation.all_devices import fill_cache
-from lightning_ss2a.evaluation.evaluate import evaluate_folders, plan_hearing
+from lightning_ss2a.evaluation.evaluate import evaluate_folders
 from lightning_ss2a.evaluation.folders import list_items, open_folders
 from lightning_ss2a.evaluation.hearing import Listener
 from lightning_ss2a.evaluation.measures import CLIP, DeSync
 from lightning_ss2a.evaluation.options import HearingTrainer
+from lightning_ss2a.evaluation.planning import plan_hearing
 from lightning_ss2a.perception.embedding_cache import EmbeddingCache
 from tests.evaluation.small_encoder import SmallImages, SmallLabeller, SmallSync, write_tone
 from tests.evaluation.test_evaluate import MEASURES, protocol

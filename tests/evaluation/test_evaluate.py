@@ -12,10 +12,12 @@ from PIL import Image
 from rich.console import Console
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.evaluation.evaluate import Evaluation, Protocol, evaluate_folders
+from lightning_ss2a.evaluation.bounds import CHANCE
+from lightning_ss2a.evaluation.evaluate import Evaluation, evaluate_folders
 from lightning_ss2a.evaluation.folders import list_items, open_folders
 from lightning_ss2a.evaluation.hearing import Listener
 from lightning_ss2a.evaluation.measures import CLAP, CLIP, FAD, IS, KL, SSMS, WMAO, DeSync, FADInfinity, Measure
+from lightning_ss2a.evaluation.planning import Protocol
 from lightning_ss2a.evaluation.reporting import latex_table, print_report, reproducibility, write_report
 from lightning_ss2a.evaluation.scoring import Bootstrap
 from lightning_ss2a.evaluation.sounds import read_sound
@@ -126,6 +128,17 @@ def test_one_file_is_measured_where_one_suffices(tmp_path: Path):
     json.loads((write_report(tmp_path / "out", found, {})[0]).read_text())
 
 
+def test_columns_in_which_methods_lack_different_items_are_noted(tmp_path: Path):
+    reference = tones(tmp_path / "r", 0.5)
+    methods = [tones(tmp_path / "a", 0.5), tones(tmp_path / "b", 0.9)]
+    assert not [note for note in evaluate(tmp_path, methods, reference).notes if "same items" in note]
+    (tmp_path / "r" / "1.wav").unlink()  # which pairs of neither have
+    (tmp_path / "a" / "2.wav").unlink()
+    found = evaluate(tmp_path, methods, reference)
+    (note,) = [note for note in found.notes if "same items" in note]
+    assert note.startswith("FAD, SSMS, KL, IS: not of the same items for all methods")
+
+
 def test_a_method_without_any_usable_sound_has_empty_cells(tmp_path: Path):
     reference = tones(tmp_path / "r", 0.5)
     write_tone(tmp_path / "a" / "other.wav")
@@ -197,7 +210,47 @@ def test_pictures_texts_and_videos_by_a_csv_file(tmp_path: Path):
     wanted = [sound @ each / np.linalg.norm(sound) / np.linalg.norm(each) for each in (red, blue)]
     assert found.values["a"]["CS"][0] == pytest.approx(100 * np.mean(wanted), abs=0.1)
     assert [(p.folder, p.item) for p in found.problems] == [("images", "2"), ("text", "2"), ("videos", "2")]
+    assert found.problems[0].reason == f"green is missing in {tmp_path / 'i'}"
+    assert found.problems[2].reason == f"v3 is missing in {tmp_path / 'v'}"
     assert {(part.column, part.part) for part in found.parts} == {("sources", "1"), ("sources", "2")}
+
+
+@pytest.mark.parametrize("method", ["image", "video", "sound"])
+def test_a_method_may_be_called_like_a_column_of_the_csv_file(tmp_path: Path, method: str):
+    generated = tones(tmp_path / method, 0.5, 2)
+    for folder in ("image", "video"):
+        (tmp_path / f"{folder}s").mkdir()
+        (tmp_path / f"{folder}s" / f"other.{'png' if folder == 'image' else 'mp4'}").write_bytes(bytes(1))
+    (tmp_path / "pairs.csv").write_text("name,image,video\n0,other,other\n1,other,other\n")
+    sides = {side: str(tmp_path / side) for side in ("images", "videos")}
+    how = protocol({"IS": IS("small")})
+    found = evaluate(tmp_path, [generated], pairs=str(tmp_path / "pairs.csv"), how=how, **sides)
+    assert (found.problems, [score.items for score in found.scores]) == ([], [2])
+
+
+def test_sounds_that_no_row_of_a_csv_file_names_are_counted(tmp_path: Path):
+    generated, reference = tones(tmp_path / "a", 0.9), tones(tmp_path / "r", 0.5)
+    (tmp_path / "pairs.csv").write_text("name\n0\n3\n4\n5\n")
+    found = evaluate(tmp_path, [generated], reference, pairs=str(tmp_path / "pairs.csv"))
+    said = "sounds that no item names, not measured: 2, the first 1"
+    assert [note for note in found.notes if "FAD" not in note] == [f"a: {said}", f"reference: {said}"]
+    assert found.problems == []
+    (tmp_path / "a" / "more.wav").write_bytes(b"")
+    assert not [note for note in evaluate(tmp_path, [generated], reference).notes if "no item names" in note]
+
+
+def test_an_embedding_of_a_text_that_is_not_finite_is_a_problem_of_its_items(tmp_path: Path):
+    class Broken(SmallTexts):
+        def encode(self, texts):
+            return super().encode(texts).masked_fill(torch.tensor([["x" in text] for text in texts]), math.nan)
+
+    (tmp_path / "pairs.csv").write_text("name,text\n0,abcd\n1,xabc\n2,xabc\n")
+    how = protocol({"CLAP": CLAP("small")}, text_encoder=Broken())
+    found = evaluate(tmp_path, [tones(tmp_path / "a", 0.5, 3)], pairs=str(tmp_path / "pairs.csv"), how=how)
+    assert [(problem.folder, problem.item) for problem in found.problems] == [("text", "1"), ("text", "2")]
+    assert "small-texts-v1 gave NaN or infinity for 'xabc'" in found.problems[0].reason
+    assert [score.items for score in found.scores] == [1]
+    assert math.isfinite(scores(found, "a")["CLAP"])
 
 
 @pytest.mark.parametrize(
@@ -218,6 +271,32 @@ def test_a_protocol_that_does_not_fit_together_is_refused(options, message):
         protocol(**options)
 
 
+@pytest.mark.parametrize(
+    ("measures", "message"),
+    [
+        ({"S": SSMS("small", top_n=5)}, r"measures\.S\.top_n is 5, needs at most 4, the labels of small"),
+        ({"W": WMAO(4)}, r"measures\.W\.top_k is 4, needs at most 3, the offsets"),
+    ],
+)
+def test_options_beyond_what_models_tell_are_refused_before_anything_is_heard(tmp_path: Path, measures, message):
+    generated, reference = tones(tmp_path / "a", 0.5), tones(tmp_path / "r", 0.5)
+    (tmp_path / "v").mkdir()
+    for number in range(6):
+        (tmp_path / "v" / f"{number}.mp4").write_bytes(bytes(1))
+    how = protocol(measures, sync=SmallSync())
+    with pytest.raises(InputError, match=message):
+        evaluate(tmp_path, [generated], reference, how=how, videos=str(tmp_path / "v"))
+    assert how.encoders["small"].heard == 0
+
+
+def test_an_inception_score_of_fewer_sounds_than_splits_is_explained(tmp_path: Path):
+    found = evaluate(tmp_path, [tones(tmp_path / "a", 0.5)], how=protocol({"IS": IS("small", splits=10)}))
+    assert math.isnan(scores(found, "a")["IS"])
+    assert found.notes == [
+        "IS: inception score of 6 sounds in 10 splits, of which some have none: it is NaN; take fewer splits"
+    ]
+
+
 def test_the_report_says_it_in_every_format(tmp_path: Path):
     reference = tones(tmp_path / "r", 0.5)
     methods = [f"A_1={tones(tmp_path / 'a', 0.5)}", f"B&C={tones(tmp_path / 'b', 0.9)}"]
@@ -231,6 +310,15 @@ def test_the_report_says_it_in_every_format(tmp_path: Path):
     assert set(document["reproducibility"]["sha256"]) == {"A_1", "B&C", "reference"}
     assert files["scores.csv"].splitlines()[0] == "method,measure,value,low,high,items,place"
     assert len(files["items.csv"].splitlines()) == 1 + 2 * 6
+    bounds = {(bound["measure"], bound["kind"]): bound["value"] for bound in document["bounds"]}
+    assert set(bounds) == {
+        ("FAD", "halves of the true sounds"), ("SSMS", CHANCE), ("KL", CHANCE), ("IS", "the true sounds"),
+    }  # fmt: skip
+    assert f"- {CHANCE}: SSMS 10.00, KL" in files["scores.md"]
+    assert (
+        files["bounds.csv"].splitlines()[1]
+        == f"FAD,halves of the true sounds,{bounds['FAD', 'halves of the true sounds']}"
+    )
     assert "| A_1 | **0.000 [0.000, " in files["scores.md"]
     assert r"A\_1 & \textbf{0.000} & " in files["scores.tex"]
     assert r"B\&C & \underline{" in latex_table(found)
@@ -239,3 +327,4 @@ def test_the_report_says_it_in_every_format(tmp_path: Path):
     text = console.export_text()
     assert "SSMS ↑" in text
     assert "10.00 [10.00, 10.00] *" in text
+    assert f"{CHANCE}: SSMS 10.00, KL" in text

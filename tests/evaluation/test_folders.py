@@ -38,6 +38,16 @@ def test_without_a_reference_items_are_the_pictures_or_what_any_method_has(tmp_p
     assert [(problem.folder, problem.item) for problem in problems] == [("a", "2"), ("b", "2"), ("b", "3")]
 
 
+def test_pictures_and_videos_of_no_reference_are_told(tmp_path: Path):
+    a, reference = touch(tmp_path / "a", "1.wav"), touch(tmp_path / "r", "1.wav")
+    images, videos = touch(tmp_path / "i", "1.jpg", "2.jpg"), touch(tmp_path / "v", "3.mp4")
+    items, problems = list_items(open_folders([a], reference, images, videos))
+    assert [item.name for item in items] == ["1"]
+    assert problems == [
+        Problem(side, item, f"is no item of {reference}") for side, item in (("images", "2"), ("videos", "3"))
+    ]
+
+
 def test_a_csv_file_pairs_by_its_columns(tmp_path: Path):
     a, reference = touch(tmp_path / "a", "x.wav", "y.wav", "z.wav"), touch(tmp_path / "r", "dog.wav", "cat.wav")
     images = touch(tmp_path / "i", "p.jpg", "q.jpg")
@@ -68,6 +78,7 @@ def test_a_csv_file_pairs_by_its_columns(tmp_path: Path):
         ("name\nx\nx\n", "row 3: x is there twice"),
         ("name,sources\nx,two\n", "row 2: sources is 'two', needs a whole number"),
         ("name,image\nx,x.jpg\n", "column image; say with --images"),
+        ("name,source\nx,2\n", "has a column 'source'; did you mean sources"),
     ],
 )
 def test_a_wrong_csv_file_is_refused(tmp_path: Path, text, message):

@@ -91,6 +91,24 @@ def test_validations_that_are_rare_are_not_missed(tmp_path: Path):
     assert len(tones.asked) == 2
 
 
+@pytest.mark.parametrize(("spoilt", "sounded"), [(slice(0, 1), 2), (slice(None), 0)])
+def test_predictions_that_cannot_be_sounded_do_not_end_the_run(tmp_path: Path, monkeypatch, spoilt, sounded):
+    """As the generators do, ours would refuse them, and a training that diverges for a while would be over."""
+
+    def predict(module, batch):
+        predicted = predict_audio(module, batch)
+        predicted[spoilt] = torch.nan
+        return predicted
+
+    monkeypatch.setattr("lightning_ss2a.evaluation.in_training.predict_audio", predict)
+    tones = generator()
+    with pytest.warns(UserWarning, match="EvaluateAudio: predictions of NaN, infinity or zeros are not sounded"):
+        events = fit(tmp_path, EvaluateAudio(tones, Ear(), items=3, seconds=0.1), epochs=1)
+    assert len(tones.asked) == sounded
+    assert all(request.embedding.isfinite().all() for request in tones.asked)
+    assert ("audio/cosine" in events.Tags()["scalars"]) == (sounded > 0)
+
+
 def test_a_sound_of_the_true_embedding_is_as_near_as_can_be():
     target = torch.rand(3, AUDIO_WIDTH)
     time = np.arange(RATE) / RATE

@@ -67,6 +67,11 @@ def test_the_command_writes_it(tmp_path: Path, sections, capsys):
     assert (tmp_path / "out" / "table.tex").read_text() == join_reports(sections, ["Truth"]).latex()
 
 
+def test_a_method_that_no_report_has_cannot_be_left_unranked(sections):
+    with pytest.raises(InputError, match="unranked: no report has the method Trutj; did you mean Truth"):
+        join_reports(sections, ["Trutj"])
+
+
 def test_what_was_measured_in_another_way_is_not_joined(tmp_path: Path, sections):
     other = report(tmp_path, "other", {"C": 0.9}, seconds="8")
     with pytest.raises(InputError, match=r"other/scores\.json: FAD is of sounds 8, and in .*single/scores\.json of 10"):
@@ -75,6 +80,19 @@ def test_what_was_measured_in_another_way_is_not_joined(tmp_path: Path, sections
     document["reproducibility"]["models"]["small"] = "small-labeller-v2"
     (tmp_path / "multi" / "scores.json").write_text(json.dumps(document))
     with pytest.raises(InputError, match=r"multi/scores\.json: FAD is of models {'small': 'small-labeller-v2'}"):
+        join_reports(sections)
+
+
+def test_clip_scores_of_pictures_that_became_squares_in_another_way_are_not_joined(tmp_path: Path, sections):
+    """How pictures become squares is no part of their encoder's identity."""
+    reports = {name: tmp_path / name / "scores.json" for name in ("single", "multi")}
+    for (name, file), pictures in zip(reports.items(), ("padded", "stretched"), strict=True):
+        document = json.loads(file.read_text())
+        document["reproducibility"]["measures"]["CS"] = {"class": "CLIP", "encoder": "small"}
+        document["reproducibility"]["pictures"] = pictures
+        document["scores"].append({"measure": "CS", "method": "C", "value": 20.0, "higher_is_better": True})
+        (tmp_path / name / "scores.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"multi/scores\.json: CS is of pictures stretched, and in .*of padded"):
         join_reports(sections)
 
 

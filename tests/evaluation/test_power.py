@@ -5,12 +5,11 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from lightning_ss2a.evaluation.measures import FAD
+from lightning_ss2a.evaluation.measures import FAD, KAD
 from lightning_ss2a.evaluation.power import (
     Power,
     draw_exchanges,
     draw_items,
-    kernel_scores,
     power,
     power_of_items,
     resampling,
@@ -71,10 +70,7 @@ def test_sets_are_scored_as_if_their_rows_were_repeated(name: str):
     def expected(x: torch.Tensor, y: torch.Tensor) -> float:
         return float(frechet_audio_distance(x, y) if name == "FAD" else kernel_audio_distance(x, y, bandwidth=0.7))
 
-    if name == "FAD":
-        found = scores_of_set(FAD("ear"), generated, reference, counts)
-    else:
-        found = kernel_scores(generated, reference, 0.7, counts)
+    found = scores_of_set(FAD("ear") if name == "FAD" else KAD("ear", 0.7), generated, reference, counts)
     drawn = [torch.from_numpy(row) for row in counts]
     repeated = [[side.repeat_interleave(row, dim=0) for side in (generated, reference)] for row in drawn]
     wanted = [expected(generated, reference), *(expected(*both) for both in repeated)]

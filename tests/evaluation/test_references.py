@@ -23,11 +23,12 @@ from lightning_ss2a.builders.listing import (
     list_items,
 )
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.evaluation.evaluate import Protocol, evaluate_folders
+from lightning_ss2a.evaluation.evaluate import evaluate_folders
 from lightning_ss2a.evaluation.folders import list_items as list_measured
 from lightning_ss2a.evaluation.folders import open_folders
 from lightning_ss2a.evaluation.hearing import Listener
 from lightning_ss2a.evaluation.measures import CLIP, FAD, SSMS
+from lightning_ss2a.evaluation.planning import Protocol
 from lightning_ss2a.evaluation.reference_media import ReferenceRule
 from lightning_ss2a.evaluation.references import ReferenceReport, file_name, make_references
 from lightning_ss2a.evaluation.scoring import Bootstrap

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from scipy.spatial.distance import pdist
+from scipy.stats import norm, t
+from sklearn.metrics.pairwise import rbf_kernel
 
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.evaluation.folders import Item
@@ -25,7 +28,7 @@ from lightning_ss2a.evaluation.measures import (
     ItemMeasure,
     Rows,
 )
-from lightning_ss2a.evaluation.scoring import Bootstrap, Scorer, draw_counts, interval
+from lightning_ss2a.evaluation.scoring import Bootstrap, Scorer, draw_counts, interval, tails
 from lightning_ss2a.metrics import FrechetAudioDistance, FrechetExtrapolation
 from lightning_ss2a.metrics.functional import (
     clap_score,
@@ -34,6 +37,7 @@ from lightning_ss2a.metrics.functional import (
     kernel_audio_distance,
     label_agreement,
     paired_kl,
+    shuffled_splits,
     weighted_mean_absolute_offset,
 )
 
@@ -127,6 +131,12 @@ def test_encoders_of_two_spaces_have_no_clip_score():
         CLIP("e").values(evidence(1, images=images))
 
 
+@pytest.mark.parametrize("bandwidth", [0, -1, math.nan])
+def test_a_bandwidth_that_is_none_is_refused_at_once(bandwidth):
+    with pytest.raises(InputError, match="bandwidth of KAD must be above 0"):
+        KAD("e", bandwidth)
+
+
 def test_the_interval_of_a_mean_is_that_of_its_standard_error():
     random = torch.Generator().manual_seed(0)
     values = torch.randn(400, 1, generator=random)
@@ -140,14 +150,47 @@ def test_the_interval_of_a_mean_is_that_of_its_standard_error():
     assert again == [score]
 
 
+@pytest.mark.parametrize("units", [8, 16])
+def test_the_interval_of_a_mean_of_few_items_holds_the_truth_as_often_as_it_says(units: int):
+    values = torch.from_numpy(np.random.default_rng(units).normal(size=(600, units, 1))).float()
+    items, there = [Item(str(number)) for number in range(units)], torch.ones(units, dtype=torch.bool)
+    drawn = draw_counts([""] * units, 400, 0) / units
+    held = held_by_percentiles = 0
+    for sample in values:
+        a = Evidence({"e": Rows(there, sample)})
+        (score,), _ = Scorer(items, {"a": a}, Bootstrap(resamples=400)).score("m", Given())
+        held += score.low <= 0 <= score.high
+        low, high = interval(score.value, drawn @ sample[:, 0].double().numpy(), (-math.inf, math.inf))
+        held_by_percentiles += low <= 0 <= high
+    assert held / 600 == pytest.approx(0.95, abs=0.03)
+    assert held_by_percentiles / 600 < {8: 0.9, 16: 0.93}[units]
+
+
+@pytest.mark.parametrize("units", [2, 8, 500])
+def test_percentiles_are_as_far_out_as_students_t(units: int):
+    low, high = tails(units)
+    assert low == pytest.approx(norm.cdf(-t.ppf(0.975, units - 1) * (units / (units - 1)) ** 0.5), rel=1e-9)
+    assert high == 1 - low
+    assert tails(None) == (0.025, 0.975)
+
+
+def test_items_of_one_group_have_no_interval():
+    items = [Item(str(number), group="x") for number in range(N - 1)] + [Item("alone")]
+    methods = {"a": evidence(1, (N - 1,)), "b": evidence(2, (N - 1,))}
+    for measure in (Given(), SSMS("e", 3), FAD("e"), IS("e")):
+        scores, (difference,) = scorer(methods, items).score("m", measure)
+        assert all(math.isfinite(score.value) for score in scores)
+        assert all(math.isnan(end) for each in (*scores, difference) for end in (each.low, each.high))
+
+
 def test_items_of_a_group_are_drawn_together():
     counts = draw_counts(["x", "", "x", "y", ""], 50, 0)
     assert (counts[:, 0] == counts[:, 2]).all()
     assert set((counts @ [1, 2, 1, 2, 2] // 2).tolist()) == {4}  # four groups, drawn four times
     values = torch.arange(N, dtype=torch.float32)[:, None].expand(N, WIDTH)
     a = Evidence({"e": Rows(torch.ones(N, dtype=torch.bool), values)})
-    halves = [Item(str(number), group="low" if number < 6 else "high") for number in range(N)]
-    (grouped,), _ = scorer({"a": a}, halves).score("m", Given())
+    thirds = [Item(str(number), group=str(number // 4)) for number in range(N)]
+    (grouped,), _ = scorer({"a": a}, thirds).score("m", Given())
     (alone,), _ = scorer({"a": a}).score("m", Given())
     assert grouped.value == alone.value
     assert grouped.high - grouped.low > 1.5 * (alone.high - alone.low)
@@ -229,6 +272,53 @@ def test_every_frame_is_a_row_and_whole_items_are_drawn():
     assert measure.values(sides[0], sides[0]) == pytest.approx(0, abs=1e-9)
 
 
+def test_draws_of_a_kernel_distance_keep_the_bandwidth_of_the_whole_reference():
+    """The median of a draw, in which rows repeat, is another scale: its values would not be of one distance."""
+    generated, reference = rows(1, (3,)), rows(2, (0, 5))
+    counts = torch.from_numpy(draw_counts([""] * N, 60, 0))
+    sides = [Drawn(side.embeddings, counts * side.there) for side in (generated, reference)]
+    found = KAD("e").values(*sides)
+    whole = reference.embeddings[reference.there].double().numpy()
+    bandwidth = np.quantile(pdist(whole), 0.5, method="lower")
+    for number in range(len(counts)):
+        x, y = (
+            side.embeddings.double().numpy()[np.repeat(np.arange(N), counts[number] * side.there)]
+            for side in (generated, reference)
+        )
+        first, second, between = (rbf_kernel(*both, gamma=0.5 / bandwidth**2) for both in ((x, x), (y, y), (x, y)))
+        within = [(kernel.sum() - len(kernel)) / len(kernel) / (len(kernel) - 1) for kernel in (first, second)]
+        assert found[number] == pytest.approx(100 * (sum(within) - 2 * between.mean()), rel=1e-9)
+    (score,), _ = scorer({"a": Evidence({"e": generated}, {"e": reference})}).score("KAD", KAD("e"))
+    wanted = kernel_audio_distance(generated.embeddings[generated.there], reference.embeddings[reference.there])
+    assert score.value == pytest.approx(float(wanted), rel=1e-6)
+    assert score.low < score.value < score.high
+
+
+def test_a_kernel_distance_of_equal_references_or_of_no_sound_is_nan_on_every_draw():
+    equal = Rows(torch.ones(N) > 0, torch.ones(N, WIDTH))
+    for generated, reference in ((rows(1), equal), (rows(1, tuple(range(N))), rows(2))):
+        measured = scorer({"a": Evidence({"e": generated}, {"e": reference})})
+        (score,), _ = measured.score("KAD", KAD("e"))
+        assert all(math.isnan(value) for value in (score.value, score.low, score.high))
+    counts = torch.eye(N, dtype=torch.int64)
+    assert np.isnan(KAD("e", 1.0).values(*[Drawn(rows(1).embeddings, counts)] * 2)).all()  # draws of one row
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+def test_draws_of_an_inception_score_are_scores_of_repeated_sounds(splits: int):
+    sounds, counts = rows(1, (4,)), torch.from_numpy(draw_counts([""] * N, 30, 0))
+    assert sounds.logits is not None
+    drawn = Drawn(sounds.logits, counts * sounds.there)
+    measure = IS("e", splits)
+    found = measure.values(drawn, drawn)
+    for number, own in enumerate(drawn.counts):
+        repeated = sounds.logits.repeat_interleave(own, dim=0)
+        wanted = inception_score(repeated, shuffled_splits(len(repeated), splits), splits)[0]
+        assert found[number] == pytest.approx(float(wanted), rel=1e-6)
+    nothing = Drawn(sounds.logits, torch.zeros(2, N, dtype=torch.int64))
+    assert np.isnan(measure.values(nothing, nothing)).all()
+
+
 def test_an_interval_of_frames_is_that_of_items_wider_than_if_frames_were_drawn():
     generated, reference = frames(1), frames(2)
     a = Evidence({"e frames": generated}, {"e frames": reference})
@@ -290,6 +380,20 @@ def test_parts_are_means_over_the_items_of_a_class():
     assert dog.items == 3
     assert dog.value == pytest.approx(float(a.generated["e"].embeddings[[0, 2, 3], 0].mean()))
     assert scorer({"a": a}, items).parts("FAD", FAD("e")) == []
+
+
+def test_each_item_is_measured_once_however_many_classes_there_are():
+    class Counting(Given):
+        asked = 0
+
+        def values(self, evidence):
+            self.asked += 1
+            return super().values(evidence)
+
+    items = [Item(str(number), values={"class": str(number), "sources": "1"}) for number in range(N)]
+    measure, measured = Counting(), scorer({"a": evidence(1), "b": evidence(2)}, items)
+    measured.score("m", measure), measured.parts("m", measure), measured.values({"m": measure})
+    assert measure.asked == 2
 
 
 def test_an_interval_stays_within_bounds():

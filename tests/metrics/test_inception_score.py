@@ -61,11 +61,13 @@ def test_splits_are_those_of_av_benchmark():
     assert shuffled_splits(20).bincount().tolist() == [2] * 10
 
 
-def test_an_empty_split_has_no_score():
-    assert inception_score(LOGITS, SPLITS, 4)[0].isnan()
+def test_an_empty_split_has_no_score_and_is_warned_of():
+    with pytest.warns(UserWarning, match="of 20 sounds in 4 splits, of which some have none"):
+        assert inception_score(LOGITS, SPLITS, 4)[0].isnan()
     metric = InceptionScore(splits=4)
     metric.update(LOGITS, SPLITS)
-    assert metric.compute()["mean"].isnan()
+    with pytest.warns(UserWarning, match="of 20 sounds in 4 splits"):
+        assert metric.compute()["mean"].isnan()
 
 
 def test_bad_input_is_named():

@@ -53,6 +53,16 @@ def test_weighted_offsets_equal_a_loop(k: int, normalize: bool):
     torch.testing.assert_close(metric.compute(), weighted_mean_absolute_offset(LOGITS, k, normalize=normalize))
 
 
+def test_of_equally_likely_offsets_the_first_count():
+    nothing = torch.zeros(1, 21)
+    assert weighted_mean_absolute_offset(nothing, 5).item() == pytest.approx(1.6)  # -2.0, -1.8, -1.6, -1.4 and -1.2 s
+    assert weighted_mean_absolute_offset(nothing, 21).item() == pytest.approx(abs(GRID).mean())
+    assert desynchronization(nothing[None]).item() == 2
+    two = torch.full((1, 21), -9.0)
+    two[0, [4, 12]] = 1.0  # -1.2 and 0.4 s
+    assert weighted_mean_absolute_offset(two, 1).item() == desynchronization(two[None]).item() == pytest.approx(1.2)
+
+
 def test_one_class_is_the_likeliest_and_all_are_the_mean():
     likeliest = weighted_mean_absolute_offset(LOGITS, 1, reduction="none")
     torch.testing.assert_close(likeliest, desynchronization(LOGITS.unsqueeze(1), reduction="none"))

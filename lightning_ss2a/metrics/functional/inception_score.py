@@ -1,5 +1,7 @@
 """Inception score: are generated sounds distinct, each one clearly something?"""
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,8 +20,14 @@ def split_scores(negative_entropy: Tensor, probabilities: Tensor, count: Tensor)
         count: sounds, ``[splits]``.
 
     Returns:
-        Scores in [1, L], ``[splits]`` float64; NaN where a split has no sound.
+        Scores in [1, L], ``[splits]`` float64; NaN where a split has no sound, with a warning where others have some.
     """
+    if count.any() and not count.all():
+        warnings.warn(
+            f"inception score of {int(count.sum())} sounds in {len(count)} splits, of which some have none: it is NaN; "
+            "take fewer splits",
+            stacklevel=3,
+        )
     mean = probabilities / count.unsqueeze(1)
     return (negative_entropy / count - torch.xlogy(mean, mean).sum(1)).exp()
 
@@ -45,8 +53,8 @@ def inception_score(logits: Tensor, split_index: Tensor | None = None, splits: i
         splits: number of splits.
 
     Returns:
-        Mean and standard deviation (over splits, as a population) of the score, float32 scalars; NaN where a split has
-        no sound.
+        Mean and standard deviation (over splits, as a population) of the score, float32 scalars; NaN, with a
+        warning, where a split has no sound.
 
     Raises:
         ValueError: If the logits are not two-dimensional, or splits are missing or out of range.

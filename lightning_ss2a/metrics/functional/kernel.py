@@ -89,6 +89,12 @@ def check_kernel_options(bandwidth: float | None, bandwidth_rows: int, subset_ro
             raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
+def reference_bandwidth(reference: Tensor, bandwidth_rows: int = 5000, seed: int = 0) -> float:
+    """Finds the bandwidth that :func:`kernel_audio_distance` takes by itself, of rows ``[M, D]``, M at least 2."""
+    ordered = in_content_order(reference.double())
+    return median_distance(_draw(ordered - ordered[0], bandwidth_rows, torch.Generator().manual_seed(seed)))
+
+
 def median_distance(rows: Tensor) -> float:
     """Finds the median distance between two different rows of ``[N, D]``, the lower of two in the middle."""
     return float(torch.pdist(rows).median())
@@ -102,18 +108,40 @@ def squared_discrepancy(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
         y: rows, ``[M, D]`` float64.
         bandwidth: standard deviation of the kernel.
     """
-    within = [(_kernel_sum(rows, rows, bandwidth) - len(rows)) / (len(rows) * (len(rows) - 1)) for rows in (x, y)]
-    return within[0] + within[1] - 2 * _kernel_sum(x, y, bandwidth) / (len(x) * len(y))
+    x_once, y_once = (torch.ones(1, len(rows), dtype=torch.int64, device=rows.device) for rows in (x, y))
+    return squared_discrepancies(x, y, x_once, y_once, bandwidth)[0]
 
 
-def _kernel_sum(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
-    """Sums the kernel over all pairs of ``[N, D]`` and ``[M, D]``, some rows at a time: memory stays bounded."""
+def squared_discrepancies(x: Tensor, y: Tensor, x_counts: Tensor, y_counts: Tensor, bandwidth: float) -> Tensor:
+    """Computes the same of rows that are drawn several times over, each kernel value once for all draws.
+
+    Args:
+        x: rows, ``[N, D]`` float64.
+        y: rows, ``[M, D]`` float64.
+        x_counts: how often each row is there in each draw, ``[draws, N]`` int64.
+        y_counts: likewise, ``[draws, M]``.
+        bandwidth: standard deviation of the kernel.
+
+    Returns:
+        ``[draws]`` float64; NaN or infinity where a draw has fewer than 2 rows of a set.
+    """
+    x_counts, y_counts = x_counts.double(), y_counts.double()
+    x_size, y_size = x_counts.sum(1), y_counts.sum(1)
+    within = [
+        (_kernel_sums(rows, rows, counts, counts, bandwidth) - size) / (size * (size - 1))
+        for rows, counts, size in ((x, x_counts, x_size), (y, y_counts, y_size))
+    ]
+    return within[0] + within[1] - 2 * _kernel_sums(x, y, x_counts, y_counts, bandwidth) / (x_size * y_size)
+
+
+def _kernel_sums(x: Tensor, y: Tensor, x_counts: Tensor, y_counts: Tensor, bandwidth: float) -> Tensor:
+    """Sums the kernel over all pairs of rows in each draw, ``[draws]``, some rows at a time: memory stays bounded."""
     rows = max(1, _MATRIX_ELEMENTS // len(y))
     squares = y.square().sum(1)
-    total = x.new_zeros(())
-    for part in x.split(rows):
+    total = x.new_zeros(len(x_counts))
+    for part, counts in zip(x.split(rows), x_counts.split(rows, dim=1), strict=True):
         distances = (part.square().sum(1, keepdim=True) + squares - 2 * part @ y.T).clamp(min=0)  # squared, [C, M]
-        total += (distances / (-2 * bandwidth**2)).exp().sum()
+        total += ((counts @ (distances / (-2 * bandwidth**2)).exp()) * y_counts).sum(1)
     return total
 
 

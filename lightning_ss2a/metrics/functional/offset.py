@@ -79,7 +79,7 @@ def weighted_mean_absolute_offset(
 def likeliest_absolute_offsets(logits: Tensor, offsets: tuple[float, ...] = OFFSETS) -> Tensor:
     """Computes the absolute offset of the likeliest class, mean over an item's windows, ``[B, W, K] -> [B]`` float64.
 
-    NaN where a row is not finite.
+    Of equally likely classes the first counts. NaN where a row is not finite.
 
     Raises:
         ValueError: If the shape of ``logits`` is not that of ``offsets``, or there is no window.
@@ -99,7 +99,8 @@ def desynchronization(
     Its windows are the first and the last 14 segments of a clip: see :func:`first_and_last`.
 
     Args:
-        logits: logits of the classes in each window, ``[B, W, K]``, W at least 1.
+        logits: logits of the classes in each window, ``[B, W, K]``, W at least 1; of equally likely ones the first
+            counts.
         offsets: seconds of each class, K numbers.
         reduction: ``mean`` over items, or ``none``.
 
