@@ -1,7 +1,14 @@
 """Makes seeds that depend on where a run stands, so that a resumed run repeats them."""
 
+import os
+
 import numpy as np
 import torch
+
+
+def run_seed() -> int:
+    """Returns the seed of this run, which ``seed_everything`` leaves in the environment; 0 without one."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
 def mix_seed(*numbers: int) -> int:

@@ -96,6 +96,10 @@ class TrainsManifold(Protocol):
         """Takes a frozen copy of the manifold as the teacher."""
         ...
 
+    def restart_student(self) -> None:
+        """Draws the manifold's weights anew, the same in every process, and lets optimisers forget the old ones."""
+        ...
+
     @property
     def is_logged(self) -> bool:
         """Whether loggers write at this batch."""

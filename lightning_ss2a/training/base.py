@@ -1,6 +1,5 @@
 """What all stages share: options and checkpoints, validation with its baselines, randomness by step, one optimiser."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +22,7 @@ from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.loading.tensors import Batch
 from lightning_ss2a.options import OptionCheck, plain
-from lightning_ss2a.seeding import mix_seed, seed_device
+from lightning_ss2a.seeding import mix_seed, run_seed, seed_device
 from lightning_ss2a.training.checkpoint_io import use_whole_checkpoints
 from lightning_ss2a.training.checks import check_kind, check_label_head, check_trainer, check_width
 from lightning_ss2a.training.optimization import (
@@ -283,8 +282,7 @@ class MeasuredModule(LightningModule):
 
     def seed_step(self, batch_idx: int) -> None:
         """Make dropout and sampling a function of (seed, epoch, batch, rank), so that a resumed run repeats them."""
-        run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        seed_device(self.device, mix_seed(run_seed, self.current_epoch, batch_idx, self.global_rank))
+        seed_device(self.device, mix_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank))
 
     def is_logged_at(self, count: int) -> bool:
         """Whether loggers write at the batch or step of this number, from 1."""

@@ -19,6 +19,7 @@ from lightning_ss2a.metric_names import OWN
 from lightning_ss2a.models import Manifold, ManifoldOptions
 from lightning_ss2a.models.ema import frozen_copy
 from lightning_ss2a.options import OptionCheck
+from lightning_ss2a.seeding import mix_seed, run_seed
 from lightning_ss2a.training.base import MeasuredModule
 from lightning_ss2a.training.manifold_losses import Batch, ManifoldLosses
 from lightning_ss2a.training.optimization import (
@@ -126,6 +127,15 @@ class ManifoldModule(MeasuredModule, TrainsManifold):
     def start_teacher(self) -> None:
         """Takes a frozen copy of the manifold as the teacher."""
         self.teacher = frozen_copy(self.manifold)
+
+    def restart_student(self) -> None:
+        """Draws the manifold's weights anew, from the run's seed and the epoch; optimisers forget the old ones."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(mix_seed(run_seed(), self.current_epoch))
+            fresh = Manifold(self.manifold.visual_width, self.manifold.audio_width, self.manifold.options)
+        self.manifold.load_state_dict(fresh.state_dict())  # in place: optimisers and graphs know these tensors
+        for optimizer in self.trainer.optimizers:
+            optimizer.state.clear()
 
     @property
     def evaluated_manifold(self) -> Manifold:

@@ -118,9 +118,7 @@ class V2AMapperModule(StageModule):
         visual = visual_of(batch)
         if isinstance(self.mapper, RegressionMapper):
             return self.mapper(visual)
-        steps, width = self.mapper.options.sample_steps, self.audio_width
-        noise = keyed_normal(seed, batch["key"], steps * width, visual.device)
-        return self.mapper.sample(visual, noise=noise.unflatten(1, (steps, width)))
+        return self.mapper.sample(visual, noise=keyed_normal(seed, batch["key"], self.audio_width, visual.device))
 
     @property
     def samplings(self) -> Sequence[str]:

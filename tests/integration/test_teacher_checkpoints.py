@@ -54,17 +54,26 @@ RESUMED_AT = [
 ]
 
 
+FRESH = {"fresh_student": True, "decay_schedule": "constant"}
+
+
 @pytest.mark.parametrize(
-    "options", [{}, {"accumulate_batches": 4, "alternation": "shared_forward"}], ids=["default", "accumulated"]
+    ("options", "stages"),
+    [({}, {}), ({"accumulate_batches": 4, "alternation": "shared_forward"}, {}), ({}, FRESH)],
+    ids=["default", "accumulated", "fresh student"],
 )
-def test_a_run_resumed_anywhere_goes_on_with_the_same_bits(tmp_path: Path, dataset: str, options: dict):
+def test_a_run_resumed_anywhere_goes_on_with_the_same_bits(tmp_path: Path, dataset: str, options: dict, stages: dict):
     """Stage 1, its end, the first batch of stage 2 and its middle."""
     options = {"schedule": "cosine", "warmup_steps": 3, **options}
     whole, recorder = fit(
-        tmp_path, dataset, EMATeacher(teacher_epochs=2), module=options, callbacks=[SaveEverywhere(tmp_path / "saved")]
+        tmp_path,
+        dataset,
+        EMATeacher(teacher_epochs=2, **stages),
+        module=options,
+        callbacks=[SaveEverywhere(tmp_path / "saved")],
     )
     for name in RESUMED_AT:
-        teacher = EMATeacher(teacher_epochs=2)
+        teacher = EMATeacher(teacher_epochs=2, **stages)
         path = tmp_path / "saved" / f"{name}.ckpt"
         resumed, again = fit(tmp_path, dataset, teacher, module=options, ckpt_path=path)
         assert largest_difference(parameters_of(resumed), parameters_of(whole)) == 0, name
@@ -95,18 +104,23 @@ def test_a_second_fit_begins_with_stage_one(tmp_path: Path, dataset: str):
     assert teacher.state_dict() == {"updates": 12, "first_epoch": 2}
 
 
+@pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("with_teacher", [False, True])
-def test_a_given_teacher_replaces_stage_one(tmp_path: Path, dataset: str, with_teacher: bool):
+def test_a_given_teacher_replaces_stage_one(tmp_path: Path, dataset: str, with_teacher: bool, fresh: bool):
     epochs = 1 if with_teacher else 9
     trained, recorder = fit(tmp_path, dataset, EMATeacher(teacher_epochs=epochs), max_epochs=2)
     recorder.trainer.save_checkpoint(tmp_path / "teacher.ckpt")
     given = EMATeacher(
-        teacher_epochs=5, decay=1.0, decay_schedule="constant", teacher_checkpoint=str(tmp_path / "teacher.ckpt")
+        teacher_epochs=5,
+        decay=1.0,
+        decay_schedule="constant",
+        teacher_checkpoint=str(tmp_path / "teacher.ckpt"),
+        fresh_student=fresh,
     )
     module, again = fit(tmp_path, dataset, given, max_epochs=1, module={"learning_rate": 0.0})
     expected = parameters_of(trained.teacher if with_teacher else trained.manifold)
     assert largest_difference(parameters_of(module.teacher), expected) == 0
-    assert largest_difference(parameters_of(module.manifold), expected) == 0
+    assert (largest_difference(parameters_of(module.manifold), expected) == 0) == (not fresh)
     assert len(again.batches) == 6  # all rows, from the first epoch
 
 

@@ -30,8 +30,8 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list:
     """The statistics that were fitted, in order."""
     results, fit = [], statistics.fit_training_statistics
 
-    def counted(batches: Any) -> statistics.TrainingStatistics:
-        results.append(fit(batches))
+    def counted(*arguments: Any) -> statistics.TrainingStatistics:
+        results.append(fit(*arguments))
         return results[-1]
 
     monkeypatch.setattr(statistics, "fit_training_statistics", counted)

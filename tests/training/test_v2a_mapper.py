@@ -120,7 +120,7 @@ def test_a_sample_depends_on_its_row_alone(seed: int, options: dict):
 
 def test_a_sample_is_that_of_the_mapper_with_the_noise_of_its_key():
     module, batch = make_mapper(sample_steps=4).eval(), make_batch()
-    noise = keyed_normal(7, batch["key"], 4 * AUDIO_WIDTH, torch.device("cpu")).view(6, 4, AUDIO_WIDTH)
+    noise = keyed_normal(7, batch["key"], AUDIO_WIDTH, torch.device("cpu"))
     expected = module.mapper.sample(batch["global_visual"], noise=noise)
     assert torch.equal(module.predict_audio(batch, seed=7), expected)
     torch.testing.assert_close(expected.norm(dim=1), torch.ones(6))

@@ -49,9 +49,14 @@ class EMATeacher(Callback):
         teacher_checkpoint: a checkpoint of a ``ManifoldModule`` of the same architecture, in place of stage 1: its
             teacher if it has one, else its model, becomes the teacher, and the student starts from it too.
         validate_teacher: validate, test and predict with the teacher where there is one.
+        fresh_student: begin stage 2 with a student of new weights, drawn from the run's seed, and optimisers without
+            memory; the learning rate's schedule goes on. False: the student goes on from the teacher's weights. The
+            paper speaks of "another student". With true ``decay_schedule`` has to be ``constant``: ``warmup`` would
+            make the teacher the untrained student at once. Any decay below 1 mixes two networks that have little in
+            common, step by step; 1 freezes the teacher.
 
     Raises:
-        InputError: a value out of range.
+        InputError: a value out of range, or ``fresh_student`` with a warm-up or without a trained teacher.
     """
 
     def __init__(
@@ -63,12 +68,23 @@ class EMATeacher(Callback):
         consistency_rampup_epochs: float = 5.0,
         teacher_checkpoint: str | None = None,
         validate_teacher: bool = False,
+        fresh_student: bool = False,
     ) -> None:
         check = OptionCheck("EMATeacher")
         check.at_least(0, teacher_epochs=teacher_epochs, consistency_weight=consistency_weight)
         check.at_least(0, consistency_rampup_epochs=consistency_rampup_epochs)
         check.within(0, 1, decay=decay)
         check.one_of(get_args(DecaySchedule), decay_schedule=decay_schedule)
+        if fresh_student and decay_schedule != "constant":
+            raise InputError(
+                f"EMATeacher.decay_schedule={decay_schedule} would make the teacher the untrained student that "
+                "EMATeacher.fresh_student=true begins with: set decay_schedule to constant"
+            )
+        if fresh_student and teacher_epochs == 0 and teacher_checkpoint is None:
+            raise InputError(
+                "EMATeacher.fresh_student=true needs a trained teacher: set EMATeacher.teacher_epochs or "
+                "EMATeacher.teacher_checkpoint"
+            )
         self.teacher_epochs = teacher_epochs
         self.decay = decay
         self.decay_schedule = decay_schedule
@@ -76,6 +92,7 @@ class EMATeacher(Callback):
         self.consistency_rampup_epochs = consistency_rampup_epochs
         self.teacher_checkpoint = teacher_checkpoint
         self.validate_teacher = validate_teacher
+        self.fresh_student = fresh_student
         self._updates = 0
         self._first_epoch = 0
         self._latest_decay = 0.0
@@ -122,6 +139,7 @@ class EMATeacher(Callback):
                     "teacher; give one of the two"
                 )
             load_teacher(trains_manifold(pl_module, self), self.teacher_checkpoint)
+            self._begin_student(pl_module)
             rank_zero_info(f"EMATeacher: the teacher is {self.teacher_checkpoint}; stage 2 from the first epoch")
         elif (self._resumed_in or 0) < self.teacher_epochs:
             self._begin_stage_one(trainer)
@@ -169,10 +187,16 @@ class EMATeacher(Callback):
         if module.teacher is not None or trainer.current_epoch < self.teacher_epochs:
             return
         module.start_teacher()
+        self._begin_student(pl_module)
         self._updates, self._first_epoch = 0, trainer.current_epoch
         train_on(trainer, None)
         rank_zero_info(f"EMATeacher: stage 2 from epoch {trainer.current_epoch}, on all rows")
         _log_stage(trainer, module)
+
+    def _begin_student(self, pl_module: LightningModule) -> None:
+        if self.fresh_student:
+            trains_manifold(pl_module, self).restart_student()
+            rank_zero_info("EMATeacher: the student begins with new weights")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Sets the weight of the consistency loss."""

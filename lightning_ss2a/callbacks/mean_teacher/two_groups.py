@@ -1,7 +1,8 @@
 """Two groups of similarities: a mixture of two Gaussians, how far they are apart, and where one becomes the likelier.
 
 The mixture is fitted by expectation-maximisation from the best split in two (2-means, exact on sorted values), so that
-the same similarities always give the same groups.
+the same similarities always give the same groups. Equal similarities count once: a density has none, and many of
+them, as of pairs that are in the data more than once, would pass for a group of their own.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ MOST_STEPS = 500
 CONVERGED = 1e-8
 """Gain of a step in mean log likelihood at which the fit ends."""
 LEAST_VARIANCE = 1e-4
-"""Of a group, relative to the variance of all: equal similarities would make its density infinite."""
+"""Of a group, relative to the variance of all: on a single similarity its density would be infinite."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class TwoGroups:
 
 
 def fit_two_groups(ordered: np.ndarray) -> TwoGroups:
-    """Fits the mixture to sorted values, not all equal, float64 [values]."""
+    """Fits the mixture to sorted values, not all equal, float64 [values]; equal ones count once."""
+    ordered = np.unique(ordered)
     upper = (np.arange(len(ordered)) >= best_split(ordered)).astype(np.float64)
     parameters = estimate(ordered, np.stack([1 - upper, upper], 1))
     last = -np.inf

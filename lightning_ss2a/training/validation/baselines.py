@@ -1,6 +1,6 @@
 """Baselines: closed-form summaries of the training split, and what they predict without training."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -17,7 +17,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import to_path
 from lightning_ss2a.models.ridge import RidgeRegression
 from lightning_ss2a.training.pretrained import load_audio_to_visual
-from lightning_ss2a.training.validation.fair_ridge import Judge, fit_fair_ridge
+from lightning_ss2a.training.validation.fair_ridge import FairRidge, Judge, fit_fair_ridge
 from lightning_ss2a.training.validation.targets import Targets, targets_of
 
 PRIOR_SAMPLES = 512
@@ -147,20 +147,25 @@ class LinearTranslator(nn.Module):
         return _affine(normalize(audio, dim=-1), self.weight, self.bias)
 
 
-def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
+def fit_training_statistics(
+    batches: Iterable[Batch], fit_ridge: Callable[[Tensor], FairRidge] | None = None
+) -> TrainingStatistics:
     """Fits the statistics in one pass over the training rows (every row once, views averaged).
 
     Every rank reads the same rows in the same order, so that all ranks hold the same baselines to the bit.
-    The ridge penalties are chosen by generalised cross-validation.
+    The translator's ridge penalty is chosen by generalised cross-validation.
 
     Args:
         batches: dict batches of pairs, scenes or videos.
+        fit_ridge: fits the regressions that predict audio, told ``audio_norm``; None: one is fitted to these rows, its
+            penalty chosen as the translator's.
 
     Raises:
         InputError: there is no row.
     """
     to_audio: RidgeRegression | None = None
     to_visual: RidgeRegression | None = None
+    count, audio_sum = 0, torch.zeros((), dtype=torch.float64)
     norms, visual_norms = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     samples = _SpreadSample(PRIOR_SAMPLES)
     for batch in batches:
@@ -168,7 +173,9 @@ def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
         features, audio, visual = targets.features, normalize(targets.audio, dim=-1), targets.mean_visual
         if to_audio is None:
             to_audio = RidgeRegression(features.shape[-1], audio.shape[-1], device=audio.device)
-        to_audio.update(features, audio)
+        if fit_ridge is None:
+            to_audio.update(features, audio)
+        audio_sum, count = audio_sum + audio.sum(0), count + len(audio)
         if targets.visual is not None and visual is not None:
             if to_visual is None:
                 to_visual = RidgeRegression(audio.shape[-1], visual.shape[-1], device=audio.device)
@@ -177,15 +184,19 @@ def fit_training_statistics(batches: Iterable[Batch]) -> TrainingStatistics:
             visual_norms = visual_norms + (lengths / targets.visible.sum(1)).sum()
         norms = norms + targets.audio.norm(dim=-1).sum()
         samples.update(batch["audio"])
-    if to_audio is None or to_audio.count == 0:
+    if count == 0 or to_audio is None:
         raise InputError("the training split has no rows: no baseline or translator can be fitted")
-    audio_map = to_audio.fit()
+    audio_norm = (norms / count).float()
+    ridge = None if fit_ridge is None else fit_ridge(audio_norm)
+    audio_map = to_audio.fit() if ridge is None else ridge.by_cosine
     statistics = TrainingStatistics(
-        mean_audio=to_audio.mean_target.float(),
-        audio_norm=(norms / to_audio.count).float(),
+        mean_audio=(audio_sum / count).float(),
+        audio_norm=audio_norm,
         audio_samples=samples.rows(),
         features_to_audio_weight=audio_map.weight.float(),
         features_to_audio_bias=audio_map.bias.float(),
+        features_to_audio_by_ssms_weight=None if ridge is None else ridge.by_ssms.weight.float(),
+        features_to_audio_by_ssms_bias=None if ridge is None else ridge.by_ssms.bias.float(),
     )
     if to_visual is None:
         return statistics
@@ -214,26 +225,17 @@ def training_statistics(data: ShardDataModule, top_n: int | None) -> TrainingSta
     """
 
     def fit() -> TrainingStatistics:
-        statistics = fit_training_statistics(data.training_rows_loader())
-        return statistics if top_n is None else with_fair_ridge(statistics, data, top_n)
+        if top_n is None:
+            return fit_training_statistics(data.training_rows_loader())
+        return fit_training_statistics(
+            data.training_rows_loader(), lambda norm: fit_fair_ridge(data, Judge(data.label_head, top_n, norm))
+        )
 
     cache = shared_cache()
     if cache is None:
         return fit()
     key = ("statistics", top_n, data.measured_training_rows_key())
     return cache.get(key, lambda: fit().to(CPU), lambda fitted: sum(x.nbytes for x in fitted.state_dict().values()))
-
-
-def with_fair_ridge(statistics: TrainingStatistics, data: ShardDataModule, top_n: int) -> TrainingStatistics:
-    """Replaces the regressions that predict audio by those fitted to all that is trained on."""
-    ridge = fit_fair_ridge(data, Judge(data.label_head, top_n, statistics.audio_norm))
-    return replace(
-        statistics,
-        features_to_audio_weight=ridge.by_cosine.weight.float(),
-        features_to_audio_bias=ridge.by_cosine.bias.float(),
-        features_to_audio_by_ssms_weight=ridge.by_ssms.weight.float(),
-        features_to_audio_by_ssms_bias=ridge.by_ssms.bias.float(),
-    )
 
 
 RIDGES = ("ridge", "ridge_ssms")

@@ -95,6 +95,14 @@ def test_without_mismatch_nothing_is_dropped(similarities, seed):
     assert "not two groups" in elbow.reason
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+def test_pairs_that_are_equal_in_everything_are_no_group(share):
+    """They passed for the good group, and up to three quarters of the pairs, all good, went."""
+    similarity = bells(20_000, 0.0, 0, STRONG)[0]
+    similarity[: int(share * len(similarity))] = 1.0
+    assert find_elbow(similarity).threshold is None
+
+
 def test_a_weak_teacher_drops_what_is_likelier_mismatched_or_nothing():
     similarity, mismatched = bells(10_000, 0.5, 0, WEAK)
     elbow = judged(similarity)

@@ -103,6 +103,50 @@ def test_order_among_callbacks_does_not_matter(tmp_path: Path, dataset: str):
     assert largest_difference(found, average) < 1e-6
 
 
+# -------------------------------------------------------------------- a fresh student
+
+
+class StageTwo(Callback):
+    """Keeps the student's weights, and how many tensors optimisers know the past of, before stage 2's first step."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if pl_module.teacher is not None and not hasattr(self, "weights"):
+            self.weights = {name: weight.clone() for name, weight in parameters_of(pl_module.manifold).items()}
+            self.remembered = sum(len(optimizer.state) for optimizer in trainer.optimizers)
+
+
+FROZEN = {"teacher_epochs": 1, "decay": 1.0, "decay_schedule": "constant"}
+
+
+@pytest.mark.parametrize("step", ["eager", "compiled"])
+def test_a_fresh_student_has_new_weights_and_the_teacher_those_of_stage_one(tmp_path: Path, dataset: str, step: str):
+    start, students = parameters_of(make_module().manifold), {}
+    for seed in ("3", "3", "4"):
+        with pytest.MonkeyPatch.context() as patch, torch.compiler.set_stance("force_eager"):
+            patch.setenv("PL_GLOBAL_SEED", seed)
+            student, seen = Student(), StageTwo()
+            teacher = EMATeacher(**FROZEN, fresh_student=True)
+            module, _ = fit(tmp_path, dataset, teacher, module={"step": step}, callbacks=[student, seen])
+        assert largest_difference(parameters_of(module.teacher), student.weights[1]) == 0
+        assert largest_difference(seen.weights, student.weights[1]) > 0.05
+        assert largest_difference(seen.weights, start) > 0.05
+        assert seen.remembered == 0
+        assert largest_difference(student.weights[-1], seen.weights) > 1e-3  # and it learns
+        assert seed not in students or largest_difference(students[seed], seen.weights) == 0
+        students[seed] = seen.weights
+    assert largest_difference(students["3"], students["4"]) > 0.05
+
+
+def test_a_fresh_student_leaves_the_noise_of_others_alone(tmp_path: Path, dataset: str):
+    """The generator of this process goes on as if nobody had drawn weights."""
+    module, _ = fit(tmp_path, dataset, EMATeacher(**FROZEN, fresh_student=True), max_epochs=2)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    module.restart_student()
+    assert torch.equal(torch.rand(3), expected)
+
+
 # -------------------------------------------------------------------- the stages
 
 
@@ -300,6 +344,11 @@ def test_switches_that_ask_for_more_batches_than_a_stage_has_are_named(tmp_path:
         ({"decay_schedule": "cosine"}, "decay_schedule must be one of constant, warmup, found 'cosine'"),
         ({"consistency_weight": -0.1}, "consistency_weight must be at least 0"),
         ({"consistency_rampup_epochs": math.inf}, "consistency_rampup_epochs must be at least 0"),
+        ({"fresh_student": True}, "decay_schedule=warmup would make the teacher the untrained student"),
+        (
+            {"fresh_student": True, "decay_schedule": "constant", "teacher_epochs": 0},
+            "fresh_student=true needs a trained teacher: set EMATeacher.teacher_epochs",
+        ),
     ],
 )
 def test_values_out_of_range(options: dict, message: str):

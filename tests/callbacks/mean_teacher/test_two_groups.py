@@ -51,3 +51,15 @@ def test_hardly_any_values_are_grouped_too(values: list[float]):
     assert sum(groups.share) == pytest.approx(1)
     assert min(values) <= groups.mean[0] <= groups.mean[1] <= max(values)
     assert min(groups.deviation) > 0
+
+
+@pytest.mark.parametrize("value", [0.0, 0.45, 0.7, 1.0])
+@pytest.mark.parametrize("teacher", [STRONG, WEAK])
+def test_many_equal_values_are_no_group(teacher, value: float):
+    """A third of all: one value more is all that they are."""
+    ordered = np.sort(bells(2_000, 0.4, 0, teacher)[0].astype(np.float64))
+    equal = np.full(1_000, value)
+    found, expected = fit_two_groups(np.sort(np.concatenate([ordered, equal]))), fit_two_groups(ordered)
+    assert found.mean == pytest.approx(expected.mean, abs=0.01)
+    assert found.deviation == pytest.approx(expected.deviation, abs=0.01)
+    assert found.share == pytest.approx(expected.share, abs=0.02)

@@ -13,10 +13,10 @@ from lightning_ss2a.data import ShardDataModule
 from lightning_ss2a.data.format.label_head import LabelHead
 from lightning_ss2a.data.loading.training_parts import SplitRows, training_parts
 from lightning_ss2a.metrics.functional.ssms import sound_source_matching_score
-from lightning_ss2a.models.ridge import RidgeRegression
+from lightning_ss2a.models.ridge import LinearMap, RidgeRegression
 from lightning_ss2a.training.validation.baselines import training_statistics
 from lightning_ss2a.training.validation.fair_ridge import PENALTIES, Judge, every_view, fit_fair_ridge, spread
-from tests.manifold_examples import make_data, write_learnable_pairs
+from tests.manifold_examples import VISUAL_WIDTH, make_data, write_learnable_pairs
 
 TOP_N = 2
 
@@ -134,3 +134,15 @@ def test_the_translator_stays_what_it_was(data: ShardDataModule):
         assert torch.equal(getattr(fair, name), getattr(plain, name))
     assert plain.features_to_audio_by_ssms_weight is None
     assert not torch.equal(fair.features_to_audio_weight, plain.features_to_audio_weight)
+
+
+def test_the_regression_that_it_replaces_is_not_fitted(data: ShardDataModule, monkeypatch: pytest.MonkeyPatch):
+    fitted, fit = [], RidgeRegression.fit
+
+    def counted(ridge: RidgeRegression) -> LinearMap:
+        fitted.append(len(ridge.mean_target))
+        return fit(ridge)
+
+    monkeypatch.setattr(RidgeRegression, "fit", counted)
+    training_statistics(data, 10)
+    assert fitted == [VISUAL_WIDTH]  # the translator
