@@ -36,7 +36,7 @@ class PairBounds(RowsProbe[ManifoldModule]):
     stages = (ManifoldModule,)
 
     def __init__(
-        self, hidden_width: int = 512, steps: int = 1500, batch_size: int = 256, learning_rate: float = 2e-3
+        self, hidden_width: int = 512, steps: int = 1500, batch_size: int = 256, learning_rate: float = 5e-3
     ) -> None:
         super().__init__()
         self.hidden_width, self.steps = hidden_width, steps
@@ -83,7 +83,8 @@ class PairBounds(RowsProbe[ManifoldModule]):
     def measure(self, trainer: Trainer, module: ManifoldModule, rows: dict[str, Tensor]) -> dict[str, float]:
         """Scores both as the module is scored; in retrieval, predicted audio seeks the true one."""
         assert module.measuring is not None
-        targets, numbers = targets_of(rows), {}
+        targets = targets_of(rows)
+        numbers: dict[str, float] = {}
         shared = (normalize(targets.audio, dim=-1), module.statistics.mean_audio)
         guess = torch.from_numpy(posterior_mean(self.world, targets.features.float().cpu().numpy()))
         with torch.no_grad():
