@@ -75,8 +75,8 @@ def simulate(folder: Path, kind: str) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest | {"folds": ["train", "validation", "more"]}))
 
 
-def data_for(module: type[MeasuredModule], folder: Path, fold: int | None = None) -> Any:
-    return make_data(str(folder / DATA[module]), fold=fold)
+def data_for(module: type[MeasuredModule], folder: Path) -> Any:
+    return make_data(str(folder / DATA[module]), fold=None)
 
 
 def make_module(module: type[MeasuredModule], folder: Path) -> MeasuredModule:
@@ -108,8 +108,7 @@ def test_it_runs_on_its_stage_and_is_refused_in_one_line_on_others(
     callback: Callable[..., Callback], module: type[MeasuredModule], folder: Path
 ):
     trainer = make_trainer(folder, max_epochs=1, limit_train_batches=1, callbacks=[make_callback(callback, folder)])
-    fold = 1 if callback is probes.GroupedRidge else None  # which needs folds
-    made, data = make_module(module, folder), data_for(module, folder, fold)
+    made, data = make_module(module, folder), data_for(module, folder)
     stages = list(DATA) if callback in EVERY_STAGE else callback.stages
     if module in stages:
         trainer.fit(made, datamodule=data)

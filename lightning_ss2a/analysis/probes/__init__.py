@@ -11,7 +11,7 @@ from lightning_ss2a.analysis.probes.hearing import SourceSensitivity, Translator
 from lightning_ss2a.analysis.probes.modality import LinearDiscriminability, PairCosines
 from lightning_ss2a.analysis.probes.pair_filter import FilterQuality
 from lightning_ss2a.analysis.probes.pairs import PairBounds
-from lightning_ss2a.analysis.probes.scenes import GroupedRidge, MeanOfSamples, TruthBound
+from lightning_ss2a.analysis.probes.scenes import MeanOfSamples, TruthBound
 from lightning_ss2a.analysis.probes.temporal import QuarterRidge, ScoresBySourceCount, ShuffledTimestamps
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "CycleMixScore",
     "FilterQuality",
     "GeneralizationGap",
-    "GroupedRidge",
     "LinearDiscriminability",
     "MeanOfSamples",
     "PairBounds",

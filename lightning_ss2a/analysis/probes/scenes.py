@@ -1,6 +1,5 @@
-"""Scores more predictions of the audio of scenes: bounds from the truth, a fair ridge regression, means of samples."""
+"""Scores more predictions of the audio of scenes: bounds from the truth, and means of samples."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,11 @@ from torch.nn.functional import normalize
 from lightning_ss2a.analysis.probes.base import PredictionProbe
 from lightning_ss2a.callbacks.trainer_state import data_of
 from lightning_ss2a.data.simulation.truth import read_truth, read_world
-from lightning_ss2a.errors import InputError
 from lightning_ss2a.metric_names import baseline_metric
-from lightning_ss2a.models.ridge import LinearMap, RidgeRegression
 from lightning_ss2a.training import RemixerModule, V2AMapperModule
 from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.checks import check_kind
-from lightning_ss2a.training.validation.targets import Targets, targets_of
-
-PENALTIES = tuple(np.logspace(-2, 4, 25).tolist())
-"""Penalties of a ridge regression to choose from, relative to the features' variance."""
+from lightning_ss2a.training.validation.targets import Targets
 
 
 class TruthBound(PredictionProbe[StageModule]):
@@ -75,42 +69,6 @@ class TruthBound(PredictionProbe[StageModule]):
         return torch.from_numpy((weights[..., None] * heard).sum(1)).float()
 
 
-class GroupedRidge(PredictionProbe[StageModule]):
-    """Scores a ridge regression whose penalty is chosen on training folds left out, as the baseline ``grouped_ridge``.
-
-    The baseline ``ridge`` takes generalised cross-validation, which leaves out single rows: of scenes whose sources are
-    in other scenes too it finds too small a penalty. Needs data with folds. The best penalty has the largest mean
-    cosine on the folds, left out one by one.
-    """
-
-    stages = (RemixerModule, V2AMapperModule)
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fits the regression.
-
-        Raises:
-            InputError: the data have no folds.
-        """
-        folds = data_of(trainer).splits("train")[0]
-        if len(folds) < 2:
-            raise InputError("GroupedRidge chooses its penalty on folds; set data.fold, for data that have them")
-        features, audio, keys = [], [], []
-        for batch in data_of(trainer).training_rows_loader(every_row=True):
-            targets = targets_of(batch)
-            features.append(targets.features.double().cpu())
-            audio.append(normalize(targets.audio.double(), dim=-1).cpu())
-            keys += batch["key"]
-        bounds = np.cumsum([data_of(trainer).manifest.rows(fold) for fold in folds])
-        number = np.searchsorted(bounds, np.arange(len(keys)), side="right")
-        self.ridge = fit_grouped_ridge(torch.cat(features), torch.cat(audio), number)
-
-    def predict(self, module: StageModule, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
-        """Predicts; see the class."""
-        return {
-            baseline_metric("", "grouped_ridge"): self.ridge(targets.features.cpu().double()).to(targets.audio.device)
-        }
-
-
 class MeanOfSamples(PredictionProbe[V2AMapperModule]):
     """Scores the mean direction of several samples of a generative V2A-Mapper, as ``/mean_of_samples``.
 
@@ -130,27 +88,3 @@ class MeanOfSamples(PredictionProbe[V2AMapperModule]):
             return {}
         drawn = [normalize(module.predict_audio(batch, seed), dim=-1) for seed in range(self.samples)]
         return {"/mean_of_samples": torch.stack(drawn).mean(0)}
-
-
-def fit_grouped_ridge(x: Tensor, y: Tensor, group: np.ndarray, penalties: Sequence[float] = PENALTIES) -> LinearMap:
-    """Fits the ridge regression whose penalty has the largest mean cosine on groups left out one by one.
-
-    Args:
-        x: features, float64 [rows, X].
-        y: targets, float64 [rows, Y].
-        group: group of each row, int [rows].
-        penalties: to choose from, relative to the features' variance.
-    """
-    cosines = dict.fromkeys(penalties, 0.0)
-    for number in sorted(set(group.tolist())):
-        fitted, held = torch.from_numpy(group != number), torch.from_numpy(group == number)
-        for penalty in penalties:
-            predicted = _fit(x[fitted], y[fitted], penalty)(x[held])
-            cosines[penalty] += float(torch.cosine_similarity(predicted, y[held]).mean())
-    return _fit(x, y, max(penalties, key=cosines.__getitem__))
-
-
-def _fit(x: Tensor, y: Tensor, penalty: float) -> LinearMap:
-    ridge = RidgeRegression(x.shape[1], y.shape[1], penalty)
-    ridge.update(x, y)
-    return ridge.fit()

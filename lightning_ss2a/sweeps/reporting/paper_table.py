@@ -123,7 +123,8 @@ class _Results:
                 yield _Quantity(name, f"{heading}, change from {shown}", f"{name} change", BASE)
             if name in self.table.against:
                 other = self.table.against[name]
-                words = self.table.metrics.get(other, other)
+                own = {baseline_metric(name, baseline): label for baseline, label in self.table.baselines.items()}
+                words = self.table.metrics.get(other) or own.get(other, other)
                 yield _Quantity(name, f"{heading}, less {words}", f"{name} less {other}", other)
 
     def _place(self, record: TrialRecord) -> Place:

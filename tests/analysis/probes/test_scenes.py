@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from lightning_ss2a.analysis.probes import CycleMixScore, MeanOfSamples, TruthBound
-from lightning_ss2a.analysis.probes.scenes import fit_grouped_ridge
 from lightning_ss2a.cli.ss2a import run as ss2a
 from lightning_ss2a.data import ShardDataset
 from tests.manifold_examples import make_data, make_trainer
@@ -31,15 +30,6 @@ def test_best_guess_is_the_truth_where_nothing_is_hidden(tmp_path: Path):
     )
     assert with_gains.min() > 0.95
     assert with_gains.mean() > without.mean()
-
-
-def test_penalty_is_the_best_for_groups_left_out():
-    random = np.random.default_rng(0)
-    x = torch.from_numpy(np.repeat(random.normal(size=(10, 30)), 4, axis=0))  # rows of a group are the same
-    y = torch.from_numpy(random.normal(size=(40, 5)))
-    group = np.repeat(np.arange(10), 4)
-    weight = fit_grouped_ridge(x, y, group, penalties=[1e-3, 1e6]).weight
-    assert weight.abs().max() < 1e-3  # nothing can be learned, so the large penalty wins
 
 
 def test_probes_of_predictions_score_as_the_module_does(tmp_path: Path):

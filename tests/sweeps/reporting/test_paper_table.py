@@ -173,3 +173,9 @@ def test_no_trial_and_one_repeat(tmp_path: Path):
 def test_a_layout_that_does_not_fit_is_refused(options: dict, message: str):
     with pytest.raises(InputError, match=message):
         check_table(table(**options), SPACE)
+
+
+def test_a_difference_from_a_baseline_is_headed_by_its_label(tmp_path: Path):
+    layout = table(baselines={"ridge": "ridge regression"}, against={SSMS: f"{SSMS}_baseline/ridge"})
+    write_table(tmp_path, layout, trials(), SPACE)
+    assert cells(tmp_path)[0][-1] == "SSMS, less ridge regression"
