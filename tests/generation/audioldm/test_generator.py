@@ -33,6 +33,8 @@ from tests.perception.encoders.clap_files import write_tokenizer
 SECONDS = 0.25  # 25 frames, which the autoencoder cannot halve twice
 STEPS = 3
 QUICK = AudioLDMOptions(steps=STEPS, candidates=1)
+ROUNDING = 5e-4
+"""Of sounds with a deviation of 0.56: in batches of another size the pipeline differs from itself by up to 1.5e-4."""
 
 
 class Ear:
@@ -125,7 +127,7 @@ def test_sounds_are_those_of_diffusers_pipeline(
     assert expected.std(dim=1).min() > 0.05, "loud enough to be compared"
     assert (expected[0] - expected[1]).abs().mean() > 0.01, "embedding and noise count"
     for rendering, sound in zip(found, expected, strict=True):
-        torch.testing.assert_close(torch.from_numpy(rendering.waveform), sound, rtol=0, atol=1e-4)
+        torch.testing.assert_close(torch.from_numpy(rendering.waveform), sound, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "unipc"])
@@ -136,9 +138,9 @@ def test_a_sound_depends_neither_on_the_batch_nor_on_its_place(loaded: AudioLDM,
     backwards = with_options(loaded, 3, **options).generate(wanted[::-1], SECONDS)
     alone = with_options(loaded, 1, **options).generate(wanted[1:], SECONDS)
     for other in (backwards[0], alone[0]):
-        np.testing.assert_allclose(other.waveform, together[1].waveform, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(other.waveform, together[1].waveform, rtol=0, atol=ROUNDING)
         assert other.details["candidate"] == together[1].details["candidate"]
-    np.testing.assert_allclose(backwards[1].waveform, together[0].waveform, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(backwards[1].waveform, together[0].waveform, rtol=0, atol=ROUNDING)
     assert np.abs(together[0].waveform - together[1].waveform).mean() > 0.01
 
 
@@ -194,7 +196,7 @@ def test_the_best_candidate_is_the_one_that_sounds_as_wanted(parts: Parts, token
     np.testing.assert_allclose([each.score for each in found], scores.amax(dim=1), atol=1e-3)
     np.testing.assert_allclose([each.details["scores"] for each in found], scores, atol=1e-3)
     chosen = sounds[found[0].details["candidate"]][0]
-    np.testing.assert_allclose(found[0].waveform, chosen, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found[0].waveform, chosen, rtol=0, atol=ROUNDING)
 
     published = with_options(loaded, real_ear=True, candidates=3, ranking="published").generate(requests(), SECONDS)
     tokens = tokenizer([""], padding="max_length", max_length=512, return_tensors="pt")
@@ -266,7 +268,7 @@ def test_a_batch_is_halved_where_memory_runs_out(loaded: AudioLDM, monkeypatch: 
     found = audioldm.generate(requests(5), SECONDS)
     assert (rows, audioldm.batch_size) == ([5, 2, 2, 1], 2)
     for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one.waveform, other.waveform, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(one.waveform, other.waveform, rtol=0, atol=ROUNDING)
 
     monkeypatch.setattr(generator, "decode", lambda *_: small(None, None, torch.empty(3)))
     with pytest.raises(InputError, match=r"memory does not suffice for one sound"):
