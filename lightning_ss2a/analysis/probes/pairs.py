@@ -106,8 +106,8 @@ def posterior_mean(world: World, seen: np.ndarray) -> np.ndarray:
 
     With x the visual embedding and B [k, width] the scaled basis of what an instance z shows, class c and z have the
     posterior of the world's Gaussian model: p(c | x) ~ frequency(c) N(x; mean_v(c), B' B / k + noise_v² I), and z given
-    both has the mean B (x - mean_v(c)) / (share_v + k noise_v²). The lengths that embeddings lost when they were normalised,
-    which scatter around 1, are taken to be 1; to allow for them would raise the cosine by about 1e-4.
+    both has the mean B (x - mean_v(c)) / (share_v + k noise_v²). The lengths that embeddings lost when they were
+    normalised, which scatter around 1, are taken to be 1; to allow for them would raise the cosine by about 1e-4.
 
     Args:
         world: the world.
