@@ -17,7 +17,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.metric_names import baseline_metric
 from lightning_ss2a.training import ManifoldModule
 from lightning_ss2a.training.checks import check_kind
-from lightning_ss2a.training.validation.pairs import PairMetrics, PairPrediction
+from lightning_ss2a.training.validation.pairs import PairMetrics, in_audio_space
 from lightning_ss2a.training.validation.targets import targets_of
 
 
@@ -89,14 +89,14 @@ class PairBounds(RowsProbe[ManifoldModule]):
         assert module.measuring is not None
         targets = targets_of(rows)
         numbers: dict[str, float] = {}
-        shared = (normalize(targets.audio, dim=-1), module.statistics.mean_audio)
         guess = torch.from_numpy(posterior_mean(self.world, targets.features.float().cpu().numpy()))
         with torch.no_grad():
             predicted = {"posterior_mean": guess, "mlp": self.mlp(targets.features.float().cpu())}
         for name, audio in predicted.items():
             direction = normalize(audio, dim=-1).to(module.device)
             metrics = PairMetrics(module.measuring.top_n, None, module.label_head is not None).to(module.device)
-            metrics.update(PairPrediction(direction, direction, *shared), targets, module.statistics, module.label_head)
+            prediction = in_audio_space(direction, targets, module.statistics)
+            metrics.update(prediction, targets, module.statistics, module.label_head)
             numbers |= {baseline_metric(metric, name): float(value) for metric, value in metrics.compute().items()}
         return numbers
 

@@ -123,7 +123,14 @@ def pair_metrics(top_n: int, num_classes: int | None, with_ssms: bool) -> EpochM
 
 
 def pair_baselines(targets: Targets, statistics: TrainingStatistics) -> dict[str, PairPrediction]:
-    """Predicts pairs without training; the space that ridge regression shares is that of the audio."""
+    """Predicts pairs without training; ridge regression is in the space of the audio, the others in none."""
     audio = untrained_predictions(targets, statistics)
-    shared = (normalize(targets.audio, dim=-1), statistics.mean_audio)
-    return {name: PairPrediction(x, x, *shared) if name in RIDGES else PairPrediction(x) for name, x in audio.items()}
+    return {
+        name: in_audio_space(x, targets, statistics) if name in RIDGES else PairPrediction(x)
+        for name, x in audio.items()
+    }
+
+
+def in_audio_space(audio: Tensor, targets: Targets, statistics: TrainingStatistics) -> PairPrediction:
+    """Lets predicted audio, [B, audio width], seek the true audio: the space that both share is that of the audio."""
+    return PairPrediction(audio, audio, normalize(targets.audio, dim=-1), statistics.mean_audio)
