@@ -2,7 +2,9 @@
 
 import ast
 import io
+from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from lightning_ss2a.errors import ShardError
 
 _MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 4096
+_TRIES = 10
 
 
 def encode(array: np.ndarray) -> bytes:
@@ -54,7 +57,7 @@ def _parse_header(header: bytes) -> tuple[tuple[int, ...], np.dtype, bool] | str
     numpy's own reader also repairs headers of Python 2, by a tokenizer that fails in ways of its own.
     """
     try:
-        facts = ast.literal_eval(header.decode("latin1").strip())
+        facts = _literal(header.decode("latin1").strip())
         dtype, fortran_order, shape = np.dtype(facts["descr"]), facts["fortran_order"], facts["shape"]
         if not isinstance(facts["descr"], str) or not all(type(size) is int and size >= 0 for size in shape):
             raise ValueError("structured or negative")
@@ -63,3 +66,15 @@ def _parse_header(header: bytes) -> tuple[tuple[int, ...], np.dtype, bool] | str
     if dtype.hasobject:
         return "holds pickled Python objects, which are never loaded"
     return (tuple(shape), dtype, bool(fortran_order)) if dtype.itemsize else "damaged .npy header"
+
+
+def _literal(text: str) -> Any:
+    """Reads a Python literal.
+
+    Where another thread parses at the same time, Python 3.11 may fail with a SystemError ("AST constructor recursion
+    depth mismatch", python/cpython#106905) that says nothing of the text: it is read again.
+    """
+    for _ in range(_TRIES - 1):
+        with suppress(SystemError):
+            return ast.literal_eval(text)
+    return ast.literal_eval(text)

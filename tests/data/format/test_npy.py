@@ -1,3 +1,4 @@
+import ast
 import io
 
 import numpy as np
@@ -37,3 +38,17 @@ def test_fortran_order_gives_the_same_array(shape):
     decoded = npy.decode(memoryview(stream.getvalue()), "x")
     assert np.array_equal(decoded, array)
     assert decoded.flags.c_contiguous
+
+
+def test_a_header_is_read_again_where_python_trips_over_another_thread(monkeypatch: pytest.MonkeyPatch):
+    read, failures = ast.literal_eval, [SystemError("AST constructor recursion depth mismatch")] * 3
+
+    def trip(text: str) -> object:
+        if failures:
+            raise failures.pop()
+        return read(text)
+
+    monkeypatch.setattr(ast, "literal_eval", trip)
+    array = np.arange(97, dtype=np.float32)  # a shape whose header no other test has read
+    np.testing.assert_array_equal(npy.decode(memoryview(npy.encode(array)), "file"), array)
+    assert not failures
