@@ -181,8 +181,8 @@ def best_guesses(scenes: str, split: str, batch: Batch) -> dict[str, Tensor]:
     bound.world, bound.truth = read_world(scenes), read_truth(scenes, split)
     rows, sources = batch["index"].numpy(), batch["sources"].numpy()
     return {
-        "classes known": bound.guess(rows, sources, False),
-        "classes and gains known": bound.guess(rows, sources, True),
+        "classes known": bound.guess(rows, sources, "equal"),
+        "classes and gains known": bound.guess(rows, sources, "known"),
     }
 
 

@@ -48,13 +48,16 @@ class PairBounds(RowsProbe[ManifoldModule]):
         """Reads the world.
 
         Raises:
-            InputError: the module is of another stage, the data set is none of simulated pairs, or sight has no noise.
+            InputError: the module is of another stage, the data set is none of simulated pairs, or sight has no noise
+                or tells loudness.
         """
         super().setup(trainer, pl_module, stage)
         check_kind(data_of(trainer), ["pairs"], type(self).__name__)
         self.world = read_world(data_of(trainer).datasets[0])
         if not self.world.visual.noise:
             raise InputError("PairBounds: needs a world whose visual embeddings have noise; lower their other shares")
+        if self.world.spec.loudness_share:
+            raise InputError("PairBounds: the best guess is not known where pictures tell loudness (loudness_share)")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Trains the network."""

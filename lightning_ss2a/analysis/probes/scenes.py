@@ -1,6 +1,6 @@
 """Scores more predictions of the audio of scenes: bounds from the truth, and means of samples."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,14 +17,18 @@ from lightning_ss2a.training.base import StageModule
 from lightning_ss2a.training.checks import check_kind
 from lightning_ss2a.training.validation.targets import Targets
 
+Gains = Literal["equal", "seen", "known"]
+"""How sources are weighed: all alike, as loud as they look, or as loud as they are."""
+
 
 class TruthBound(PredictionProbe[StageModule]):
-    """Scores the best guesses for simulated scenes, from their truth, as two baselines.
+    """Scores the best guesses for simulated scenes, from their truth, as baselines.
 
     ``classes_known``: the classes are known, and the instance as far as the picture tells it; all sources count alike.
-    ``gains_known``: the gains are known too, which no picture tells. An audio embedding is taken at its mean given the
-    class and the picture; instances z have the closed-form posterior of a Gaussian. The noise of each sound and of the
-    mixture stays out: nobody can know it.
+    ``gains_seen``: they count as loud as they look; only where pictures tell it (``world.loudness_share``).
+    ``gains_known``: the gains are known. An audio embedding is taken at its mean given the class and the picture;
+    instances z have the closed-form posterior of a Gaussian. The noise of each sound and of the mixture stays out:
+    nobody can know it.
     """
 
     stages = (RemixerModule, V2AMapperModule)
@@ -44,29 +48,44 @@ class TruthBound(PredictionProbe[StageModule]):
     def predict(self, module: StageModule, batch: dict[str, Any], targets: Targets) -> dict[str, Tensor]:
         """Predicts; see the class."""
         rows, sources = batch["index"].cpu().numpy(), batch["sources"].float().cpu().numpy()
-        guesses = {"classes_known": False, "gains_known": True}
+        guesses: dict[str, Gains] = {"classes_known": "equal", "gains_known": "known"}
+        if self.world.spec.loudness_share:
+            guesses["gains_seen"] = "seen"
         return {
             baseline_metric("", n): self.guess(rows, sources, g).to(targets.audio.device) for n, g in guesses.items()
         }
 
-    def guess(self, rows: np.ndarray, sources: np.ndarray, with_gains: bool) -> Tensor:
+    def guess(self, rows: np.ndarray, sources: np.ndarray, gains: Gains) -> Tensor:
         """Guesses audio embeddings of scenes, [scenes, audio width].
 
         Args:
             rows: row numbers of the scenes in the split, [scenes].
             sources: their sources as seen, [scenes, slots, visual width].
-            with_gains: whether the gains are known.
+            gains: how sources are weighed.
         """
-        visual, audio, width = self.world.visual, self.world.audio, self.world.spec.instance_width
         slots = sources.shape[1]
         classes = self.truth["visual_classes"][rows, :slots]
-        basis = visual.instance  # [instance width, visual width], rows of squared norm instance_share
-        share = np.square(basis[0]).sum()
-        evidence = (sources - visual.class_means[classes]) @ basis.T
-        z = evidence / (share + width * visual.noise**2)
-        weights = self.truth["gains"][rows, :slots] if with_gains else (classes >= 0).astype(np.float32)
-        heard = audio.class_means[classes] + z @ audio.instance
-        return torch.from_numpy((weights[..., None] * heard).sum(1)).float()
+        z, loudness = self._seen(sources - self.world.visual.class_means[classes])
+        weights = {
+            "equal": np.ones_like(loudness),
+            "seen": self.world.gains(loudness),
+            "known": self.truth["gains"][rows, :slots],
+        }[gains]
+        heard = self.world.audio.class_means[classes] + z @ self.world.audio.instance
+        return torch.from_numpy((np.where(classes >= 0, weights, 0)[..., None] * heard).sum(1)).float()
+
+    def _seen(self, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Estimates instances z [..., k] and loudness l [...] from what classes leave of embeddings, [..., W].
+
+        z has its posterior, with l unknown: nothing along the direction of loudness is taken for an instance.
+        """
+        visual, basis = self.world.visual, self.world.visual.instance  # [instance width, visual width]
+        length = np.linalg.norm(visual.loudness)
+        along = visual.loudness / length if length else visual.loudness
+        across = basis - np.outer(basis @ along, along)
+        noise = self.world.spec.instance_width * visual.noise**2 * np.eye(len(basis), dtype=basis.dtype)
+        z = rest @ across.T @ np.linalg.inv(across @ across.T + noise)
+        return z, (rest - z @ basis) @ along / max(length, np.finfo(basis.dtype).tiny)
 
 
 class MeanOfSamples(PredictionProbe[V2AMapperModule]):

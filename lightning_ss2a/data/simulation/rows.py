@@ -107,7 +107,9 @@ def draw_pairs(world: World, origins: PairOriginMix, random: np.random.Generator
     seen = inverse_cdf(world.frequency, random.random(rows))
     other = draw_other_classes(world.frequency, seen, random.random(rows))
     heard = np.where(mismatched, other, seen)
-    visual, audio = _embed_sources(world, seen, heard, mismatched, random)
+    # What a pair shows of loudness says nothing of its sound, which is alone.
+    draws = _draw_gains(world, random, seen.shape) if world.spec.loudness_share else None
+    visual, audio = _embed_sources(world, seen, heard, mismatched, draws, random)
     columns: Columns = {"visual": visual, "audio": audio, "class_index": seen.astype(np.int32), "pair_origin": origin}
     return Drawn(columns, {"visual_class": seen, "audio_class": heard, "mismatched": mismatched})
 
@@ -200,21 +202,31 @@ def draw_sources(world: World, slots: int, mismatched: np.ndarray, random: np.ra
     seen = order[:, :slots]
     others = order.take(range(slots, 2 * slots), axis=1, mode="wrap")
     heard = np.where(mismatched[:, None], others, seen)
-    # float32 gammas of a small concentration may all be 0.
-    gains = (random.standard_gamma(world.spec.gain_concentration, (rows, slots)) + 1e-9) * filled
+    draws = _draw_gains(world, random, (rows, slots))
+    gains = np.where(filled, draws, 0)
     gains /= gains.sum(1, keepdims=True)
     sizes = (1 - random.random((rows, slots))) * filled
     apart = np.broadcast_to(mismatched[:, None], filled.shape)[filled]
-    visual, audio = _embed_sources(world, seen[filled], heard[filled], apart, random)
+    visual, audio = _embed_sources(world, seen[filled], heard[filled], apart, draws[filled], random)
     return Sources(filled, seen, heard, gains, sizes, visual, audio)
 
 
+def _draw_gains(world: World, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draws gains before those of a row are made to sum to 1, which makes them Dirichlet."""
+    return random.standard_gamma(world.spec.gain_concentration, shape) + 1e-9  # small gammas may all be 0
+
+
 def _embed_sources(
-    world: World, seen: np.ndarray, heard: np.ndarray, apart: np.ndarray, random: np.random.Generator
+    world: World,
+    seen: np.ndarray,
+    heard: np.ndarray,
+    apart: np.ndarray,
+    gains: np.ndarray | None,
+    random: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embeds sources, visual and audio, [N, W]; those ``apart`` share no instance."""
+    """Embeds sources, visual and audio, [N, W]; those ``apart`` share no instance; ``gains`` as they were drawn."""
     latent = world.latent(len(seen), random)
-    visual = world.visual.embed(seen, latent, random)
+    visual = world.visual.embed(seen, latent, random, world.loudness(gains))
     # Numbers that matched rows do not need: how many there are decides all that is drawn from here on, for every row.
     latent[apart] = world.latent(int(apart.sum()), random)
     return visual, world.audio.embed(heard, latent, random)

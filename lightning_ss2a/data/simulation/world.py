@@ -4,9 +4,10 @@ The generative model. Modality m is v (visual) or a (audio), d_m its width, c a 
 
     class prototype     p_m(c) = normalise(sum_l g_m(node_m(c, l)) - centre),  g_m ~ N(0, I/d_m),  l = 1 .. ceil(log2 C)
     one source          x_m    = normalise(sqrt(cone_m) u_m + sqrt(class_m) p_m(c)
-                                           + sqrt(instance_m) A_m z + sqrt(noise_m) e_m)
+                                           + sqrt(instance_m) A_m z + sqrt(loudness_m) l b + sqrt(noise_m) e_m)
     with                z ~ N(0, I/k) shared by both modalities of a source, e_m ~ N(0, I/d_m),
-                        noise_m = 1 - cone_m - class_m - instance_m, A_m [d_m, k] with orthonormal columns
+                        noise_m = 1 - cone_m - class_m - instance_m - loudness_m, A_m [d_m, k] with orthonormal columns,
+                        b a unit vector orthogonal to the cone
 
 - Trees: ``node_m(c, l)`` is the ancestor at level l of class c in a binary tree over all classes. Each modality deals
   the classes to the leaves anew, so that two classes may look alike and sound unlike. The prototypes are orthogonal to
@@ -14,6 +15,9 @@ The generative model. Modality m is v (visual) or a (audio), d_m its width, c a 
 - Cone and gap: ``u_v`` and ``u_a`` are unit vectors. The mean cosine of two embeddings of a modality is then cone_m,
   and the angle between the two puts the modalities' means ``gap`` apart (the narrower filled up with zeros):
   <u_v, u_a> = (cone_v + cone_a - gap^2) / (2 sqrt(cone_v cone_a)).
+- Loudness: l is the logarithm of a source's gain, before those of a row are made to sum to 1, at mean 0 and variance 1.
+  ``loudness_v`` is 0 unless pictures are to tell it; ``loudness_a`` is 0: a sound by itself does not tell how loud it
+  is in a mixture.
 - How often a class occurs falls geometrically from the most to the least frequent; which is which is drawn.
 - Mismatch: a mismatched row shows the audio of another class (drawn by frequency) and of another instance z.
 
@@ -27,7 +31,7 @@ side, so the audio cone takes 0.51, that of the encoder which CLIP trains agains
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -98,6 +102,7 @@ class WorldSpec:
         size_power: sizes to this power weigh the global visual embedding, 0 to 20; large: the largest alone counts.
         video_seconds: length of a video in seconds.
         shortest_activation: shortest time that a source of a video is active, as a part of the video.
+        loudness_share: share of a visual embedding's squared norm that tells how loud its source is in a mixture.
     """
 
     visual: ModalitySpec = field(default_factory=lambda: ModalitySpec(768, 0.47))
@@ -112,6 +117,7 @@ class WorldSpec:
     size_power: float = 3.0
     video_seconds: float = 10.0
     shortest_activation: float = 0.2
+    loudness_share: float = 0.0
 
     @property
     def cone_cosine(self) -> float:
@@ -134,6 +140,11 @@ class WorldSpec:
         for name, (least, most) in _RANGES.items():
             if not least <= getattr(self, name) <= most:
                 raise InputError(f"world.{name} is {getattr(self, name)}, needs {least:g} to {most:g}")
+        if not 0 <= self.loudness_share <= self.visual.noise + 1e-9:
+            raise InputError(
+                f"world.loudness_share is {self.loudness_share}, needs 0 to {self.visual.noise:.3g}, "
+                "which is what the shares of world.visual leave"
+            )
         if not 0 < self.shortest_activation <= 1:
             raise InputError(f"world.shortest_activation is {self.shortest_activation}, needs 0 to 1, and not 0")
         narrow = min(self.visual.width, self.audio.width)
@@ -154,6 +165,7 @@ class _Modality:
         class_means: cone and class part together, float32 [classes, width].
         instance: sqrt(instance) A transposed, float32 [instance_width, width].
         noise: standard deviation of the noise in each coordinate.
+        loudness: sqrt(loudness) b, float32 [width]; zeros where it tells no loudness.
     """
 
     cone: np.ndarray
@@ -161,14 +173,18 @@ class _Modality:
     class_means: np.ndarray
     instance: np.ndarray
     noise: np.float32
+    loudness: np.ndarray
 
-    def embed(self, classes: np.ndarray, latent: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def embed(
+        self, classes: np.ndarray, latent: np.ndarray, random: np.random.Generator, loudness: np.ndarray | None = None
+    ) -> np.ndarray:
         """Embeds sources.
 
         Args:
             classes: class of each, [rows].
             latent: z of each, float32 [rows, instance_width].
             random: for the noise.
+            loudness: l of each, [rows]; None: nothing tells it.
 
         Returns:
             Unit vectors, float32 [rows, width].
@@ -177,6 +193,8 @@ class _Modality:
         x *= self.noise
         x += self.class_means[classes]
         x += product_in_tiles(latent, self.instance)
+        if loudness is not None:
+            x += loudness[:, None].astype(np.float32) * self.loudness
         return normalise(x)
 
 
@@ -213,6 +231,8 @@ class World:
         directions = _cone_directions(random, spec)
         self.visual = _modality(random, spec.visual, spec.instance_width, directions[0], self.frequency)
         self.audio = _modality(random, spec.audio, spec.instance_width, directions[1], self.frequency)
+        if spec.loudness_share:  # drawn last: the rest of the world is what it is without
+            self.visual = _telling_loudness(random, self.visual, spec, directions[0])
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -224,6 +244,24 @@ class World:
         """Draws what two modalities of an instance share, z, float32 [rows, instance_width]."""
         width = self.spec.instance_width
         return random.standard_normal((rows, width), dtype=np.float32) / np.float32(math.sqrt(width))
+
+    def loudness(self, gains: np.ndarray | None) -> np.ndarray | None:
+        """Computes l of sources from their gains before normalisation; None where pictures do not tell it."""
+        if gains is None or not self.spec.loudness_share:
+            return None
+        mean, deviation = self._log_gain
+        return (np.log(gains) - mean) / deviation
+
+    def gains(self, loudness: np.ndarray) -> np.ndarray:
+        """Computes gains before normalisation from l, the other way round."""
+        mean, deviation = self._log_gain
+        return np.exp(mean + deviation * loudness)
+
+    @property
+    def _log_gain(self) -> tuple[float, float]:
+        """Mean and standard deviation of the logarithm of a gain before normalisation, which is a gamma variate."""
+        shape = torch.tensor(self.spec.gain_concentration, dtype=torch.float64)
+        return torch.digamma(shape).item(), math.sqrt(torch.polygamma(1, shape).item())
 
     def label_head(self) -> LabelHead:
         """Labels classes by the log-likelihood of their audio under equal spherical noise, up to scale and constant.
@@ -277,6 +315,21 @@ def _modality(
         class_means=means.astype(np.float32),
         instance=(math.sqrt(spec.instance_share) * basis).astype(np.float32),
         noise=np.float32(math.sqrt(spec.noise / spec.width)),
+        loudness=np.zeros(spec.width, np.float32),
+    )
+
+
+def _telling_loudness(
+    random: np.random.Generator, visual: _Modality, spec: WorldSpec, direction: np.ndarray
+) -> _Modality:
+    """Gives a part of the noise of visual embeddings to their sources' loudness, orthogonal to the cone."""
+    across = random.standard_normal(spec.visual.width)
+    across = normalise(across - np.sum(across * direction) * direction)
+    noise = max(0.0, spec.visual.noise - spec.loudness_share)
+    return replace(
+        visual,
+        loudness=(math.sqrt(spec.loudness_share) * across).astype(np.float32),
+        noise=np.float32(math.sqrt(noise / spec.visual.width)),
     )
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scipy.special import softmax
 from scipy.stats import multivariate_normal
 
@@ -10,6 +11,7 @@ from lightning_ss2a.analysis.probes import PairBounds
 from lightning_ss2a.analysis.probes.pairs import posterior_mean
 from lightning_ss2a.cli.ss2a import run as ss2a
 from lightning_ss2a.data.simulation.world import ModalitySpec, World, WorldSpec
+from lightning_ss2a.errors import InputError
 from tests.manifold_examples import AUDIO_WIDTH, VISUAL_WIDTH, make_data, make_module, make_trainer
 
 
@@ -26,6 +28,13 @@ def test_posterior_mean_is_that_of_joint_gaussians():
         heard = ear.class_means[c] + (seen - eye.class_means[c]) @ np.linalg.inv(covariance) @ crossed.T
         expected += weights[:, [c]] * heard
     np.testing.assert_allclose(posterior_mean(world, seen), expected, atol=1e-6)
+
+
+def test_a_world_whose_pictures_tell_loudness_has_no_known_best_guess(tmp_path: Path):
+    folder = str(tmp_path / "pairs")
+    ss2a(["shards", "simulate", folder, "--splits={train: 20, validation: 20}", "--world.loudness_share=0.05"])
+    with pytest.raises(InputError, match=r"^PairBounds: the best guess is not known where pictures tell loudness"):
+        make_trainer(tmp_path, max_epochs=1, callbacks=[PairBounds()]).fit(make_module(), datamodule=make_data(folder))
 
 
 def test_the_best_guess_passes_the_network_which_passes_ridge(tmp_path: Path):

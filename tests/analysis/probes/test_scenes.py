@@ -1,5 +1,6 @@
 """What predicts the audio of scenes beside a Remixer."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,8 @@ import torch
 from lightning_ss2a.analysis.probes import CycleMixScore, MeanOfSamples, TruthBound
 from lightning_ss2a.cli.ss2a import run as ss2a
 from lightning_ss2a.data import ShardDataset
-from tests.manifold_examples import make_data, make_trainer
+from lightning_ss2a.data.simulation.world import ModalitySpec, World, WorldSpec
+from tests.manifold_examples import AUDIO_WIDTH, VISUAL_WIDTH, make_data, make_trainer
 from tests.scene_examples import make_mapper, make_remixer, save_manifold, write_learnable_scenes
 
 
@@ -26,10 +28,48 @@ def test_best_guess_is_the_truth_where_nothing_is_hidden(tmp_path: Path):
     bound.setup(SimpleNamespace(datamodule=make_data(str(tmp_path)), world_size=1), make_mapper(), "fit")
     with_gains, without = (
         torch.cosine_similarity(bound.guess(np.arange(50), rows["sources"].numpy(), use), rows["audio"])
-        for use in (True, False)
+        for use in ("known", "equal")
     )
     assert with_gains.min() > 0.95
     assert with_gains.mean() > without.mean()
+
+
+def test_sources_that_look_loud_count_more_in_the_best_guess(tmp_path: Path):
+    widths = {"visual": VISUAL_WIDTH, "audio": AUDIO_WIDTH}
+    world = [f"--world.{m}={{width: {w}, cone: 0.4, class_share: 0.3, instance_share: 0.2}}" for m, w in widths.items()]
+    world += ["--world.instance_width=4", "--dtype=float32"]
+    mismatch = "--mismatch={annotated: 0, curated: 0, translated: 0}"
+    arguments = ["--kind=scenes", "--splits={train: 50, validation: 200}", "--num_classes=12", mismatch, *world]
+    ss2a(["shards", "simulate", str(tmp_path / "scenes"), *arguments, "--world.loudness_share=0.05"])
+    trainer = make_trainer(tmp_path, max_epochs=1, callbacks=[TruthBound()])
+    trainer.fit(make_mapper(), datamodule=make_data(str(tmp_path / "scenes")))
+    single, several = (
+        [float(trainer.callback_metrics[f"val/reconstruction_cosine/{part}_baseline/{name}"]) for name in GUESSES]
+        for part in ("single", "several")
+    )
+    assert single == pytest.approx([single[0]] * 3)
+    assert several[0] + 0.02 < several[1] < several[2]
+
+
+GUESSES = ("classes_known", "gains_seen", "gains_known")
+
+
+def test_loudness_is_not_taken_for_an_instance():
+    spec = WorldSpec(ModalitySpec(20, 0.4, 0.3, 0.1), ModalitySpec(12, 0.4, 0.3, 0.1), instance_width=3)
+    bound = TruthBound()
+    bound.world = world = World(replace(spec, loudness_share=0.1), 6, 0)
+    random = np.random.default_rng(0)
+    z, loudness = random.normal(size=(50, 3)) / 3**0.5, random.normal(size=50)
+    noise = random.normal(size=(50, 20)) * world.visual.noise
+    rest = z @ world.visual.instance + loudness[:, None] * world.visual.loudness + noise
+    found, told = bound._seen(rest)
+    # By hand: the posterior mean of z and l together, of l with next to no prior.
+    maps = np.concatenate([world.visual.instance, world.visual.loudness[None]])
+    prior = np.diag([3.0] * 3 + [1e-9]) * world.visual.noise**2
+    expected = rest @ maps.T @ np.linalg.inv(maps @ maps.T + prior)
+    np.testing.assert_allclose(found, expected[:, :3], atol=1e-5)
+    np.testing.assert_allclose(told, expected[:, 3], atol=1e-4)
+    assert np.corrcoef(told, loudness)[0, 1] > 0.9
 
 
 def test_probes_of_predictions_score_as_the_module_does(tmp_path: Path):

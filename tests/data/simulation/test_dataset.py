@@ -344,6 +344,11 @@ def modality(**changes) -> ModalitySpec:
         ({"world": replace(SMALL, gain_concentration=0.0)}, "world.gain_concentration is 0.0"),
         ({"world": replace(SMALL, shortest_activation=0.0)}, "world.shortest_activation is 0.0"),
         ({"world": replace(SMALL, size_power=-1.0)}, "world.size_power is -1.0, needs 0 to 20"),
+        (
+            {"world": replace(SMALL, loudness_share=-0.1)},
+            "world.loudness_share is -0.1, needs 0 to 0.14, which is what",
+        ),
+        ({"world": replace(SMALL, loudness_share=0.2)}, "world.loudness_share is 0.2, needs 0 to 0.14"),
         ({"world": replace(SMALL, size_power=400.0)}, "world.size_power is 400.0, needs 0 to 20"),
         ({"world": replace(SMALL, mixture_noise=math.inf)}, "world.mixture_noise is inf, needs 0 to 1000"),
         ({"world": replace(SMALL, imbalance=math.inf)}, "world.imbalance is inf"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import polygamma
 
 from lightning_ss2a.data.format.schema import FRAMES_PER_VIDEO, PAIR_ORIGINS
 from lightning_ss2a.data.loading.batch_order import Purpose, generator
@@ -224,6 +225,40 @@ def test_gains_are_as_concentrated_as_asked():
 
     assert mean_largest(0.1) > 0.8
     assert mean_largest(10.0) < 0.4
+
+
+def loudness_told(world: World, visual: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Reads l off embeddings that hold nothing but class mean and loudness, whatever their length."""
+    told = []
+    for x, mean in zip(visual.astype(np.float64), world.visual.class_means[classes].astype(np.float64), strict=True):
+        parts = np.linalg.lstsq(np.stack([mean, world.visual.loudness.astype(np.float64)], 1), x, rcond=None)[0]
+        told.append(parts[1] / parts[0])
+    return np.array(told)
+
+
+@pytest.mark.parametrize("concentration", [0.5, 1.0, 8.0])
+def test_pictures_tell_loudness_where_they_are_asked_to(concentration: float):
+    spec = replace(EXACT, visual=ModalitySpec(48, 0.5, 0.45, 0.0), gain_concentration=concentration)
+    world, silent = World(replace(spec, loudness_share=0.05), 30, 0), World(spec, 30, 0)
+    assert np.array_equal(world.visual.class_means, silent.visual.class_means)
+    assert np.array_equal(world.audio.class_means, silent.audio.class_means)
+    assert np.linalg.norm(world.visual.loudness) ** 2 == pytest.approx(0.05)
+    assert abs(world.visual.loudness @ world.visual.cone) < 1e-6
+    assert world.visual.noise == 0 < silent.visual.noise
+    assert not silent.visual.loudness.any()
+    scenes, pairs = draw_scenes(world, CLEAN, random(), 300), draw_pairs(world, CLEAN, random(), 4000)
+    seen = [scenes.columns["sources"].row(i) for i in range(300)]
+    deviation = math.sqrt(polygamma(1, concentration))
+    for i, sources in enumerate(seen):
+        there = scenes.truth["gains"][i] > 0
+        told = loudness_told(world, sources, scenes.truth["visual_classes"][i][there])
+        gains = np.exp(deviation * told)
+        assert np.allclose(gains / gains.sum(), scenes.truth["gains"][i][there], atol=1e-3)
+        assert np.allclose(world.gains(told) / world.gains(told).sum(), gains / gains.sum())
+    told = loudness_told(world, pairs.columns["visual"], pairs.columns["class_index"])
+    assert told.mean() == pytest.approx(0, abs=0.07)
+    assert told.std() == pytest.approx(1, abs=0.1)
+    assert np.allclose(pairs.columns["audio"], world.audio.class_means[pairs.columns["class_index"]], atol=1e-5)
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.4])
