@@ -226,14 +226,14 @@ def train(world: World, arm: Arm) -> RemixerModule:
     optimizer = build_adamw(module.remixer.parameters(), arm.optimization)
     steps = arm.epochs * (len(audio) // arm.batch_size)
     schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps, arm.optimization))
-    source_mean = module.source_mean(slots)
+    heard = module.source_audio(slots)
     module.remixer.train()
     for _ in range(arm.epochs):
         for rows in torch.randperm(len(audio)).split(arm.batch_size)[: len(audio) // arm.batch_size]:
             e, v, valid = rows_of(slots, rows).tokens(draws=int(arm.source_embedding == "sample"))
             inputs = {"e": e, "v": v, "valid": valid, "audio": audio[rows]}
-            if source_mean is not None:
-                inputs["source_mean"] = source_mean[rows]
+            if heard is not None:
+                inputs["source_audio"] = heard[rows]
             optimizer.zero_grad()
             module.terms(inputs)["loss"].backward()
             optimizer.step()

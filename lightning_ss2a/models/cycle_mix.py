@@ -101,7 +101,7 @@ def cycle_mix(
     options: CycleMixOptions = CycleMixOptions(),
     seed: int = 0,
     slot_weights: Tensor | None = None,
-    source_mean: Tensor | None = None,
+    source_audio: Tensor | None = None,
 ) -> CycleMixResult:
     """Mixes each scene by Algorithm 1.
 
@@ -127,7 +127,7 @@ def cycle_mix(
         slot_weights: weight of each slot in the score, at least 0, ``[B, S]``; by default 1 for valid slots, but 0 for
             slot 0 with ``replace``. For ``min`` and ``std`` only zero or not matters. A global embedding beside the
             sources gets 0 here.
-        source_mean: as ``Remixer`` takes it, ``[B, A]``.
+        source_audio: as ``Remixer`` takes it, ``[B, S, A]``.
 
     Returns:
         Best embedding, its score and the history of the best score, all at least float32.
@@ -143,7 +143,7 @@ def cycle_mix(
     weights = _slot_weights(slot_weights, valid, scene_keys, options.feedback, dtype)
     sources = _sources(manifold, manifold_tokens, weights)
     generators = [keyed_generator(seed, key, valid.device) for key in scene_keys]
-    mixer = _Mixer(remixer, manifold, (manifold_tokens, visual_tokens, valid), source_mean, options)
+    mixer = _Mixer(remixer, manifold, (manifold_tokens, visual_tokens, valid), source_audio, options)
     optimum = _optimum(sources, weights)
     embedding = torch.full_like(mixer.mean, torch.nan)
     best = torch.full_like(mixer.mean[:, 0], -torch.inf)
@@ -170,7 +170,7 @@ class _Mixer:
         remixer: Remixer,
         manifold: Manifold,
         slots: tuple[Tensor, Tensor, Tensor],
-        source_mean: Tensor | None,
+        source_audio: Tensor | None,
         options: CycleMixOptions,
     ) -> None:
         self.manifold = manifold
@@ -180,7 +180,7 @@ class _Mixer:
             manifold_tokens, visual_tokens = (F.pad(x, (0, 0, 0, 1)) for x in (manifold_tokens, visual_tokens))
             valid = F.pad(valid, (0, 1))
         open_slot = 0 if options.feedback == "replace" else valid.shape[1] - 1
-        self.cache = RemixerCache(remixer, manifold_tokens, visual_tokens, valid, open_slot, source_mean)
+        self.cache = RemixerCache(remixer, manifold_tokens, visual_tokens, valid, open_slot, source_audio)
         self.visual_token = visual_tokens[:, open_slot]
         everyone = torch.arange(len(valid), device=valid.device)
         gaussian = self.cache(everyone, manifold_tokens[:, open_slot], self.visual_token, valid[:, open_slot])

@@ -19,7 +19,7 @@ from lightning_ss2a.options import OptionCheck
 
 Conditions = Literal["manifold+visual", "manifold", "visual"]
 TokenDropout = Literal["whole", "parts"]
-Residual = Literal["none", "mean"]
+Residual = Literal["none", "mean", "weighted_mean"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class RemixerOptions(ReadoutOptions):
         residual: what the mean head's output is added to. ``none``, as in the paper and the released weights.
             ``mean``: the weighted mean of the sources' unit χ(e_m), brought to unit variance; the head's last layer
             starts at zero, so that training starts from that mean and learns what to change about it.
+            ``weighted_mean``: the same, but each weight is multiplied by exp of a score that is read off the source's
+            token: how loud it looks. Scores start at zero, so that training starts from the mean, too.
     """
 
     GROUP: ClassVar = "model.remixer"
@@ -57,9 +59,10 @@ class RemixerOptions(ReadoutOptions):
         check.one_of(get_args(TokenDropout), token_dropout_mode=self.token_dropout_mode)
         check.one_of(get_args(Conditions), conditions=self.conditions)
         check.one_of(get_args(Residual), residual=self.residual)
-        if self.residual == "mean" and self.conditions == "visual":
+        if self.residual != "none" and self.conditions == "visual":
             raise InputError(
-                f"{self.GROUP}.residual=mean is made of e, which {self.GROUP}.conditions=visual leaves out: choose one"
+                f"{self.GROUP}.residual={self.residual} is made of e, which {self.GROUP}.conditions=visual leaves out: "
+                "choose one"
             )
 
     def architecture(self) -> "RemixerOptions":
@@ -101,14 +104,15 @@ class Remixer(AttentiveReadout):
         check_sizes(manifold_width=manifold_width, visual_width=visual_width)
         super().__init__(manifold_width + visual_width, audio_width, options)
         self.manifold_width, self.visual_width, self.options = manifold_width, visual_width, options
-        if options.residual == "mean":
+        if options.residual != "none":
             last = self.mean_head[-1]
             assert isinstance(last, nn.Linear)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            _start_at_zero(last)
+        if options.residual == "weighted_mean":
+            self.loudness = _start_at_zero(nn.Linear(options.width, 1))
 
     def forward(
-        self, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor, source_mean: Tensor | None = None
+        self, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor, source_audio: Tensor | None = None
     ) -> DiagonalGaussian:
         """Mixes each scene's sources.
 
@@ -119,37 +123,47 @@ class Remixer(AttentiveReadout):
             visual_tokens: v of each slot, ``[B, S, V]``; zero for a source of audio.
             valid: which slots hold a source, bool ``[B, S]``. Others may hold anything. NaN in a valid slot makes its
                 own scene NaN and no other.
-            source_mean: weighted mean of the sources' unit χ(e_m), ``[B, A]``, any norm; with ``residual="mean"`` alone
-                (see ``source_slots.mean_of_sources``).
+            source_audio: unit χ(e_m) of each slot times its weight, ``[B, S, A]``, zero where there is none; with a
+                residual alone (see ``source_slots.source_audio``).
 
         Returns:
             Gaussian of the mixed audio embedding, ``[B, A]``.
 
         Raises:
             ValueError: If there are more than ``max_slots`` slots, shapes or the mask's dtype do not fit, or
-                ``source_mean`` is given without being needed or the other way round.
+                ``source_audio`` is given without being needed or the other way round.
         """
         self.check_inputs(manifold_tokens, visual_tokens, valid)
-        start = self.start(source_mean, len(valid))
-        return self.mix(*self.encode(*self.pad(manifold_tokens, visual_tokens, valid)), start)
+        tokens, attended = self.encode(*self.pad(manifold_tokens, visual_tokens, valid))
+        return self.mix(tokens, attended, self.start(source_audio, tokens))
 
-    def start(self, source_mean: Tensor | None, scenes: int) -> Tensor | None:
+    def start(self, source_audio: Tensor | None, tokens: Tensor) -> Tensor | None:
         """Makes what the mean head's output is added to, ``[B, A]``; None without a residual.
 
         At unit variance, since the noise of a draw, exp(-2) a dimension before training, would drown a unit vector.
 
+        Args:
+            source_audio: as in ``forward``, of all slots or the first.
+            tokens: of all slots before attention, ``[B, S, D]``.
+
         Raises:
             ValueError: As ``forward`` does.
         """
-        if self.options.residual == "none":
-            if source_mean is not None:
-                raise ValueError("source_mean is of no use to a Remixer without a residual")
+        residual = self.options.residual
+        if residual == "none":
+            if source_audio is not None:
+                raise ValueError("source_audio is of no use to a Remixer without a residual")
             return None
-        expected = (scenes, self.audio_width)
-        if source_mean is None or source_mean.shape != expected:
-            found = None if source_mean is None else tuple(source_mean.shape)
-            raise ValueError(f"residual 'mean' needs source_mean of shape {expected}, got {found}")
-        return unit_variance(source_mean)
+        scenes, slots = tokens.shape[:2]
+        if source_audio is None or source_audio.shape != (scenes, source_audio.shape[1], self.audio_width):
+            found = None if source_audio is None else tuple(source_audio.shape)
+            expected = (scenes, slots, self.audio_width)
+            raise ValueError(f"residual {residual!r} needs source_audio of shape {expected}, got {found}")
+        if residual == "weighted_mean":
+            score = self.loudness(F.elu(tokens[:, : source_audio.shape[1]])).squeeze(-1)
+            score = score.masked_fill(~source_audio.any(-1), torch.finfo(score.dtype).min)
+            source_audio = source_audio * score.softmax(1).unsqueeze(-1)
+        return unit_variance(source_audio.sum(1))
 
     def attention_weights(self, manifold_tokens: Tensor, visual_tokens: Tensor, valid: Tensor) -> Tensor:
         """Tells how much of each source the [cls] token takes in the last layer, mean over heads; for figures.
@@ -216,3 +230,10 @@ class Remixer(AttentiveReadout):
         if self.options.token_dropout_mode == "whole":
             masks = [masks[0]] * len(parts)
         return [part * mask for part, mask in zip(parts, masks, strict=True)]
+
+
+def _start_at_zero(layer: nn.Linear) -> nn.Linear:
+    """Sets a layer's weights to zero; returns it."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

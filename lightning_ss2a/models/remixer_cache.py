@@ -23,8 +23,9 @@ class RemixerCache:
         manifold_tokens: e of each slot, ``[B, S, M]``.
         visual_tokens: v of each slot, ``[B, S, V]``.
         valid: which slots hold a source, bool ``[B, S]``.
-        open_slot: number of the slot that is given at each call; what the inputs hold there is not read.
-        source_mean: as ``Remixer`` takes it, ``[B, A]``; what is in the open slot does not change it.
+        open_slot: number of the slot that is given at each call; what the inputs hold there is not attended to.
+        source_audio: as ``Remixer`` takes it, ``[B, S, A]``, of all slots or the first; a residual starts from these
+            sources whatever is in the open slot.
     """
 
     def __init__(
@@ -34,13 +35,13 @@ class RemixerCache:
         visual_tokens: Tensor,
         valid: Tensor,
         open_slot: int,
-        source_mean: Tensor | None = None,
+        source_audio: Tensor | None = None,
     ) -> None:
         self.remixer = remixer
-        self.start = remixer.start(source_mean, len(valid))
         slots = remixer.pad(manifold_tokens, visual_tokens, valid)
         kept = torch.arange(slots[2].shape[1], device=valid.device) != open_slot
         self.tokens, self.attended = remixer.encode(*(part[:, kept] for part in slots))
+        self.start = remixer.start(source_audio, self.tokens if source_audio is None else remixer.encode(*slots)[0])
         self.context: GlobalContext | None = None
         if len(remixer.blocks) == 1:
             self.context = remixer.last_block.context(*remixer.with_summary(self.tokens, self.attended))

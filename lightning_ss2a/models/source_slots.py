@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_ss2a.models.layers.embeddings import mean_direction
+from lightning_ss2a.models.layers.embeddings import weighted_directions
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
 from lightning_ss2a.models.manifold import Manifold
 
@@ -133,11 +133,16 @@ def zero_projection(width: int) -> Callable[[Tensor], DiagonalGaussian]:
     return project
 
 
-def mean_of_sources(slots: SourceSlots, manifold: Manifold) -> Tensor:
-    """Averages the unit χ(e_m) of each scene's sources by their weights, ``[B, A]``: mixing without a Remixer.
+def source_audio(slots: SourceSlots, manifold: Manifold) -> Tensor:
+    """Computes the unit χ(e_m) of each slot times its weight, ``[B, S, A]``; weights of a scene sum to 1.
 
     Slots of weight 0 do not count, unless a scene has no other; then its valid ones count alike.
     """
     weights = slots.weight.masked_fill(~slots.valid, 0)
     weights = torch.where((weights > 0).any(1, keepdim=True), weights, slots.valid.to(weights))
-    return mean_direction(manifold.reconstruct_audio(slots.cmss.mean).mean, weights)
+    return weighted_directions(manifold.reconstruct_audio(slots.cmss.mean).mean, weights)
+
+
+def mean_of_sources(slots: SourceSlots, manifold: Manifold) -> Tensor:
+    """Averages the unit χ(e_m) of each scene's sources by their weights, ``[B, A]``: mixing without a Remixer."""
+    return source_audio(slots, manifold).sum(1)

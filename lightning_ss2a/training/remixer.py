@@ -31,6 +31,7 @@ from lightning_ss2a.models.source_slots import (
     fill_slots,
     join_slots,
     mean_of_sources,
+    source_audio,
     visual_slots,
     zero_projection,
 )
@@ -228,19 +229,19 @@ class RemixerModule(StageModule, MixesScenes):
     def prepare(self, batch: Batch) -> dict[str, Tensor]:
         """Makes the tokens of a batch of scenes: ``e`` [B, S, M], ``v`` [B, S, V], ``valid`` [B, S]; and ``audio``.
 
-        With a residual also ``source_mean`` [B, A], from the means of e.
+        With a residual also ``source_audio`` [B, S, A], from the means of e.
         """
         slots = self.slots(batch)
         if self.change_training_slots is not None:
             slots = self.change_training_slots(batch, slots)
         e, v, valid = self.filled(slots).tokens(draws=int(self.source_embedding == "sample"))
         inputs = {"e": e, "v": v, "valid": valid, "audio": batch["audio"]}
-        source_mean = self.source_mean(slots)
-        return inputs if source_mean is None else inputs | {"source_mean": source_mean}
+        heard = self.source_audio(slots)
+        return inputs if heard is None else inputs | {"source_audio": heard}
 
     def terms(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Computes the terms of Eq. 9: ``cosine`` and ``kl``."""
-        mixed = self.remixer(inputs["e"], inputs["v"], inputs["valid"], inputs.get("source_mean"))
+        mixed = self.remixer(inputs["e"], inputs["v"], inputs["valid"], inputs.get("source_audio"))
         return cosine_losses(mixed, inputs["audio"], self.sampling, self.kl_weight)
 
     # ---------------------------------------------------------------- scenes to tokens
@@ -266,8 +267,8 @@ class RemixerModule(StageModule, MixesScenes):
         return join_slots(parts)
 
     @torch.no_grad()
-    def source_mean(self, slots: SourceSlots) -> Tensor | None:
-        """Computes what the Remixer's residual starts from, [B, A] (see ``mean_of_sources``); None without one.
+    def source_audio(self, slots: SourceSlots) -> Tensor | None:
+        """Computes what the Remixer's residual starts from, [B, S, A] (see ``source_slots``); None without one.
 
         Args:
             slots: of B scenes, before :meth:`filled`: slots of nothing are no sources.
@@ -275,7 +276,7 @@ class RemixerModule(StageModule, MixesScenes):
         if self.remixer.options.residual == "none":
             return None
         with torch.autocast(slots.visual.device.type, enabled=False):
-            return mean_of_sources(slots, self.manifold)
+            return source_audio(slots, self.manifold)
 
     def filled(
         self, slots: SourceSlots, composed: Tensor | None = None, cycle_mix: CycleMixOptions | None = None
@@ -341,7 +342,7 @@ class RemixerModule(StageModule, MixesScenes):
             return {}
         slots = self.slots(batch)
         tokens = self.filled(slots).tokens()
-        mixed = self.remixer(*tokens, self.source_mean(slots))
+        mixed = self.remixer(*tokens, self.source_audio(slots))
         draws = [keyed_draw(mixed, seed, batch["key"]) for seed in (0, 1)]
         predictions = {OWN: mixed.mean, "draw": draws[0]}
         attention = self.remixer.attention_weights(*tokens)[:, : slots.valid.shape[1]]
@@ -374,7 +375,7 @@ class RemixerModule(StageModule, MixesScenes):
 
     def mix(self, slots: SourceSlots, composed: Tensor | None = None) -> DiagonalGaussian:
         """Mixes scenes of an evaluation batch: the Gaussian of their audio embeddings, [B, A], from the means of e."""
-        return self.remixer(*self.filled(slots, composed).tokens(), self.source_mean(slots))
+        return self.remixer(*self.filled(slots, composed).tokens(), self.source_audio(slots))
 
     def draw(self, batch: Batch, slots: SourceSlots, seed: int = 0) -> Tensor:
         """Draws once for each scene of an evaluation batch, unit vectors [B, A]; arguments of :meth:`mix_in_cycles`."""
@@ -406,7 +407,7 @@ class RemixerModule(StageModule, MixesScenes):
             options=options or self.cycle_mix,
             seed=seed,
             slot_weights=filled.weight,
-            source_mean=self.source_mean(slots),
+            source_audio=self.source_audio(slots),
         )
 
 

@@ -293,7 +293,8 @@ def test_a_residual_s_mean_reaches_every_iteration(options: CycleMixOptions):
     remixer = Remixer(MANIFOLD, VISUAL, AUDIO, replace(plain.options, residual="mean")).double().eval()
     remixer.load_state_dict(plain.state_dict())
     inputs, means = scenes(), torch.randn(3, AUDIO, dtype=torch.double)
-    found = cycle_mix(remixer, manifold, *inputs, range(3), options=options, source_mean=means)
+    heard = torch.stack([means / 4, 3 * means / 4], dim=1)  # of the first slots
+    found = cycle_mix(remixer, manifold, *inputs, range(3), options=options, source_audio=heard)
     for row in range(3):
         shifted = copy.deepcopy(plain)
         head = shifted.mean_head[-1]

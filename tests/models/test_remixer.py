@@ -289,11 +289,18 @@ def test_learns_to_mix():
     assert similarity.mean() > 0.8
 
 
+def in_slots(means: torch.Tensor) -> torch.Tensor:
+    """Source audio [B, 4, A] with those means [B, A]."""
+    parts = torch.tensor([1.5, -0.5, 0, 0], dtype=means.dtype)
+    return means[:, None] * parts[:, None]
+
+
+@pytest.mark.parametrize("residual", ["mean", "weighted_mean"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_residual_starts_at_the_mean_of_the_sources_to_the_bit(variant: str):
-    remixer = build(**VARIANTS[variant], residual="mean")
+def test_a_residual_starts_at_the_mean_of_the_sources_to_the_bit(variant: str, residual: str):
+    remixer = build(**VARIANTS[variant], residual=residual)
     means = torch.tensor([[3.0, 0, 4, 0], [0, -1, 0, 0], [0.5, 0.5, 0.5, -0.5]])
-    found = remixer(*scenes(), means).mean
+    found = remixer(*scenes(), in_slots(means)).mean
     assert torch.equal(found, normalize(means, dim=1) * 2)  # the root of the width
     assert torch.equal(found, torch.tensor([[1.2, 0, 1.6, 0], [0, -2, 0, 0], [1, 1, 1, -1]]))
 
@@ -307,15 +314,15 @@ def test_a_residual_is_added_to_what_the_paper_s_remixer_says(options: dict):
     expected = plain(*inputs).mean + normalize(means, dim=1) * 2
     if "unit_mean" in options:
         expected = normalize(expected, dim=1)
-    torch.testing.assert_close(remixer(*inputs, means).mean, expected)
-    torch.testing.assert_close(remixer(*inputs, means).log_variance, plain(*inputs).log_variance)
+    torch.testing.assert_close(remixer(*inputs, in_slots(means)).mean, expected)
+    torch.testing.assert_close(remixer(*inputs, in_slots(means)).log_variance, plain(*inputs).log_variance)
 
 
 def test_a_residual_s_gradients_are_those_of_the_sum():
     remixer = build(residual="mean").double()
     inputs, means = scenes(dtype=torch.double), torch.randn(3, 4, dtype=torch.double, requires_grad=True)
     target = torch.randn(3, 4, dtype=torch.double)
-    (torch.nn.functional.cosine_similarity(remixer(*inputs, means).mean, target).sum()).backward()
+    (torch.nn.functional.cosine_similarity(remixer(*inputs, in_slots(means)).mean, target).sum()).backward()
     moved = {name for name, p in remixer.named_parameters() if p.grad is not None and p.grad.any()}
     assert moved == {"mean_head.6.weight", "mean_head.6.bias"}  # zero weights let nothing through to the others yet
     unit, goal = normalize(means.detach(), dim=1), normalize(target, dim=1)
@@ -323,16 +330,54 @@ def test_a_residual_s_gradients_are_those_of_the_sum():
     torch.testing.assert_close(remixer.mean_head[-1].bias.grad, by_hand.sum(0))
 
 
-def test_a_residual_s_scenes_do_not_depend_on_batch_and_padding():
-    remixer = build(residual="mean").double()
-    torch.nn.init.normal_(remixer.mean_head[-1].weight)
-    (manifold, visual, valid), means = scenes(dtype=torch.double), torch.randn(3, 4, dtype=torch.double)
-    together = remixer(manifold, visual, valid, means).mean
+@pytest.mark.parametrize("residual", ["mean", "weighted_mean"])
+def test_a_residual_s_scenes_do_not_depend_on_batch_and_padding(residual: str):
+    remixer = build(residual=residual).double()
+    for layer in (remixer.mean_head[-1], *([remixer.loudness] if residual == "weighted_mean" else [])):
+        torch.nn.init.normal_(layer.weight)
+    manifold, visual, valid = scenes(dtype=torch.double)
+    heard = torch.randn(3, 4, 4, dtype=torch.double) * valid[..., None]
+    together = remixer(manifold, visual, valid, heard).mean
     for row, there in enumerate(valid):
-        alone = remixer(
-            manifold[row][there][None], visual[row][there][None], there[there][None], means[row : row + 1]
-        ).mean
+        alone = remixer(*(x[row][there][None] for x in (manifold, visual, valid, heard))).mean
         torch.testing.assert_close(together[row : row + 1], alone)
+
+
+def test_weights_of_a_weighted_mean_are_the_softmax_of_scores_of_the_tokens():
+    remixer, (manifold, visual, valid) = build(residual="weighted_mean").double(), scenes(dtype=torch.double)
+    for p in remixer.loudness.parameters():
+        torch.nn.init.normal_(p)
+    heard = torch.randn(3, 4, 4, dtype=torch.double) * valid[..., None]
+    heard[0, 0] = 0  # a slot that is no source, whatever its score
+    found = remixer(manifold, visual, valid, heard).mean
+    for row in range(3):
+        e, v = (normalize(x[row], dim=1) * x.shape[-1] ** 0.5 for x in (manifold, visual))
+        tokens = remixer.input(torch.cat([e, v], dim=1))
+        tokens = torch.where(tokens > 0, tokens, tokens.exp() - 1)
+        loud = (tokens @ remixer.loudness.weight[0] + remixer.loudness.bias).exp()
+        mean = sum(float(loud[slot]) * heard[row, slot] for slot in range(4) if heard[row, slot].any())
+        torch.testing.assert_close(found[row], mean / mean.norm() * 2)
+
+
+def test_a_weighted_mean_learns_how_loud_sources_look():
+    """One number of v is the logarithm of a source's gain; e alone does not tell it."""
+    torch.manual_seed(0)
+    options = RemixerOptions(width=32, num_heads=2, head_widths=(32,), dropout=0.0, residual="weighted_mean")
+    remixer = Remixer(8, 8, 8, options)
+    optimizer = torch.optim.AdamW(remixer.parameters(), 1e-2)
+    for step in range(200):
+        heard, log_gain = normalize(torch.randn(64, 3, 8), dim=-1), torch.randn(64, 3)
+        visual = normalize(torch.cat([log_gain[..., None], torch.randn(64, 3, 7)], -1), dim=-1)
+        target = (heard * log_gain.exp()[..., None]).sum(1)
+        mixed = remixer(torch.randn(64, 3, 8), visual, torch.ones(64, 3, dtype=torch.bool), heard / 3).mean
+        cosine = torch.cosine_similarity(mixed, target).mean()
+        if step == 0:
+            start = cosine.item()
+        optimizer.zero_grad()
+        (1 - cosine).backward()
+        optimizer.step()
+    assert start == pytest.approx(torch.cosine_similarity(heard.sum(1), target).mean().item(), abs=0.03)
+    assert cosine > start + 0.05
 
 
 def test_copies_state_dict_and_compilation():
@@ -362,10 +407,10 @@ def test_bfloat16_autocast_is_close():
         ({"token_dropout_mode": "x"}, "token_dropout_mode must be one of whole, parts, found 'x'"),
         ({"num_heads": 3}, "num_heads must divide width 8, found 3"),
         ({"variant": "x"}, "variant must be one of paper, published, found 'x'"),
-        ({"residual": "x"}, "residual must be one of none, mean, found 'x'"),
-        (
-            {"residual": "mean", "conditions": "visual"},
-            "residual=mean is made of e, .*conditions=visual leaves",
+        ({"residual": "x"}, "residual must be one of none, mean, weighted_mean, found 'x'"),
+        *(
+            ({"residual": name, "conditions": "visual"}, f"residual={name} is made of e, .*conditions=visual leaves")
+            for name in ("mean", "weighted_mean")
         ),
     ],
 )
@@ -376,12 +421,12 @@ def test_bad_arguments_are_named(options: dict, message: str):
 
 def test_bad_inputs_are_named():
     remixer, (manifold, visual, valid) = build(), scenes()
-    with pytest.raises(ValueError, match="source_mean is of no use to a Remixer without a residual"):
-        remixer(manifold, visual, valid, torch.ones(3, 4))
-    with pytest.raises(ValueError, match=r"residual 'mean' needs source_mean of shape \(3, 4\), got None"):
-        build(residual="mean")(manifold, visual, valid)
-    with pytest.raises(ValueError, match=r"residual 'mean' needs source_mean of shape \(3, 4\), got \(1, 4\)"):
-        build(residual="mean")(manifold, visual, valid, torch.ones(1, 4))
+    with pytest.raises(ValueError, match="source_audio is of no use to a Remixer without a residual"):
+        remixer(manifold, visual, valid, torch.ones(3, 4, 4))
+    for wrong, found in ((None, "None"), (torch.ones(3, 4), r"\(3, 4\)"), (torch.ones(1, 4, 4), r"\(1, 4, 4\)")):
+        message = rf"residual 'mean' needs source_audio of shape \(3, 4, 4\), got {found}$"
+        with pytest.raises(ValueError, match=message):
+            build(residual="mean")(manifold, visual, valid, wrong)
     with pytest.raises(ValueError, match=r"visual_tokens must have shape \(3, 4, 5\), got \(3, 4, 4\)"):
         remixer(manifold, visual[..., :4], valid)
     with pytest.raises(ValueError, match=r"valid must be a bool mask \[scenes, slots\], got torch.float32 \(3, 4\)"):

@@ -11,6 +11,8 @@ OPTIONS = {
     "manifold only": {"conditions": "manifold"},
     "residual": {"residual": "mean"},
     "residual, two layers": {"residual": "mean", "num_layers": 2},
+    "weighted residual": {"residual": "weighted_mean"},
+    "weighted residual, two layers": {"residual": "weighted_mean", "num_layers": 2},
 }
 
 
@@ -19,6 +21,8 @@ def build(**options) -> Remixer:
     options = RemixerOptions(width=8, num_heads=2, head_widths=(9,), max_slots=6, **options)
     remixer = Remixer(6, 5, 4, options).double().eval()
     torch.nn.init.normal_(remixer.mean_head[-1].weight)
+    if options.residual == "weighted_mean":
+        torch.nn.init.normal_(remixer.loudness.weight)
     return remixer
 
 
@@ -28,15 +32,18 @@ def test_equals_the_remixer_with_the_slot_filled(options: dict, open_slot: int):
     remixer = build(**options)
     tokens = torch.randn(3, 4, 6, dtype=torch.double), torch.randn(3, 4, 5, dtype=torch.double)
     valid = torch.tensor([[True] * 4, [True, False, True, False], [False] * 4])
-    means = torch.randn(3, 4, dtype=torch.double) if "residual" in options else None
-    cache = RemixerCache(remixer, *tokens, valid, open_slot, means)
+    heard = None
+    if "residual" in options:
+        heard = torch.randn(3, 4, 4, dtype=torch.double)
+        heard[:, open_slot] = 0  # it may come and go, and the start stays
+    cache = RemixerCache(remixer, *tokens, valid, open_slot, heard)
     rows, filled = torch.tensor([2, 0, 1]), torch.tensor([True, True, False])
     new = torch.randn(3, 6, dtype=torch.double), torch.randn(3, 5, dtype=torch.double)
     ours = cache(rows, *new, filled)
     whole = [x[rows].clone() for x in (*tokens, valid)]
     for part, value in zip(whole, (*new, filled), strict=True):
         part[:, open_slot] = value
-    expected = remixer(*whole, None if means is None else means[rows])
+    expected = remixer(*whole, None if heard is None else heard[rows])
     torch.testing.assert_close(ours.mean, expected.mean)
     torch.testing.assert_close(ours.log_variance, expected.log_variance)
 

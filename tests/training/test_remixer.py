@@ -127,9 +127,12 @@ def test_sources_and_mixture_are_drawn(manifold: str, seed: int, draws: int):
 
 @SEEDS
 @pytest.mark.parametrize("options", [{}, {"mask_padding": False}, {"use_global": False}, {"variant": "published"}])
-def test_a_residual_starts_at_the_baseline_of_the_mean_of_sources(manifold: str, seed: int, options: dict):
+@pytest.mark.parametrize("residual", ["mean", "weighted_mean"])
+def test_a_residual_starts_at_the_baseline_of_the_mean_of_sources(
+    manifold: str, seed: int, options: dict, residual: str
+):
     """Whatever is masked, padded or beside the sources, in evaluation as in a training step."""
-    module, batch = make_remixer(manifold, seed, residual="mean", **STILL, **options), make_batch(seed)
+    module, batch = make_remixer(manifold, seed, residual=residual, **STILL, **options), make_batch(seed)
     expected = []
     for sources, valid in zip(batch["sources"], batch["valid"], strict=True):
         e = module.manifold.project_visual(sources[valid]).mean
@@ -138,11 +141,11 @@ def test_a_residual_starts_at_the_baseline_of_the_mean_of_sources(manifold: str,
     module.eval()
     slots = module.slots(batch)
     torch.testing.assert_close(normalize(module.mix(slots).mean, dim=1), expected)
-    assert torch.equal(module.mix(slots).mean, unit_variance(mean_of_sources(slots, module.manifold)))
+    torch.testing.assert_close(module.mix(slots).mean, unit_variance(mean_of_sources(slots, module.manifold)))
     torch.testing.assert_close(module.mix_in_cycles(batch, slots).embedding, expected)
     inputs = module.train().prepare(batch)
-    assert not inputs["source_mean"].requires_grad
-    found = module.remixer(inputs["e"], inputs["v"], inputs["valid"], inputs["source_mean"]).mean
+    assert not inputs["source_audio"].requires_grad
+    found = module.remixer(inputs["e"], inputs["v"], inputs["valid"], inputs["source_audio"]).mean
     torch.testing.assert_close(normalize(found, dim=1), expected)
 
 
@@ -156,7 +159,7 @@ def test_losses_of_a_residual_are_equation_9_of_the_sum(manifold: str, seed: int
     plain = make_remixer(manifold, seed, **DETERMINISTIC).remixer
     plain.load_state_dict(module.remixer.state_dict())
     gaussian = plain(inputs["e"], inputs["v"], inputs["valid"])
-    mean = gaussian.mean + normalize(inputs["source_mean"], dim=1) * AUDIO_WIDTH**0.5
+    mean = gaussian.mean + normalize(inputs["source_audio"].sum(1), dim=1) * AUDIO_WIDTH**0.5
     cosine = (1 - torch.cosine_similarity(mean, batch["audio"])).mean()
     variance = gaussian.log_variance.exp()
     kl = (mean.square() + variance - 1 - variance.log()).sum(1).mean() / 2
@@ -378,6 +381,7 @@ def test_projections_of_an_interrupted_fit_are_not_looked_up_for_other_data(mani
         {"conditions": "visual"},
         {"use_global": False, "num_layers": 2},
         {"residual": "mean"},
+        {"residual": "weighted_mean"},
     ],
 )
 def test_it_learns(manifold: str, dataset: str, tmp_path: Path, seed: int, options: dict):

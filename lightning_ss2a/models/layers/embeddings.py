@@ -21,7 +21,12 @@ def unit_variance(embeddings: Tensor) -> Tensor:
 
 
 def mean_direction(embeddings: Tensor, weights: Tensor) -> Tensor:
-    """Averages the unit vectors of embeddings, ``[B, S, W] -> [B, W]``; 0 where there is none.
+    """Averages the unit vectors of embeddings, ``[B, W]``; takes what ``weighted_directions`` does."""
+    return weighted_directions(embeddings, weights).sum(1)
+
+
+def weighted_directions(embeddings: Tensor, weights: Tensor) -> Tensor:
+    """Scales unit vectors of embeddings so that their sum is their weighted mean, ``[B, S, W]``.
 
     Args:
         embeddings: those without a weight may hold anything.
@@ -29,4 +34,4 @@ def mean_direction(embeddings: Tensor, weights: Tensor) -> Tensor:
     """
     directions = F.normalize(embeddings, dim=-1).masked_fill((weights == 0).unsqueeze(-1), 0)
     total = weights.sum(1, keepdim=True)
-    return (directions * weights.unsqueeze(-1)).sum(1) / total.masked_fill(total == 0, 1)
+    return directions * (weights / total.masked_fill(total == 0, 1)).unsqueeze(-1)
