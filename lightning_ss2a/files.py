@@ -46,6 +46,34 @@ def to_path(url: str | os.PathLike[str]) -> Path:
     return Path(local_path(url))
 
 
+def files_below(folder: Path) -> Iterator[str]:
+    """Lists the files anywhere below a folder, in order, by paths relative to it with ``/`` between their parts.
+
+    Hidden files and folders are not looked at; links to folders are followed, each folder once.
+
+    Raises:
+        InputError: there is no such folder, or one below it cannot be looked into.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    seen = set()
+    for path, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = Path(path).relative_to(folder).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        yield from (prefix + name for name in sorted(files) if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    """Raises what ``os.walk`` would pass over, so that no part of a data set is left out in silence."""
+    raise InputError(f"{error.filename}: cannot be looked into ({error.strerror})") from error
+
+
 class WholeFile:
     """A file that is written under a temporary name beside it, and renamed when it is finished.
 
