@@ -223,9 +223,11 @@ def _tell(report: "Report", output: str, is_list: bool) -> int:
 def _show_sources(items: Sequence[Item], perception: "Perception", folder: Path, trainer: BuildTrainer) -> int:
     """Prints and saves what is perceived of each item; gives the exit status."""
     from lightning_ss2a.generation.generate import perceive_items
+    from lightning_ss2a.generation.outputs import refuse_media_as_scenes
     from lightning_ss2a.generation.scene.scene_file import write_scene
     from lightning_ss2a.generation.scene.showing import draw_sources
 
+    refuse_media_as_scenes(items, folder)
     failed = 0
     folder.mkdir(parents=True, exist_ok=True)
     for item, media, perceived in perceive_items(items, perception, trainer):

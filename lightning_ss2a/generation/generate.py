@@ -21,7 +21,7 @@ from lightning_ss2a.generation.listening import Tagger
 from lightning_ss2a.generation.mixing.methods import MapperMixer, MeanMixer, Mixer, OracleMixer, SS2AMixer
 from lightning_ss2a.generation.module import GenerationModule
 from lightning_ss2a.generation.options import Checkpoints, SoundOptions
-from lightning_ss2a.generation.outputs import Maker, refuse_media_as_outputs, write_failed
+from lightning_ss2a.generation.outputs import Maker, refuse_media_as_sounds, write_failed
 from lightning_ss2a.generation.own_process import GuardedReader, OwnProcess
 from lightning_ss2a.generation.protocols import SoundGenerator
 from lightning_ss2a.generation.running import ItemsData, WorkFolder, make_all
@@ -267,7 +267,7 @@ def generate(
     reading = MediaReading(
         perception.stack.audio_encoder.sample_rate, perception.video_reader, options.method == "oracle"
     )
-    refuse_media_as_outputs(items, place)
+    refuse_media_as_sounds(items, place, options.tracks)
     work = WorkFolder(place)
     data = ItemsData(items, batch_size, reading, maker, place, work, trainer.num_workers)
     with _for_writing(place, work) if runner.is_global_zero else nullcontext():

@@ -171,6 +171,24 @@ def test_no_medium_is_written_over(tmp_path: Path, paths):
     assert make([Item("e", audios=(str(sound),))], tmp_path, paths).made == ("e",)
 
 
+def test_what_a_scene_is_made_of_is_not_written_over(tmp_path: Path, paths):
+    save_sound(tmp_path / "d.wav", 2)
+    (tmp_path / "d.scene.yaml").write_text("sources: [{audio: d.wav}]")
+    scene = Item("d", sources_file=str(tmp_path / "d.scene.yaml"))
+    with pytest.raises(InputError, match=r"d\.wav: is a medium, and would be written over"):
+        make([scene], tmp_path, paths)
+    assert make([replace(scene, key="e")], tmp_path, paths).made == ("e",)
+
+
+def test_a_track_is_not_written_over_by_tracks(tmp_path: Path, paths):
+    track = save_sound(tmp_path / "a.track01.cow.wav", 2)
+    item = Item("a", audios=(track,))
+    with pytest.raises(InputError, match=r"a\.track01\.cow\.wav: is a medium, and would be written over"):
+        make([item], tmp_path, paths, tracks=True)
+    assert make([item, replace(item, key="b")], tmp_path, paths).made == ("a", "b")  # without tracks nothing is lost
+    assert make([replace(item, key="c")], tmp_path, paths, tracks=True).made == ("c",)
+
+
 def test_names_of_media_may_hold_any_bytes(tmp_path: Path, paths):
     file = os.fsdecode(os.fsencode(str(tmp_path)) + b"/s\xff.wav")
     os.replace(save_sound(tmp_path / "s.wav", 2), file)
