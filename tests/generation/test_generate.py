@@ -189,6 +189,14 @@ def test_a_track_is_not_written_over_by_tracks(tmp_path: Path, paths):
     assert make([replace(item, key="c")], tmp_path, paths, tracks=True).made == ("c",)
 
 
+def test_a_name_that_no_file_can_have_fails_its_item_alone(tmp_path: Path, paths):
+    (tmp_path / "bad.yaml").write_text('sources: [{audio: "a\\0.wav"}]')
+    items = [Item("bad", sources_file=str(tmp_path / "bad.yaml")), Item("good", texts=("rain",))]
+    report = make(items, tmp_path / "out", paths)
+    assert (report.made, [key for key, *_ in report.failed]) == (("good",), ["bad"])
+    assert "cannot be read (embedded null byte)" in report.failed[0][2]
+
+
 def test_names_of_media_may_hold_any_bytes(tmp_path: Path, paths):
     file = os.fsdecode(os.fsencode(str(tmp_path)) + b"/s\xff.wav")
     os.replace(save_sound(tmp_path / "s.wav", 2), file)
