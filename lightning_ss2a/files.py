@@ -21,6 +21,9 @@ if sys.platform != "win32":  # there nothing is locked
 _LOCAL_URL = re.compile(r"(file|local):(//)?")
 """How fsspec marks files of this machine."""
 
+_UNFINISHED = re.compile(r"\.(.+)\.\d+\.tmp")
+"""Temporary name of a :class:`WholeFile`: its own, and the process that writes it."""
+
 
 def is_local(url: str | os.PathLike[str]) -> bool:
     """Tells whether it is a path of this machine's file system, or a ``file://`` URL."""
@@ -132,6 +135,13 @@ class WholeFile:
             self.commit()
         else:
             self.abandon()
+
+
+def unfinished_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Lists what a process that was killed has left of files: each with the name that it was to get."""
+    for path in folder.glob(".*.tmp"):
+        if name := _UNFINISHED.fullmatch(path.name):
+            yield path, name[1]
 
 
 class _Raw(io.FileIO):

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_ss2a import __version__
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import WholeFile, write_whole
+from lightning_ss2a.files import WholeFile, unfinished_files, write_whole
 from lightning_ss2a.generation.items import SCENE_SUFFIX, Item, safe_key
 from lightning_ss2a.generation.module import Made
 from lightning_ss2a.generation.muxing import mux, muxed_suffix
@@ -211,6 +211,15 @@ def described(perceived: PerceivedItem) -> dict[str, Any]:
         "dropped": [_told(source) | {"why": why} for source, why in perceived.dropped],
         "pictures": [{"file": picture.file, "boxes": picture.boxes} for picture in perceived.pictures],
     }
+
+
+def remove_unfinished(folder: Path, items: Sequence[Item]) -> None:
+    """Removes what a call that was killed has left of the files of items; nobody else may be writing them."""
+    keys = {item.key for item in items}
+    for path, name in unfinished_files(folder):
+        parts = name.split(".")
+        if name == FAILED or any(".".join(parts[:count]) in keys for count in range(1, len(parts))):
+            path.unlink(missing_ok=True)
 
 
 def write_failed(folder: Path, failed: Sequence[tuple[str, str, str]]) -> None:

@@ -254,6 +254,17 @@ def test_a_call_that_is_cut_off_goes_on(tmp_path: Path, paths, monkeypatch):
     assert contents(tmp_path / "out").keys() == contents(tmp_path / "whole").keys()
 
 
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path, paths):
+    left = [".a.wav.123.tmp", ".a.track01.rain.wav.9.tmp", ".a.v.json.5.tmp", ".failed.csv.7.tmp"]
+    others = [".ab.wav.123.tmp", ".a.wav.tmp"]
+    for name in (*left, *others):
+        (tmp_path / name).write_bytes(b"half")
+    make([Item("a", texts=("rain",)), Item("a.v", texts=("wind",))], tmp_path, paths)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [*others, "a.json", "a.wav", "a.v.json", "a.v.wav"]
+    )
+
+
 def test_tracks_sound_each_source_alone(tmp_path: Path, paths):
     item = Item("a", images=(save_picture(tmp_path / "a.png", "dog"),), texts=("rain, and wind",))
     generator = small_generator()
