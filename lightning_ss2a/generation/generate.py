@@ -15,7 +15,7 @@ from lightning_ss2a.builders.engine.module import Stack
 from lightning_ss2a.builders.engine.options import BuildTrainer
 from lightning_ss2a.builders.engine.running import make_trainer
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import FolderLock, to_path
+from lightning_ss2a.files import FolderLock, make_folder, to_path
 from lightning_ss2a.generation.items import Item
 from lightning_ss2a.generation.listening import Tagger
 from lightning_ss2a.generation.mixing.methods import MapperMixer, MeanMixer, Mixer, OracleMixer, SS2AMixer
@@ -370,7 +370,7 @@ def _scene(item: Item) -> SceneFile | None:
 @contextmanager
 def _for_writing(place: Path, work: WorkFolder, items: Sequence[Item]) -> Iterator[None]:
     """Opens the folder for one call and the processes of it."""
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place, "the sounds")
     lock = FolderLock(place)
     try:
         work.clear()

@@ -484,6 +484,12 @@ def test_options_that_do_not_go_together(tmp_path: Path, paths, names, options, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, paths):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file: cannot be the folder of the sounds \(File exists\); name another"):
+        make([Item("a", texts=("rain",))], tmp_path / "file", paths)
+
+
 def test_nothing_is_trained_here(tmp_path: Path, paths, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="remixer is missing: no run below runs/remixer has a checkpoint"):
