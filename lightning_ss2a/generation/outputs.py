@@ -12,7 +12,7 @@ from typing import Any
 from lightning_ss2a import __version__
 from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import WholeFile, unfinished_files, write_whole
-from lightning_ss2a.generation.items import SCENE_SUFFIX, Item, safe_key
+from lightning_ss2a.generation.items import FAILED, SCENE_SUFFIX, Item, safe_key
 from lightning_ss2a.generation.module import Made
 from lightning_ss2a.generation.muxing import mux, muxed_suffix
 from lightning_ss2a.generation.own_process import OwnProcess
@@ -27,8 +27,6 @@ _TRACK = re.compile(r"(.+)\.track\d{2,}\..*\.wav")
 """Name of a source that is sounded alone: the key of its item, a number, a label."""
 _DRAWING = re.compile(r"(.+)\.sources\d*\.png")
 """Name of a picture in which sources are drawn."""
-FAILED = "failed.csv"
-"""In the output folder: items of which nothing was made, and why."""
 
 
 @dataclass(frozen=True)
