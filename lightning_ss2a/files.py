@@ -21,6 +21,9 @@ if sys.platform != "win32":  # there nothing is locked
 _LOCAL_URL = re.compile(r"(file|local):(//)?")
 """How fsspec marks files of this machine."""
 
+_UNFINISHED = re.compile(r"\.(.+)\.\d+\.tmp")
+"""Temporary name of a :class:`WholeFile`: its own, and the process that writes it."""
+
 
 def is_local(url: str | os.PathLike[str]) -> bool:
     """Tells whether it is a path of this machine's file system, or a ``file://`` URL."""
@@ -44,6 +47,34 @@ def to_path(url: str | os.PathLike[str]) -> Path:
     if not is_local(url):
         raise InputError(f"{os.fspath(url)}: a URL, and here only a path of this machine will do")
     return Path(local_path(url))
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Lists the files anywhere below a folder, in order, by paths relative to it with ``/`` between their parts.
+
+    Hidden files and folders are not looked at; links to folders are followed, each folder once.
+
+    Raises:
+        InputError: there is no such folder, or one below it cannot be looked into.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    seen = set()
+    for path, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = Path(path).relative_to(folder).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        yield from (prefix + name for name in sorted(files) if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    """Raises what ``os.walk`` would pass over, so that no part of a data set is left out in silence."""
+    raise InputError(f"{error.filename}: cannot be looked into ({error.strerror})") from error
 
 
 class WholeFile:
@@ -104,6 +135,13 @@ class WholeFile:
             self.commit()
         else:
             self.abandon()
+
+
+def unfinished_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Lists what a process that was killed has left of files: each with the name that it was to get."""
+    for path in folder.glob(".*.tmp"):
+        if name := _UNFINISHED.fullmatch(path.name):
+            yield path, name[1]
 
 
 class _Raw(io.FileIO):

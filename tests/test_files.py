@@ -8,6 +8,7 @@ from lightning_ss2a.errors import InputError
 from lightning_ss2a.files import (
     FolderLock,
     WholeFile,
+    files_below,
     is_local,
     local_path,
     make_folder,
@@ -159,3 +160,20 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     message = r"file/c: cannot be the folder of the report \(Not a directory\); name another$"
     with pytest.raises(InputError, match=message):
         make_folder(tmp_path / "file" / "c", "the report")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named_and_not_left_out(tmp_path, monkeypatch):
+    for name in ("a/1.wav", "shut/2.wav"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    scandir = os.scandir
+
+    def guarded(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    assert list(files_below(tmp_path)) == ["a/1.wav", "shut/2.wav"]
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(InputError, match=r"shut: cannot be looked into \(Permission denied\)"):
+        list(files_below(tmp_path))

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from lightning_ss2a.builders.csv_rows import NO_TEXT, csv_rows
 from lightning_ss2a.data import PAIR_ORIGINS
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import files_below
 from lightning_ss2a.perception.media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES
 
 REQUIRED = ("image", "sound")
@@ -59,7 +60,7 @@ def read_pairs(source: Path) -> list[Pair]:
     one.
 
     In a folder, files of the same name but for the suffix are pairs (each picture with each sound), and the name of the
-    folder that they lie in is their class. Hidden files are not looked at.
+    folder that they lie in is their class. Hidden files are not looked at; links to folders are followed.
 
     Raises:
         InputError: names file and row of what is missing, wrong or listed twice.
@@ -95,12 +96,12 @@ def _pair(given: dict[str, str], place: str) -> Pair:
 
 def _from_folder(folder: Path) -> Iterator[Pair]:
     files: dict[PurePosixPath, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        suffix, relative = path.suffix.lower(), PurePosixPath(path.relative_to(folder).as_posix())
-        if suffix in IMAGE_SUFFIXES + SOUND_SUFFIXES and not any(part.startswith(".") for part in relative.parts):
-            if NO_TEXT.search(str(relative)):
-                raise InputError(f"{str(path)!r}: its name is not readable text (UTF-8); rename it")
-            files[relative.with_suffix("")][suffix in SOUND_SUFFIXES].append(str(relative))
+    for path in sorted(map(PurePosixPath, files_below(folder))):
+        suffix = path.suffix.lower()
+        if suffix in IMAGE_SUFFIXES + SOUND_SUFFIXES:
+            if NO_TEXT.search(str(path)):
+                raise InputError(f"{str(folder / path)!r}: its name is not readable text (UTF-8); rename it")
+            files[path.with_suffix("")][suffix in SOUND_SUFFIXES].append(str(path))
     for stem, (images, sounds) in files.items():
         class_name = stem.parent.name or folder.resolve().name
         for image in images:

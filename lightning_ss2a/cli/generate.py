@@ -12,7 +12,7 @@ from lightning_ss2a.builders.engine.options import BuildTrainer
 from lightning_ss2a.cli.models import load_part, shipped_config
 from lightning_ss2a.config_files import read_config
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import to_path
+from lightning_ss2a.files import make_folder, to_path
 from lightning_ss2a.generation.items import SCENE_SUFFIX, Item, item_of_options, list_items
 from lightning_ss2a.generation.options import Checkpoints, FrameSources, Method, Sampling, SoundOptions
 from lightning_ss2a.generation.protocols import SoundGenerator
@@ -223,11 +223,13 @@ def _tell(report: "Report", output: str, is_list: bool) -> int:
 def _show_sources(items: Sequence[Item], perception: "Perception", folder: Path, trainer: BuildTrainer) -> int:
     """Prints and saves what is perceived of each item; gives the exit status."""
     from lightning_ss2a.generation.generate import perceive_items
+    from lightning_ss2a.generation.outputs import refuse_media_as_scenes
     from lightning_ss2a.generation.scene.scene_file import write_scene
     from lightning_ss2a.generation.scene.showing import draw_sources
 
+    refuse_media_as_scenes(items, folder)
     failed = 0
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "what is perceived")
     for item, media, perceived in perceive_items(items, perception, trainer):
         if isinstance(perceived, InputError):
             if len(items) == 1:

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
 
 from lightning_ss2a import __version__
-from lightning_ss2a.builders.engine.assemble import why_missing
 from lightning_ss2a.builders.listing import Item, Listing, hash_ids
 from lightning_ss2a.builders.listing.media_files import SUFFIXES
 from lightning_ss2a.builders.rejected import REJECTED, csv_text, rejected_csv
@@ -96,7 +95,7 @@ def make_references(
     try:
         problems, kept = _make_all(names, rule, workers, progress)
         rejected = [(names[name], reason) for name, reason in problems.items()]
-        rejected += [(item, why_missing(item)) for item in listing.missing]
+        rejected += listing.problems
         rows = ([" ".join(item.files), item.place, item.key, reason] for item, reason in rejected)
         table = write_whole(rule.output / REJECTED, rejected_csv(rows))
         used = {name: item for name, item in names.items() if name not in problems}

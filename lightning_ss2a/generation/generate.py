@@ -15,13 +15,13 @@ from lightning_ss2a.builders.engine.module import Stack
 from lightning_ss2a.builders.engine.options import BuildTrainer
 from lightning_ss2a.builders.engine.running import make_trainer
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import FolderLock, to_path
+from lightning_ss2a.files import FolderLock, make_folder, to_path
 from lightning_ss2a.generation.items import Item
 from lightning_ss2a.generation.listening import Tagger
 from lightning_ss2a.generation.mixing.methods import MapperMixer, MeanMixer, Mixer, OracleMixer, SS2AMixer
 from lightning_ss2a.generation.module import GenerationModule
 from lightning_ss2a.generation.options import Checkpoints, SoundOptions
-from lightning_ss2a.generation.outputs import Maker, refuse_media_as_outputs, write_failed
+from lightning_ss2a.generation.outputs import Maker, refuse_media_as_sounds, remove_unfinished, write_failed
 from lightning_ss2a.generation.own_process import GuardedReader, OwnProcess
 from lightning_ss2a.generation.protocols import SoundGenerator
 from lightning_ss2a.generation.running import ItemsData, WorkFolder, make_all
@@ -267,10 +267,10 @@ def generate(
     reading = MediaReading(
         perception.stack.audio_encoder.sample_rate, perception.video_reader, options.method == "oracle"
     )
-    refuse_media_as_outputs(items, place)
+    refuse_media_as_sounds(items, place, options.tracks)
     work = WorkFolder(place)
     data = ItemsData(items, batch_size, reading, maker, place, work, trainer.num_workers)
-    with _for_writing(place, work) if runner.is_global_zero else nullcontext():
+    with _for_writing(place, work, items) if runner.is_global_zero else nullcontext():
         try:
             if not make_all(trainer, runner, module, data, process, progress):
                 return None
@@ -368,12 +368,13 @@ def _scene(item: Item) -> SceneFile | None:
 
 
 @contextmanager
-def _for_writing(place: Path, work: WorkFolder) -> Iterator[None]:
+def _for_writing(place: Path, work: WorkFolder, items: Sequence[Item]) -> Iterator[None]:
     """Opens the folder for one call and the processes of it."""
-    place.mkdir(parents=True, exist_ok=True)
+    make_folder(place, "the sounds")
     lock = FolderLock(place)
     try:
         work.clear()
+        remove_unfinished(place, items)
         yield
     finally:
         lock.release()

@@ -22,6 +22,8 @@ _SAFE = re.compile(r"[\w-]([\w.-]*[\w-])?")
 _UNSAFE = re.compile(r"[^\w.-]+")
 LONGEST_KEY = 100
 """Bytes of a name in UTF-8; file systems take 255 for a file, of which a track's has two and more."""
+FAILED = "failed.csv"
+"""In the output folder: items of which nothing was made, and why."""
 SCENE_SUFFIX = ".scene.yaml"
 """Of the files that ``--sources`` saves, after the key of their item."""
 
@@ -108,11 +110,13 @@ def list_items(source: str, output: str | None = None) -> list[Item]:
         output: folder of the sounds; what lies in it is no medium of theirs.
 
     Raises:
-        InputError: the list is wrong; names file and row.
+        InputError: the list is wrong; names file and row. Or it is the file that tells what failed.
     """
     path = to_path(source)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
+    if output is not None and path.resolve() == (to_path(output) / FAILED).resolve():
+        raise InputError(f"{path}: is written anew by this call, or removed; copy it under another name")
     items = [*(_items_in(path, output) if path.is_dir() else _items_of(path))]
     if not items:
         raise InputError(f"{path}: lists nothing")

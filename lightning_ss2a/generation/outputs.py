@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 from lightning_ss2a import __version__
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.files import WholeFile, write_whole
-from lightning_ss2a.generation.items import Item, safe_key
+from lightning_ss2a.files import WholeFile, unfinished_files, write_whole
+from lightning_ss2a.generation.items import FAILED, SCENE_SUFFIX, Item, safe_key
 from lightning_ss2a.generation.module import Made
 from lightning_ss2a.generation.muxing import mux, muxed_suffix
 from lightning_ss2a.generation.own_process import OwnProcess
@@ -22,8 +23,10 @@ from lightning_ss2a.generation.sound_files import levelled, wav_bytes
 from lightning_ss2a.perception.identity import sha256_of
 from lightning_ss2a.tables import csv_text
 
-FAILED = "failed.csv"
-"""In the output folder: items of which nothing was made, and why."""
+_TRACK = re.compile(r"(.+)\.track\d{2,}\..*\.wav")
+"""Name of a source that is sounded alone: the key of its item, a number, a label."""
+_DRAWING = re.compile(r"(.+)\.sources\d*\.png")
+"""Name of a picture in which sources are drawn."""
 
 
 @dataclass(frozen=True)
@@ -65,25 +68,63 @@ class Maker:
         return {"item": entry, "sha256": content, **self.settings}
 
 
-def refuse_media_as_outputs(items: Sequence[Item], folder: Path) -> None:
-    """Refuses to write sounds over the media that they are made of.
+def refuse_media_as_sounds(items: Sequence[Item], folder: Path, tracks: bool) -> None:
+    """Refuses to write sounds over what they are made of: media, scenes, and the media of these.
+
+    Args:
+        items: what is asked for.
+        folder: of the sounds.
+        tracks: each source gets a file, too.
 
     Raises:
-        InputError: names the first medium that would be lost.
+        InputError: names the first file that would be lost.
     """
+    written = {
+        item.key: [f"{item.key}{end}" for end in (".wav", ".json", *(muxed_suffix(Path(file)) for file in item.videos))]
+        for item in items
+    }
+    _refuse(items, folder, written, _TRACK if tracks else None)
+
+
+def refuse_media_as_scenes(items: Sequence[Item], folder: Path) -> None:
+    """Refuses to save scenes and drawings over what they show: a scene changed by hand, or a picture.
+
+    Raises:
+        InputError: names the first file that would be lost.
+    """
+    _refuse(items, folder, {item.key: [f"{item.key}{SCENE_SUFFIX}"] for item in items}, _DRAWING)
+
+
+def _refuse(
+    items: Sequence[Item], folder: Path, written: Mapping[str, Sequence[str]], numbered: re.Pattern[str] | None
+) -> None:
+    """Refuses to write over files of items: names by key, and what is numbered, whose group is the key."""
+    media = _files_inside(items, folder)
+    further = {found[1]: name for name in sorted(media) if numbered and (found := numbered.fullmatch(name))}
+    for item in items if media else ():
+        if lost := next(filter(media.__contains__, written[item.key]), further.get(item.key)):
+            raise InputError(f"{folder / lost}: is a medium, and would be written over; choose another output")
+
+
+def _files_inside(items: Sequence[Item], folder: Path) -> set[str]:
+    """Names the files of items that lie in a folder."""
     inside = os.path.realpath(folder)
     parents: dict[str, bool] = {}
-    media = set()
-    for file in (file for item in items for file in item.files):
+    found = set()
+    for file in (file for item in items for file in (*item.files, *_files_of_scene(item))):
         parent, name = os.path.split(file)
         if parent not in parents:
             parents[parent] = os.path.realpath(parent or ".") == inside
         if parents[parent]:
-            media.add(name)
-    for item in items if media else ():
-        suffixes = (".wav", ".json", *(muxed_suffix(Path(video)) for video in item.videos))
-        if lost := next((name for suffix in suffixes if (name := f"{item.key}{suffix}") in media), None):
-            raise InputError(f"{folder / lost}: is a medium, and would be written over; choose another output")
+            found.add(name)
+    return found
+
+
+def _files_of_scene(item: Item) -> list[str]:
+    try:
+        return _files_in(item.sources_file) if item.sources_file else []
+    except InputError:  # told of the item later
+        return []
 
 
 def digest_of(request: Mapping[str, Any]) -> str:
@@ -168,6 +209,15 @@ def described(perceived: PerceivedItem) -> dict[str, Any]:
         "dropped": [_told(source) | {"why": why} for source, why in perceived.dropped],
         "pictures": [{"file": picture.file, "boxes": picture.boxes} for picture in perceived.pictures],
     }
+
+
+def remove_unfinished(folder: Path, items: Sequence[Item]) -> None:
+    """Removes what a call that was killed has left of the files of items; nobody else may be writing them."""
+    keys = {item.key for item in items}
+    for path, name in unfinished_files(folder):
+        parts = name.split(".")
+        if name == FAILED or any(".".join(parts[:count]) in keys for count in range(1, len(parts))):
+            path.unlink(missing_ok=True)
 
 
 def write_failed(folder: Path, failed: Sequence[tuple[str, str, str]]) -> None:

@@ -61,4 +61,6 @@ def _sha256(file: Path) -> str:
                 digest.update(part)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # no file has such a name
+        raise InputError(f"{str(file)!r}: cannot be read ({error})") from error
     return digest.hexdigest()

@@ -19,7 +19,7 @@ from torch import Tensor
 import lightning_ss2a.training as stages
 from lightning_ss2a.checkpoints import architecture_of, check_format, read_checkpoint, read_json_object
 from lightning_ss2a.errors import InputError, one_line
-from lightning_ss2a.files import to_path, whole_folder, write_whole
+from lightning_ss2a.files import make_folder, to_path, whole_folder, write_whole
 from lightning_ss2a.options import dotted
 from lightning_ss2a.training.base import INSTANTIATOR, MeasuredModule
 from lightning_ss2a.training.checkpoint_io import save_untrained
@@ -82,7 +82,7 @@ def import_folder(source: str, output: Path) -> Path:
         The checkpoint.
 
     Raises:
-        InputError: the folder is not what it should be.
+        InputError: the folder is not what it should be, or that of the checkpoint cannot be made.
     """
     folder = to_path(source)
     options = read_json_object(str(folder / OPTIONS), "source")
@@ -99,6 +99,7 @@ def import_folder(source: str, output: Path) -> Path:
         module = module_class.load_from_checkpoint(content, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and the parser raise what they like for weights or options of something else
         raise InputError(f"source {folder}: {one_line(error)}") from error
+    make_folder(output, "the checkpoint")
     return save_untrained(module, output / _file_of(module_class))
 
 

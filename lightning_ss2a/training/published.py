@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_ss2a.checkpoints import read_json_object, read_torch_file
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import make_folder
 from lightning_ss2a.losses import ContrastiveOptions
 from lightning_ss2a.models import CycleMixOptions
 from lightning_ss2a.models.published import (
@@ -43,12 +44,13 @@ def import_published(weights: str, config: str, aggregator: str | None, output: 
         ``manifold.ckpt``, ``remixer.ckpt`` and, if there is an aggregator, ``temporal_aggregation.ckpt``.
 
     Raises:
-        InputError: a file is none of these, or its tensors are missing, too many or misshapen.
+        InputError: a file is none of these, its tensors are missing, too many or misshapen, or the folder cannot be
+            made.
     """
     modules = _modules(weights, config)
     if aggregator is not None:
         modules["temporal_aggregation"] = _aggregation(aggregator)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output, "the checkpoints")
     return [save_untrained(module, output / f"{name}.ckpt") for name, module in modules.items()]
 
 

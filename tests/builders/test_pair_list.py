@@ -184,6 +184,16 @@ def test_hidden_files_are_not_looked_at(tmp_path):
     assert [pair.image for pair in read_pairs(folder)] == ["a/owl.png"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_linked_folders_are_looked_into(tmp_path):
+    make_folder(tmp_path, "disk/owl.png", "disk/owl.wav", "set/cat.png", "set/cat.wav")
+    (tmp_path / "set" / "owls").symlink_to(tmp_path / "disk")
+    assert [(pair.image, pair.class_name) for pair in read_pairs(tmp_path / "set")] == [
+        ("cat.png", "set"),
+        ("owls/owl.png", "owls"),
+    ]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let such a file be made")
 @pytest.mark.parametrize("name", [b"\xff", b"line\nbreak"])
 def test_file_names_that_are_no_text(tmp_path, name):

@@ -75,6 +75,14 @@ def test_sources_are_shown_changed_by_hand_and_sounded(capsys, tmp_path: Path, r
     assert [source.get("text") for source in left["sources"]] == ["rain"]
 
 
+def test_a_scene_changed_by_hand_is_not_saved_over(capsys, tmp_path: Path):
+    scene = tmp_path / "rain.scene.yaml"
+    scene.write_text(text := "# mine\nsources: [{text: rain, weight: 0}, {text: wind}]\n")
+    status, _, error = run(["generate", "--sources_file", str(scene), "--sources", "--output", str(tmp_path)], capsys)
+    assert (status, scene.read_text()) == (2, text)
+    assert f"{scene}: is a medium, and would be written over; choose another output" in error
+
+
 def test_a_list_is_made_as_far_as_it_goes(capsys, tmp_path: Path, remixer: str):
     save_sound(tmp_path / "beep.wav", 2)
     (tmp_path / "items.csv").write_text("key,text,audio,image\na,rain,,\nb,zzz qqq 7,,\nc,,beep.wav,\nd,,,none.png\n")

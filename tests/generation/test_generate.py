@@ -171,6 +171,32 @@ def test_no_medium_is_written_over(tmp_path: Path, paths):
     assert make([Item("e", audios=(str(sound),))], tmp_path, paths).made == ("e",)
 
 
+def test_what_a_scene_is_made_of_is_not_written_over(tmp_path: Path, paths):
+    save_sound(tmp_path / "d.wav", 2)
+    (tmp_path / "d.scene.yaml").write_text("sources: [{audio: d.wav}]")
+    scene = Item("d", sources_file=str(tmp_path / "d.scene.yaml"))
+    with pytest.raises(InputError, match=r"d\.wav: is a medium, and would be written over"):
+        make([scene], tmp_path, paths)
+    assert make([replace(scene, key="e")], tmp_path, paths).made == ("e",)
+
+
+def test_a_track_is_not_written_over_by_tracks(tmp_path: Path, paths):
+    track = save_sound(tmp_path / "a.track01.cow.wav", 2)
+    item = Item("a", audios=(track,))
+    with pytest.raises(InputError, match=r"a\.track01\.cow\.wav: is a medium, and would be written over"):
+        make([item], tmp_path, paths, tracks=True)
+    assert make([item, replace(item, key="b")], tmp_path, paths).made == ("a", "b")  # without tracks nothing is lost
+    assert make([replace(item, key="c")], tmp_path, paths, tracks=True).made == ("c",)
+
+
+def test_a_name_that_no_file_can_have_fails_its_item_alone(tmp_path: Path, paths):
+    (tmp_path / "bad.yaml").write_text('sources: [{audio: "a\\0.wav"}]')
+    items = [Item("bad", sources_file=str(tmp_path / "bad.yaml")), Item("good", texts=("rain",))]
+    report = make(items, tmp_path / "out", paths)
+    assert (report.made, [key for key, *_ in report.failed]) == (("good",), ["bad"])
+    assert "cannot be read (embedded null byte)" in report.failed[0][2]
+
+
 def test_names_of_media_may_hold_any_bytes(tmp_path: Path, paths):
     file = os.fsdecode(os.fsencode(str(tmp_path)) + b"/s\xff.wav")
     os.replace(save_sound(tmp_path / "s.wav", 2), file)
@@ -226,6 +252,17 @@ def test_a_call_that_is_cut_off_goes_on(tmp_path: Path, paths, monkeypatch):
     report = make(items, tmp_path / "out", paths, batch_size=1)
     assert report.kept == ("a",)
     assert contents(tmp_path / "out").keys() == contents(tmp_path / "whole").keys()
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path, paths):
+    left = [".a.wav.123.tmp", ".a.track01.rain.wav.9.tmp", ".a.v.json.5.tmp", ".failed.csv.7.tmp"]
+    others = [".ab.wav.123.tmp", ".a.wav.tmp"]
+    for name in (*left, *others):
+        (tmp_path / name).write_bytes(b"half")
+    make([Item("a", texts=("rain",)), Item("a.v", texts=("wind",))], tmp_path, paths)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [*others, "a.json", "a.wav", "a.v.json", "a.v.wav"]
+    )
 
 
 def test_tracks_sound_each_source_alone(tmp_path: Path, paths):
@@ -445,6 +482,12 @@ def test_options_that_do_not_go_together(tmp_path: Path, paths, names, options, 
     with pytest.raises(InputError, match=message):
         make([Item("a", texts=("rain",))], tmp_path / "out", paths, None, names, **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, paths):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file: cannot be the folder of the sounds \(File exists\); name another"):
+        make([Item("a", texts=("rain",))], tmp_path / "file", paths)
 
 
 def test_nothing_is_trained_here(tmp_path: Path, paths, monkeypatch):

@@ -109,6 +109,14 @@ def test_a_wrong_list_is_named_by_file_and_row(tmp_path: Path, text: str, messag
         list_items(str(tmp_path / "nowhere.csv"))
 
 
+def test_the_table_of_what_failed_is_no_list_for_its_own_folder(tmp_path: Path):
+    path = tmp_path / "failed.csv"
+    path.write_text("key,place,reason,text\na,x.csv row 2,no label,rain\n")
+    with pytest.raises(InputError, match=r"failed\.csv: is written anew by this call, or removed; copy it"):
+        list_items(str(path), str(tmp_path))
+    assert [item.texts for item in list_items(str(path), str(tmp_path / "elsewhere"))] == [("rain",)]
+
+
 def test_a_folder_has_an_item_for_each_medium(tmp_path: Path):
     (tmp_path / "deep").mkdir()
     for name in ("a.png", "deep/a.png", "b.wav", "c.mp4", "notes.txt"):

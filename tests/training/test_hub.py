@@ -103,6 +103,13 @@ def test_a_folder_that_is_there_is_left_alone(trained: str, tmp_path: Path):
     assert not list((tmp_path / "folder").iterdir())
 
 
+def test_a_folder_that_cannot_be_made_is_named(trained: str, tmp_path: Path):
+    export_checkpoint(trained, tmp_path / "hub")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file: cannot be the folder of the checkpoint"):
+        import_folder(str(tmp_path / "hub"), tmp_path / "file")
+
+
 def test_a_broken_folder_is_named(trained: str, tmp_path: Path):
     export_checkpoint(trained, tmp_path / "folder")
     options, weights = tmp_path / "folder" / OPTIONS, tmp_path / "folder" / WEIGHTS

@@ -184,6 +184,12 @@ class Unknown:
     """Nothing that a library could have called safe."""
 
 
+def test_a_folder_that_cannot_be_made_is_named(released: dict[str, str], tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file: cannot be the folder of the checkpoints"):
+        import_published(**released, output=tmp_path / "file")
+
+
 def test_what_only_unpickling_would_read_is_refused(tmp_path: Path):
     released = write_released(tmp_path)
     torch.save(make_weights(SIZES) | {"optimiser": Unknown()}, released["weights"])

@@ -145,7 +145,7 @@ class Assembly:
     def problems(self) -> list[tuple[Item, str]]:
         """What is left out and why, in the list's order; what is missing comes last."""
         listed = [(self.listing.items[number], reason) for number, reason in sorted(self._rejected.items())]
-        return listed + [(item, why_missing(item)) for item in self.listing.missing]
+        return listed + self.listing.problems
 
     def rejected_csv(self) -> str:
         """Writes the table of what is left out: file, row, key, reason."""
@@ -320,8 +320,3 @@ def unstorable(fields: Mapping[str, np.ndarray], dtype: str) -> str:
         if (lost > MOST_LOST * np.linalg.norm(values, axis=-1)).any():
             return f"field {name} holds an embedding too small for {dtype}; build with dtype float32"
     return ""
-
-
-def why_missing(item: Item) -> str:
-    """Says that an item's files are not there."""
-    return f"missing: {', '.join(item.files)}"

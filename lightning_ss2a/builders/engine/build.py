@@ -14,7 +14,6 @@ from lightning_ss2a.builders.engine.assemble import (
     Assembly,
     MediaReport,
     ShardChoices,
-    why_missing,
 )
 from lightning_ss2a.builders.engine.media_worker import MediaNeeds, Preparations
 from lightning_ss2a.builders.engine.module import PerceptionModule, Stack
@@ -189,7 +188,7 @@ def check_listing(listing: Listing, folds: int) -> None:
         InputError: says what is wrong.
     """
     if not listing.items:
-        first = f", the first: {why_missing(listing.missing[0])}" if listing.missing else ""
+        first = f", the first: {listing.problems[0][1]}" if listing.missing else ""
         raise InputError(f"no item of the list can be used: the files of {len(listing.missing)} are missing{first}")
     if all(item.heard is None for item in listing.items):
         raise InputError(

@@ -3,7 +3,7 @@
 from lightning_ss2a.builders.listing.folders import CaptionItems, FolderItems, MusicItems
 from lightning_ss2a.builders.listing.fsd50k import FSD50K
 from lightning_ss2a.builders.listing.item import Box, Item, ItemReader, Listing, Seen, hash_ids, ids_text
-from lightning_ss2a.builders.listing.reading import list_items, missing_files
+from lightning_ss2a.builders.listing.reading import list_items
 from lightning_ss2a.builders.listing.tables import CsvItems, PairItems
 from lightning_ss2a.builders.listing.vggsound import VGGSound, VGGSoundSource
 
@@ -24,5 +24,4 @@ __all__ = [
     "hash_ids",
     "ids_text",
     "list_items",
-    "missing_files",
 ]

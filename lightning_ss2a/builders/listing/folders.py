@@ -11,6 +11,7 @@ from lightning_ss2a.builders.listing.media_files import MediaKind, StemIndex, me
 from lightning_ss2a.builders.listing.reading import read_names
 from lightning_ss2a.data import PAIR_ORIGINS
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import files_below
 
 
 class FolderItems(ItemReader):
@@ -119,10 +120,8 @@ class CaptionItems(ItemReader):
         if not source.is_dir():
             raise InputError(f"{source}: not a folder")
         sounds = {path.with_suffix(""): path for path in media_in(root, "sound")}
-        for path in sorted(source.rglob("*.json")):
-            stem = PurePosixPath(path.relative_to(source).with_suffix("").as_posix())
-            if any(part.startswith(".") for part in stem.parts):
-                continue
+        for file in sorted(PurePosixPath(file) for file in files_below(source) if file.endswith(".json")):
+            path, stem = source / file, file.with_suffix("")
             content = read_json(path)
             if not isinstance(content, dict) or "text" not in content:
                 continue  # sizes.json of unpacked tars, say

@@ -112,14 +112,21 @@ class Listing:
     Attributes:
         items: those whose media are all there, in the list's order.
         missing: those whose media are not (dead links are normal), in the list's order.
+        absent: the files of each of these that are not there.
         excluded: keys of those left out on demand.
         repeated: places of items listed twice over with equal content; the first stays.
     """
 
     items: tuple[Item, ...]
     missing: tuple[Item, ...] = ()
+    absent: tuple[tuple[str, ...], ...] = ()
     excluded: tuple[str, ...] = ()
     repeated: tuple[str, ...] = ()
+
+    @property
+    def problems(self) -> list[tuple[Item, str]]:
+        """Says of each missing item which of its files are not there."""
+        return [(item, f"missing: {', '.join(files)}") for item, files in zip(self.missing, self.absent, strict=True)]
 
 
 def ids_text(keys: Iterable[str]) -> str:

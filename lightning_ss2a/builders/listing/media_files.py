@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lightning_ss2a.builders.csv_rows import NO_TEXT
 from lightning_ss2a.errors import InputError
+from lightning_ss2a.files import files_below
 from lightning_ss2a.perception.media.containers import VIDEO_SUFFIXES
 from lightning_ss2a.perception.media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES
 
@@ -28,7 +29,7 @@ def media_in(folder: Path, kind: MediaKind) -> Iterator[PurePosixPath]:
     Hidden files and folders are not looked at; links to folders are followed.
 
     Raises:
-        InputError: there is no such folder, or a name in it is not readable text.
+        InputError: there is no such folder, one below it cannot be looked into, or a name is not readable text.
     """
     for found, path in _walk(folder):
         if found == kind:
@@ -46,7 +47,7 @@ class StemIndex:
         root: the folder.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or one below it cannot be looked into.
     """
 
     def __init__(self, root: Path) -> None:
@@ -100,22 +101,10 @@ def read_json(path: Path) -> Any:
 
 def _walk(folder: Path) -> Iterator[tuple[MediaKind, str]]:
     """Lists (kind, path relative to the folder) of all media below it."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    seen = set()
-    for path, folders, files in os.walk(folder, followlinks=True):
-        status = os.stat(path)
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = Path(path).relative_to(folder).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        for name in sorted(files):
-            kind = _KIND_OF.get(os.path.splitext(name)[1].lower())
-            if kind is not None and not name.startswith("."):
-                yield kind, prefix + name
+    for path in files_below(folder):
+        kind = _KIND_OF.get(os.path.splitext(path)[1].lower())
+        if kind is not None:
+            yield kind, path
 
 
 def _files_in(folder: Path) -> set[str]:

@@ -57,19 +57,14 @@ def list_items(
     if names and not named:
         logger.warning("%s: names no item of %s; is it a list for another data set?", exclude, source)
     there, gone = FilesThere(root), {item.key for item in excluded}
-    kept = [(item, all(file in there for file in item.files)) for item in chosen if item.key not in gone]
+    kept = [(item, tuple(file for file in item.files if file not in there)) for item in chosen if item.key not in gone]
     return Listing(
-        items=tuple(item for item, is_there in kept if is_there),
-        missing=tuple(item for item, is_there in kept if not is_there),
+        items=tuple(item for item, absent in kept if not absent),
+        missing=tuple(item for item, absent in kept if absent),
+        absent=tuple(absent for _, absent in kept if absent),
         excluded=tuple(item.key for item in excluded),
         repeated=tuple(repeated),
     )
-
-
-def missing_files(item: Item, root: Path) -> tuple[str, ...]:
-    """Names the files of an item that are not there."""
-    there = FilesThere(root)
-    return tuple(file for file in item.files if file not in there)
 
 
 def _excluded_names(path: Path) -> list[str]:

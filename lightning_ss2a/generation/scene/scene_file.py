@@ -47,6 +47,18 @@ class SceneFile:
     pictures: tuple[Picture, ...]
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses what is given twice, where YAML's own loader takes the last and drops the others in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def write_scene(path: Path, sources: Iterable[Source], pictures: Iterable[Picture]) -> None:
     """Writes a scene; paths are made to start from its folder."""
     folder = path.parent
@@ -68,7 +80,7 @@ def read_scene(file: str) -> SceneFile:
     """
     path = to_path(file)
     try:
-        content = yaml.safe_load(path.read_bytes())
+        content = yaml.load(path.read_bytes(), _Loader)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of text, or of days that are none
@@ -102,28 +114,30 @@ def _source(entry: Any, place: str, folder: Path) -> Source:
     media = [name for name in ("image", "text", "audio") if entry.get(name) is not None]
     if len(media) != 1:
         raise InputError(f"{place}: needs one of image, text and audio, has {' and '.join(media) or 'none'}")
-    modality, medium = media[0], str(entry[media[0]]).strip()
+    modality = media[0]
+    medium, named = (_text(entry, name, place) for name in (modality, "label"))
     if not medium:
         raise InputError(f"{place}: its {modality} is empty")
     box = None if entry.get("box") is None else _box(entry["box"], place)
     if box is not None and modality != "image":
         raise InputError(f"{place}: a box, and no image that it is in")
     weight, score = (_number(entry, name, place) for name in ("weight", "score"))
-    if modality == "text" and entry.get("label") not in (None, medium):
-        raise InputError(f"{place}: has a label, {entry['label']!r}; a text is called what it says")
+    if modality == "text" and named not in ("", medium.strip()):
+        raise InputError(f"{place}: has a label, {named!r}; a text is called what it says")
     file = "" if modality == "text" else os.path.join(folder, medium)
-    label = medium if modality == "text" else str(entry.get("label") or Path(medium).stem)
+    label = medium.strip() if modality == "text" else named or Path(medium).stem
     return Source(modality, label, 1.0 if weight is None else weight, file, box, score)  # type: ignore[arg-type]
 
 
 def _picture(entry: Any, place: str, folder: Path) -> Picture:
     _check_keys(entry, _OF_PICTURES, place)
-    if not isinstance(entry.get("image"), str):
+    image = _text(entry, "image", place)
+    if not image:
         raise InputError(f"{place}: names no image")
     boxes = entry.get("boxes") or []
     if not isinstance(boxes, list):
         raise InputError(f"{place}: boxes must be a list, four numbers for each")
-    return Picture(os.path.join(folder, entry["image"]), tuple(_box(box, place) for box in boxes))
+    return Picture(os.path.join(folder, image), tuple(_box(box, place) for box in boxes))
 
 
 def _box(value: Any, place: str) -> Box:
@@ -134,6 +148,16 @@ def _box(value: Any, place: str) -> Box:
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise InputError(f"{place}: box {value!r} needs left < right and top < bottom, from 0 to 1")
     return left, top, right, bottom
+
+
+def _text(entry: Mapping[str, Any], name: str, place: str) -> str:
+    """Gives a text; an empty one if there is none, or nothing but white space."""
+    value = entry.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):  # such as a list, or no, which YAML reads as false
+        raise InputError(f"{place}: {name} is {value!r}, needs one text; put it in double quotes")
+    return value if value.strip() else ""
 
 
 def _number(entry: Mapping[str, Any], name: str, place: str) -> float | None:

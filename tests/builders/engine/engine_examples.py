@@ -120,7 +120,7 @@ def write_pairs(folder: Path, count: int) -> list[Item]:
 
 def build(items: Sequence[Item], folder: Path, models: Stack | None = None, output: str = "out", **options: Any):
     options = {"trainer": CPU, "batch_size": 4, "dtype": "float32", "progress": False, **options}
-    parts = {name: options.pop(name, ()) for name in ("missing", "excluded", "repeated")}
+    parts = {name: options.pop(name, ()) for name in ("missing", "absent", "excluded", "repeated")}
     reader, listing = options.pop("video_reader", PyAVReader()), Listing(tuple(items), **parts)
     return build_media(listing, folder, str(folder.parent / output), models or stack(), reader, **options)
 

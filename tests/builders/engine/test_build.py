@@ -103,7 +103,9 @@ def test_broken_media_stop_nothing_and_are_told_with_their_reason(tmp_path: Path
     items[4] = replace(items[4], sound=None)
     items[5] = replace(items[5], picture=None)
     gone = Item("list row 99", "gone", "gone", "class 0", picture="gone.png", sound="gone.wav")
-    report = build(items, folder, missing=(gone,), excluded=("a", "b"), repeated=("list row 17",))
+    report = build(
+        items, folder, missing=(gone,), absent=(gone.files[1:],), excluded=("a", "b"), repeated=("list row 17",)
+    )
     assert sum(report.rows.values()) == 5
     assert (report.rejected, report.missing) == (6, 1)
     assert "6 rejected, 1 of them missing (rejected.csv says why); 2 excluded; 1 listed again" in str(report)
@@ -115,7 +117,7 @@ def test_broken_media_stop_nothing_and_are_told_with_their_reason(tmp_path: Path
         "key3": "3.wav: cannot be read (No such file",
         "key4": "it has no sound",
         "key5": "nothing is seen",
-        "gone": "missing: gone.png, gone.wav",
+        "gone": "missing: gone.wav",
     }.items():
         assert words in reasons[key]
     assert set(read_rows(tmp_path / "out")) == {"key0", "key6", "key7", "key8", "key9"}
@@ -524,7 +526,7 @@ def test_a_text_without_a_prior_and_a_prior_of_another_space_are_refused(tmp_pat
 def test_a_list_without_media_is_refused(tmp_path: Path):
     items = write_pairs(tmp_path / "media", 2)
     with pytest.raises(InputError, match=r"no item of the list can be used: the files of 2 are missing, the first"):
-        build([], tmp_path / "media", missing=tuple(items))
+        build([], tmp_path / "media", missing=tuple(items), absent=tuple(item.files for item in items))
 
 
 def test_a_list_without_sounds_is_refused_before_anything_is_read(tmp_path: Path):

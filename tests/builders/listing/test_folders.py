@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -105,6 +106,14 @@ def test_sounds_with_captions(tmp_path):
     assert (two.text, two.sound, two.class_name) == ("Busy French Village Street", "test/2.wav", two.text)
     assert {item.pair_origin for item in items.values()} == {"translated"}
     assert all(item.seen == "text" for item in items.values())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs links")
+def test_captions_in_linked_folders_are_read(tmp_path):
+    make(tmp_path, "elsewhere/1.flac", "set/.hidden")
+    (tmp_path / "elsewhere" / "1.json").write_text(json.dumps(EPIDEMIC))
+    (tmp_path / "set" / "train").symlink_to(tmp_path / "elsewhere")
+    assert by_key(list_items(str(tmp_path / "set"), CaptionItems()))["train/1"].sound == "train/1.flac"
 
 
 def test_another_caption(tmp_path):

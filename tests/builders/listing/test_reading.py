@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_ss2a.builders.listing import Item, ItemReader, list_items, missing_files
+from lightning_ss2a.builders.listing import Item, ItemReader, list_items
 from lightning_ss2a.errors import InputError
 
 
@@ -47,8 +47,13 @@ def test_items_whose_files_are_missing_are_listed_apart_in_order(folder):
     found = list_items(str(folder), reader)
     assert keys(found.items) == ["a", "c", "t", "abs", "up"]
     assert keys(found.missing) == ["z", "d", "folder", "e", "gone"]
-    assert missing_files(found.missing[1], folder) == ("sub/d.wav",)
-    assert missing_files(found.items[0], folder) == ()
+    assert [reason for _, reason in found.problems] == [
+        "missing: none.mp4",
+        "missing: sub/d.wav",  # not the video beside it, which is there
+        "missing: folder.mp4",
+        "missing: none/e.mp4",
+        f"missing: {folder}/no/b.mp4",
+    ]
 
 
 def test_files_inside_a_resource_file_are_there_if_it_is(folder):

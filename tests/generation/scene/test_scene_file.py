@@ -14,7 +14,7 @@ BOX = (0.25, 0.125, 0.5, 0.75)
 
 def test_what_is_written_is_read(tmp_path: Path):
     (tmp_path / "out").mkdir()
-    image, sound = str(tmp_path / "in" / "farm.png"), str(tmp_path / "in" / "a b.wav")
+    image, sound = str(tmp_path / "in" / "farm.png"), str(tmp_path / "in" / " a b.wav")
     sources = [
         Source("image", "cow", 0.5, image, BOX, 0.75),
         Source("text", "rain: on, a 'tin' roof"),
@@ -56,6 +56,13 @@ def test_a_hand_written_scene_needs_little(tmp_path: Path):
         ("sources: [{text: a}, {label: b}]", "source 2: needs one of image, text and audio, has none"),
         ("sources: [{text: a, image: b}]", "source 1: needs one of image, text and audio, has image and text"),
         ("sources: [{text: '  '}]", "source 1: its text is empty"),
+        ("sources: [{text: [rain, wind]}]", r"source 1: text is \['rain', 'wind'\], needs one text"),
+        ("sources: [{text: no}]", "source 1: text is False, needs one text; put it in double quotes"),
+        ("sources: [{audio: [a.wav]}]", r"source 1: audio is \['a.wav'\], needs one text"),
+        ("sources: [{image: a, label: no}]", "source 1: label is False, needs one text"),
+        ("pictures: [{image: 3}]", "picture 1: image is 3, needs one text"),
+        ("sources: [{text: a}]\nsources: [{text: b}]", r"not a YAML file \('sources' is given twice .*line 2"),
+        ("sources: [{text: a, weight: 1, weight: 2}]", r"not a YAML file \('weight' is given twice"),
         ("sources: [{text: a, wieght: 1}]", "source 1: 'wieght' is nothing that it may have; did you mean weight?"),
         ("sources: [{text: a, weight: -1}]", "source 1: weight is -1, needs a number of at least 0"),
         ("sources: [{text: a, weight: .nan}]", "source 1: weight is nan"),
@@ -72,5 +79,8 @@ def test_what_is_wrong_is_named_by_file_and_entry(tmp_path: Path, text: str, mes
     path.write_text(text)
     with pytest.raises(InputError, match=f"scene.yaml: {message}"):
         read_scene(str(path))
+
+
+def test_a_scene_that_is_not_there(tmp_path: Path):
     with pytest.raises(InputError, match=r"nowhere\.yaml: cannot be read"):
         read_scene(str(tmp_path / "nowhere.yaml"))
