@@ -374,7 +374,8 @@ def arms_of(world: str) -> list[Arm]:
         rates = OptimizationOptions(1e-3, warmup_steps=20, schedule="cosine")
         usual = Arm("paper", small, optimization=rates, epochs=40, batch_size=64, rules=RULES)
         residual = replace(usual, name="residual", remixer=replace(small, residual="mean"), epochs=10)
-        return [usual, residual]
+        weighted = replace(residual, name="weighted residual", remixer=replace(small, residual="weighted_mean"))
+        return [usual, residual, weighted]
     small = RemixerOptions(width=128, num_heads=4, head_widths=(128, 128), dropout=0.1)
     usual = Arm("paper", small, rules=RULES)
     residual = replace(usual, name="residual", remixer=replace(small, residual="mean"))
