@@ -17,7 +17,7 @@ from lightning_ss2a.generation.module import Made
 from lightning_ss2a.generation.muxing import mux, muxed_suffix
 from lightning_ss2a.generation.own_process import OwnProcess
 from lightning_ss2a.generation.scene.perceiving import PerceivedItem
-from lightning_ss2a.generation.scene.scene_file import read_scene
+from lightning_ss2a.generation.scene.scene_file import is_changed, read_scene
 from lightning_ss2a.generation.scene.source import Source
 from lightning_ss2a.generation.sound_files import levelled, wav_bytes
 from lightning_ss2a.perception.identity import sha256_of
@@ -87,12 +87,18 @@ def refuse_media_as_sounds(items: Sequence[Item], folder: Path, tracks: bool) ->
 
 
 def refuse_media_as_scenes(items: Sequence[Item], folder: Path) -> None:
-    """Refuses to save scenes and drawings over what they show: a scene changed by hand, or a picture.
+    """Refuses to save scenes and drawings over what they show, and over scenes that were changed by hand.
 
     Raises:
         InputError: names the first file that would be lost.
     """
-    _refuse(items, folder, {item.key: [f"{item.key}{SCENE_SUFFIX}"] for item in items}, _DRAWING)
+    scenes = {item.key: f"{item.key}{SCENE_SUFFIX}" for item in items}
+    _refuse(items, folder, {key: [name] for key, name in scenes.items()}, _DRAWING)
+    for path in (folder / name for name in scenes.values()):
+        if path.exists() and is_changed(path):
+            raise InputError(
+                f"{path}: was changed by hand, and would be written over; rename it, or choose another output"
+            )
 
 
 def _refuse(

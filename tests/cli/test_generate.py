@@ -83,6 +83,20 @@ def test_a_scene_changed_by_hand_is_not_saved_over(capsys, tmp_path: Path):
     assert f"{scene}: is a medium, and would be written over; choose another output" in error
 
 
+def test_a_scene_is_saved_again_unless_it_was_changed_by_hand(capsys, tmp_path: Path):
+    again = ["generate", "--text", "rain", "--sources", "--output", str(tmp_path)]
+    assert run(again, capsys)[0] == 0
+    (scene,) = tmp_path.glob("*.scene.yaml")
+    first = scene.read_text()
+    assert run(again, capsys)[0] == 0
+    assert scene.read_text() == first
+    scene.write_text(text := first.replace("weight: 1.0", "weight: 0.5"))
+    assert text != first
+    status, _, error = run(again, capsys)
+    assert (status, scene.read_text()) == (2, text)
+    assert f"{scene}: was changed by hand, and would be written over; rename it, or choose another output" in error
+
+
 def test_a_list_is_made_as_far_as_it_goes(capsys, tmp_path: Path, remixer: str):
     save_sound(tmp_path / "beep.wav", 2)
     (tmp_path / "items.csv").write_text("key,text,audio,image\na,rain,,\nb,zzz qqq 7,,\nc,,beep.wav,\nd,,,none.png\n")

@@ -1,5 +1,6 @@
 """Reads and writes ``scene.yaml``: the sources of a scene, to be dropped, reweighted and added to by hand."""
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ HEADER = """\
 # there.
 # ss2a generate --sources_file THIS_FILE
 """
+_SEAL = "# Unchanged as long as this is the sha256 of the other lines: "
 _OF_SOURCES = ("image", "text", "audio", "label", "weight", "score", "box")
 _OF_PICTURES = ("image", "boxes")
 
@@ -69,7 +71,26 @@ def write_scene(path: Path, sources: Iterable[Source], pictures: Iterable[Pictur
         "sources": [_entry(source, folder) for source in sources],
     }
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
-    write_whole(path, HEADER + text)
+    write_whole(path, f"{HEADER}{_SEAL}{_sha256(HEADER + text)}\n{text}")
+
+
+def is_changed(path: Path) -> bool:
+    """Tells whether a scene was changed after it was written, or was not written by :func:`write_scene`.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    seals = [line for line in lines if line.startswith(_SEAL)]
+    others = "".join(line for line in lines if not line.startswith(_SEAL))
+    return seals != [f"{_SEAL}{_sha256(others)}\n"]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_scene(file: str) -> SceneFile:

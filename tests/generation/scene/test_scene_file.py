@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lightning_ss2a.errors import InputError
-from lightning_ss2a.generation.scene.scene_file import Picture, read_scene, write_scene
+from lightning_ss2a.generation.scene.scene_file import Picture, is_changed, read_scene, write_scene
 from lightning_ss2a.generation.scene.source import Source
 
 BOX = (0.25, 0.125, 0.5, 0.75)
@@ -29,6 +29,28 @@ def test_what_is_written_is_read(tmp_path: Path):
     assert [Path(s.file).resolve() for s in again.sources if s.file] == [Path(image), Path(sound)]
     assert again.pictures[0].boxes == (BOX,)
     assert not Path(yaml.safe_load(path.read_text())["pictures"][0]["image"]).is_absolute()
+
+
+def test_changes_by_hand_are_told(tmp_path: Path):
+    path = tmp_path / "a.scene.yaml"
+    write_scene(path, [Source("text", "Möwe", 0.5)], [])
+    written = path.read_bytes()
+    assert not is_changed(path)
+    number = written.index(b"weight: 0.5")
+    changes = {
+        "a weight": written[:number] + b"weight: 0.6" + written[number + 11 :],
+        "a line more": written + b"- text: rain\n",
+        "a line less": written[: written.rindex(b"-")],
+        "a comment": b"# mine\n" + written,
+        "nothing that it was written as": b"sources: [{text: rain}]\n",
+        "no text at all": b"\xff\xfe",
+        "empty": b"",
+    }
+    for name, content in changes.items():
+        path.write_bytes(content)
+        assert is_changed(path), name
+    path.write_bytes(written)
+    assert not is_changed(path)
 
 
 def test_a_hand_written_scene_needs_little(tmp_path: Path):
