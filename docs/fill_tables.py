@@ -147,7 +147,7 @@ def collect(folder: Path) -> list[Path]:
         source = folder / sweep.root.relative_to("runs/sweeps") / "runs.csv"
         if source.is_file():
             with open(source, newline="", encoding="utf-8") as opened:
-                rows = list(csv.DictReader(opened))
+                rows = [row for row in csv.DictReader(opened) if row["state"] == "complete"]
             names = ["number", "repeat", "state", *sweep.space.names]
             names += [name for name in dict.fromkeys(metrics) if rows and name in rows[0]]
             write_runs(file, names, rows)
