@@ -21,17 +21,22 @@ def unit_variance(embeddings: Tensor) -> Tensor:
 
 
 def mean_direction(embeddings: Tensor, weights: Tensor) -> Tensor:
-    """Averages the unit vectors of embeddings, ``[B, W]``; takes what ``weighted_directions`` does."""
-    return weighted_directions(embeddings, weights).sum(1)
-
-
-def weighted_directions(embeddings: Tensor, weights: Tensor) -> Tensor:
-    """Scales unit vectors of embeddings so that their sum is their weighted mean, ``[B, S, W]``.
+    """Averages the unit vectors of embeddings, ``[B, S, W] -> [B, W]``; 0 where there is none.
 
     Args:
         embeddings: those without a weight may hold anything.
         weights: at least 0, ``[B, S]``; bool: all that are valid count alike.
     """
-    directions = F.normalize(embeddings, dim=-1).masked_fill((weights == 0).unsqueeze(-1), 0)
     total = weights.sum(1, keepdim=True)
-    return directions * (weights / total.masked_fill(total == 0, 1)).unsqueeze(-1)
+    return _weighted(embeddings, weights).sum(1) / total.masked_fill(total == 0, 1)
+
+
+def weighted_directions(embeddings: Tensor, weights: Tensor) -> Tensor:
+    """Scales unit vectors of embeddings so that their sum is their mean, ``[B, S, W]``; takes what the mean does."""
+    total = weights.sum(1, keepdim=True)
+    return _weighted(embeddings, weights) / total.masked_fill(total == 0, 1).unsqueeze(-1)
+
+
+def _weighted(embeddings: Tensor, weights: Tensor) -> Tensor:
+    weights = weights.unsqueeze(-1)
+    return F.normalize(embeddings, dim=-1).masked_fill(weights == 0, 0) * weights
