@@ -154,11 +154,10 @@ class Remixer(AttentiveReadout):
             if source_audio is not None:
                 raise ValueError("source_audio is of no use to a Remixer without a residual")
             return None
-        scenes, slots = tokens.shape[:2]
-        if source_audio is None or source_audio.shape != (scenes, source_audio.shape[1], self.audio_width):
-            found = None if source_audio is None else tuple(source_audio.shape)
-            expected = (scenes, slots, self.audio_width)
-            raise ValueError(f"residual {residual!r} needs source_audio of shape {expected}, got {found}")
+        expected = (*tokens.shape[:2], self.audio_width)
+        found = () if source_audio is None else tuple(source_audio.shape)
+        if source_audio is None or found[::2] != expected[::2] or len(found) != 3 or found[1] > expected[1]:
+            raise ValueError(f"residual {residual!r} needs source_audio of shape {expected}, got {found or None}")
         if residual == "weighted_mean":
             score = self.loudness(F.elu(tokens[:, : source_audio.shape[1]])).squeeze(-1)
             score = score.masked_fill(~source_audio.any(-1), torch.finfo(score.dtype).min)
