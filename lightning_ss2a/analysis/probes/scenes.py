@@ -66,11 +66,10 @@ class TruthBound(PredictionProbe[StageModule]):
         slots = sources.shape[1]
         classes = self.truth["visual_classes"][rows, :slots]
         z, loudness = self._seen(sources - self.world.visual.class_means[classes])
-        weights = {
-            "equal": np.ones_like(loudness),
-            "seen": self.world.gains(loudness),
-            "known": self.truth["gains"][rows, :slots],
-        }[gains]
+        if gains == "known":
+            weights = self.truth["gains"][rows, :slots]
+        else:
+            weights = self.world.gains(loudness) if gains == "seen" else np.ones_like(loudness)
         heard = self.world.audio.class_means[classes] + z @ self.world.audio.instance
         return torch.from_numpy((np.where(classes >= 0, weights, 0)[..., None] * heard).sum(1)).float()
 

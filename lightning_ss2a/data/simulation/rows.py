@@ -108,8 +108,8 @@ def draw_pairs(world: World, origins: PairOriginMix, random: np.random.Generator
     other = draw_other_classes(world.frequency, seen, random.random(rows))
     heard = np.where(mismatched, other, seen)
     # What a pair shows of loudness says nothing of its sound, which is alone.
-    draws = _draw_gains(world, random, seen.shape) if world.spec.loudness_share else None
-    visual, audio = _embed_sources(world, seen, heard, mismatched, draws, random)
+    loudness = world.loudness(_draw_gains(world, random, seen.shape)) if world.spec.loudness_share else None
+    visual, audio = _embed_sources(world, seen, heard, mismatched, loudness, random)
     columns: Columns = {"visual": visual, "audio": audio, "class_index": seen.astype(np.int32), "pair_origin": origin}
     return Drawn(columns, {"visual_class": seen, "audio_class": heard, "mismatched": mismatched})
 
@@ -207,7 +207,7 @@ def draw_sources(world: World, slots: int, mismatched: np.ndarray, random: np.ra
     gains /= gains.sum(1, keepdims=True)
     sizes = (1 - random.random((rows, slots))) * filled
     apart = np.broadcast_to(mismatched[:, None], filled.shape)[filled]
-    visual, audio = _embed_sources(world, seen[filled], heard[filled], apart, draws[filled], random)
+    visual, audio = _embed_sources(world, seen[filled], heard[filled], apart, world.loudness(draws[filled]), random)
     return Sources(filled, seen, heard, gains, sizes, visual, audio)
 
 
@@ -221,12 +221,12 @@ def _embed_sources(
     seen: np.ndarray,
     heard: np.ndarray,
     apart: np.ndarray,
-    gains: np.ndarray | None,
+    loudness: np.ndarray | None,
     random: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embeds sources, visual and audio, [N, W]; those ``apart`` share no instance; ``gains`` as they were drawn."""
+    """Embeds sources, visual and audio, [N, W]; those ``apart`` share no instance."""
     latent = world.latent(len(seen), random)
-    visual = world.visual.embed(seen, latent, random, world.loudness(gains))
+    visual = world.visual.embed(seen, latent, random, loudness)
     # Numbers that matched rows do not need: how many there are decides all that is drawn from here on, for every row.
     latent[apart] = world.latent(int(apart.sum()), random)
     return visual, world.audio.embed(heard, latent, random)

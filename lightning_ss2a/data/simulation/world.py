@@ -245,9 +245,9 @@ class World:
         width = self.spec.instance_width
         return random.standard_normal((rows, width), dtype=np.float32) / np.float32(math.sqrt(width))
 
-    def loudness(self, gains: np.ndarray | None) -> np.ndarray | None:
+    def loudness(self, gains: np.ndarray) -> np.ndarray | None:
         """Computes l of sources from their gains before normalisation; None where pictures do not tell it."""
-        if gains is None or not self.spec.loudness_share:
+        if not self.spec.loudness_share:
             return None
         mean, deviation = self._log_gain
         return (np.log(gains) - mean) / deviation
