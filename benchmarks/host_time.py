@@ -18,6 +18,8 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -49,23 +51,61 @@ from lightning_ss2a.training import (
     V2AMapperModule,
 )
 from lightning_ss2a.training.base import StageModule
-from lightning_ss2a.training.optimization import build_adamw, optimized_tensors
+from lightning_ss2a.training.optimization import add_gradients, build_adamw, optimized_tensors
 from lightning_ss2a.training.step import Step
+from lightning_ss2a.training.step.differentiate import Differentiate
 
 GOAL = 1.5
 ROWS = 8
-PHASES = ("forward", "backward", "optimisers")
-Losses = Callable[[dict[str, Any]], dict[str, Tensor]]
+PHASES = {
+    "eager": ("forward", "backward", "optimisers"),
+    "compiled": ("forward and backward", "optimisers"),
+}
+"""What a step is split into: compiled, losses and gradients are one region."""
+Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Turn:
+class EagerTurn:
     """One optimiser's part of a step: what it moves, what it holds still, the losses, and how it is optimised."""
 
     moved: list[Tensor]
     still: list[Tensor]
-    losses: Losses
+    losses: Callable[[Batch], dict[str, Tensor]]
     optimizer: Optimizer
+
+    def step(self, batch: Batch, bf16: bool) -> list[float]:
+        """Optimises once; returns what the clock of the process says before, between and after the phases."""
+        with frozen(self.still):
+            marks = [time.process_time()]
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = self.losses(batch)["loss"]
+            marks.append(time.process_time())
+            loss.backward()
+        return [*marks, time.process_time(), _optimize(self.optimizer)]
+
+
+@dataclass(frozen=True)
+class CompiledTurn:
+    """The same, of flat parameters."""
+
+    differentiate: Differentiate
+    inputs: Callable[[Batch], Batch]
+    optimizer: Optimizer
+
+    def step(self, batch: Batch, bf16: bool) -> list[float]:
+        """See :meth:`EagerTurn.step`."""
+        start = time.process_time()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            _, gradients = self.differentiate(self.inputs(batch))
+        add_gradients(optimized_tensors(self.optimizer), gradients, 1.0)
+        return [start, time.process_time(), _optimize(self.optimizer)]
+
+
+def _optimize(optimizer: Optimizer) -> float:
+    optimizer.step()
+    optimizer.zero_grad()
+    return time.process_time()
 
 
 def manifold_options(width: int) -> ManifoldOptions:
@@ -129,26 +169,20 @@ def build_data(kind: Literal["pairs", "scenes", "videos"], width: int, folder: s
     return ShardDataModule(str(path), batch_size=ROWS, residency="memory")
 
 
-def turns_of(module: Any) -> list[Turn]:
+def turns_of(module: Any) -> Sequence[EagerTurn | CompiledTurn]:
     """The turns of a step, as a fit leaves them."""
     optimizers = module.trainer.optimizers
     if isinstance(module, StageModule):
-        losses = {0: module._differentiate} if module._differentiate else {}
+        compiled = [(module._differentiate, module.prepare)] if module._differentiate else []
         eager = [(list(module.network.parameters()), [], module.losses)]
     else:
-        losses = module._flat_turns
+        compiled = [(found, partial(module._inputs, turn)) for turn, found in module._flat_turns.items()]
         projectors, reconstructor = module.projector_parameters, module.reconstructor_parameters
         eager = [(projectors, reconstructor, module.losses), (reconstructor, projectors, module.reconstructor_losses)]
-    if not losses:
-        new = [build_adamw(moved, module.optimization) for moved, _, _ in eager]
-        return [Turn(*turn, optimizer) for turn, optimizer in zip(eager, new, strict=True)]
-
-    def compiled(number: int) -> Losses:
-        if isinstance(module, StageModule):
-            return lambda batch: losses[number].terms(module.prepare(batch))
-        return lambda batch: losses[number].terms(module._inputs(number, batch))
-
-    return [Turn(optimized_tensors(x), [], compiled(number), x) for number, x in enumerate(optimizers)]
+    if compiled:
+        return [CompiledTurn(*turn, optimizer) for turn, optimizer in zip(compiled, optimizers, strict=True)]
+    new = [build_adamw(moved, module.optimization) for moved, _, _ in eager]
+    return [EagerTurn(*turn, optimizer) for turn, optimizer in zip(eager, new, strict=True)]
 
 
 class BareLoop(Callback):
@@ -178,22 +212,10 @@ class BareLoop(Callback):
             self._step(turns)
         self.operations = sum(event.name.startswith("aten::") for event in profiled.events() or [])
 
-    def _step(self, turns: Sequence[Turn]) -> list[float]:
+    def _step(self, turns: Sequence[EagerTurn | CompiledTurn]) -> list[float]:
         """Seconds of each of :data:`PHASES`."""
-        seconds = [0.0] * len(PHASES)
-        for turn in turns:
-            with frozen(turn.still):
-                marks = [time.process_time()]
-                with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-                    loss = turn.losses(self.batch)["loss"]
-                marks.append(time.process_time())
-                loss.backward()
-                marks.append(time.process_time())
-            turn.optimizer.step()
-            turn.optimizer.zero_grad()
-            marks.append(time.process_time())
-            seconds = [total + end - start for total, start, end in zip(seconds, marks, marks[1:], strict=False)]
-        return seconds
+        marks = [turn.step(self.batch, self.bf16) for turn in turns]
+        return [sum(end - start for start, end in phase) for phase in zip(*map(pairwise, marks), strict=True)]
 
 
 def measure(stage: str, options: argparse.Namespace, folder: str) -> dict[str, float]:
@@ -204,7 +226,7 @@ def measure(stage: str, options: argparse.Namespace, folder: str) -> dict[str, f
     logged = _fit(stage, options, folder, data, 1, [])
     loop = sum(bare.milliseconds)
     return {
-        **dict(zip(PHASES, bare.milliseconds, strict=True)),
+        **dict(zip(PHASES[options.step], bare.milliseconds, strict=True)),
         "Lightning": silent - loop,
         "step": silent,
         "logging": logged - silent,
@@ -244,7 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", action="append", choices=list(STAGES), help="only this one, or these")
     parser.add_argument("--precision", choices=get_args(Precision), default="bf16-mixed")
-    parser.add_argument("--step", choices=["eager", "compiled"], default="eager", help="compiling takes minutes")
+    parser.add_argument("--step", choices=list(PHASES), default="eager", help="compiling takes minutes")
     parser.add_argument("--width", type=int, default=96, help="of the embeddings and the networks")
     parser.add_argument("--steps", type=int, default=60, help="timed steps")
     options = parser.parse_args()

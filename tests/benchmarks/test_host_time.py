@@ -20,6 +20,7 @@ def test_a_step_is_split_into_its_phases(tmp_path: Path, monkeypatch: pytest.Mon
     options = argparse.Namespace(steps=1, width=16, precision="bf16-mixed", step=step)
     with torch.compiler.set_stance("force_eager"):  # the way there, without the minutes of a compiler
         figures = measure(stage, options, str(tmp_path))
-    assert min(figures[phase] for phase in PHASES) > 0
-    assert figures["Lightning"] == pytest.approx(figures["step"] - sum(figures[phase] for phase in PHASES))
+    phases = [figures[phase] for phase in PHASES[step]]
+    assert min(phases) > 0
+    assert figures["Lightning"] == pytest.approx(figures["step"] - sum(phases))
     assert figures["operations"] > 100

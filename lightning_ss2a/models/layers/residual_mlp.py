@@ -4,8 +4,11 @@ Shapes: ... any leading dimensions, I input width, O width of the last layer, D 
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
+
+from lightning_ss2a.models.layers.linear import apply_together
 
 
 class ResidualMLP(nn.Sequential):
@@ -37,7 +40,7 @@ class ResidualMLP(nn.Sequential):
             for start in range(0, len(widths) - 2, 2)
         ]
         if len(hidden_widths) % 2:
-            blocks.append(_layer(widths[-2], widths[-1], dropout))
+            blocks.append(_Layer(widths[-2], widths[-1], dropout))
         super().__init__(*blocks)
 
 
@@ -46,18 +49,33 @@ class _ResidualPair(nn.Module):
 
     def __init__(self, input_width: int, middle_width: int, output_width: int, dropout: float) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            _layer(input_width, middle_width, dropout), _layer(middle_width, output_width, dropout)
-        )
+        first, second = _Layer(input_width, middle_width, dropout), _Layer(middle_width, output_width, dropout)
+        self.layers = nn.Sequential(first, second)
         same = input_width == output_width
         self.shortcut = nn.Identity() if same else nn.Linear(input_width, output_width, bias=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.shortcut(inputs) + self.layers(inputs)
+        if isinstance(self.shortcut, nn.Identity):
+            return inputs + self.layers(inputs)
+        first, second = cast(tuple[_Layer, _Layer], tuple(self.layers))
+        shortcut, middle = apply_together(inputs, self.shortcut, first.linear)
+        return shortcut + second(first.activate(middle))
 
 
-def _layer(input_width: int, output_width: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(input_width, output_width), nn.ELU(), nn.Dropout(dropout))
+class _Layer(nn.Sequential):
+    """Linear, ELU and dropout, ``[..., input] -> [..., output]``."""
+
+    def __init__(self, input_width: int, output_width: int, dropout: float) -> None:
+        super().__init__(nn.Linear(input_width, output_width), nn.ELU(), nn.Dropout(dropout))
+
+    @property
+    def linear(self) -> nn.Linear:
+        """What comes first."""
+        return cast(nn.Linear, self[0])
+
+    def activate(self, features: Tensor) -> Tensor:
+        """Applies what follows it."""
+        return self[2](self[1](features))
 
 
 def check_trunk(input_width: int, hidden_widths: Sequence[int], dropout: float) -> None:

@@ -1,6 +1,7 @@
 """Losses as a compiled function of flat parameters and a batch, with their gradients."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType, MethodType
 
 import torch
@@ -19,8 +20,9 @@ class FlatLosses:
     """Losses of a network, and their gradients by buffers of its parameters.
 
     The network reads its weights off the buffers, so that a backward pass leaves one gradient for each buffer instead
-    of one for each parameter. All of it is one compiled region for each way in which ``losses`` is called: for other
-    shapes and other inputs it is compiled anew.
+    of one for each parameter. Losses and gradients are one compiled region for each way in which ``losses`` is called:
+    for other shapes and other inputs it is compiled anew. What the compiler leaves alone in there, such as collectives
+    and chunked losses, cuts it in pieces.
 
     Args:
         network: whose parameters lie in the buffers.
@@ -37,29 +39,33 @@ class FlatLosses:
         names = {id(parameter): name for name, parameter in self._losses.named_parameters()}
         self._names = [[names[id(p)] for p in flat.parameters] for flat in (*moved, *still)]
         # Each batch has the same shape, and a compiler that allows for others makes slower code.
-        own = MethodType(_own_code(FlatLosses._functional), self)
-        self._terms = torch.compile(own, dynamic=False)
+        own = MethodType(_own_code(FlatLosses._terms_and_gradients), self)
+        self._compiled = torch.compile(own, dynamic=False)
 
     def __call__(self, inputs: Inputs) -> tuple[Terms, list[Tensor]]:
         """Computes the detached terms, and the gradients of ``loss`` by each of ``moved``."""
-        terms = self.terms(inputs)
-        gradients = self.gradients(terms["loss"])
-        return {name: term.detach() for name, term in terms.items()}, gradients
-
-    def terms(self, inputs: Inputs) -> Terms:
-        """Computes the terms, with the graph that leads back to the buffers."""
         values = [flat.values for flat in self.moved]
-        return self._terms(values, [flat.values.detach() for flat in self.still], inputs)
+        with _tracing_gradients():
+            return self._compiled(values, [flat.values.detach() for flat in self.still], inputs)
 
-    def gradients(self, loss: Tensor) -> list[Tensor]:
-        """Differentiates a loss by each of ``moved``."""
-        return list(torch.autograd.grad(loss, [flat.values for flat in self.moved]))
-
-    def _functional(self, moved: list[Tensor], still: list[Tensor], inputs: Inputs) -> Terms:
+    def _terms_and_gradients(
+        self, moved: list[Tensor], still: list[Tensor], inputs: Inputs
+    ) -> tuple[Terms, list[Tensor]]:
         weights: dict[str, Tensor] = {}
         for flat, names, values in zip((*self.moved, *self.still), self._names, (*moved, *still), strict=True):
             weights |= zip(names, flat.split(values), strict=True)
-        return functional_call(self._losses, weights, (inputs,))
+        terms = functional_call(self._losses, weights, (inputs,))
+        # As after an autocast region: what was computed in float32 in there is differentiated in float32.
+        with torch.autocast(moved[0].device.type, enabled=False):
+            gradients = torch.autograd.grad(terms["loss"], moved)
+        return {name: term.detach() for name, term in terms.items()}, list(gradients)
+
+
+def _tracing_gradients() -> AbstractContextManager:
+    """Lets the compiler follow ``torch.autograd.grad``; torch before 2.11 compiles losses and gradients apart."""
+    from torch._dynamo import config  # whose import takes a second, which an eager run is spared
+
+    return config.patch(trace_autograd_ops=True) if hasattr(config, "trace_autograd_ops") else nullcontext()
 
 
 def _own_code(function: Callable) -> Callable:

@@ -1,11 +1,18 @@
 """Losses of flat parameters: the same terms and gradients as by the parameters themselves."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
+from lightning_ss2a.losses import ContrastiveOptions
+from lightning_ss2a.models import Manifold, ManifoldOptions
+from lightning_ss2a.training.manifold_losses import ManifoldLosses
 from lightning_ss2a.training.step.flat_adamw import FlatParameters
 from lightning_ss2a.training.step.flat_losses import FlatLosses
+from lightning_ss2a.training.variational import SamplingOptions
 
 
 class Network(nn.Module):
@@ -53,6 +60,40 @@ def test_gradients_are_those_by_the_parameters():
     torch.testing.assert_close(gradients[1], torch.cat([plain.first.bias.grad, plain.scale.grad[None]]))
     assert len(gradients) == 2  # none by what stays still
     assert all(p.grad is None for p in network.parameters())
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
+    """Counts the regions that are compiled, by a compiler that takes no time."""
+    counter = CompileCounterWithBackend("aot_eager")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
+    return counter
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize(("chunk_size", "in_one_region"), [(None, True), (3, False)])
+def test_losses_and_gradients_are_one_region(
+    counted: CompileCounterWithBackend, chunk_size: int | None, in_one_region: bool, bf16: bool
+):
+    """What the compiler leaves alone, as chunked losses, cuts it in pieces; values are the same."""
+    torch.manual_seed(0)
+    sizes = ManifoldOptions(8, projector_widths=(6, 6, 8, 8), reconstructor_widths=(7, 7), dropout=0.0)
+    manifold = Manifold(5, 6, sizes)
+    batch = {"visual": torch.randn(9, 5), "audio": torch.randn(9, 6)}
+    losses = ManifoldLosses(manifold, SamplingOptions("mean"), ContrastiveOptions(chunk_size=chunk_size), 0.1)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        expected = losses.all_terms(batch)
+    expected["loss"].backward()
+    moved = [FlatParameters([p for p in manifold.parameters() if p.requires_grad])]
+    gradient = torch.cat([p.grad.flatten() for p in moved[0].parameters])
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        terms, gradients = FlatLosses(manifold, losses.all_terms, moved)(batch)
+    tolerance = {"rtol": 0.05, "atol": 0.02 * float(gradient.abs().max())} if bf16 else {"rtol": 1e-4, "atol": 1e-6}
+    for name, value in terms.items():
+        torch.testing.assert_close(value, expected[name].detach(), rtol=0.02 if bf16 else 1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients[0], gradient, **tolerance)
+    assert (counted.frame_count == 1) == in_one_region
 
 
 @pytest.mark.slow

@@ -1,0 +1,36 @@
+"""Linear layers that read the same inputs."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def apply_together(inputs: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """Applies linear layers to the same inputs, each as if it were called.
+
+    Where a compiler traces this, it is one product: joining the weights is part of casting them there. Eagerly it would
+    be one more operation.
+
+    Args:
+        inputs: ``[..., I]``.
+        layers: at least one, from I to O each.
+
+    Returns:
+        their outputs in order, ``[..., O]`` each.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lightning_ss2a.models.layers.linear import apply_together
+        >>> [y.shape for y in apply_together(torch.randn(5, 4), nn.Linear(4, 3), nn.Linear(4, 2, bias=False))]
+        [torch.Size([5, 3]), torch.Size([5, 2])]
+    """
+    if not torch.compiler.is_compiling():
+        return tuple(layer(inputs) for layer in layers)
+    products = F.linear(inputs, torch.cat([layer.weight for layer in layers]))
+    outputs = products.split([layer.out_features for layer in layers], -1)
+    # A bias is left to what comes next, with which the compiler joins it; in the dtype of a call under autocast.
+    return tuple(
+        output if layer.bias is None else output + layer.bias.to(output.dtype)
+        for output, layer in zip(outputs, layers, strict=True)
+    )

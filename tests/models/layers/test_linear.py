@@ -1,0 +1,51 @@
+"""Layers on the same inputs: eagerly as if called, compiled as one product."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._dynamo.backends.debugging import aot_eager
+
+from lightning_ss2a.models.layers.linear import apply_together
+
+LAYERS = (nn.Linear(4, 3), nn.Linear(4, 5, bias=False), nn.Linear(4, 3))
+
+
+def values_and_gradients(inputs: Tensor, together) -> list[Tensor]:
+    outputs = together(inputs)
+    loss = sum((k + 1) * output.square().sum() for k, output in enumerate(outputs))
+    return [*outputs, *torch.autograd.grad(loss, [p for layer in LAYERS for p in layer.parameters()] + [inputs])]
+
+
+def test_eagerly_each_layer_is_called():
+    inputs = torch.randn(2, 7, 4)
+    for found, layer in zip(apply_together(inputs, *LAYERS), LAYERS, strict=True):
+        assert torch.equal(found, layer(inputs))
+
+
+@pytest.mark.parametrize("shape", [(4,), (7, 4), (2, 7, 4)])
+def test_compiled_it_is_one_product_of_the_same_value(shape: tuple[int, ...]):
+    graphs = []
+
+    def backend(graph, example_inputs):
+        graphs.append(graph)
+        return aot_eager(graph, example_inputs)
+
+    inputs = torch.randn(shape, requires_grad=True)
+    compiled = torch.compile(lambda x: apply_together(x, *LAYERS), backend=backend, fullgraph=True)
+    for found, expected in zip(
+        values_and_gradients(inputs, compiled),
+        values_and_gradients(inputs, lambda x: [layer(x) for layer in LAYERS]),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
+    assert sum(node.target is F.linear for graph in graphs for node in graph.graph.nodes) == 1
+
+
+def test_compiled_under_autocast_outputs_have_the_dtype_of_a_call():
+    inputs = torch.randn(7, 4)
+    compiled = torch.compile(lambda x: apply_together(x, *LAYERS), backend="aot_eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        for found, layer in zip(compiled(inputs), LAYERS, strict=True):
+            assert found.dtype == torch.bfloat16
+            torch.testing.assert_close(found, layer(inputs), rtol=0.02, atol=0.02)
