@@ -1,15 +1,15 @@
-"""Linear layers that read the same inputs."""
+"""Linear layers as a compiler takes them best."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def apply_together(inputs: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+def apply_linear(inputs: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     """Applies linear layers to the same inputs, each as if it were called.
 
-    Where a compiler traces this, it is one product: joining the weights is part of casting them there. Eagerly it would
-    be one more operation.
+    Where a compiler traces this, all of them are one product, since joining weights is part of casting them there, and
+    biases are left to what comes next. Eagerly both would be operations of their own.
 
     Args:
         inputs: ``[..., I]``.
@@ -21,15 +21,15 @@ def apply_together(inputs: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> from lightning_ss2a.models.layers.linear import apply_together
-        >>> [y.shape for y in apply_together(torch.randn(5, 4), nn.Linear(4, 3), nn.Linear(4, 2, bias=False))]
+        >>> from lightning_ss2a.models.layers.linear import apply_linear
+        >>> [y.shape for y in apply_linear(torch.randn(5, 4), nn.Linear(4, 3), nn.Linear(4, 2, bias=False))]
         [torch.Size([5, 3]), torch.Size([5, 2])]
     """
     if not torch.compiler.is_compiling():
         return tuple(layer(inputs) for layer in layers)
     products = F.linear(inputs, torch.cat([layer.weight for layer in layers]))
     outputs = products.split([layer.out_features for layer in layers], -1)
-    # A bias is left to what comes next, with which the compiler joins it; in the dtype of a call under autocast.
+    # In the dtype that a call has under autocast.
     return tuple(
         output if layer.bias is None else output + layer.bias.to(output.dtype)
         for output, layer in zip(outputs, layers, strict=True)

@@ -8,7 +8,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from lightning_ss2a.models.layers.linear import apply_together
+from lightning_ss2a.models.layers.linear import apply_linear
 
 
 class ResidualMLP(nn.Sequential):
@@ -58,7 +58,7 @@ class _ResidualPair(nn.Module):
         if isinstance(self.shortcut, nn.Identity):
             return inputs + self.layers(inputs)
         first, second = cast(tuple[_Layer, _Layer], tuple(self.layers))
-        shortcut, middle = apply_together(inputs, self.shortcut, first.linear)
+        shortcut, middle = apply_linear(inputs, self.shortcut, first.linear)
         return shortcut + second(first.activate(middle))
 
 
@@ -67,6 +67,10 @@ class _Layer(nn.Sequential):
 
     def __init__(self, input_width: int, output_width: int, dropout: float) -> None:
         super().__init__(nn.Linear(input_width, output_width), nn.ELU(), nn.Dropout(dropout))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        (features,) = apply_linear(inputs, self.linear)
+        return self.activate(features)
 
     @property
     def linear(self) -> nn.Linear:

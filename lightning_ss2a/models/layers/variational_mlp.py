@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_ss2a.models.layers.embeddings import unit_variance
 from lightning_ss2a.models.layers.gaussian import DiagonalGaussian
-from lightning_ss2a.models.layers.linear import apply_together
+from lightning_ss2a.models.layers.linear import apply_linear
 from lightning_ss2a.models.layers.published_mlp import PublishedMLP
 from lightning_ss2a.models.layers.residual_mlp import ResidualMLP
 
@@ -88,7 +88,7 @@ class VariationalMLP(nn.Module):
         if self.input_scaling:
             inputs = unit_variance(inputs)
         features = self.blocks(inputs)
-        return DiagonalGaussian(*apply_together(features, self.mean_head, self.log_variance_head))
+        return DiagonalGaussian(*apply_linear(features, self.mean_head, self.log_variance_head))
 
 
 def _check_arguments(output_width: int, variant: str) -> None:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._dynamo.backends.debugging import aot_eager
 
-from lightning_ss2a.models.layers.linear import apply_together
+from lightning_ss2a.models.layers.linear import apply_linear
 
 LAYERS = (nn.Linear(4, 3), nn.Linear(4, 5, bias=False), nn.Linear(4, 3))
 
@@ -19,7 +19,7 @@ def values_and_gradients(inputs: Tensor, together) -> list[Tensor]:
 
 def test_eagerly_each_layer_is_called():
     inputs = torch.randn(2, 7, 4)
-    for found, layer in zip(apply_together(inputs, *LAYERS), LAYERS, strict=True):
+    for found, layer in zip(apply_linear(inputs, *LAYERS), LAYERS, strict=True):
         assert torch.equal(found, layer(inputs))
 
 
@@ -32,7 +32,7 @@ def test_compiled_it_is_one_product_of_the_same_value(shape: tuple[int, ...]):
         return aot_eager(graph, example_inputs)
 
     inputs = torch.randn(shape, requires_grad=True)
-    compiled = torch.compile(lambda x: apply_together(x, *LAYERS), backend=backend, fullgraph=True)
+    compiled = torch.compile(lambda x: apply_linear(x, *LAYERS), backend=backend, fullgraph=True)
     for found, expected in zip(
         values_and_gradients(inputs, compiled),
         values_and_gradients(inputs, lambda x: [layer(x) for layer in LAYERS]),
@@ -44,7 +44,7 @@ def test_compiled_it_is_one_product_of_the_same_value(shape: tuple[int, ...]):
 
 def test_compiled_under_autocast_outputs_have_the_dtype_of_a_call():
     inputs = torch.randn(7, 4)
-    compiled = torch.compile(lambda x: apply_together(x, *LAYERS), backend="aot_eager")
+    compiled = torch.compile(lambda x: apply_linear(x, *LAYERS), backend="aot_eager")
     with torch.autocast("cpu", torch.bfloat16):
         for found, layer in zip(compiled(inputs), LAYERS, strict=True):
             assert found.dtype == torch.bfloat16
