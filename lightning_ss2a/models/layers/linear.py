@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 def apply_linear(inputs: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    """Applies linear layers to the same inputs, each as if it were called.
+    """Applies linear layers to the same inputs.
 
-    Where a compiler traces this, all of them are one product, since joining weights is part of casting them there, and
-    biases are left to what comes next. Eagerly both would be operations of their own.
+    Eagerly each is called. Where a compiler traces this, all of them are one product, since joining weights is part of
+    casting them there, and biases are left to what comes next; hooks of the layers are not called then.
 
     Args:
         inputs: ``[..., I]``.
@@ -27,7 +27,8 @@ def apply_linear(inputs: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     """
     if not torch.compiler.is_compiling():
         return tuple(layer(inputs) for layer in layers)
-    products = F.linear(inputs, torch.cat([layer.weight for layer in layers]))
+    weight = layers[0].weight if len(layers) == 1 else torch.cat([layer.weight for layer in layers])
+    products = F.linear(inputs, weight)
     outputs = products.split([layer.out_features for layer in layers], -1)
     # In the dtype that a call has under autocast.
     return tuple(

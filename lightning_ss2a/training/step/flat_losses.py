@@ -21,8 +21,8 @@ class FlatLosses:
 
     The network reads its weights off the buffers, so that a backward pass leaves one gradient for each buffer instead
     of one for each parameter. Losses and gradients are one compiled region for each way in which ``losses`` is called:
-    for other shapes and other inputs it is compiled anew. What the compiler leaves alone in there, such as collectives
-    and chunked losses, cuts it in pieces.
+    for other shapes and other inputs it is compiled anew. What the compiler cannot trace, such as collectives and
+    chunked losses, splits it.
 
     Args:
         network: whose parameters lie in the buffers.
@@ -55,7 +55,7 @@ class FlatLosses:
         for flat, names, values in zip((*self.moved, *self.still), self._names, (*moved, *still), strict=True):
             weights |= zip(names, flat.split(values), strict=True)
         terms = functional_call(self._losses, weights, (inputs,))
-        # As after an autocast region: what was computed in float32 in there is differentiated in float32.
+        # Traced under autocast, the backward pass of what was kept out of it would be cast down.
         with torch.autocast(moved[0].device.type, enabled=False):
             gradients = torch.autograd.grad(terms["loss"], moved)
         return {name: term.detach() for name, term in terms.items()}, list(gradients)

@@ -42,6 +42,13 @@ def test_compiled_it_is_one_product_of_the_same_value(shape: tuple[int, ...]):
     assert sum(node.target is F.linear for graph in graphs for node in graph.graph.nodes) == 1
 
 
+def test_compiled_a_single_layer_copies_no_weights():
+    graphs = []
+    compiled = torch.compile(lambda x: apply_linear(x, LAYERS[0]), backend=lambda g, _: graphs.append(g) or g.forward)
+    torch.testing.assert_close(compiled(torch.ones(7, 4))[0], LAYERS[0](torch.ones(7, 4)))
+    assert not any(node.target is torch.cat for graph in graphs for node in graph.graph.nodes)
+
+
 def test_compiled_under_autocast_outputs_have_the_dtype_of_a_call():
     inputs = torch.randn(7, 4)
     compiled = torch.compile(lambda x: apply_linear(x, *LAYERS), backend="aot_eager")

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.backends.debugging import aot_eager
 
 from lightning_ss2a.losses import ContrastiveOptions
 from lightning_ss2a.models import Manifold, ManifoldOptions
@@ -63,20 +63,29 @@ def test_gradients_are_those_by_the_parameters():
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
-    """Counts the regions that are compiled, by a compiler that takes no time."""
-    counter = CompileCounterWithBackend("aot_eager")
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
-    return counter
+def regions(monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.GraphModule]:
+    """Collects the regions that are compiled, by a compiler that takes no time."""
+    found: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, example_inputs: list[torch.Tensor]):
+        found.append(graph)
+        return aot_eager(graph, example_inputs)
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    return found
+
+
+def differentiates(region: torch.fx.GraphModule) -> bool:
+    return any(node.target is torch.autograd.grad for node in region.graph.nodes)
 
 
 @pytest.mark.compiles
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize(("chunk_size", "in_one_region"), [(None, True), (3, False)])
 def test_losses_and_gradients_are_one_region(
-    counted: CompileCounterWithBackend, chunk_size: int | None, in_one_region: bool, bf16: bool
+    regions: list[torch.fx.GraphModule], chunk_size: int | None, in_one_region: bool, bf16: bool
 ):
-    """What the compiler leaves alone, as chunked losses, cuts it in pieces; values are the same."""
+    """What the compiler cannot trace, as chunked losses, splits it; values are the same."""
     torch.manual_seed(0)
     sizes = ManifoldOptions(8, projector_widths=(6, 6, 8, 8), reconstructor_widths=(7, 7), dropout=0.0)
     manifold = Manifold(5, 6, sizes)
@@ -93,7 +102,28 @@ def test_losses_and_gradients_are_one_region(
     for name, value in terms.items():
         torch.testing.assert_close(value, expected[name].detach(), rtol=0.02 if bf16 else 1e-5, atol=1e-5)
     torch.testing.assert_close(gradients[0], gradient, **tolerance)
-    assert (counted.frame_count == 1) == in_one_region
+    assert [differentiates(region) for region in regions].count(True) == in_one_region
+    assert (len(regions) == 1) == in_one_region
+
+
+@pytest.mark.compiles
+def test_what_is_kept_out_of_autocast_is_differentiated_out_of_it(regions: list[torch.fx.GraphModule]):
+    plain, network, inputs = Network(), Network(), {"x": torch.randn(50, 4)}
+
+    def losses_of_exact(network: Network):
+        def losses(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            with torch.autocast("cpu", enabled=False):
+                return {"loss": network(inputs["x"]).square().mean()}
+
+        return losses
+
+    losses_of_exact(plain)(inputs)["loss"].backward()
+    moved = [FlatParameters(list(network.parameters()))]
+    with torch.autocast("cpu", torch.bfloat16):
+        _, (gradient,) = FlatLosses(network, losses_of_exact(network), moved)(inputs)
+    expected = torch.cat([p.grad.flatten() for p in plain.parameters()])
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
+    assert len(regions) == 1
 
 
 @pytest.mark.slow
