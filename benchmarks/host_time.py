@@ -97,7 +97,7 @@ class CompiledTurn:
         start = time.process_time()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             _, gradients = self.differentiate(self.inputs(batch))
-        add_gradients(optimized_tensors(self.optimizer), gradients, 1.0)
+        add_gradients(optimized_tensors(self.optimizer), gradients)
         return [start, time.process_time(), _optimize(self.optimizer)]
 
 

@@ -1,7 +1,6 @@
 """Losses as a compiled function of flat parameters and a batch, with their gradients."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType, MethodType
 
 import torch
@@ -40,13 +39,12 @@ class FlatLosses:
         self._names = [[names[id(p)] for p in flat.parameters] for flat in (*moved, *still)]
         # Each batch has the same shape, and a compiler that allows for others makes slower code.
         own = MethodType(_own_code(FlatLosses._terms_and_gradients), self)
-        self._compiled = torch.compile(own, dynamic=False)
+        self._compiled = _trace_gradients(torch.compile(own, dynamic=False))
 
     def __call__(self, inputs: Inputs) -> tuple[Terms, list[Tensor]]:
         """Computes the detached terms, and the gradients of ``loss`` by each of ``moved``."""
         values = [flat.values for flat in self.moved]
-        with _tracing_gradients():
-            return self._compiled(values, [flat.values.detach() for flat in self.still], inputs)
+        return self._compiled(values, [flat.values.detach() for flat in self.still], inputs)
 
     def _terms_and_gradients(
         self, moved: list[Tensor], still: list[Tensor], inputs: Inputs
@@ -61,11 +59,11 @@ class FlatLosses:
         return {name: term.detach() for name, term in terms.items()}, list(gradients)
 
 
-def _tracing_gradients() -> AbstractContextManager:
+def _trace_gradients(compiled: Callable) -> Callable:
     """Lets the compiler follow ``torch.autograd.grad``; torch before 2.11 compiles losses and gradients apart."""
     from torch._dynamo import config  # whose import takes a second, which an eager run is spared
 
-    return config.patch(trace_autograd_ops=True) if hasattr(config, "trace_autograd_ops") else nullcontext()
+    return config.patch(trace_autograd_ops=True)(compiled) if hasattr(config, "trace_autograd_ops") else compiled
 
 
 def _own_code(function: Callable) -> Callable:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._dynamo.backends.debugging import aot_eager
+from torch._dynamo.testing import AotEagerAndRecordGraphs
 
 from lightning_ss2a.models.layers.linear import apply_linear
 
@@ -17,6 +17,10 @@ def values_and_gradients(inputs: Tensor, together) -> list[Tensor]:
     return [*outputs, *torch.autograd.grad(loss, [p for layer in LAYERS for p in layer.parameters()] + [inputs])]
 
 
+def targets_of(recorder: AotEagerAndRecordGraphs) -> list:
+    return [node.target for graph in recorder.graphs for node in graph.graph.nodes]
+
+
 def test_eagerly_each_layer_is_called():
     inputs = torch.randn(2, 7, 4)
     for found, layer in zip(apply_linear(inputs, *LAYERS), LAYERS, strict=True):
@@ -25,28 +29,23 @@ def test_eagerly_each_layer_is_called():
 
 @pytest.mark.parametrize("shape", [(4,), (7, 4), (2, 7, 4)])
 def test_compiled_it_is_one_product_of_the_same_value(shape: tuple[int, ...]):
-    graphs = []
-
-    def backend(graph, example_inputs):
-        graphs.append(graph)
-        return aot_eager(graph, example_inputs)
-
+    recorder = AotEagerAndRecordGraphs()
     inputs = torch.randn(shape, requires_grad=True)
-    compiled = torch.compile(lambda x: apply_linear(x, *LAYERS), backend=backend, fullgraph=True)
+    compiled = torch.compile(lambda x: apply_linear(x, *LAYERS), backend=recorder, fullgraph=True)
     for found, expected in zip(
         values_and_gradients(inputs, compiled),
         values_and_gradients(inputs, lambda x: [layer(x) for layer in LAYERS]),
         strict=True,
     ):
         torch.testing.assert_close(found, expected)
-    assert sum(node.target is F.linear for graph in graphs for node in graph.graph.nodes) == 1
+    assert targets_of(recorder).count(F.linear) == 1
 
 
 def test_compiled_a_single_layer_copies_no_weights():
-    graphs = []
-    compiled = torch.compile(lambda x: apply_linear(x, LAYERS[0]), backend=lambda g, _: graphs.append(g) or g.forward)
+    recorder = AotEagerAndRecordGraphs()
+    compiled = torch.compile(lambda x: apply_linear(x, LAYERS[0]), backend=recorder)
     torch.testing.assert_close(compiled(torch.ones(7, 4))[0], LAYERS[0](torch.ones(7, 4)))
-    assert not any(node.target is torch.cat for graph in graphs for node in graph.graph.nodes)
+    assert torch.cat not in targets_of(recorder)
 
 
 def test_compiled_under_autocast_outputs_have_the_dtype_of_a_call():

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.backends.debugging import aot_eager
+from torch._dynamo.testing import AotEagerAndRecordGraphs
 
 from lightning_ss2a.losses import ContrastiveOptions
 from lightning_ss2a.models import Manifold, ManifoldOptions
@@ -65,14 +65,9 @@ def test_gradients_are_those_by_the_parameters():
 @pytest.fixture
 def regions(monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.GraphModule]:
     """Collects the regions that are compiled, by a compiler that takes no time."""
-    found: list[torch.fx.GraphModule] = []
-
-    def backend(graph: torch.fx.GraphModule, example_inputs: list[torch.Tensor]):
-        found.append(graph)
-        return aot_eager(graph, example_inputs)
-
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
-    return found
+    recorder = AotEagerAndRecordGraphs()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=recorder))
+    return recorder.graphs
 
 
 def differentiates(region: torch.fx.GraphModule) -> bool:
